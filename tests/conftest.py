@@ -1,0 +1,32 @@
+"""What every test shares: no hub, one thread per library, and the folder of public data where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before anything imports torch or transformers, and handed on to the programs that tests start.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of public data sets, never checked in: FEDIT_TEST_DATA, or shared/data beside this project."""
+    folder = Path(os.environ.get("FEDIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no public data at {folder}: set FEDIT_TEST_DATA to the folder that holds dolly15k.jsonl")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu skips where there is no CUDA device; torch is asked only then."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
