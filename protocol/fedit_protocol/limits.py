@@ -1,0 +1,163 @@
+"""What the owner of a device allows and no server can loosen; held against every task and offer (C1 to C3)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedit_protocol.enrollment import FederationDescriptor
+from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
+from fedit_protocol.ids import Digest
+from fedit_protocol.messages import Offer
+from fedit_protocol.metrics import metric_specs
+from fedit_protocol.secagg.ring import check_ring, cohort_rules, ring_spec
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Mode, Quantization, TaskDocument
+from fedit_protocol.version import PROTOCOL_NAME, SUITE, can_talk
+
+_FORBIDDEN_MODULES: Final = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out"})
+"""Adapting these would reveal which tokens a device trained on (THREATS, sparse updates)."""
+
+
+class Limits(BaseModel):
+    """The owner's limits. A task outside them is refused, whatever the server says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a round")
+    hidden_among: int = Field(2, ge=2, le=128, description="fewest honest devices behind any sum; 10 is advised")
+    min_clip_norm: float = Field(1e-3, gt=0, description="a smaller clip would erase the update")
+    max_clip_norm: float = Field(1e3, gt=0, description="a larger clip bounds nothing")
+    max_weight: int = Field(256, ge=1, le=1024, description="largest weight that one device may have")
+    max_local_steps: int = Field(10_000, ge=1, description="optimizer steps in one round")
+    max_rank: int = Field(256, ge=1, le=256, description="LoRA rank")
+    modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
+    quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
+    base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """What this device remembers of a task: a round it took part in, and the adapter it knew then."""
+
+    round_no: int
+    adapter_version: int
+    adapter_digest: Digest
+
+
+def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
+    """Return the weakest thresholds that the task allows; raises TaskRefusedError K001 if it exceeds the limits."""
+    task = document.task
+    # A module may be named by its whole path, and the layout says what the adapter really touches.
+    names = (*task.adapter.target_modules, *(tensor.name for tensor in document.layout.tensors))
+    forbidden = _FORBIDDEN_MODULES & {part for name in names for part in name.split(".")}
+    clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
+    bases = limits.base_digests
+    rules = (
+        (task.round.mode in limits.modes, f"mode {task.round.mode} is not allowed", "modes"),
+        (task.round.cohort_min >= limits.min_cohort, f"{task.round.cohort_min} devices are too few", "min_cohort"),
+        (clip >= limits.min_clip_norm, f"clip_norm {clip} is too low", "min_clip_norm"),
+        (clip <= limits.max_clip_norm, f"clip_norm {clip} is too high", "max_clip_norm"),
+        (weight <= limits.max_weight, f"max_weight {weight} is too high", "max_weight"),
+        (steps <= limits.max_local_steps, f"{steps} local steps are too many", "max_local_steps"),
+        (task.adapter.rank <= limits.max_rank, f"rank {task.adapter.rank} is too high", "max_rank"),
+        (task.base.quantization in limits.quantizations, f"{task.base.quantization} is not allowed", "quantizations"),
+        (not bases or task.base.digest in bases, "the base model is not an allowed one", "base_digests"),
+    )
+    for holds, reason, setting in rules:
+        if not holds:
+            raise _refused(reason, setting)
+    if forbidden:
+        raise TaskRefusedError(
+            f"the task adapts {', '.join(sorted(forbidden))}, which would reveal single words of your data", code="K003"
+        )
+    try:
+        check_ring(ring_spec(task, document.layout.size))
+        weakest = min(
+            (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.cohort_size + 1)),
+            key=lambda thresholds: thresholds.hidden_among,
+        )
+    except ConfigError as error:
+        raise TaskRefusedError(f"the task contradicts itself: {error}", code="K004") from error
+    check_cohort(weakest, limits)
+    return weakest
+
+
+def check_cohort(thresholds: Thresholds, limits: Limits) -> None:
+    """Raise TaskRefusedError if a roster is smaller, or hides a device among fewer, than the owner allows."""
+    if thresholds.members < limits.min_cohort:
+        raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")
+    if thresholds.hidden_among < limits.hidden_among:
+        raise _refused(f"an update would hide among {thresholds.hidden_among} devices only", "hidden_among")
+
+
+def check_offer(
+    offer: Offer, descriptor: FederationDescriptor, limits: Limits, last: LastSeen | None, now_s: int
+) -> None:
+    """Check a signed offer as far as it can be checked without the task document (C1, C2, C3).
+
+    Raises SecurityError for another protocol, federation, authority, a past round or a broken adapter chain, and
+    TaskRefusedError for bounds outside the owner's limits.
+    """
+    if offer.protocol != PROTOCOL_NAME or offer.suite != SUITE or not can_talk(offer.version):
+        raise SecurityError(
+            ProblemType.VERSION_MISMATCH, f"the server speaks {offer.protocol} {offer.version}, this client does not"
+        )
+    if offer.federation_id != descriptor.federation_id or offer.authority_key != descriptor.authority_key:
+        raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offer belongs to another federation")
+    if offer.mode not in limits.modes or offer.mode not in descriptor.modes:
+        raise _refused(f"mode {offer.mode} is not allowed", "modes")
+    if now_s > offer.expires_at:
+        raise SecurityError(ProblemType.TOO_LATE, "the offer has expired")
+    if [spec.index for spec in offer.sums] != list(range(1, len(offer.sums) + 1)) or len(offer.sums) != 1:
+        raise SecurityError(ProblemType.POLICY_REFUSED, "this client takes part in rounds of one sum")
+    _check_chain(offer, last)
+    for spec in offer.sums:
+        if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
+            raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
+        if spec.ring.max_weight > limits.max_weight:
+            raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight")
+        if spec.ring.metrics != metric_specs(spec.ring.max_weight):
+            raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
+        try:
+            check_ring(spec.ring)
+        except ConfigError as error:
+            raise SecurityError(ProblemType.POLICY_REFUSED, str(error)) from error
+
+
+def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
+    """Raise SecurityError (context-mismatch) unless the offer is a round of exactly this task document."""
+    task = document.task
+    expected = (
+        (offer.task_digest, document.digest),
+        (offer.task_id, task.id),
+        (offer.task_version, task.version),
+        (offer.base_digest, task.base.digest),
+        (offer.layout_digest, document.layout.digest),
+        (offer.mode, task.round.mode),
+        (offer.cohort, cohort_rules(task)),
+        (offer.sums[0].ring, ring_spec(task, document.layout.size)),
+    )
+    if any(found != wanted for found, wanted in expected):
+        raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offered round is not one of the task that was agreed to")
+
+
+def _check_chain(offer: Offer, last: LastSeen | None) -> None:
+    """A round number only grows, and a known adapter is only replaced by its successors (C2)."""
+    if last is None:
+        return
+    if offer.round_no <= last.round_no:
+        raise SecurityError(ProblemType.TOO_LATE, f"round {offer.round_no} is not newer than round {last.round_no}")
+    same = offer.adapter_version == last.adapter_version and offer.adapter_digest != last.adapter_digest
+    child = offer.adapter_version == last.adapter_version + 1 and offer.parent_digest != last.adapter_digest
+    if offer.adapter_version < last.adapter_version or same or child:
+        raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offered adapter does not follow from the last one seen")
+
+
+def _refused(reason: str, setting: str) -> TaskRefusedError:
+    return TaskRefusedError(
+        f"the task lies outside this device's limits: {reason}",
+        code="K001",
+        where=f"setting limits.{setting}",
+        fix=f"fedit-client set limits.{setting}=VALUE, if you trust this task",
+    )

@@ -1,0 +1,247 @@
+"""The messages of a round, in protocol order (SPEC, section 7). Who signs each, and in which context, stands beside it.
+
+Members are named by their roster index (0-based, sorted by identity key); a Shamir point is index + 1.
+Sums are numbered from 1: a round has one masked sum, or two of which the second depends on the first.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
+from fedit_protocol.ids import FederationId, RoundId, TaskId
+from fedit_protocol.metrics import MetricSpec
+from fedit_protocol.task import Mode
+
+MAX_COHORT = 128
+
+Index = Annotated[int, Field(ge=0, lt=MAX_COHORT)]
+SumIndex = Annotated[int, Field(ge=1, le=2)]
+Version = Annotated[tuple[int, int], AsTuple]
+
+
+class CheckIn(Message):
+    """«I am free.» Signed by the device, context: federation."""
+
+    version: Version
+    client_version: str = Field(max_length=32)
+    device_kind: str = Field(max_length=32, description="coarse: cpu, nvidia-8gb, …")
+    task_id: TaskId
+    consent_version: int = Field(ge=1, description="the version of the task that the owner agreed to")
+    sent_at: int = Field(ge=0, description="seconds since 1970, UTC")
+    certificate: bytes = Field(max_length=2048)
+
+
+class WaitReason(StrEnum):
+    """Why there is no offer."""
+
+    GATHERING = "gathering"
+    ROUND_RUNNING = "round-running"
+    NOT_SELECTED = "not-selected"
+    TASK_PAUSED = "task-paused"
+    TASK_FINISHED = "task-finished"
+    TASK_CHANGED = "task-changed"
+
+
+class CheckInReply(Message):
+    """An offer envelope, or why there is none. Unsigned: the offer inside carries the server's signature."""
+
+    offer: bytes | None
+    reason: WaitReason | None
+    free_clients: int = Field(ge=0)
+    wanted_clients: int = Field(ge=0)
+    round_no: int = Field(ge=0, description="number of the newest round of this task, open or closed")
+    adapter_version: int = Field(ge=0)
+    retry_after_s: float = Field(ge=0, le=3600)
+    server_time: int = Field(ge=0)
+
+
+class RingSpec(Message):
+    """How an update becomes integers, and which ring they are summed in (SPEC, section 6)."""
+
+    size: int = Field(ge=1, le=2**32, description="d, adapter coordinates")
+    clip_norm: float = Field(gt=0)
+    value_bits: int = Field(ge=4, le=16)
+    value_range: float = Field(gt=0)
+    max_weight: int = Field(ge=1, le=1024)
+    cohort_max: int = Field(ge=3, le=MAX_COHORT, description="the n that the ring is wide enough for")
+    word_bits: Literal[16, 32]
+    metrics: Annotated[tuple[MetricSpec, ...], AsTuple]
+
+
+class CohortRules(Message):
+    """What the thresholds of the roster are computed from (SPEC, section 5)."""
+
+    cohort_min: int = Field(ge=3, le=MAX_COHORT)
+    corrupt_fraction: float = Field(ge=0, lt=0.34)
+    dropout_fraction: float = Field(ge=0, lt=0.7)
+    min_survivors: int = Field(ge=0, le=MAX_COHORT)
+    threshold: int = Field(ge=0, le=MAX_COHORT)
+
+
+class SumSpec(Message):
+    """One masked sum of the round; the second of two belongs to methods that need it (METHODS, section 1.4)."""
+
+    index: SumIndex
+    purpose: Literal["update"]
+    ring: RingSpec
+
+
+class StageSeconds(Message):
+    """How long each stage may take at most."""
+
+    join_s: float = Field(gt=0)
+    shares_s: float = Field(gt=0)
+    upload_s: float = Field(gt=0)
+    unmask_s: float = Field(gt=0)
+
+
+class Offer(Message):
+    """The whole definition of a round; ctx0 is the digest of its bytes. Signed by the server, context: federation."""
+
+    protocol: str = Field(max_length=32)
+    version: Version
+    suite: str = Field(max_length=64)
+    mode: Mode
+    federation_id: FederationId
+    authority_key: Bytes32
+    log_head: bytes = Field(max_length=512, description="envelope of the key log's head")
+    task_id: TaskId
+    task_version: int = Field(ge=1)
+    task_digest: DigestText
+    round_id: Annotated[RoundId, Field(pattern=r"^[0-9a-f]{32}$")]
+    round_no: int = Field(ge=1)
+    opened_at: int = Field(ge=0)
+    expires_at: int = Field(ge=0)
+    base_digest: DigestText
+    layout_digest: DigestText
+    adapter_version: int = Field(ge=0)
+    adapter_digest: DigestText
+    parent_digest: DigestText | Literal[""] = Field(description="the adapter before this one; empty for version 0")
+    cohort: CohortRules
+    sums: Annotated[tuple[SumSpec, ...], AsTuple, Field(min_length=1, max_length=2)]
+    seconds: StageSeconds
+
+
+class Join(Message):
+    """advertise_keys: one mask key and one self-mask commitment per sum, one share key. Signed by the device, ctx0."""
+
+    share_key: Bytes32
+    mask_keys: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
+    self_mask_hashes: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
+
+
+class RosterMember(Message):
+    """A join envelope and the certificate of its signer, as received."""
+
+    join: bytes = Field(max_length=1024)
+    certificate: bytes = Field(max_length=2048)
+
+
+class Roster(Message):
+    """Everyone who joined, sorted by identity key. Signed by the server, ctx0."""
+
+    cohort_id: int = Field(ge=0, lt=2**32, description="0 while a round is one cohort")
+    members: Annotated[tuple[RosterMember, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class Shares(Message):
+    """share_keys: an AEAD ciphertext per other member and leaf hashes per member, in roster order. Device, ctx."""
+
+    ciphertexts: Annotated[tuple[bytes, ...], AsTuple, Field(max_length=MAX_COHORT)]
+    leaves: Annotated[tuple[bytes, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class InboxItem(Message):
+    """What one dealer sent to the reader."""
+
+    dealer: Index
+    ciphertext: bytes = Field(max_length=256)
+    leaves: bytes = Field(max_length=256)
+
+
+class Inbox(Message):
+    """All shares for one member. Signed by the server, ctx."""
+
+    items: Annotated[tuple[InboxItem, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class Ack(Message):
+    """«I hold my shares», with the dealers whose shares do not open. Signed by the device, ctx."""
+
+    complaints: Annotated[tuple[Index, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class Sharers(Message):
+    """U2: who takes part in the masks. Signed by the server, ctx."""
+
+    members: Annotated[tuple[Index, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class UploadHeader(Message):
+    """masked_update: length and digest of the payload that follows as a raw body. Signed by the device, ctx_j."""
+
+    sum_index: SumIndex
+    length: int = Field(ge=1, description="bytes")
+    digest: Bytes32
+
+
+class Receipt(Message):
+    """«Your upload is on disk.» Signed by the server, ctx_j."""
+
+    header: Bytes32 = Field(description="SHA-256 of the header envelope")
+
+
+class Survivor(Message):
+    """One member of U3 and the evidence: its signed upload header, as received."""
+
+    member: Index
+    header: bytes = Field(max_length=512)
+
+
+class Survivors(Message):
+    """U3 of one sum; every sharer not listed is a dropout, so nobody can be listed as both. Server, ctx_j."""
+
+    sum_index: SumIndex
+    survivors: Annotated[tuple[Survivor, ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class UnmaskAnswer(Message):
+    """unmask: a 32-byte share per sharer: of its self mask if it survived, of its mask key if not. Device, ctx_j.
+
+    A share that the device never held (it complained about the dealer) is empty.
+    """
+
+    sum_index: SumIndex
+    shares: Annotated[tuple[Annotated[bytes, Field(max_length=32)], ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class RoundOutcome(StrEnum):
+    """How a round ended."""
+
+    COMMITTED = "committed"
+    FAILED = "failed"
+
+
+class RoundResult(Message):
+    """What came of the round. Signed by the server, ctx0."""
+
+    outcome: RoundOutcome
+    reason: str = Field(max_length=200, description="empty when committed")
+    adapter_version: int = Field(ge=0)
+    adapter_digest: DigestText
+    survivors: int = Field(ge=0, le=MAX_COHORT)
+    sums_done: int = Field(ge=0, le=2)
+
+
+class Abort(Message):
+    """A device gives up; carries a reason code only. Signed by the device, ctx0."""
+
+    problem: str = Field(max_length=64)
+
+
+class Leave(Message):
+    """A device asks to be forgotten. Signed by the device, context: federation."""
+
+    sent_at: int = Field(ge=0)

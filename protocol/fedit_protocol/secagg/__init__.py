@@ -1,0 +1,1 @@
+"""Secure aggregation: the two machines of a round and what they are made of (SPEC, sections 5 to 8)."""

@@ -1,0 +1,122 @@
+"""float32 update → ring integers and the sum back to floats: clip, rounding, weights, tail (SPEC, section 6)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedit_protocol.adapter import Vector
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.messages import RingSpec
+from fedit_protocol.metrics import ClientReport, CohortReport, decode_report, encode_report
+from fedit_protocol.secagg.prg import KeyStream, Words
+from fedit_protocol.secagg.ring import WEIGHT, levels, limb_bits, limb_count, tail_specs, word_count, word_type
+
+_BLOCK: Final = 1 << 16
+_UINT32: Final = np.dtype("<u4")
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What a round is allowed to know: the weighted sum of the survivors' updates, and sums of their metrics."""
+
+    total: NDArray[np.float64] = field(repr=False)
+    """(d,) float64: Σ w·update in the update's own units."""
+    weight: int
+    survivors: int
+    report: CohortReport
+    ring_sum: NDArray[np.int64] = field(repr=False)
+    """(d,) int64: the exact integer sum behind `total`."""
+    sum_index: int = 1
+
+
+def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingSpec, noise_seed: bytes) -> Words:
+    """Return one client's plain ring vector: w·round(update), then the tail; uint16 or uint32, shape (word_count,).
+
+    The update is clipped to the L2 norm, then rounded at random so that its mean is unbiased; `noise_seed` (32 bytes of
+    OS randomness) drives the rounding. Raises ProtocolError (encoding-refused) on a wrong length, a non-finite value or
+    a weight outside 1..max_weight: never a warning, because an overflow would corrupt everybody's sum (C10).
+    """
+    if update.shape != (ring.size,):
+        raise _refused(f"the update has shape {update.shape}, not ({ring.size},)")
+    if not 1 <= weight <= ring.max_weight:
+        raise _refused(f"the weight {weight} lies outside 1..{ring.max_weight}")
+    norm = float(np.linalg.norm(update.astype(np.float64)))
+    if not np.isfinite(norm):
+        raise _refused("the update holds NaN or infinite values")
+    scale = min(1.0, ring.clip_norm / norm) if norm else 1.0
+    words = np.zeros(word_count(ring), dtype=word_type(ring))
+    clipped = _round_into(words, update, scale, weight, ring, noise_seed)
+    report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
+    _write_tail(words, {WEIGHT: weight, **encode_report(report, weight)}, ring)
+    return words
+
+
+def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1) -> Aggregate:
+    """Turn the unmasked sum of `survivors` payloads into an Aggregate.
+
+    Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight or a metric outside its range, or a
+    mean update longer than the clip plus rounding allows (S8).
+    """
+    tail = _read_tail(words, ring)
+    for spec in tail_specs(ring):
+        if tail[spec.name] > survivors * spec.maximum:
+            raise _refused(f"the sum of {spec.name} exceeds what {survivors} survivors can send")
+    weight = tail.pop(WEIGHT)
+    if weight < survivors:
+        raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
+    signed = words[: ring.size].view(np.dtype(f"<i{ring.word_bits // 8}")).astype(np.int64)  # the centred lift
+    total = signed.astype(np.float64) * (ring.value_range / levels(ring))
+    rounding = ring.value_range / levels(ring) * np.sqrt(ring.size)
+    if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
+        raise _refused("the mean update is longer than the clip allows")
+    return Aggregate(total, weight, survivors, decode_report(tail, weight), signed, sum_index)
+
+
+def _round_into(words: Words, update: Vector, scale: float, weight: int, ring: RingSpec, noise_seed: bytes) -> int:
+    """Write the weighted, rounded coordinates; return how many lay outside the value range."""
+    top = levels(ring)
+    noise = KeyStream(noise_seed, _UINT32)
+    buffer = bytearray(_BLOCK * _UINT32.itemsize)
+    clipped = 0
+    for start in range(0, ring.size, _BLOCK):
+        block = update[start : start + _BLOCK].astype(np.float64) * (scale * top / ring.value_range)
+        clipped += int(np.count_nonzero(np.abs(block) > top))
+        np.clip(block, -top, top, out=block)
+        floor = np.floor(block)
+        # floor + (U < fraction), in float64: the shorter floor(x + U) exceeds the range at x = top in float32.
+        uniform = noise.read_into(buffer, len(block)) / 2.0**32
+        rounded = floor + (uniform < block - floor)
+        words[start : start + len(block)] = (rounded.astype(np.int64) * weight).astype(words.dtype)
+    return clipped
+
+
+def _tail_places(ring: RingSpec) -> Iterator[tuple[str, int, slice]]:
+    start = ring.size
+    for spec in tail_specs(ring):
+        stop = start + limb_count(ring, spec.maximum)
+        yield spec.name, spec.maximum, slice(start, stop)
+        start = stop
+
+
+def _write_tail(words: Words, values: Mapping[str, int], ring: RingSpec) -> None:
+    bits = limb_bits(ring)
+    for name, maximum, place in _tail_places(ring):
+        value = values[name]
+        if not 0 <= value <= maximum:
+            raise _refused(f"{name} lies outside its declared range")  # the value itself stays private
+        words[place] = [(value >> (bits * limb)) & ((1 << bits) - 1) for limb in range(place.stop - place.start)]
+
+
+def _read_tail(words: Words, ring: RingSpec) -> dict[str, int]:
+    bits = limb_bits(ring)
+    return {
+        name: sum(int(limb) << (bits * position) for position, limb in enumerate(words[place]))
+        for name, _, place in _tail_places(ring)
+    }
+
+
+def _refused(message: str) -> ProtocolError:
+    return ProtocolError(ProblemType.ENCODING_REFUSED, message, code="T020")

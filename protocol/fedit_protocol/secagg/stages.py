@@ -1,0 +1,30 @@
+"""The stages of a round, as the server and as one client see them."""
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where a round stands on the server."""
+
+    ADVERTISE_KEYS = "advertise_keys"
+    SHARE_KEYS = "share_keys"
+    ACKNOWLEDGE = "acknowledge"
+    MASKED_UPDATE = "masked_update"
+    UNMASK = "unmask"
+    SUM = "sum"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ClientStage(StrEnum):
+    """Where one participant stands: named by what it has done last."""
+
+    OFFERED = "offered"
+    JOINED = "joined"
+    SHARED = "shared"
+    ACKNOWLEDGED = "acknowledged"
+    READY = "ready"
+    FROZEN = "frozen"
+    UPLOADED = "uploaded"
+    ANSWERED = "answered"
+    WIPED = "wiped"

@@ -1,0 +1,57 @@
+"""From a roster's size to who must survive and how many shares rebuild a secret (SPEC, section 5).
+
+n members, c assumed corrupt, s_min least survivors, t Shamir threshold. The rules 2t > n + c, t ≤ s_min ≤ n and t ≥ 2
+make it impossible to collect t shares of both secrets of one member, whatever views a server invents.
+"""
+
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Self
+
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.messages import CohortRules
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds of one roster."""
+
+    members: int
+    corrupt: int
+    min_survivors: int
+    threshold: int
+
+    @classmethod
+    def of(cls, n: int, rules: CohortRules) -> Self:
+        """Return the thresholds for n members; raises ConfigError C020 if the rules cannot be met."""
+        # Rounding before floor and ceil: 0.29 * 100 must not become 28, nor (1 - 0.3) * 10 become 8, by a last digit.
+        corrupt = 0 if n == 3 else max(1, floor(round(rules.corrupt_fraction * n, 9)))
+        least = (n + corrupt) // 2 + 1
+        survivors = rules.min_survivors or max(ceil(round((1 - rules.dropout_fraction) * n, 9)), least)
+        if n >= 12 and not rules.min_survivors:
+            while floor(0.9 * survivors) < least:
+                survivors += 1
+        default = floor(0.9 * survivors) if n >= 12 else max(least, survivors - 1)
+        found = cls(n, corrupt, survivors, rules.threshold or default)
+        found._check()
+        return found
+
+    @property
+    def hidden_among(self) -> int:
+        """n_priv: the fewest honest devices that any opened sum covers, for an active server with c devices."""
+        c, t = self.corrupt, self.threshold
+        return min(
+            (m - c) - ((m - c) * (m - self.min_survivors)) // (t - c)
+            for m in range(self.min_survivors, self.members + 1)
+        )
+
+    def _check(self) -> None:
+        n, c, s, t = self.members, self.corrupt, self.min_survivors, self.threshold
+        for holds, rule in (
+            (s <= n, f"min_survivors = {s} exceeds the roster of {n}"),
+            (t <= s, f"threshold = {t} exceeds min_survivors = {s}"),
+            (2 * t > n + c, f"threshold = {t} is too low: 2t must exceed n + c = {n + c}"),
+            (t >= 2, f"threshold = {t} is below 2"),
+        ):
+            if not holds:
+                raise ConfigError(f"a cohort of {n} is infeasible: {rule}", code="C020")

@@ -1,0 +1,106 @@
+"""From survivors' payloads and shares to the sum: rebuild seeds, add payloads, take masks off (SPEC, section 8).
+
+One pass over the vector, block by block: memory is one vector and one block, however many members and masks there are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from typing import Final
+
+import numpy as np
+
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.ids import IdentityKey
+from fedit_protocol.messages import RingSpec
+from fedit_protocol.secagg.keys import MaskKey, pairwise_seed, self_mask_hash, self_mask_seed
+from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign
+from fedit_protocol.secagg.prg import BLOCK_BYTES, Words
+from fedit_protocol.secagg.quantize import Aggregate, decode_sum
+from fedit_protocol.secagg.ring import word_count, word_type
+from fedit_protocol.secagg.shamir import combine, is_element
+
+Reader = Callable[[IdentityKey, int, int], Words]
+"""read(member, start, stop) → the stored payload's ring words in that range."""
+
+_MAX_SUBSETS: Final = 64
+"""How many share subsets are tried before a dealer is given up (S7)."""
+
+
+@dataclass(frozen=True)
+class MemberKeys:
+    """What a member made public for one sum when it joined."""
+
+    identity: IdentityKey
+    mask_public: bytes
+    self_mask_hash: bytes
+
+
+@dataclass(frozen=True)
+class UnmaskJob:
+    """All that the sum needs; holds secrets, so it is built when enough shares are in and dropped after `run`."""
+
+    ring: RingSpec
+    context: bytes
+    threshold: int
+    sum_index: int
+    survivors: tuple[MemberKeys, ...]
+    dropouts: tuple[MemberKeys, ...]
+    shares: Mapping[IdentityKey, Mapping[int, bytes]] = field(repr=False)
+    """Sharer → holder's roster index → share: of its self mask if it survived, of its mask key if it dropped out."""
+
+    def run(self, read: Reader) -> Aggregate:
+        """Return the aggregate; CPU-bound, so call it in a thread.
+
+        Raises ProtocolError (round-failed) if a secret cannot be rebuilt (S7), or (encoding-refused) if the sum is not
+        one that honest clients can produce (S8).
+        """
+        total = self.sum_words(read)
+        return decode_sum(total, len(self.survivors), self.ring, self.sum_index)
+
+    def sum_words(self, read: Reader) -> Words:
+        """Return the unmasked ring sum of the survivors' whole payloads, tail included."""
+        masks = self._masks()
+        count = word_count(self.ring)
+        total = np.zeros(count, dtype=word_type(self.ring))
+        # Streams run across blocks, so the payloads are added in one pass and the masks taken off in a second.
+        block = BLOCK_BYTES // total.dtype.itemsize
+        for start in range(0, count, block):
+            part = total[start : start + block]
+            for member in self.survivors:
+                np.add(part, read(member.identity, start, start + len(part)), out=part)
+        apply_masks(total, masks)
+        return total
+
+    def _masks(self) -> list[Mask]:
+        """Every mask left in the sum, with the sign that removes it."""
+        masks = [Mask(self._self_seed(member), -1) for member in self.survivors]
+        for dropout in self.dropouts:
+            key = MaskKey(self._rebuild(dropout, lambda raw: MaskKey(raw).public, dropout.mask_public))
+            for member in self.survivors:
+                seed = pairwise_seed(key, member.mask_public, self.context, member.identity, dropout.identity)
+                masks.append(Mask(seed, -pair_sign(member.identity, dropout.identity)))
+        return masks
+
+    def _self_seed(self, member: MemberKeys) -> bytes:
+        secret = self._rebuild(member, self_mask_hash, member.self_mask_hash)
+        return self_mask_seed(secret, self.context, member.identity)
+
+    def _rebuild(self, member: MemberKeys, public_of: Callable[[bytes], bytes], expected: bytes) -> bytes:
+        """Combine shares until the result matches what the member published (S7)."""
+        # A dealer can deal, and hash, a share that is no field element; it is passed over like any other wrong one.
+        shares = {holder: share for holder, share in self.shares[member.identity].items() if is_element(share)}
+        for subset in islice(combinations(sorted(shares), self.threshold), _MAX_SUBSETS):
+            secret = combine({holder: shares[holder] for holder in subset}, self.threshold)
+            if public_of(secret) == expected:
+                return secret
+        raise ProtocolError(
+            ProblemType.ROUND_FAILED, f"the shares dealt by {member.identity.hex()[:8]} do not rebuild its secret"
+        )
+
+
+def member_keys(
+    identity: IdentityKey, mask_keys: Sequence[bytes], hashes: Sequence[bytes], sum_index: int
+) -> MemberKeys:
+    """Pick one sum's public keys out of a join message."""
+    return MemberKeys(identity, mask_keys[sum_index - 1], hashes[sum_index - 1])

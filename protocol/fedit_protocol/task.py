@@ -1,0 +1,239 @@
+"""A task: base model, adapter, prompt, training, round policy, encoding. Data, never code.
+
+An operator writes it as TOML (`fedit-server up --task FILE`); the server resolves what it left open (the base's digest,
+the adapter's layout) and publishes a TaskDocument, whose digest every round is bound to.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.encoding import DigestText, digest_of, encode
+from fedit_protocol.ids import Digest, TaskId
+
+SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Quantization(StrEnum):
+    """How a client holds the frozen base in memory."""
+
+    NF4 = "nf4"
+    INT8 = "int8"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+class Template(StrEnum):
+    """How a record becomes text. `chat` is the base tokenizer's own chat template."""
+
+    CHAT = "chat"
+    ALPACA = "alpaca"
+    ALPACA_SHORT = "alpaca_short"
+
+
+class Mode(StrEnum):
+    """How an update is hidden. Version 1 of the server offers `masked` only (PROTOCOL: levels)."""
+
+    MASKED = "masked"
+
+
+class Schedule(StrEnum):
+    """The learning rate within one round."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Selection(StrEnum):
+    """How a cohort is drawn from the clients that are free."""
+
+    UNIFORM = "uniform"
+    FIRST_COME = "first_come"
+
+
+class Section(BaseModel):
+    """One table of the task file: unknown keys are refused, values never change after validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BaseModelSpec(Section):
+    """`[base]`: the frozen model."""
+
+    model: str = Field(
+        min_length=1, max_length=512, description="hub id (`org/name`) or a folder with safetensors files"
+    )
+    revision: str = Field("", max_length=128, description="hub revision; empty means the default branch")
+    digest: DigestText | Literal[""] = Field(
+        "", description="digest of the weight and tokenizer files; empty in a file means: take what the server sees"
+    )
+    quantization: Quantization = Field(Quantization.NF4, description="nf4, int8, bf16 or fp32")
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("the same module is named twice")
+    return tuple(sorted(names))
+
+
+class AdapterSpec(Section):
+    """`[adapter]`: the LoRA adapter (Hu et al. 2021)."""
+
+    rank: int = Field(8, ge=1, le=256, description="r, the inner dimension of each pair of factors")
+    alpha: float = Field(16.0, gt=0, le=1024, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input during training")
+    target_modules: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
+        ("q_proj", "v_proj"), min_length=1, max_length=32, description="the linear layers that get an adapter, by name"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="public seed of the first global adapter's A factors; B starts at 0"
+    )
+
+
+class PromptSpec(Section):
+    """`[prompt]`: from a record to token ids and a loss mask."""
+
+    template: Template = Field(Template.CHAT, description="chat, alpaca or alpaca_short")
+    train_on_inputs: bool = Field(
+        False, description="true: the loss covers the prompt too; false: response tokens only"
+    )
+    cutoff_tokens: int = Field(512, ge=16, le=32768, description="longer rows are cut at this many tokens, and counted")
+
+
+class TrainingSpec(Section):
+    """`[training]`: what a client does with its rows in one round."""
+
+    local_steps: int = Field(10, ge=0, le=100_000, description="optimizer steps in a round; 0 means `epochs` decides")
+    epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows, used when local_steps is 0")
+    batch_size: int = Field(8, ge=1, le=4096, description="rows behind one optimizer step")
+    micro_batch_size: int = Field(4, ge=1, le=4096, description="rows in memory at once; must divide batch_size")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of AdamW")
+    schedule: Schedule = Field(Schedule.LINEAR, description="constant, linear (to 0) or cosine (to 0) within a round")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="each step's gradient is clipped to this L2 norm")
+    held_out_fraction: float = Field(
+        0.05, ge=0, le=0.5, description="share of the rows kept for evaluation on the device"
+    )
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        return self
+
+
+class Deadlines(Section):
+    """`[round.deadlines]`: seconds that each stage may take at most."""
+
+    gather_s: float = Field(30.0, gt=0, le=86400, description="wait for a full cohort once cohort_min clients are free")
+    join_s: float = Field(60.0, gt=0, le=3600, description="advertise_keys: from the offer to the roster")
+    shares_s: float = Field(60.0, gt=0, le=3600, description="share_keys: shares, then acknowledgements, each")
+    upload_s: float = Field(3600.0, gt=0, le=7 * 86400, description="training and masked_update together")
+    unmask_s: float = Field(120.0, gt=0, le=3600, description="unmask: answers of the survivors")
+
+
+class RoundSpec(Section):
+    """`[round]`: how many rounds, how large, who may drop out."""
+
+    rounds: int = Field(10, ge=1, le=100_000, description="committed rounds after which the task is finished")
+    max_failures: int = Field(5, ge=0, le=1000, description="failed rounds in a row after which the task is paused")
+    mode: Mode = Field(Mode.MASKED, description="masked: the server sees sums only")
+    cohort_min: int = Field(3, ge=3, le=128, description="fewest devices in a round's roster")
+    cohort_size: int = Field(
+        3, ge=3, le=128, description="devices invited to a round; also the size the ring is made for"
+    )
+    selection: Selection = Field(Selection.UNIFORM, description="uniform (drawn at random) or first_come")
+    corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
+    dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
+    min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
+    threshold: int = Field(0, ge=0, le=128, description="t, the Shamir threshold; 0 means the default rule")
+    deadlines: Deadlines = Field(default_factory=Deadlines, description="seconds per stage")
+
+    @model_validator(mode="after")
+    def _sizes_are_ordered(self) -> Self:
+        if self.cohort_min > self.cohort_size:
+            raise ValueError("cohort_min exceeds cohort_size")
+        return self
+
+
+class EncodingSpec(Section):
+    """`[encoding]`: how a float update becomes ring integers (SPEC, section 6)."""
+
+    clip_norm: float = Field(10.0, gt=0, le=1e6, description="L2 bound of one client's update")
+    value_bits: int = Field(8, ge=4, le=16, description="q: a coordinate becomes one of 2^q - 1 values")
+    value_range: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="r: largest coordinate that is kept; 0 means 1.05 x the sum of the learning rates",
+    )
+    max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
+    rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
+
+
+class MethodSpec(Section):
+    """`[method]`: from the aggregate to the next global adapter."""
+
+    name: Literal["fedavg"] = Field("fedavg", description="fedavg: add the weighted mean of the updates")
+
+
+class Task(Section):
+    """A whole task file."""
+
+    id: Annotated[TaskId, Field(pattern=SLUG, description="slug that names the task in commands and URLs")]
+    title: str = Field(min_length=1, max_length=200, description="what people see")
+    version: int = Field(1, ge=1, description="raised with every change; people agree to ID@VERSION")
+    operator: str = Field("", max_length=200, description="who runs this, in words")
+    base: BaseModelSpec = Field(description="the frozen model")
+    adapter: AdapterSpec = Field(default_factory=AdapterSpec, description="the LoRA adapter")
+    prompt: PromptSpec = Field(default_factory=PromptSpec, description="records to tokens")
+    training: TrainingSpec = Field(default_factory=TrainingSpec, description="local training")
+    round: RoundSpec = Field(default_factory=RoundSpec, description="round policy")
+    encoding: EncodingSpec = Field(default_factory=EncodingSpec, description="quantisation of updates")
+    method: MethodSpec = Field(default_factory=MethodSpec, description="aggregation")
+
+    @model_validator(mode="after")
+    def _range_is_known(self) -> Self:
+        if not self.encoding.value_range and not self.training.local_steps:
+            raise ValueError("with training.local_steps = 0 encoding.value_range must be stated, epochs do not give it")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`ID@VERSION`, what consent refers to."""
+        return f"{self.id}@{self.version}"
+
+    @property
+    def value_range(self) -> float:
+        """r, the public range of one coordinate: what AdamW can move it in one round, with 5 % to spare."""
+        if self.encoding.value_range:
+            return self.encoding.value_range
+        steps = self.training.local_steps
+        # Linear and cosine decay from the peak at the first step towards 0 both sum to (steps + 1) / 2 of it.
+        effective = steps if self.training.schedule is Schedule.CONSTANT else (steps + 1) / 2
+        return 1.05 * self.training.learning_rate * effective
+
+
+class TaskDocument(Section):
+    """What the server publishes: the resolved task and the adapter's layout."""
+
+    task: Task
+    layout: AdapterLayout
+    linear_parameters: int = Field(ge=0, description="numbers in the base's linear layers, for memory estimates")
+    other_parameters: int = Field(ge=0, description="numbers elsewhere in the base (embeddings, norms)")
+    hidden_size: int = Field(ge=0, description="width of the residual stream, for memory estimates; 0 if unknown")
+    layers: int = Field(ge=0, description="decoder layers, for memory estimates; 0 if unknown")
+
+    @model_validator(mode="after")
+    def _is_resolved(self) -> Self:
+        if not self.task.base.digest:
+            raise ValueError("a published task names the digest of its base")
+        return self
+
+    @property
+    def digest(self) -> Digest:
+        """The SHA-256 of the document's canonical bytes."""
+        return digest_of(encode(self))

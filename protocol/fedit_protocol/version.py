@@ -1,0 +1,17 @@
+"""The protocol's name and version, and the rule that says whether two sides can talk."""
+
+from typing import Final
+
+PROTOCOL_NAME: Final = "FedIT-SA/1"
+"""Enters every signature and every round context; changes with any change of bytes that old peers would misread."""
+
+PROTOCOL_VERSION: Final = (1, 0)
+"""Major, minor. A new optional field is a new minor; anything else is a new major."""
+
+SUITE: Final = "X25519-Ed25519-AES256CTR-CHACHA20POLY1305-SHA256"
+"""The one cipher suite of version 1; a later suite (SPEC, section 3) gets a name of its own."""
+
+
+def can_talk(theirs: tuple[int, int], ours: tuple[int, int] = PROTOCOL_VERSION) -> bool:
+    """Say whether a peer of version `theirs` is understood: the same major and no newer minor."""
+    return theirs[0] == ours[0] and theirs[1] <= ours[1]
