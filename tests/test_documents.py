@@ -1,0 +1,72 @@
+"""Documents say what the code does: commands, fields and thresholds in them are compared with it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from fedit_protocol.messages import CohortRules
+from fedit_protocol.secagg.thresholds import Thresholds
+
+from .documents import ROOT, TASK_REFERENCE, task_reference
+
+PAGES = ("README.md", "examples/README.md", "fedit_server/OPERATING.md")
+
+
+def command_lines() -> list[str]:
+    """Every line of a document's code blocks, or of its running text, that starts one of our programs."""
+    found: set[str] = set()
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        found |= set(re.findall(r"^\$ (fedit-(?:client|server) [^\n#]+?)\s*(?:#.*)?$", text, re.MULTILINE))
+        found |= set(re.findall(r"`(fedit-(?:client|server) [^`]+)`", text))
+    return sorted(found)
+
+
+def programs() -> dict[str, click.Command]:
+    """The commands of both programs, as typer builds them."""
+    from fedit_client.cli import app as client
+    from fedit_server.cli import app as server
+
+    return {"fedit-client": typer.main.get_command(client), "fedit-server": typer.main.get_command(server)}
+
+
+def test_the_task_reference_is_the_one_that_the_code_makes() -> None:
+    assert TASK_REFERENCE.read_text("utf-8") == task_reference()
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_in_a_document_exists(line: str) -> None:
+    words = shlex.split(line)
+    command: click.Command = programs()[words.pop(0)]
+    while words and not words[0].startswith("-") and isinstance(command, click.Group):
+        known = command.commands
+        assert words[0] in known, f"{line}: {words[0]} is no command"
+        command = known[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in options, f"{line}: {word} is no option"
+
+
+def test_the_table_of_hidden_among_is_what_the_rules_give() -> None:
+    rows = {
+        cells[0].strip(): [int(cell) for cell in cells[1:]]
+        for line in (ROOT / "protocol" / "THREATS.md").read_text("utf-8").splitlines()
+        if (cells := line.strip("| ").split("|")) and len(cells) == 11 and cells[1].strip().isdigit()
+    }
+    rules = CohortRules(cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=0, threshold=0)
+    sizes = rows["devices in the round"]
+    found = [Thresholds.of(n, rules) for n in sizes]
+    assert rows["c"] == [thresholds.corrupt for thresholds in found]
+    assert rows["least survivors"] == [thresholds.min_survivors for thresholds in found]
+    assert rows["hidden among (honest devices behind a sum)"] == [thresholds.hidden_among for thresholds in found]
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("protocol/**/*.md"), *ROOT.glob("fedit_*/*.md"), ROOT / "examples/README.md"]:
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists() or Path(target).exists(), f"{page.name} links to {target}"
