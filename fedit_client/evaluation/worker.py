@@ -1,0 +1,91 @@
+"""The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate` and `generate`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedit_client.data import Message, Record, Role
+from fedit_client.device import DevicePlan
+from fedit_client.training.channel import Channel, Json
+from fedit_client.training.request import TrainingProgress
+from fedit_client.training.room import run
+from fedit_protocol.errors import ModelError
+from fedit_protocol.task import TaskDocument, Template
+
+
+def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    """Do what the request's verb says."""
+    {"evaluate": _evaluate, "generate": _converse}[message["verb"]](channel, message, plan)
+
+
+def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    from fedit_client.evaluation.loss import losses_of
+    from fedit_client.training.local import load
+
+    document = TaskDocument.model_validate(message["document"])
+    records = [Record.from_json(record) for record in message["records"]]
+    loaded = load(document, Path(message["base"]), plan)
+    adapters: dict[str, str | None] = message["adapters"]
+    losses = {}
+    for place, (name, path) in enumerate(adapters.items()):
+
+        def tell(done: int, of: int, place: int = place) -> None:
+            progress = TrainingProgress("evaluate", place * of + done, len(adapters) * of)
+            channel.send("progress", **asdict(progress))
+
+        losses[name] = losses_of(loaded, document, Path(path) if path else None, records, tell)
+    skipped = max((result.skipped_rows for result in losses.values()), default=0)
+    channel.send("result", losses={name: vars(result) for name, result in losses.items()}, skipped_rows=skipped)
+
+
+def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    """Load once, say so, then answer question after question until the parent closes the pipe."""
+    model, tokenizer, template = _load_for_chat(message, plan)
+    channel.send("ready")
+    while True:
+        question = channel.receive()
+        # A stop that came after the answer's own end refers to nothing any more.
+        if "stop" not in question:
+            _answer(channel, question, model, tokenizer, template)
+
+
+def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]:
+    from fedit_client.training.local import load
+    from fedit_client.training.model import attach_saved, load_base, load_tensors, load_tokenizer, write_adapter
+
+    base, adapter = Path(message["base"]), Path(message["adapter"]) if message["adapter"] else None
+    document = TaskDocument.model_validate(message["document"]) if message["document"] else None
+    template = document.task.prompt.template if document else Template.CHAT
+    if adapter is not None and not adapter.is_dir():
+        if document is None:
+            raise ModelError(
+                "an adapter file without its task document cannot be attached", code="M004", where=str(adapter)
+            )
+        loaded = load(document, base, plan)
+        write_adapter(loaded.model, load_tensors(adapter, document.layout))
+        return loaded.model, loaded.tokenizer, template
+    model = load_base(base, plan, for_training=False)
+    return attach_saved(model, adapter) if adapter else model, load_tokenizer(base), template
+
+
+def _answer(channel: Channel, question: Json, model: Any, tokenizer: Any, template: Template) -> None:
+    from fedit_client.evaluation.generate import generate
+    from fedit_client.training.tokenize import prompt_ids
+
+    messages = [Message(Role(role), content) for role, content in question["messages"]]
+    pieces = generate(
+        model,
+        tokenizer,
+        prompt_ids(messages, tokenizer, template),
+        max_tokens=question["max_tokens"],
+        temperature=question["temperature"],
+        seed=question["seed"],
+        should_stop=channel.has_news,
+    )
+    for piece in pieces:
+        channel.send("piece", text=piece)
+    channel.send("end")
+
+
+if __name__ == "__main__":
+    run(work)

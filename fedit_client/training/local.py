@@ -1,0 +1,103 @@
+"""One round's local work inside this process: load, tokenise, measure, train, measure, subtract."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_client.data import Record
+from fedit_client.device import DevicePlan
+from fedit_client.training.batches import micro_batches, split
+from fedit_client.training.loop import train
+from fedit_client.training.loss import total_loss
+from fedit_client.training.model import (
+    attach_adapter,
+    load_base,
+    load_tensors,
+    load_tokenizer,
+    read_adapter,
+    write_adapter,
+)
+from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.update import update_of
+from fedit_protocol.errors import DataError
+from fedit_protocol.task import TaskDocument
+
+_HELD_OUT_ROWS: Final = 32
+"""Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base with the task's adapter on it, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def pad_id(self) -> int:
+        """What fills short rows; never attended to, so any id would do."""
+        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id)
+
+
+def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
+    """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError."""
+    model = attach_adapter(load_base(base, plan), document.task.adapter, document.layout)
+    if plan.checkpointing:
+        # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return Loaded(model, load_tokenizer(base))
+
+
+def train_here(
+    loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]
+) -> LocalResult:
+    """Train from the request's global adapter, whatever the model's adapter holds; raises DataError, DeviceError."""
+    begun, task, layout = time.monotonic(), request.document.task, request.document.layout
+    to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
+    on_progress(TrainingProgress("prepare", 0, len(request.records)))
+    rows = tokenize(to_train, loaded.tokenizer, task.prompt)
+    kept_back = _held_out(held_out, loaded, request)
+    on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
+    before = load_tensors(request.global_adapter, layout)
+    write_adapter(loaded.model, before)
+    loss_before = _measure(loaded, kept_back.examples, request, on_progress)
+    trained = train(loaded.model, rows.examples, task.training, loaded.pad_id, request.seed, on_progress)
+    loss_after = _measure(loaded, kept_back.examples, request, on_progress)
+    return LocalResult(
+        update=update_of(read_adapter(loaded.model), before, layout),
+        examples=len(rows.examples),
+        tokens=trained.tokens,
+        train_loss=trained.mean_loss,
+        held_out_loss=loss_before,
+        held_out_loss_after=loss_after,
+        seconds=time.monotonic() - begun,
+        cut_rows=rows.cut + kept_back.cut,
+        skipped_rows=rows.skipped + kept_back.skipped,
+    )
+
+
+def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingRequest) -> Tokenized:
+    """Tokenise the rows to look at; if the cutoff leaves none of their answers, there is no figure and no error."""
+    looked_at = records[:_HELD_OUT_ROWS]
+    try:
+        return tokenize(looked_at, loaded.tokenizer, request.document.task.prompt)
+    except DataError:
+        return Tokenized(skipped=len(looked_at), cut=len(looked_at))
+
+
+def _measure(
+    loaded: Loaded,
+    examples: Sequence[Example],
+    request: TrainingRequest,
+    on_progress: Callable[[TrainingProgress], None],
+) -> float | None:
+    if not examples:
+        return None
+    size = request.document.task.training.micro_batch_size
+    on_progress(TrainingProgress("evaluate", 0, len(examples)))
+    total, tokens = total_loss(loaded.model, micro_batches(examples, size, loaded.pad_id, str(loaded.model.device)))
+    on_progress(TrainingProgress("evaluate", len(examples), len(examples), total / tokens))
+    return total / tokens

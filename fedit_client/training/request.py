@@ -1,0 +1,73 @@
+"""What local training is asked for and what it gives back. No torch here: these cross to a process of their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fedit_client.data import Record
+from fedit_client.device import DevicePlan
+from fedit_protocol.adapter import Vector
+from fedit_protocol.task import TaskDocument
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One round's local work.
+
+    `base` is a model folder; `global_adapter` a safetensors file of float32 tensors with the names and shapes of
+    `document.layout`. `seed` decides row order and dropout, `split_seed` which rows are held out: it should stay the
+    same from round to round, so that a held-out row is never trained on. Neither leaves this machine.
+    """
+
+    document: TaskDocument
+    base: Path
+    global_adapter: Path
+    records: Sequence[Record] = field(repr=False)
+    seed: bytes = field(repr=False)
+    plan: DevicePlan
+    split_seed: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a stage is: `load`, `prepare`, `evaluate`, `train`; `done` of `total` in that stage's own steps."""
+
+    stage: str
+    done: int
+    total: int
+    loss: float | None = None
+    tokens_per_second: float | None = None
+
+
+OnProgress = Callable[[TrainingProgress], None]
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What one device learned. Nothing of it leaves the machine unmasked.
+
+    `update` is float32 (d,) and equals trained − global exactly, coordinate by coordinate; `examples` are the rows that
+    could be trained on, `tokens` all tokens that went through the model in training, `train_loss` the mean loss per
+    trained token over the round. The held-out losses are those of the global adapter before and of the trained adapter
+    after, on this device's own held-out rows (None without such rows). `cut_rows` were longer than the cutoff;
+    `skipped_rows` lost their whole answer to it and were not used.
+    """
+
+    update: Vector = field(repr=False)
+    examples: int
+    tokens: int
+    train_loss: float
+    held_out_loss: float | None
+    held_out_loss_after: float | None
+    seconds: float
+    cut_rows: int = 0
+    skipped_rows: int = 0
+
+
+class Trainer(Protocol):
+    """The seam between a session and the training; `fedit_client.testing.FakeTrainer` is its fake."""
+
+    async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
+        """Train and return the update; raises DeviceError, DataError, ModelError, TaskRefusedError. Cancel-safe."""
+        ...

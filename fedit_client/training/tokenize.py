@@ -1,0 +1,163 @@
+"""Records → token ids and a loss mask. The boundary between prompt and answer is exact, token by token.
+
+Prompt and answer are tokenised apart and joined. At generation the prompt is tokenised alone as well, so training sees
+the very ids that generation will see; tokenising the joined text could merge the prompt's end with the answer's begin.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedit_client.data import Message, Record
+from fedit_protocol.errors import DataError, ModelError, TaskRefusedError
+from fedit_protocol.task import PromptSpec, Template
+
+Ids = NDArray[np.int64]
+Piece = tuple[str, bool]
+"""A stretch of text, and whether it is an answer."""
+
+_QUESTION: Final = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+_QUESTION_WITH_INPUT: Final = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised record: `ids` and `loss_mask` are int64 (T,); mask 1 = this token is trained on."""
+
+    ids: Ids
+    loss_mask: Ids
+    category: str = ""
+
+
+@dataclass
+class Tokenized:
+    """The usable examples, and what the cutoff did: `cut` were too long, `skipped` lost their whole answer to it."""
+
+    examples: list[Example] = field(default_factory=list)
+    cut: int = 0
+    skipped: int = 0
+
+
+def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tokenized:
+    """Tokenise records by the task's prompt section.
+
+    Raises DataError D012 if no row keeps an answer token, D015 for a conversation under an Alpaca template, ModelError
+    M003 without a chat template, TaskRefusedError K005 if the template hides where answers begin.
+    """
+    result = Tokenized()
+    for record in records:
+        ids, mask = _joined(record, tokenizer, spec)
+        result.cut += len(ids) > spec.cutoff_tokens
+        ids, mask = ids[: spec.cutoff_tokens], mask[: spec.cutoff_tokens]
+        # The first token has nothing before it to be predicted from.
+        if mask[1:].any():
+            result.examples.append(Example(ids, mask, record.category))
+        else:
+            result.skipped += 1
+    if records and not result.examples:
+        raise DataError(
+            f"no row keeps any of its answer within {spec.cutoff_tokens} tokens",
+            code="D012",
+            fix="give rows with shorter prompts",
+        )
+    return result
+
+
+def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template) -> Ids:
+    """Return the ids (T,) that an answer to this conversation starts from; raises like `tokenize`."""
+    if template is Template.CHAT:
+        return _ids(tokenizer, _render(messages, tokenizer, open_answer=True))
+    return _ids(tokenizer, _alpaca(messages, "", template), begins=True)
+
+
+def _joined(record: Record, tokenizer: Any, spec: PromptSpec) -> tuple[Ids, Ids]:
+    ids: list[Ids] = []
+    mask: list[Ids] = []
+    for text, is_answer in _pieces(record, tokenizer, spec.template):
+        begins = not ids and spec.template is not Template.CHAT
+        piece = _ids(tokenizer, text, begins=begins)
+        ids.append(piece)
+        mask.append(
+            _answer_mask(piece, tokenizer)
+            if is_answer and not spec.train_on_inputs
+            else np.full_like(piece, is_answer or spec.train_on_inputs)
+        )
+    return np.concatenate(ids), np.concatenate(mask)
+
+
+def _pieces(record: Record, tokenizer: Any, template: Template) -> Iterator[Piece]:
+    """Yield prompt and answer in turn; an answer ends with the token that ends generation."""
+    if template is Template.CHAT:
+        yield from _chat_pieces(record.messages, tokenizer)
+        return
+    yield _alpaca(record.messages[:-1], record.context, template), False
+    yield record.messages[-1].content + tokenizer.eos_token, True
+
+
+def _chat_pieces(messages: Sequence[Message], tokenizer: Any) -> Iterator[Piece]:
+    whole, done = _render(messages, tokenizer), 0
+    for place, message in enumerate(messages):
+        if message.role == "assistant":
+            before = _render(messages[:place], tokenizer, open_answer=True)
+            after = _render(messages[: place + 1], tokenizer)
+            if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
+                raise TaskRefusedError(
+                    "the base's chat template does not show where an answer begins",
+                    code="K005",
+                    fix='ask the operator for prompt.template = "alpaca"',
+                )
+            yield whole[done : len(before)], False
+            yield _ended(whole[len(before) : len(after)], tokenizer), True
+            done = len(after)
+
+
+def _ended(answer: str, tokenizer: Any) -> str:
+    """Some templates leave the end token to the generator; then it is added, or the model would never stop."""
+    return answer if tokenizer.eos_token in answer else answer + tokenizer.eos_token
+
+
+def _answer_mask(ids: Ids, tokenizer: Any) -> Ids:
+    """Train up to the last end token; a line break that a template puts after it is never generated."""
+    ends = np.flatnonzero(ids == tokenizer.eos_token_id)
+    last = int(ends[-1]) if ends.size else len(ids) - 1
+    return (np.arange(len(ids)) <= last).astype(np.int64)
+
+
+def _render(messages: Sequence[Message], tokenizer: Any, *, open_answer: bool = False) -> str:
+    if not tokenizer.chat_template:
+        raise ModelError(
+            "the base's tokenizer has no chat template",
+            code="M003",
+            fix='ask the operator for prompt.template = "alpaca"',
+        )
+    turns = [{"role": message.role.value, "content": message.content} for message in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_answer))
+
+
+def _alpaca(messages: Sequence[Message], context: str, template: Template) -> str:
+    """The prompt of Stanford Alpaca (Taori et al. 2023); the short form leaves out the opening sentence."""
+    if len(messages) != 1:
+        raise DataError(
+            f"the template {template} takes one question and one answer, not a conversation",
+            code="D015",
+            fix="give rows with instruction and response",
+        )
+    instruction = messages[0].content.removesuffix(f"\n\n{context}") if context else messages[0].content
+    opening = "" if template is Template.ALPACA_SHORT else _QUESTION_WITH_INPUT if context else _QUESTION
+    given = f"### Input:\n{context}\n\n" if context else ""
+    return f"{opening}### Instruction:\n{instruction}\n\n{given}### Response:\n"
+
+
+def _ids(tokenizer: Any, text: str, *, begins: bool = False) -> Ids:
+    """Token ids of a text; a begin token is added only where the tokenizer has one and no template wrote it."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = [tokenizer.bos_token_id] if begins and getattr(tokenizer, "add_bos_token", False) else []
+    return np.asarray(start + ids, dtype=np.int64)

@@ -1,0 +1,47 @@
+"""The training process: `python -m fedit_client.training.worker`, one request on stdin, started by WorkerTrainer."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from fedit_client.data import Record
+from fedit_client.device import DevicePlan
+from fedit_client.training.channel import Channel, Json
+from fedit_client.training.request import TrainingProgress, TrainingRequest
+from fedit_client.training.room import run
+from fedit_protocol.encoding import from_base64url
+from fedit_protocol.task import TaskDocument
+
+
+def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    """Train as asked, write the update to the file that the parent named, and report the rest."""
+    from fedit_client.training.local import load, train_here
+
+    request = _request(message, plan)
+
+    def tell(progress: TrainingProgress) -> None:
+        channel.send("progress", **asdict(progress))
+
+    tell(TrainingProgress("load", 0, 1))
+    loaded = load(request.document, request.base, plan)
+    tell(TrainingProgress("load", 1, 1))
+    result = train_here(loaded, request, tell)
+    np.save(message["update"], result.update, allow_pickle=False)
+    channel.send("result", **{name: value for name, value in vars(result).items() if name != "update"})
+
+
+def _request(message: Json, plan: DevicePlan) -> TrainingRequest:
+    return TrainingRequest(
+        document=TaskDocument.model_validate(message["document"]),
+        base=Path(message["base"]),
+        global_adapter=Path(message["global_adapter"]),
+        records=[Record.from_json(record) for record in message["records"]],
+        seed=from_base64url(message["seed"]),
+        plan=plan,
+        split_seed=from_base64url(message["split_seed"]),
+    )
+
+
+if __name__ == "__main__":
+    run(train)

