@@ -1,0 +1,195 @@
+"""What the operator's commands look up and change, in the store of a server that may be running beside them."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import TaskId
+from fedit_server.clock import unix_seconds, utc_now
+from fedit_server.config import ServerConfig
+from fedit_server.endings import adapter_folder
+from fedit_server.home import Home, Identity, load_identity
+from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.serving import advertised
+from fedit_server.storage.rows import AdapterRow, ClientState, RoundRow, RoundState, TaskRow, report_data
+from fedit_server.storage.store import Store
+
+_HOUR_S: Final = 3600
+
+
+@dataclass(frozen=True)
+class Admin:
+    """A set-up data folder, opened beside the server."""
+
+    home: Home
+    config: ServerConfig
+    identity: Identity
+    store: Store
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: ServerConfig) -> AsyncIterator[Self]:
+        """Open the folder's store; raises ConfigError C030 if no server was ever set up there."""
+        home = Home(config.home)
+        identity = load_identity(home)
+        async with await Store.open(home.database, migrate=False) as store:
+            yield cls(home, config, identity, store)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the data of `fedit-server status`."""
+        running = self.home.running_server()
+        clients = await self.store.members.clients()
+        return {
+            "server": {"running": running is not None, **(running or {"pid": None, "url": None})},
+            "federation": {"id": self.identity.descriptor.federation_id, "pin": self.identity.pin},
+            "tasks": [await self._task_status(task) for task in await self.store.tasks.tasks()],
+            "clients": {"enrolled": sum(client.state is ClientState.ACTIVE for client in clients)},
+        }
+
+    async def _task_status(self, task: TaskRow) -> dict[str, Any]:
+        rounds = await self.store.rounds.rounds(task.task_id)
+        committed = [row for row in rounds if row.state is RoundState.COMMITTED]
+        newest = await self.store.tasks.newest_adapter(task.task_id)
+        return {
+            "id": task.task_id,
+            "title": task.document.task.title,
+            "version": task.version,
+            "state": str(task.state),
+            "reason": task.reason,
+            "round": _open_round(rounds),
+            "rounds": task.document.task.round.rounds,
+            "committed": len(committed),
+            "failed": sum(row.state is RoundState.FAILED for row in rounds),
+            "adapter_version": newest.version,
+            "last_report": report_data(committed[-1].figures) if committed else None,
+        }
+
+    async def create_invite(self, terms: Terms) -> NewInvite:
+        """Make an invite to the address that the server has, or last had."""
+        now_s = unix_seconds(utc_now())
+        salt = await self.store.members.federation_salt(self.identity.descriptor.federation_id, now_s)
+        return await create_invite(self.store.members, salt, self._address(), self.identity.pin, terms, now_s)
+
+    def _address(self) -> tuple[str, int]:
+        url = self.home.last_url()
+        if self.config.advertise or url is None:
+            return advertised(self.config, self.config.port)
+        host, _, port = url.removeprefix("https://").rpartition(":")
+        return host.strip("[]"), int(port)
+
+    async def invites(self) -> list[dict[str, Any]]:
+        """Return every invite without its code, which nobody knows any more."""
+        now_s = unix_seconds(utc_now())
+        return [
+            {
+                "id": row.invite_id,
+                "state": row.state(now_s),
+                "uses": row.uses,
+                "max_uses": row.max_uses,
+                "expires_at": row.expires_at,
+            }
+            for row in await self.store.members.invites()
+        ]
+
+    async def revoke_invite(self, invite_id: str) -> None:
+        """Make an invite useless; raises ConfigError U005 if there is none."""
+        if not await self.store.members.revoke_invite(invite_id, unix_seconds(utc_now())):
+            raise ConfigError(f"there is no invite {invite_id}", code="U005", fix="fedit-server invite list")
+
+    async def clients(self) -> list[dict[str, Any]]:
+        """Return the enrolled devices; when they were last seen in coarse words."""
+        now_s = unix_seconds(utc_now())
+        return [
+            {
+                "id": client.client_id,
+                "label": client.label,
+                "device_kind": client.device_kind,
+                "state": str(client.state),
+                "last_seen": coarse_age(now_s - client.last_seen),
+            }
+            for client in await self.store.members.clients()
+        ]
+
+    async def rounds(self, task: str | None) -> list[RoundRow]:
+        """Return the rounds of one task, or of all."""
+        return await self.store.rounds.rounds((await self.task(task)).task_id if task else None)
+
+    async def round(self, task: str | None, number: int) -> RoundRow:
+        """Return one round; raises ConfigError U005 if there is none."""
+        task_id = (await self.task(task)).task_id
+        for row in await self.store.rounds.rounds(task_id):
+            if row.round_no == number:
+                return row
+        raise ConfigError(f"task {task_id} has no round {number}", code="U005", fix="fedit-server round list")
+
+    async def task(self, name: str | None) -> TaskRow:
+        """Return a task by id, or the only one; raises ConfigError U005."""
+        tasks = {task.task_id: task for task in await self.store.tasks.tasks()}
+        if name is None and len(tasks) == 1:
+            return next(iter(tasks.values()))
+        if name is None or TaskId(name) not in tasks:
+            missing = "say which task" if name is None else f"there is no task {name}"
+            raise ConfigError(f"{missing}; there are {', '.join(tasks) or 'none'}", code="U005")
+        return tasks[TaskId(name)]
+
+    async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:
+        """Pause or resume a task; a running server notices. Raises ConfigError U006 if it is finished."""
+        task = await self.task(name)
+        if task.state is TaskState.FINISHED:
+            raise ConfigError(
+                f"task {task.task_id} is finished", code="U006", fix="publish a new version with more rounds"
+            )
+        reason = "paused by the operator" if state is TaskState.PAUSED else ""
+        await self.store.tasks.set_state(task.task_id, state, reason)
+        return await self.task(task.task_id)
+
+    async def adapters(self, task: str | None) -> list[dict[str, Any]]:
+        """Return every adapter version of one task, or of all."""
+        names = [await self.task(task)] if task else await self.store.tasks.tasks()
+        return [self._adapter(row) for named in names for row in await self.store.tasks.adapters(named.task_id)]
+
+    async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
+        """Copy a version's PEFT folder to `out`; raises ConfigError U005 if there is none, U007 if `out` exists."""
+        task_id = (await self.task(task)).task_id
+        versions = {row.version: row for row in await self.store.tasks.adapters(task_id)}
+        chosen = max(versions) if version is None else version
+        if chosen not in versions:
+            raise ConfigError(
+                f"task {task_id} has no adapter version {chosen}", code="U005", fix="fedit-server adapter list"
+            )
+        if out.exists():
+            raise ConfigError(f"{out} exists already", code="U007", fix="name a folder that does not exist yet")
+        shutil.copytree(adapter_folder(self.home.adapters, task_id, chosen), out)
+        return {**self._adapter(versions[chosen]), "folder": str(out.absolute())}
+
+    def _adapter(self, row: AdapterRow) -> dict[str, Any]:
+        return {
+            "task": row.task_id,
+            "version": row.version,
+            "digest": row.digest,
+            "parent_digest": row.parent_digest,
+            "round": row.round_no,
+            "folder": str(adapter_folder(self.home.adapters, row.task_id, row.version)),
+        }
+
+
+def coarse_age(seconds: int) -> str:
+    """Return how long ago in coarse words: an operator sees who is gone, not when somebody sleeps."""
+    if seconds < 2 * _HOUR_S:
+        return "recently"
+    if seconds < 24 * _HOUR_S:
+        return "today"
+    return "this week" if seconds < 7 * 24 * _HOUR_S else "longer ago"
+
+
+def _open_round(rounds: list[RoundRow]) -> dict[str, Any] | None:
+    for row in rounds:
+        if row.state is RoundState.OPEN:
+            view = row.view
+            return {"no": row.round_no, "stage": view.stage, "progress": view.progress, "deadline": view.deadline}
+    return None

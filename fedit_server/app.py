@@ -1,0 +1,83 @@
+"""The application: what it consists of, how it starts, how it stops."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+
+from aiohttp import web
+
+from fedit_server.auth import Doorkeeper
+from fedit_server.authority import Authority
+from fedit_server.clock import Clock, unix_seconds
+from fedit_server.coordinator import Coordinator
+from fedit_server.endings import Services
+from fedit_server.home import Home, Identity
+from fedit_server.live_round import Desk
+from fedit_server.problems import problems
+from fedit_server.routes import add_routes, keys
+from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.spool import Spool
+from fedit_server.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A server that is put together and not yet listening."""
+
+    identity: Identity
+    store: Store
+    blobs: DiskBlobs
+    spool: Spool
+    authority: Authority
+    doorkeeper: Doorkeeper
+    coordinator: Coordinator
+
+    @classmethod
+    async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
+        """Build every part over an open store."""
+        blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
+        desk = Desk(store.rounds, spool, identity.keys.server, clock)
+        services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
+        federation = identity.descriptor.federation_id
+        salt = await store.members.federation_salt(federation, unix_seconds(clock()))
+        return cls(
+            identity=identity,
+            store=store,
+            blobs=blobs,
+            spool=spool,
+            authority=Authority(identity, store.members, salt, clock),
+            doorkeeper=Doorkeeper(federation, store.members, clock),
+            coordinator=Coordinator(services),
+        )
+
+
+def build_app(parts: Parts) -> web.Application:
+    """Return the application; its rounds run from start-up to clean-up."""
+    app = web.Application(middlewares=[problems])
+    app[keys.AUTHORITY] = parts.authority
+    app[keys.BLOBS] = parts.blobs
+    app[keys.COORDINATOR] = parts.coordinator
+    app[keys.DOORKEEPER] = parts.doorkeeper
+    app[keys.IDENTITY] = parts.identity
+    app[keys.SPOOL] = parts.spool
+    app[keys.STORE] = parts.store
+    add_routes(app)
+    app.cleanup_ctx.append(_running_rounds)
+    app.on_shutdown.append(_end_long_polls)
+    return app
+
+
+async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
+    coordinator = app[keys.COORDINATOR]
+    await coordinator.start()
+    task = asyncio.create_task(coordinator.run(), name="coordinator")
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _end_long_polls(app: web.Application) -> None:
+    app[keys.COORDINATOR].stop_waiting()

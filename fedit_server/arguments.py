@@ -1,0 +1,53 @@
+"""Small parts of the command line: options that may stand anywhere, and durations as people write them."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from fedit_protocol.errors import ConfigError
+
+FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--no-input", "--yes", "--version"})
+VALUED: Final = {"--home": "--home", "--data": "--home"}
+"""Options with a value, and the name under which they are handed on."""
+
+GROUPS: Final = frozenset({"round", "invite", "task", "adapter"})
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def lift_global_options(arguments: Sequence[str]) -> list[str]:
+    """Move options that every command has to the front: `status --json` is `--json status`."""
+    front: list[str] = []
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            return [*front, *rest, argument, *queue]
+        if argument in FLAGS:
+            front.append(argument)
+        elif name in VALUED and (equals or queue):
+            front += [VALUED[name], value if equals else queue.pop(0)]
+        else:
+            rest.append(argument)
+    return front + rest
+
+
+def command_of(lifted: Sequence[str]) -> str:
+    """Return the command's name for messages: one word, or two where commands come in groups."""
+    words = iter(lifted)
+    for word in words:
+        if word in VALUED.values():
+            next(words, None)
+        elif not word.startswith("-"):
+            second = next(words, "") if word in GROUPS else ""
+            return word if second.startswith("-") else f"{word} {second}".strip()
+    return ""
+
+
+def duration_s(text: str) -> int:
+    """Return the seconds of `7d`, `12h`, `30m`; raises ConfigError U004."""
+    match = re.fullmatch(r"(\d{1,6})\s*([smhdw])", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise ConfigError(f"{text!r} is not a duration", code="U004", fix="write 7d, 12h or 30m")
+    return int(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,60 @@
+"""Who is calling: an enrolled device, proved by a signature over the request or over the message itself."""
+
+from dataclasses import dataclass
+
+from fedit_protocol.enrollment import federation_context
+from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.ids import FederationId, IdentityKey, client_id
+from fedit_protocol.messages import CheckIn
+from fedit_protocol.requests import check_authorization, check_clock
+from fedit_protocol.signing import Kind, read_envelope, unseal
+from fedit_server.clock import Clock, unix_seconds
+from fedit_server.storage.members import Members
+from fedit_server.storage.rows import ClientRow, ClientState
+
+
+@dataclass(frozen=True)
+class Doorkeeper:
+    """Turns signatures into enrolled clients, or raises SecurityError."""
+
+    federation_id: FederationId
+    members: Members
+    clock: Clock
+
+    async def caller(self, header: str, method: str, path: str) -> IdentityKey:
+        """Return who signed a request's Authorization header; raises bad-signature, clock-skew, not-enrolled."""
+        key = check_authorization(header, self.federation_id, method, path, unix_seconds(self.clock()))
+        await self.enrolled(key)
+        return key
+
+    async def check_in(self, received: bytes) -> tuple[ClientRow, CheckIn]:
+        """Return who checks in, and with what; the same refusals as `caller`."""
+        key = IdentityKey(read_envelope(received, Kind.CHECK_IN).signer)
+        message = unseal(received, Kind.CHECK_IN, federation_context(self.federation_id), CheckIn)
+        check_clock(message.sent_at, unix_seconds(self.clock()))
+        client = await self.enrolled(key)
+        # An expired certificate in a roster would make every other member refuse the round.
+        await self._valid_certificate(key)
+        return client, message
+
+    async def enrolled(self, key: IdentityKey) -> ClientRow:
+        """Return the active client with this key; raises SecurityError (not-enrolled)."""
+        client = await self.members.client(client_id(key))
+        if client is None or client.state is not ClientState.ACTIVE:
+            raise _not_enrolled("this device is not enrolled here")
+        return client
+
+    async def certificate(self, received: bytes, kind: Kind) -> bytes:
+        """Return the valid certificate of an envelope's signer; its signature is the round's business."""
+        return await self._valid_certificate(IdentityKey(read_envelope(received, kind).signer))
+
+    async def _valid_certificate(self, key: IdentityKey) -> bytes:
+        held = await self.members.certificate(client_id(key), unix_seconds(self.clock()))
+        if held is None:
+            raise _not_enrolled("this device has no valid certificate: it has left, or it joined more than a year ago")
+        return held
+
+
+def _not_enrolled(reason: str) -> SecurityError:
+    fix = 'fedit-client join --server "INVITE LINK"'
+    return SecurityError(ProblemType.NOT_ENROLLED, reason, code="T008", fix=fix)

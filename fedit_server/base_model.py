@@ -1,0 +1,125 @@
+"""What a task must know of its base model: a digest over its files, and the shapes of its linear layers. No torch.
+
+Shapes come from the headers of the safetensors files; the numbers behind them are hashed and never loaded.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, pinned
+from fedit_protocol.errors import ModelError
+from fedit_protocol.ids import Digest
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name → shape."""
+
+_MAX_HEADER_BYTES: Final = 100 * 1024 * 1024
+_HASH_BLOCK: Final = 1024 * 1024
+_TRANSPOSED: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
+"""Their layers are Conv1D: stored as (in, out) and adapted differently."""
+
+_NOT_LINEAR: Final = frozenset(
+    {"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings", "embeddings"}
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """One base model as files show it."""
+
+    digest: Digest
+    linear_shapes: dict[str, tuple[int, int]]
+    """Module path → (out, in); embeddings and the head are left out."""
+    parameters: int
+    hidden_size: int
+    layers: int
+
+    @property
+    def linear_parameters(self) -> int:
+        """The numbers in the linear layers: what 4 bits shrink."""
+        return sum(prod(shape) for shape in self.linear_shapes.values())
+
+
+def read_folder(folder: Path) -> BaseModel:
+    """Read a base model from a folder; hashes every pinned file, so call it in a thread. Raises ModelError."""
+    try:
+        names = pinned(path.name for path in folder.iterdir() if path.is_file())
+        digests = {name: hash_file(folder / name) for name in names}
+        digest = base_digest(digests)
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name in names:
+            if name.endswith(WEIGHTS_ENDING):
+                shapes |= tensor_shapes(folder / name)
+    except OSError as error:
+        raise ModelError(f"the base model cannot be read: {error.strerror}", where=str(folder)) from error
+    except ValueError as error:
+        raise ModelError(
+            f"this folder is no base model: {error}",
+            code="M003",
+            where=str(folder),
+            fix="name a folder with config.json, tokenizer.json and *.safetensors",
+        ) from error
+    return describe(digest, config, shapes, str(folder))
+
+
+def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
+    """Combine digest, config.json and shapes; raises ModelError M004 for a kind of model that is not supported."""
+    _check_kind(config, where)
+    linear = {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and name.split(".")[-2] not in _NOT_LINEAR
+    }
+    return BaseModel(
+        digest=digest,
+        linear_shapes=linear,
+        parameters=sum(prod(shape) for shape in shapes.values()),
+        hidden_size=_whole(config.get("hidden_size")),
+        layers=_whole(config.get("num_hidden_layers")),
+    )
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in a safetensors file (8 bytes of length, then a JSON header); raises ValueError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size):
+            raise ValueError(f"{path.name} is not a safetensors file")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name} is not a safetensors file")
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def hash_file(path: Path) -> Digest:
+    """Return the SHA-256 digest of a file of any size."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            found.update(block)
+    return Digest("sha256:" + found.hexdigest())
+
+
+def _check_kind(config: Mapping[str, Any], where: str) -> None:
+    architectures = config.get("architectures") or []
+    reasons = (
+        (config.get("model_type") in _TRANSPOSED, f"{config.get('model_type')} stores its layers transposed"),
+        ("quantization_config" in config, "it is quantized already; FedIT quantizes an unquantized base itself"),
+        (
+            not any(str(name).endswith("ForCausalLM") for name in architectures),
+            f"its architecture is {', '.join(map(str, architectures)) or 'not stated'}, not a causal language model",
+        ),
+    )
+    for refused, reason in reasons:
+        if refused:
+            raise ModelError(f"this base model is not supported: {reason}", code="M004", where=where)
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0

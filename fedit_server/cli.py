@@ -1,0 +1,165 @@
+"""`fedit-server`: parse, call, print. Nothing here needs the server extra to be imported, so `--help` always works."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from fedit_protocol.errors import ConfigError, FeditError
+from fedit_server import commands
+from fedit_server.arguments import command_of, lift_global_options
+from fedit_server.console import PROGRAM, Console, configure_logs
+from fedit_server.session import Session, look_up, need_server_extra
+from fedit_server.words import status_lines
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
+app.add_typer(commands.round_app, name="round", help="Rounds: list, show.")
+app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
+app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export.")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; tracebacks too.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask (it never does).")] = False,  # noqa: ARG001
+    yes: Annotated[bool, typer.Option("--yes", help="Answer yes to questions (it asks none).")] = False,  # noqa: ARG001
+    home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Coordinates federated training and sees nothing but sums. Options here work behind every command too."""
+    context.obj = Session(Console(as_json, quiet, verbose), home)
+    if version:
+        show_version(context)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT to listen on; port 0 picks one.")] = None,
+    task: Annotated[list[Path] | None, typer.Option("--task", help="Task file (TOML); may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Hub id or folder: makes a task with defaults.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Title of that task, and of a new federation.")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Local copy of the base model.")] = None,
+    advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
+    host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
+    port: Annotated[int | None, typer.Option("--port", hidden=True)] = None,
+) -> None:
+    """Create what is missing, invite, then serve until Ctrl-C."""
+    need_server_extra()
+    from fedit_server.starting import start
+    from fedit_server.tasks import default_task, load_task
+
+    session: Session = context.obj
+    before = session.config()
+    address = listen or (
+        f"{host or before.host}:{before.port if port is None else port}" if host or port is not None else None
+    )
+    config = session.config(listen=address, advertise=advertise, name=None if before.name else name)
+    tasks = [load_task(path) for path in task or []]
+    if model is not None:
+        tasks.append(default_task(model, name))
+    configure_logs(as_json=False, quiet=session.console.quiet, verbose=session.console.verbose)
+    raise typer.Exit(asyncio.run(start(config, session.console, tasks, base, create=True)))
+
+
+@app.command()
+def serve(
+    context: typer.Context, listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT.")] = None
+) -> None:
+    """Serve only, never set up; logs are JSON lines. For systemd and containers."""
+    need_server_extra()
+    from fedit_server.starting import start
+
+    session: Session = context.obj
+    configure_logs(as_json=True, quiet=session.console.quiet, verbose=session.console.verbose)
+    raise typer.Exit(asyncio.run(start(session.config(listen=listen), session.console, [], None, create=False)))
+
+
+@app.command()
+def status(context: typer.Context) -> None:
+    """Show the server, its tasks, the open round and the newest adapter."""
+    look_up(context, "status", lambda admin: admin.status(), status_lines)
+
+
+app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
+app.command("clients")(commands.clients)
+
+
+@app.command()
+def paths(context: typer.Context) -> None:
+    """Say what lies where."""
+    from fedit_server.home import Home
+
+    found = Home(context.obj.config().home).paths()
+    context.obj.console.answer("paths", found, [f"{name:<11} {path}" for name, path in found.items()])
+
+
+@app.command("version")
+def show_version(context: typer.Context) -> None:
+    """Show the versions of program and protocol."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION
+
+    try:
+        program = version("fedit")
+    except PackageNotFoundError:
+        program = "unknown"
+    spoken = f"{PROTOCOL_NAME} {PROTOCOL_VERSION[0]}.{PROTOCOL_VERSION[1]}"
+    context.obj.console.answer("version", {"version": program, "protocol": spoken}, [f"{PROGRAM} {program} ({spoken})"])
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and end the process with its exit status."""
+    words = lift_global_options(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(words))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command; every FeditError becomes a message and its exit status."""
+    console = Console("--json" in words, "-q" in words or "--quiet" in words, "-v" in words or "--verbose" in words)
+    command = command_of(words)
+    try:
+        status = typer.main.get_command(app).main(list(words), prog_name=PROGRAM, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except typer.Abort:
+        return 130
+    except typer.TyperException as error:
+        told = error.format_message()
+        if "Usage:" in told:  # a group without its command: the message is the help text
+            typer.echo(told)
+        else:
+            console.fail(command, ConfigError(_sentence(told), code="U001", fix=f"{PROGRAM} --help"))
+        return 2
+    except FeditError as error:
+        console.fail(command, error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # the last line of defence: a bug is told as one, its traceback only with -v
+        console.fail(
+            command, FeditError(f"a bug in fedit-server: {type(error).__name__}: {error}", fix="run it again with -v")
+        )
+        if console.verbose:
+            raise
+        return 1
+
+
+def _sentence(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")

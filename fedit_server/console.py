@@ -1,0 +1,149 @@
+"""Every word that an operator sees: plain lines, the JSON envelope, errors with their fix, and how logs look."""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from fedit_protocol.errors import FeditError
+
+SCHEMA: Final = "fedit/1"
+PROGRAM: Final = "fedit-server"
+_PLAIN_FIELDS: Final = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "taskName"}
+
+
+@dataclass
+class Console:
+    """Where a command's words go. With --json stdout holds JSON only."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
+        self._out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def say(self, text: str = "") -> None:
+        """One line for people."""
+        if not (self.quiet or self.json):
+            self._out.print(Text(text))
+
+    def done(self, text: str) -> None:
+        """One line that says that a step is done."""
+        try:
+            "✓".encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return self.say(f"ok: {text}")
+        return self.say(f"✓ {text}")
+
+    def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
+        """The result of a command: lines for people, or the JSON envelope."""
+        if self.json:
+            return self.write_json(envelope(command, data, self.warnings, None))
+        for line in lines:
+            self._out.print(Text(line))
+        return None
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        """One JSON object, one line, at once: somebody may be reading along."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def fail(self, command: str, error: FeditError) -> None:
+        """Say what happened, where, and what to do; a traceback only with --verbose."""
+        if self.verbose:
+            traceback.print_exception(error, file=sys.stderr)
+        told = {
+            "code": f"FEDIT-{error.code}",
+            "message": str(error),
+            "where": error.where,
+            "fix": error.fix,
+            "exit": error.exit_code,
+        }
+        if self.json:
+            self.write_json(envelope(command, {}, self.warnings, told))
+        self._err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
+        for name, value in (("where", error.where), ("fix", error.fix)):
+            if value:
+                self._err.print(Text(f"  {name + ':':<6} {value}"))
+
+
+def envelope(command: str, data: dict[str, Any], warnings: list[str], error: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the one JSON object that a command ends with (EXPERIENCE, section 2)."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "ok": error is None,
+        "data": data,
+        "warnings": list(warnings),
+        "error": error,
+    }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return lines with aligned columns; a list without rows says so."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return ["none"]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    lines = [head, *cells]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def when(seconds: float | None) -> str:
+    """Return a time in UTC as people read it."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+class LineFormatter(logging.Formatter):
+    """`12:00:00 the round is committed  task=clinic-notes round=3`: what `up` shows on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event with its fields behind it."""
+        fields = [f"{name}={_short(value)}" for name, value in record.__dict__.items() if name not in _PLAIN_FIELDS]
+        time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
+        text = f"{time} {record.getMessage()}" + ("  " + " ".join(fields) if fields else "")
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def configure_logs(*, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Send the server's own events to stderr: as lines, or as JSON for a daemon. Called by `up` and `serve` only.
+
+    Libraries that name addresses in their messages (aiohttp's server, asyncio's TLS) are kept silent.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_json_formatter() if as_json else LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.getLogger("fedit_server").setLevel(level)
+    for talkative in ("aiohttp", "asyncio"):
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)
+
+
+def _json_formatter() -> logging.Formatter:
+    import structlog
+
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    extra, errors = structlog.stdlib.ExtraAdder(), structlog.processors.format_exc_info
+    shared: list[Any] = [stamp, structlog.stdlib.add_log_level, extra, errors]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(sort_keys=True),
+        ],
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

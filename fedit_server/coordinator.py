@@ -1,0 +1,180 @@
+"""Owns every task and open round: the one place through which rounds are opened, fed, ended and found again.
+
+A round in the database is `open` until one transaction makes it `committed` or `failed`; it never leaves that state.
+After a restart `start` takes open rounds up from their journals, or records why one cannot go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
+from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
+from fedit_protocol.messages import CheckIn, CheckInReply
+from fedit_protocol.secagg.aggregator import Aggregator
+from fedit_protocol.secagg.effects import Fail
+from fedit_protocol.version import can_talk
+from fedit_server.bell import Bell
+from fedit_server.endings import Services, record_ending
+from fedit_server.live_round import LiveRound
+from fedit_server.storage.rounds import Opening
+from fedit_server.storage.rows import RoundRow, RoundState, TaskRow
+from fedit_server.task_runner import FINAL, TaskRunner
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """The rounds of one server."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._runners: dict[TaskId, TaskRunner] = {}
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Load the tasks, take up open rounds, delete the uploads of rounds that are over."""
+        store = self.services.store
+        for task in await store.tasks.tasks():
+            self._runners[task.task_id] = TaskRunner(task, self.services)
+        for row in await store.rounds.open_rounds():
+            runner = self._runners[row.task_id]
+            runner.live = await self._take_up(row, runner.task)
+        live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
+        await self.services.desk.spool.discard_all_but(live)
+
+    async def run(self) -> None:
+        """Run every task until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for runner in self._runners.values():
+                group.create_task(runner.run(), name=f"task {runner.task.task_id}")
+
+    def stop_waiting(self) -> None:
+        """End every long poll: the server is about to stop."""
+        self._stopping = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Wake everything that waits, for instance because a test has moved the clock."""
+        for runner in self._runners.values():
+            runner.bell.ring()
+            if runner.live is not None:
+                runner.live.bell.ring()
+
+    async def check_in(self, client: ClientId, message: CheckIn) -> CheckInReply:
+        """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
+        if not can_talk(message.version):
+            raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
+        runner = self._runner(message.task_id)
+        reply = runner.answer(client, message)
+        if reply.offer is not None or reply.reason in FINAL:
+            return reply
+        runner.lobby.saw(client, self.services.desk.clock())
+        with runner.lobby.waiting(client):
+            runner.bell.ring()
+            reply = await self._wait_for_offer(runner, client, message)
+        if reply.offer is None:
+            runner.lobby.saw(client, self.services.desk.clock())
+        return reply
+
+    def forget(self, key: IdentityKey) -> None:
+        """Stop counting on a client that has left."""
+        for runner in self._runners.values():
+            runner.lobby.remove(client_id(key))
+
+    async def live(self, round_id: RoundId) -> LiveRound:
+        """Return an open round; raises ProtocolError: unknown-round, round-failed with the reason, too-late."""
+        for runner in self._runners.values():
+            if runner.live is not None and runner.live.opening.round_id == round_id:
+                return runner.live
+        row = await self._row(round_id)
+        if row.state is RoundState.FAILED:
+            raise ProtocolError(ProblemType.ROUND_FAILED, row.reason)
+        raise ProtocolError(ProblemType.TOO_LATE, f"round {row.round_no} is over")
+
+    async def result(self, round_id: RoundId) -> bytes:
+        """Return a round's signed result, waiting for it as long as a long poll may; then raises not-ready."""
+        return await self.poll(lambda: self._result(round_id), self._bell(round_id))
+
+    async def document(self, round_id: RoundId, question: Callable[[Aggregator], bytes]) -> bytes:
+        """Ask an open round for a document, waiting until it is there; then raises not-ready."""
+        live = await self.live(round_id)
+        return await self.poll(lambda: self._ask(live, question), live.bell)
+
+    async def poll(self, look: Callable[[], Awaitable[bytes]], bell: Bell) -> bytes:
+        """Look again at every ring until there is an answer, another error than not-ready, or the long poll is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.services.long_poll_s
+        while True:
+            ear = bell.listen()
+            try:
+                return await look()
+            except ProtocolError as error:
+                left = until - loop.time()
+                if error.problem is not ProblemType.NOT_READY or left <= 0 or self._stopping:
+                    raise
+            await ear.wait(left)
+
+    def _runner(self, task_id: TaskId) -> TaskRunner:
+        if task_id not in self._runners:
+            raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
+        return self._runners[task_id]
+
+    def _bell(self, round_id: RoundId) -> Bell:
+        for runner in self._runners.values():
+            if runner.live is not None and runner.live.opening.round_id == round_id:
+                return runner.live.bell
+        return Bell()
+
+    async def _ask(self, live: LiveRound, question: Callable[[Aggregator], bytes]) -> bytes:
+        if live.ending is not None and not isinstance(live.ending, Fail):
+            raise ProtocolError(ProblemType.TOO_LATE, f"round {live.opening.round_no} is over")
+        return await live.read(question)
+
+    async def _row(self, round_id: RoundId) -> RoundRow:
+        row = await self.services.store.rounds.round(round_id)
+        if row is None:
+            raise ProtocolError(ProblemType.UNKNOWN_ROUND, "there is no such round")
+        return row
+
+    async def _result(self, round_id: RoundId) -> bytes:
+        row = await self._row(round_id)
+        if row.result is None:
+            raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
+        return row.result
+
+    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn) -> CheckInReply:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.services.long_poll_s
+        while True:
+            ear = runner.bell.listen()
+            reply = runner.answer(client, message)
+            left = until - loop.time()
+            if reply.offer is not None or reply.reason in FINAL or left <= 0 or self._stopping:
+                return reply
+            await ear.wait(left)
+
+    async def _take_up(self, row: RoundRow, task: TaskRow) -> LiveRound | None:
+        """Continue an open round after a restart, or record as failed what cannot be continued, with the reason."""
+        rounds = self.services.store.rounds
+        opening = Opening(
+            round_id=row.round_id,
+            task_id=row.task_id,
+            task_version=row.task_version,
+            round_no=row.round_no,
+            offer=row.offer,
+            invited=frozenset(await rounds.invited(row.round_id)),
+        )
+        try:
+            if row.task_version != task.version:
+                raise ValueError(f"the task is at version {task.version} now")
+            live = LiveRound(opening, self.services.desk, await rounds.journal(row.round_id))
+            if live.lost_uploads():
+                raise ValueError("an upload is no longer on disk")
+        except (FeditError, RuntimeError, ValueError, KeyError) as error:
+            log.warning("a round cannot go on after the restart", extra={"task": row.task_id, "round": row.round_no})
+            reason = f"the server restarted and could not continue: {error}"
+            await record_ending(self.services, task, opening, Fail(ProblemType.ROUND_FAILED, reason))
+            return None
+        log.info("a round goes on after the restart", extra={"task": row.task_id, "round": row.round_no})
+        return live

@@ -1,0 +1,140 @@
+"""How a round ends: its aggregate becomes the next adapter version, or its failure is recorded with the reason."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.ids import TaskId
+from fedit_protocol.messages import RoundOutcome, RoundResult
+from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.secagg.effects import Fail, Finish
+from fedit_protocol.secagg.quantize import Aggregate
+from fedit_server.adapter_bytes import from_safetensors, to_safetensors
+from fedit_server.clock import unix_seconds
+from fedit_server.home import Identity
+from fedit_server.live_round import Desk, Ending
+from fedit_server.offers import signed_result
+from fedit_server.peft_folder import Edition, write_peft_folder
+from fedit_server.storage import BlobStore
+from fedit_server.storage.rounds import Commit, Failure, Opening
+from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, TaskRow
+from fedit_server.storage.store import Store
+
+_METHODS: Final = {"fedavg": FedAvg()}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the coordinator and its runners work with."""
+
+    store: Store
+    blobs: BlobStore
+    identity: Identity
+    desk: Desk
+    adapters: Path
+    """The folder of PEFT folders, for people."""
+    long_poll_s: float = 25.0
+
+
+async def record_ending(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
+    """Write a round's end: its result, and with a Finish the next adapter version. Again changes nothing."""
+    row = await services.store.rounds.round(opening.round_id)
+    if row is None or row.state is not RoundState.OPEN:
+        return None  # the database took it although its answer got lost
+    if isinstance(ending, Finish):
+        try:
+            return await _commit(services, task, opening, ending.aggregate)
+        except ProtocolError as error:
+            ending = Fail(error.problem, str(error))
+    return await _fail(services, task, opening, ending)
+
+
+async def _commit(services: Services, task: TaskRow, opening: Opening, aggregate: Aggregate) -> None:
+    now_s, document = unix_seconds(services.desk.clock()), task.document
+    parent = await services.store.tasks.newest_adapter(task.task_id)
+    content = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), aggregate)
+    digest = await services.blobs.put(content)
+    adapter = AdapterRow(task.task_id, parent.version + 1, digest, parent.digest, opening.round_no, now_s)
+    edition = Edition(adapter.version, digest, parent.digest, opening.round_no, aggregate.survivors)
+    folder = adapter_folder(services.adapters, task.task_id, adapter.version)
+    await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+    result = RoundResult(
+        outcome=RoundOutcome.COMMITTED,
+        reason="",
+        adapter_version=adapter.version,
+        adapter_digest=digest,
+        survivors=aggregate.survivors,
+        sums_done=1,
+    )
+    commit = Commit(
+        round_id=opening.round_id,
+        result=signed_result(services.identity.keys.server, opening.offer, result),
+        figures=_figures(aggregate),
+        adapter=adapter,
+        task_state=TaskState.FINISHED if adapter.version >= document.task.round.rounds else TaskState.ACTIVE,
+    )
+    await services.store.rounds.commit(commit, now_s)
+    fields = {"task": task.task_id, "round": opening.round_no, "adapter_version": adapter.version}
+    log.info("the round is committed", extra={**fields, **commit.figures.report})
+
+
+def _step(task: TaskRow, parent: bytes, aggregate: Aggregate) -> bytes:
+    """Apply the task's method to the newest adapter and return the next one's bytes."""
+    layout, method = task.document.layout, _METHODS[task.document.task.method.name]
+    vector = method.server_update(from_safetensors(layout, parent), aggregate)
+    if not np.isfinite(vector).all():
+        raise ProtocolError(ProblemType.ROUND_FAILED, "the new adapter would hold values that are not finite")
+    return to_safetensors(layout, vector)
+
+
+def _figures(aggregate: Aggregate) -> CohortFigures:
+    report = aggregate.report
+    return CohortFigures(
+        survivors=aggregate.survivors,
+        weight=aggregate.weight,
+        report={
+            "examples": report.examples,
+            "train_loss": report.train_loss,
+            "held_out_loss": report.held_out_loss,
+            "clipped_fraction": report.clipped_fraction,
+        },
+    )
+
+
+async def _fail(services: Services, task: TaskRow, opening: Opening, ending: Fail) -> None:
+    now_s = unix_seconds(services.desk.clock())
+    newest = await services.store.tasks.newest_adapter(task.task_id)
+    reason = ending.reason[:200]
+    result = RoundResult(
+        outcome=RoundOutcome.FAILED,
+        reason=reason,
+        adapter_version=newest.version,
+        adapter_digest=newest.digest,
+        survivors=0,
+        sums_done=0,
+    )
+    limit = max(1, task.document.task.round.max_failures)
+    failures = task.failures + 1
+    failure = Failure(
+        round_id=opening.round_id,
+        task_id=task.task_id,
+        problem=ending.problem,
+        reason=reason,
+        result=signed_result(services.identity.keys.server, opening.offer, result),
+        pause=f"{failures} rounds in a row failed; the last one: {reason}" if failures >= limit else "",
+    )
+    await services.store.rounds.fail(failure, now_s)
+    log.warning("the round failed: %s", reason, extra={"task": task.task_id, "round": opening.round_no})
+
+
+def adapter_folder(adapters: Path, task_id: TaskId, version: int) -> Path:
+    """Return the PEFT folder of one adapter version."""
+    return adapters / task_id / str(version)

@@ -1,0 +1,48 @@
+"""Invite codes: drawn here, kept as scrypt hashes, shown once inside a link."""
+
+import asyncio
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from fedit_protocol.enrollment import CODE_LENGTH, InviteLink, new_code
+from fedit_protocol.ids import Digest
+from fedit_server.storage.members import Members
+from fedit_server.storage.rows import InviteRow
+
+# RFC 7914 with N = 2^14, r = 8, p = 1: 16 MiB and some 30 ms. Codes have 80 random bits, so a salt of the federation
+# serves all of them, and a code is found by its hash without trying every invite.
+_COST: Final = 2**14
+_BLOCK: Final = 8
+
+
+@dataclass(frozen=True)
+class NewInvite:
+    """An invite whose code is still known."""
+
+    row: InviteRow
+    link: InviteLink
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an invite allows."""
+
+    uses: int
+    lifetime_s: int
+
+
+async def hash_code(code: str, salt: bytes) -> bytes:
+    """Return the hash that an invite is stored under; takes the same time for every code."""
+    return await asyncio.to_thread(hashlib.scrypt, code.encode(), salt=salt, n=_COST, r=_BLOCK, p=1, dklen=32)
+
+
+async def create_invite(
+    members: Members, salt: bytes, address: tuple[str, int], pin: Digest, terms: Terms, now_s: int
+) -> NewInvite:
+    """Make an invite to the server at `address`; the code exists in the returned link and nowhere else."""
+    code = new_code(os.urandom(CODE_LENGTH))
+    row = await members.add_invite(await hash_code(code, salt), terms.uses, now_s + terms.lifetime_s, now_s)
+    host, port = address
+    return NewInvite(row, InviteLink(host=host, port=port, code=code, pin=pin))

@@ -1,0 +1,223 @@
+"""Drives one open round: carries out the aggregator's effects in order, each record on disk before anybody hears of it.
+
+The rules are the aggregator's (fedit_protocol.secagg). This driver owns clock, database, uploads and threads.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+from fedit_protocol.encoding import decode
+from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
+from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
+from fedit_protocol.messages import RosterMember, UploadHeader
+from fedit_protocol.secagg.aggregator import Aggregator
+from fedit_protocol.secagg.effects import Compute, Effects, Fail, Finish, Persist, Record
+from fedit_protocol.secagg.ring import word_type
+from fedit_protocol.secagg.stages import Stage
+from fedit_protocol.secagg.unmask import UnmaskJob
+from fedit_protocol.signing import Kind, SigningKey, read_envelope
+from fedit_server.bell import Bell
+from fedit_server.clock import Clock
+from fedit_server.storage.rounds import Opening, Rounds
+from fedit_server.storage.rows import RoundView
+from fedit_server.storage.spool import Slot, Spool
+
+Event = Callable[[Aggregator, datetime], Effects]
+Ending = Finish | Fail
+T = TypeVar("T")
+
+RETRY_S: Final = 5.0
+"""How long a round waits when the disk refuses, before it tries again."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every round works with."""
+
+    rounds: Rounds
+    spool: Spool
+    key: SigningKey
+    clock: Clock
+
+
+class LiveRound:
+    """One open round. `handle` feeds it messages, `run` moves it on; both end with `ending` set."""
+
+    def __init__(self, opening: Opening, desk: Desk, records: Sequence[Record] = ()) -> None:
+        """Take up a round at the start, or from the `records` of its journal. Raises FeditError if they do not fit."""
+        self.opening = opening
+        self.bell = Bell()
+        self.ending: Ending | None = None
+        self._desk = desk
+        self._lock = asyncio.Lock()
+        self._stale = False
+        self._job: UnmaskJob | None = None
+        self._joined: set[ClientId] = set()
+        self._uploads: dict[ClientId, Slot] = {}
+        self.machine = self._restore(records)
+        self._view = self.view
+
+    @property
+    def view(self) -> RoundView:
+        """Where the round stands, as counts."""
+        deadline = self.machine.deadline
+        return RoundView(self.machine.stage, self.machine.progress, deadline.timestamp() if deadline else None)
+
+    def awaits(self, client: ClientId) -> bool:
+        """Say whether the offer still stands for this client: invited, not joined, joining still open."""
+        invited = client in self.opening.invited and client not in self._joined
+        return invited and self.machine.stage is Stage.ADVERTISE_KEYS
+
+    def lost_uploads(self) -> bool:
+        """Say whether an upload that the journal counts is no longer on disk."""
+        stored = (
+            (slot, self._desk.spool.received(slot.round_id, slot.client, slot.sum_index))
+            for slot in self._uploads.values()
+        )
+        return any(slot.length != length for slot, length in stored)
+
+    def holds(self, slot: Slot) -> bool:
+        """Say whether this very upload has been accepted."""
+        return self._uploads.get(slot.client) == slot
+
+    async def handle(self, event: Event) -> None:
+        """Tick, feed one event, tick again; when this returns, what was accepted is on disk. Raises FeditError."""
+        try:
+            async with self._lock:
+                await self._catch_up()
+                await self._perform(self.machine.tick(self._desk.clock()))
+                await self._perform(event(self.machine, self._desk.clock()))
+                await self._perform(self.machine.tick(self._desk.clock()))
+        finally:
+            self.bell.ring()
+
+    async def read(self, question: Callable[[Aggregator], T]) -> T:
+        """Ask the machine for a document; never sees a fact before it is on disk. Raises FeditError."""
+        async with self._lock:
+            await self._catch_up()
+            return question(self.machine)
+
+    async def run(self) -> Ending:
+        """Move the round on until it ends; every way out is a Finish or a Fail with a reason."""
+        while self.ending is None:
+            try:
+                await self._move()
+            except StorageError as error:
+                log.error("the round waits for the disk: %s", error, extra=self._fields)
+                await self.bell.wait(RETRY_S)
+        return self.ending
+
+    async def _move(self) -> None:
+        try:
+            await self.handle(_nothing)
+        except StorageError:
+            raise
+        except Exception as error:
+            log.exception("the round cannot go on", extra=self._fields)
+            self._stale = True
+            await self._fail(ProblemType.INTERNAL, f"the server could not go on ({type(error).__name__})")
+        if self.ending is None and self.machine.failure is not None:
+            self.ending = Fail(*self.machine.failure)  # it failed before a restart that lost the rest
+        if self.ending is not None:
+            return
+        if self._job is not None:
+            await self._sum(self._job)
+        else:
+            await self.bell.wait(self._seconds_left())
+
+    def slot(self, header: bytes, opened: UploadHeader) -> Slot:
+        """Return where an upload with this checked header is stored."""
+        client = client_id(IdentityKey(read_envelope(header, Kind.UPLOAD).signer))
+        return Slot(self.opening.round_id, client, opened.sum_index, opened.length, opened.digest)
+
+    def now(self) -> datetime:
+        """Return the time on the round's clock."""
+        return self._desk.clock()
+
+    @property
+    def _fields(self) -> dict[str, object]:
+        return {"task": self.opening.task_id, "round": self.opening.round_no, "stage": str(self.machine.stage)}
+
+    def _seconds_left(self) -> float | None:
+        deadline = self.machine.deadline
+        return None if deadline is None else max(0.0, (deadline - self._desk.clock()).total_seconds())
+
+    async def _perform(self, effects: Effects) -> None:
+        """Carry out effects in order: all records in one transaction first, then what they allow."""
+        records = [effect.record for effect in effects if isinstance(effect, Persist)]
+        if records or self.view != self._view:
+            await self._persist(records)
+        for effect in effects:
+            match effect:
+                case Compute(job):
+                    self._job = job
+                case Finish() | Fail():
+                    self.ending = effect
+                case _:
+                    pass
+
+    async def _persist(self, records: Sequence[Record]) -> None:
+        before = self._view.stage
+        # Until the disk has what the machine has taken in, a retry must not be told that it is stored.
+        self._stale = True
+        await self._desk.rounds.append(self.opening.round_id, records, self.view)
+        self._stale = False
+        self._note(records)
+        self._view = self.view
+        if before != self._view.stage:
+            log.info("the round has a new stage", extra={**self._fields, **self._view.progress})
+
+    async def _catch_up(self) -> None:
+        """After a failed write, go back to what the journal says."""
+        if self._stale:
+            self.machine = self._restore(await self._desk.rounds.journal(self.opening.round_id))
+            self._view = self.view
+            self._stale = False
+
+    def _restore(self, records: Sequence[Record]) -> Aggregator:
+        invited = [identity_key(client) for client in self.opening.invited]
+        self._job = None
+        self._joined.clear()
+        self._uploads.clear()
+        self._note(records)
+        return Aggregator.restore(self.opening.offer, self._desk.key, records, self._desk.clock(), invited)
+
+    def _note(self, records: Sequence[Record]) -> None:
+        """Keep who joined and where uploads lie, as the journal says it."""
+        for record in records:
+            if record.kind == "join":
+                join = read_envelope(decode(RosterMember, record.body).join, Kind.JOIN)
+                self._joined.add(client_id(IdentityKey(join.signer)))
+            elif record.kind == "upload":
+                header = decode(UploadHeader, read_envelope(record.body, Kind.UPLOAD).body)
+                slot = self.slot(record.body, header)
+                self._uploads[slot.client] = slot
+
+    async def _sum(self, job: UnmaskJob) -> None:
+        """Run the job in a thread and hand its result back, or fail the round with the reason."""
+        self._job = None
+        try:
+            reader = self._desk.spool.reader(
+                [self._uploads[client_id(survivor.identity)] for survivor in job.survivors], word_type(job.ring)
+            )
+            aggregate = await asyncio.to_thread(job.run, reader)
+        except ProtocolError as error:
+            await self._fail(error.problem, str(error))
+        except (FeditError, KeyError, OSError, MemoryError, ValueError) as error:
+            log.exception("the sum failed", extra=self._fields)
+            await self._fail(ProblemType.INTERNAL, f"the server could not sum the uploads ({type(error).__name__})")
+        else:
+            await self.handle(lambda machine, now: machine.on_sum(aggregate, now))
+
+    async def _fail(self, problem: ProblemType, reason: str) -> None:
+        await self.handle(lambda machine, now: machine.fail(problem, reason, now))
+
+
+def _nothing(_machine: Aggregator, _now: datetime) -> Effects:
+    return ()

@@ -1,0 +1,111 @@
+"""One list of wire errors, one way out: every error leaves as problem details (RFC 9457)."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+STATUS: Final[dict[ProblemType, int]] = {
+    ProblemType.MALFORMED: 400,
+    ProblemType.TOO_LARGE: 413,
+    ProblemType.VERSION_MISMATCH: 400,
+    ProblemType.BAD_SIGNATURE: 401,
+    ProblemType.CLOCK_SKEW: 401,
+    ProblemType.NOT_ENROLLED: 403,
+    ProblemType.INVITE_REFUSED: 403,
+    ProblemType.INVITE_EXPIRED: 410,
+    ProblemType.INVITE_USED: 410,
+    ProblemType.RATE_LIMITED: 429,
+    ProblemType.UNKNOWN_TASK: 404,
+    ProblemType.UNKNOWN_ROUND: 404,
+    ProblemType.UNKNOWN_BLOB: 404,
+    ProblemType.NOT_IN_COHORT: 403,
+    ProblemType.STAGE_MISMATCH: 409,
+    ProblemType.NOT_READY: 425,
+    ProblemType.TOO_LATE: 410,
+    ProblemType.CONFLICT: 409,
+    ProblemType.KEY_REFUSED: 400,
+    ProblemType.CONTEXT_MISMATCH: 409,
+    ProblemType.DIGEST_MISMATCH: 422,
+    ProblemType.OFFSET_MISMATCH: 409,
+    ProblemType.ROUND_FAILED: 410,
+    ProblemType.POLICY_REFUSED: 403,
+    ProblemType.ENCODING_REFUSED: 422,
+    ProblemType.SURVIVORS_REFUSED: 409,
+    ProblemType.STORE_FULL: 507,
+    ProblemType.INTERNAL: 500,
+}
+"""Problem type → HTTP status."""
+
+RETRY_AFTER_S: Final[dict[ProblemType, int]] = {
+    ProblemType.NOT_READY: 1,
+    ProblemType.RATE_LIMITED: 60,
+    ProblemType.STORE_FULL: 30,
+    ProblemType.INTERNAL: 5,
+}
+
+_CONTENT_TYPE: Final = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with problem details; what is not meant for the wire becomes `internal`, logged by class."""
+    try:
+        return await handler(request)
+    except ProtocolError as error:
+        return problem_response(error)
+    except web.HTTPException as error:
+        return _http_problem(error)
+    except StorageError as error:
+        log.error("the store failed: %s", error, extra={"code": error.code})
+        return problem_response(as_problem(error))
+    except ConnectionError as error:  # nobody is there to read the answer
+        log.debug("a caller hung up")
+        return problem_response(as_problem(error))
+    except Exception as error:  # the last line: beyond it aiohttp would log the caller's address
+        log.exception("a request failed")
+        return problem_response(as_problem(error))
+
+
+def as_problem(error: Exception) -> ProtocolError:
+    """Return the wire's view of an error from inside the server: a full disk is worth saying, the rest is not."""
+    if isinstance(error, StorageError) and error.code == "S004":
+        return ProtocolError(
+            ProblemType.STORE_FULL, "the server's disk is full; nothing was taken, try again later", code="S004"
+        )
+    return ProtocolError(ProblemType.INTERNAL, "the server failed; its log says why", code="X001")
+
+
+def problem_response(error: ProtocolError) -> web.Response:
+    """Return the problem document of an error."""
+    status = STATUS[error.problem]
+    body: dict[str, Any] = {
+        "type": error.problem,
+        "title": error.problem.title_text,
+        "status": status,
+        "detail": str(error),
+        "code": error.code,
+    }
+    if error.fix:
+        body["fix"] = error.fix
+    response = web.json_response(body, status=status, content_type=_CONTENT_TYPE)
+    if error.problem in RETRY_AFTER_S:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S[error.problem])
+    if error.problem is ProblemType.TOO_LARGE:
+        response.force_close()  # the rest of the body is not worth reading
+    return response
+
+
+def _http_problem(error: web.HTTPException) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    body = {"type": "about:blank", "title": error.reason, "status": error.status}
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return web.json_response(body, status=error.status, content_type=_CONTENT_TYPE, headers=headers)

@@ -1,0 +1,13 @@
+"""The HTTP interface of SPEC, section 7: decode, hand over, encode. Nothing is decided here."""
+
+from aiohttp import web
+
+from fedit_server.routes import checkin, enrollment, federation, rounds, uploads
+
+__all__ = ["add_routes"]
+
+
+def add_routes(app: web.Application) -> None:
+    """Register every endpoint."""
+    for room in (federation, enrollment, checkin, rounds, uploads):
+        app.add_routes(room.ROUTES)

@@ -1,0 +1,22 @@
+"""«I am free»: the long poll that ends with an offer, or with the reason why there is none."""
+
+from typing import Final
+
+from aiohttp import web
+
+from fedit_server.clock import unix_seconds
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, STORE
+from fedit_server.routes.wire import cbor, read_body
+
+_MOST_CHECK_IN_BYTES: Final = 8192
+
+
+async def check_in(request: web.Request) -> web.Response:
+    """POST /v1/checkin."""
+    doorkeeper = request.app[DOORKEEPER]
+    client, message = await doorkeeper.check_in(await read_body(request, _MOST_CHECK_IN_BYTES))
+    await request.app[STORE].members.saw(client, message.device_kind, unix_seconds(doorkeeper.clock()))
+    return cbor(await request.app[COORDINATOR].check_in(client.client_id, message))
+
+
+ROUTES: Final = (web.post("/v1/checkin", check_in),)

@@ -1,0 +1,30 @@
+"""Joining and leaving the federation."""
+
+from typing import Final
+
+from aiohttp import web
+
+from fedit_protocol.ids import IdentityKey
+from fedit_protocol.signing import Kind, read_envelope
+from fedit_server.routes.keys import AUTHORITY, COORDINATOR
+from fedit_server.routes.wire import cbor, done, read_body
+
+_MOST_ENROLL_BYTES: Final = 4096
+_MOST_LEAVE_BYTES: Final = 1024
+
+
+async def enroll(request: web.Request) -> web.Response:
+    """POST /v1/enroll: a sealed request becomes a certificate."""
+    sealed = await read_body(request, _MOST_ENROLL_BYTES)
+    return cbor(await request.app[AUTHORITY].enroll(sealed, request.remote or ""))
+
+
+async def leave(request: web.Request) -> web.Response:
+    """POST /v1/leave: the device is forgotten, its certificate revoked."""
+    received = await read_body(request, _MOST_LEAVE_BYTES)
+    await request.app[AUTHORITY].leave(received)
+    request.app[COORDINATOR].forget(IdentityKey(read_envelope(received, Kind.LEAVE).signer))
+    return done()
+
+
+ROUTES: Final = (web.post("/v1/enroll", enroll), web.post("/v1/leave", leave))

@@ -1,0 +1,51 @@
+"""What anybody may know, and what enrolled devices fetch: descriptor, tasks, adapters."""
+
+from typing import Final
+
+from aiohttp import web
+
+from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
+from fedit_protocol.ids import Digest, TaskId
+from fedit_server.routes.keys import BLOBS, IDENTITY, STORE
+from fedit_server.routes.wire import caller, cbor
+
+
+async def descriptor(request: web.Request) -> web.Response:
+    """GET /v1/federation: the descriptor, whose SHA-256 is the PIN."""
+    return cbor(request.app[IDENTITY].descriptor_bytes)
+
+
+async def tasks(request: web.Request) -> web.Response:
+    """GET /v1/tasks: every task with its document."""
+    found = await request.app[STORE].tasks.tasks()
+    return cbor(TaskList(tasks=tuple(TaskListing(document=task.document_bytes, state=task.state) for task in found)))
+
+
+async def adapter(request: web.Request) -> web.Response:
+    """GET /v1/tasks/{task_id}/adapter: the newest committed version."""
+    await caller(request)
+    newest = await request.app[STORE].tasks.newest_adapter(TaskId(request.match_info["task_id"]))
+    return cbor(
+        AdapterInfo(
+            task_id=newest.task_id,
+            version=newest.version,
+            digest=newest.digest,
+            parent_digest=Digest(newest.parent_digest),
+            round_no=newest.round_no,
+        )
+    )
+
+
+async def blob(request: web.Request) -> web.StreamResponse:
+    """GET /v1/blobs/{digest}: bytes by digest; a Range header resumes."""
+    await caller(request)
+    path = request.app[BLOBS].path(Digest(request.match_info["digest"]))
+    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+
+
+ROUTES: Final = (
+    web.get("/v1/federation", descriptor),
+    web.get("/v1/tasks", tasks),
+    web.get("/v1/tasks/{task_id}/adapter", adapter),
+    web.get("/v1/blobs/{digest}", blob),
+)

@@ -1,0 +1,21 @@
+"""What the routes find in the application, typed."""
+
+from typing import Final
+
+from aiohttp import web
+
+from fedit_server.auth import Doorkeeper
+from fedit_server.authority import Authority
+from fedit_server.coordinator import Coordinator
+from fedit_server.home import Identity
+from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.spool import Spool
+from fedit_server.storage.store import Store
+
+AUTHORITY: Final = web.AppKey("authority", Authority)
+BLOBS: Final = web.AppKey("blobs", DiskBlobs)
+COORDINATOR: Final = web.AppKey("coordinator", Coordinator)
+DOORKEEPER: Final = web.AppKey("doorkeeper", Doorkeeper)
+IDENTITY: Final = web.AppKey("identity", Identity)
+SPOOL: Final = web.AppKey("spool", Spool)
+STORE: Final = web.AppKey("store", Store)

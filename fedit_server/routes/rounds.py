@@ -1,0 +1,97 @@
+"""The messages and documents of a round."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.ids import IdentityKey, RoundId
+from fedit_protocol.messages import MAX_COHORT
+from fedit_protocol.secagg.aggregator import Aggregator
+from fedit_protocol.secagg.effects import Effects
+from fedit_protocol.signing import Kind
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER
+from fedit_server.routes.wire import caller, cbor, done, read_body
+
+_ROUND: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}"
+
+# What a message may have at most: an envelope of 256 bytes around its largest body (SPEC, section 7).
+_MOST_JOIN_BYTES: Final = 2048
+_MOST_SHARES_BYTES: Final = 512 + MAX_COHORT * 300
+_MOST_ACK_BYTES: Final = 1024
+_MOST_UNMASK_BYTES: Final = 512 + MAX_COHORT * 40
+_MOST_ABORT_BYTES: Final = 1024
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Take = Callable[[Aggregator, bytes, datetime], Effects]
+Document = Callable[[Aggregator, IdentityKey, int], bytes]
+
+
+def round_id(request: web.Request) -> RoundId:
+    """Return the round that the path names."""
+    return RoundId(request.match_info["round_id"])
+
+
+def sum_index(request: web.Request) -> int:
+    """Return the sum that the path names; raises ProtocolError (malformed)."""
+    text = request.match_info["sum_index"]
+    if text not in ("1", "2"):
+        raise ProtocolError(ProblemType.MALFORMED, "a round has sums 1 and 2 at most")
+    return int(text)
+
+
+async def join(request: web.Request) -> web.Response:
+    """POST join: keys of a device whose certificate the authority has signed."""
+    received = await read_body(request, _MOST_JOIN_BYTES)
+    certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
+    live = await request.app[COORDINATOR].live(round_id(request))
+    await live.handle(lambda machine, now: machine.on_join(received, certificate, now))
+    return done()
+
+
+def taking(most: int, take: Take) -> Handler:
+    """Return the handler of a signed message; the machine checks who signed it."""
+
+    async def handler(request: web.Request) -> web.Response:
+        received = await read_body(request, most)
+        live = await request.app[COORDINATOR].live(round_id(request))
+        await live.handle(lambda machine, now: take(machine, received, now))
+        return done()
+
+    return handler
+
+
+def giving(document: Document) -> Handler:
+    """Return the handler of a signed document, which waits until it exists."""
+
+    async def handler(request: web.Request) -> web.Response:
+        reader = await caller(request)
+        index = sum_index(request) if "sum_index" in request.match_info else 1
+        coordinator = request.app[COORDINATOR]
+        found = await coordinator.document(round_id(request), lambda machine: document(machine, reader, index))
+        return cbor(found)
+
+    return handler
+
+
+async def result(request: web.Request) -> web.Response:
+    """GET result: how the round ended, however long ago."""
+    await caller(request)
+    return cbor(await request.app[COORDINATOR].result(round_id(request)))
+
+
+ROUTES: Final = (
+    web.post(f"{_ROUND}/join", join),
+    web.post(f"{_ROUND}/shares", taking(_MOST_SHARES_BYTES, Aggregator.on_shares)),
+    web.post(f"{_ROUND}/ack", taking(_MOST_ACK_BYTES, Aggregator.on_ack)),
+    web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(_MOST_UNMASK_BYTES, Aggregator.on_unmask)),
+    web.post(f"{_ROUND}/abort", taking(_MOST_ABORT_BYTES, Aggregator.on_abort)),
+    web.get(f"{_ROUND}/roster", giving(lambda machine, reader, _: machine.roster(reader))),
+    web.get(f"{_ROUND}/inbox", giving(lambda machine, reader, _: machine.inbox(reader))),
+    web.get(f"{_ROUND}/sharers", giving(lambda machine, reader, _: machine.sharers(reader))),
+    web.get(f"{_ROUND}/receipt/{{sum_index}}", giving(lambda machine, reader, j: machine.receipt(reader, j))),
+    web.get(f"{_ROUND}/survivors/{{sum_index}}", giving(lambda machine, reader, j: machine.survivors(reader, j))),
+    web.get(f"{_ROUND}/result", result),
+)

@@ -1,0 +1,104 @@
+"""Masked updates: checked before the body is read, appended to the spool, counted once they are whole and on disk."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from fedit_protocol.encoding import from_base64url
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.ids import IdentityKey, client_id, identity_key
+from fedit_server.live_round import LiveRound
+from fedit_server.routes.keys import COORDINATOR, SPOOL
+from fedit_server.routes.rounds import round_id, sum_index
+from fedit_server.routes.wire import caller, cbor
+from fedit_server.storage.spool import Slot, Writing
+
+IDLE_TIMEOUT_S: Final = 60.0
+"""How long an upload may stand still before its connection is given up; what arrived stays."""
+
+_MOST_HEADER_CHARACTERS: Final = 1024
+_UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
+
+
+async def put(request: web.Request) -> web.Response:
+    """PUT uploads/{j}: append from `Upload-Offset` on; the whole upload is answered with its receipt."""
+    header, offset = _header(request), _offset(request)
+    live = await request.app[COORDINATOR].live(round_id(request))
+    opened = await live.read(lambda machine: machine.check_upload(header, live.now()))
+    if opened.sum_index != sum_index(request):
+        raise ProtocolError(ProblemType.CONTEXT_MISMATCH, "the path and the header name different sums")
+    slot = live.slot(header, opened)
+    if request.content_length is not None and offset + request.content_length > slot.length:
+        raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {slot.length} bytes it announced")
+    if not live.holds(slot):
+        await _store(request, slot, offset)
+        await live.handle(lambda machine, now: machine.on_upload(header, now))
+    else:
+        await _skip(request, slot.length)
+    return cbor(await _receipt(live, identity_key(slot.client), slot.sum_index))
+
+
+async def head(request: web.Request) -> web.Response:
+    """HEAD uploads/{j}: how many bytes of the caller's upload are stored."""
+    key = await caller(request)
+    await request.app[COORDINATOR].live(round_id(request))
+    stored = request.app[SPOOL].received(round_id(request), client_id(key), sum_index(request))
+    return web.Response(headers={"Upload-Offset": str(stored), "Cache-Control": "no-store"})
+
+
+async def _store(request: web.Request, slot: Slot, offset: int) -> None:
+    spool = request.app[SPOOL]
+    writing = await spool.begin(slot, offset)
+    try:
+        await _append(request, writing)
+        if writing.offset < slot.length:
+            raise ProtocolError(
+                ProblemType.OFFSET_MISMATCH, f"{writing.offset} of {slot.length} bytes are stored; send the rest"
+            )
+        await writing.complete()
+    finally:
+        await writing.stop()
+        spool.end(writing)
+
+
+async def _append(request: web.Request, writing: Writing) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                chunk = await request.content.readany()
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout from error
+        if not chunk:
+            return
+        await writing.append(chunk)
+
+
+async def _skip(request: web.Request, most: int) -> None:
+    """Read away the body of an upload that is stored already, so that the client gets to read the answer."""
+    skipped = 0
+    async for chunk in request.content.iter_any():
+        skipped += len(chunk)
+        if skipped > most:
+            raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {most} bytes it announced")
+
+
+async def _receipt(live: LiveRound, key: IdentityKey, index: int) -> bytes:
+    return await live.read(lambda machine: machine.receipt(key, index))
+
+
+def _header(request: web.Request) -> bytes:
+    text = request.headers.get("Fedit-Upload-Header", "")
+    if not 0 < len(text) <= _MOST_HEADER_CHARACTERS:
+        raise ProtocolError(ProblemType.MALFORMED, "the Fedit-Upload-Header is missing or too long")
+    return from_base64url(text)
+
+
+def _offset(request: web.Request) -> int:
+    text = request.headers.get("Upload-Offset", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise ProtocolError(ProblemType.MALFORMED, "Upload-Offset is a number of bytes")
+    return int(text)
+
+
+ROUTES: Final = (web.put(_UPLOADS, put), web.head(_UPLOADS, head))

@@ -1,0 +1,62 @@
+"""The life of `up` and `serve`: start, say where it is and how to join, serve, stop cleanly."""
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedit_protocol.task import Task
+from fedit_server.clock import unix_seconds, utc_now
+from fedit_server.config import ServerConfig
+from fedit_server.console import Console
+from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.serving import Plan, Serving, serving, wait_for_signal
+from fedit_server.words import join_line
+
+INTERRUPTED = 130
+
+
+async def start(
+    config: ServerConfig, console: Console, tasks: Sequence[Task], base: Path | None, *, create: bool
+) -> int:
+    """Serve until a signal; returns the exit status: 130 after Ctrl-C, 0 after SIGTERM."""
+    fresh = not (config.home / "descriptor.cbor").exists()
+    async with serving(Plan(config, tasks, base, create=create)) as server:
+        if create:
+            config.save()
+        invite = await _invite(server) if create else None
+        _tell(console, server, invite, fresh=fresh)
+        received = await wait_for_signal()
+        console.say("stopping: open requests end, the open round continues after the next start")
+    return INTERRUPTED if received is signal.SIGINT else 0
+
+
+async def _invite(server: Serving) -> NewInvite:
+    config, parts = server.config, server.parts
+    terms = Terms(config.invite_uses, round(config.invite_days * 86400))
+    now_s = unix_seconds(utc_now())
+    return await create_invite(
+        parts.store.members, parts.authority.salt, server.address, parts.identity.pin, terms, now_s
+    )
+
+
+def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh: bool) -> None:
+    if console.json:
+        ready: dict[str, Any] = {"event": "ready", "url": server.url}
+        if invite is not None:
+            ready["invite"] = str(invite.link)
+        ready |= {"pin": server.parts.identity.pin, "home": str(server.config.home), "port": server.port}
+        console.write_json(ready)
+        return
+    console.done(f"Data folder  {server.config.home}")
+    if fresh:
+        console.done("Identity and a private certificate authority made here (ECDSA P-256): HTTPS is on")
+    console.done("Database     SQLite (WAL, full sync)")
+    for label in server.published:
+        console.done(f"Task         {label} is published")
+    console.done(f"Listening    {server.url}")
+    if invite is not None:
+        config = server.config
+        console.say(f"  Invite people with one line ({config.invite_days:g} days, {config.invite_uses} uses):")
+        console.say(f"      {join_line(str(invite.link))}")
+    console.say("  Ctrl-C stops; an open round continues after the next start")

@@ -1,0 +1,113 @@
+"""One SQLite file, opened so that a committed transaction survives a power cut."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from fedit_protocol.errors import StorageError
+from fedit_server.storage.migrations import is_current, upgrade
+
+BUSY_TIMEOUT_S: Final = 30
+"""How long a writer waits for another process, such as `fedit-server invite create` beside a running server."""
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""A file-size limit shows as a write error, a full disk as either."""
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}",
+    "PRAGMA secure_delete = ON",  # a deleted journal body must not linger in free pages
+)
+
+
+class Database:
+    """Hands out connections inside a transaction; writers take turns."""
+
+    def __init__(self, engine: AsyncEngine, path: Path) -> None:
+        self._engine = engine
+        self._path = path
+        self._writer = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, *, migrate: bool) -> Self:
+        """Open the file; with `migrate` create or upgrade it, else raise StorageError S003 if it is not current."""
+        await asyncio.to_thread(_prepare, path, migrate)
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        _configure(engine)
+        return cls(engine, path)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent snapshot."""
+        with translating(self._path):
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: on disk when the block ends, undone if it raises."""
+        async with self._writer:
+            with translating(self._path):
+                async with self._engine.execution_options(fedit_writes=True).begin() as connection:
+                    yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+@contextmanager
+def translating(path: Path) -> Iterator[None]:
+    """Turn the database's errors into StorageError: S004 when the disk is full, S001 otherwise."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(original, "sqlite_errorcode", None)
+        if code in _FULL:
+            raise StorageError("the disk that holds the database is full", code="S004", where=str(path)) from error
+        raise StorageError(f"the database failed: {original}", where=str(path)) from error
+
+
+def _prepare(path: Path, migrate: bool) -> None:
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    try:
+        with translating(path), engine.connect() as connection:
+            if migrate:
+                upgrade(connection)
+            elif not is_current(connection):
+                raise StorageError(
+                    "the database is of another version than this program",
+                    code="S003",
+                    where=str(path),
+                    fix="stop the server, then: fedit-server up",
+                )
+    finally:
+        engine.dispose()
+    path.chmod(0o600)
+
+
+def _configure(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, see below
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer that begins as a reader can fail halfway when another process wrote in between.
+        writes = connection.get_execution_options().get("fedit_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,32 @@
+"""Numbered migrations of fedit.db, shipped inside the package and applied when a server starts."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+__all__ = ["is_current", "upgrade"]
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to the newest version in one transaction."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.commit()
+
+
+def is_current(connection: Connection) -> bool:
+    """Say whether the database is at the version that this program was written for."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    return found == ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,143 @@
+"""What the store returns: frozen rows in the words of the domain."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
+from fedit_protocol.task import TaskDocument
+
+
+class ClientState(StrEnum):
+    """Whether a client may take part."""
+
+    ACTIVE = "active"
+    LEFT = "left"
+
+
+class RoundState(StrEnum):
+    """Whether a round still runs, and how it ended."""
+
+    OPEN = "open"
+    COMMITTED = "committed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class InviteRow:
+    """One invite; its code is stored as a hash only."""
+
+    invite_id: str
+    created_at: int
+    expires_at: int
+    max_uses: int
+    uses: int
+    revoked_at: int | None
+
+    def state(self, now_s: int) -> str:
+        """Return active, used, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if now_s >= self.expires_at:
+            return "expired"
+        return "used" if self.uses >= self.max_uses else "active"
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """One device; `last_seen` is rounded down to the hour."""
+
+    client_id: ClientId
+    label: str
+    device_kind: str
+    state: ClientState
+    enrolled_at: int
+    last_seen: int
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task as it stands: its current document, and whether it runs."""
+
+    task_id: TaskId
+    version: int
+    state: TaskState
+    reason: str
+    failures: int
+    source: bytes
+    document_bytes: bytes
+    document: TaskDocument
+
+
+@dataclass(frozen=True)
+class AdapterRow:
+    """One version of a task's global adapter."""
+
+    task_id: TaskId
+    version: int
+    digest: Digest
+    parent_digest: str
+    round_no: int
+    created_at: int
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """Where an open round stands, for `status`."""
+
+    stage: str
+    progress: dict[str, int]
+    deadline: float | None
+
+
+@dataclass(frozen=True)
+class CohortFigures:
+    """What a committed round says about its cohort as a whole, and nothing about one client."""
+
+    survivors: int
+    weight: int
+    report: dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round, open or over."""
+
+    round_id: RoundId
+    task_id: TaskId
+    task_version: int
+    round_no: int
+    state: RoundState
+    view: RoundView
+    offer: bytes
+    opened_at: int
+    ended_at: int | None
+    result: bytes | None
+    problem: str
+    reason: str
+    figures: CohortFigures | None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what `round show --json` prints."""
+        return {
+            "id": self.round_id,
+            "task": self.task_id,
+            "task_version": self.task_version,
+            "no": self.round_no,
+            "state": str(self.state),
+            "stage": self.view.stage,
+            "progress": self.view.progress,
+            "deadline": self.view.deadline,
+            "opened_at": self.opened_at,
+            "ended_at": self.ended_at,
+            "reason": self.reason,
+            "report": report_data(self.figures),
+        }
+
+
+def report_data(figures: CohortFigures | None) -> dict[str, Any] | None:
+    """Return a cohort's figures as `last_report` of `status --json`."""
+    if figures is None:
+        return None
+    return {**figures.report, "survivors": figures.survivors, "weight": figures.weight}

@@ -1,0 +1,36 @@
+"""The Store: one database, three rooms."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fedit_server.storage.database import Database
+from fedit_server.storage.members import Members
+from fedit_server.storage.rounds import Rounds
+from fedit_server.storage.tasks import Tasks
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything that is remembered, in domain verbs."""
+
+    members: Members
+    tasks: Tasks
+    rounds: Rounds
+    database: Database
+
+    @classmethod
+    async def open(cls, path: Path, *, migrate: bool) -> Self:
+        """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
+        database = await Database.open(path, migrate=migrate)
+        return cls(Members(database), Tasks(database), Rounds(database), database)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

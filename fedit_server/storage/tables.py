@@ -1,0 +1,151 @@
+"""The tables of fedit.db; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+federation = Table(
+    "federation",
+    metadata,
+    Column("only", Integer, CheckConstraint('"only" = 1', name="one_row"), primary_key=True),
+    Column("federation_id", String, nullable=False),
+    Column("invite_salt", LargeBinary, nullable=False),
+    Column("created_at", Integer, nullable=False),
+)
+
+invites = Table(
+    "invites",
+    metadata,
+    Column("invite_id", String, primary_key=True),
+    Column("code_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("max_uses", Integer, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("revoked_at", Integer),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("client_id", String, primary_key=True),
+    Column("label", String, nullable=False),
+    Column("device_kind", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("enrolled_at", Integer, nullable=False),
+    Column("last_seen", Integer, nullable=False),
+    Column("invite_id", String, ForeignKey("invites.invite_id"), nullable=False),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", Integer, primary_key=True, autoincrement=False),
+    Column("client_id", String, ForeignKey("clients.client_id"), nullable=False, index=True),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("not_after", Integer, nullable=False),
+    Column("revoked_at", Integer),
+)
+
+key_log = Table(
+    "key_log",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("entry", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", String, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("failures", Integer, nullable=False),
+)
+
+task_documents = Table(
+    "task_documents",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("source", LargeBinary, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("published_at", Integer, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("round_id", String, primary_key=True),
+    Column("task_id", String, ForeignKey("tasks.task_id"), nullable=False),
+    Column("task_version", Integer, nullable=False),
+    Column("round_no", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("progress", String, nullable=False),
+    Column("deadline", Float),
+    Column("offer", LargeBinary, nullable=False),
+    Column("opened_at", Integer, nullable=False),
+    Column("ended_at", Integer),
+    Column("result", LargeBinary),
+    Column("problem", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("survivors", Integer),
+    Column("weight", Integer),
+    Column("report", String),
+    UniqueConstraint("task_id", "round_no"),
+)
+Index(
+    "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state == "open"
+)  # two writers could otherwise open two rounds on one adapter
+
+invited = Table(
+    "invited",
+    metadata,
+    Column("round_id", String, ForeignKey("rounds.round_id"), primary_key=True),
+    Column("client_id", String, ForeignKey("clients.client_id"), primary_key=True),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("body", LargeBinary),
+    Column("body_hash", LargeBinary, nullable=False),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String, nullable=False),
+    Column("parent_digest", String, nullable=False),
+    Column("round_no", Integer, nullable=False),
+    Column("created_at", Integer, nullable=False),
+)

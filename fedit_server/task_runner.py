@@ -1,0 +1,161 @@
+"""Runs one task: gathers free clients, opens a round, waits for its end, commits or fails it, and begins again."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Final
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.errors import StorageError
+from fedit_protocol.ids import ClientId, RoundId
+from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
+from fedit_server.bell import Bell
+from fedit_server.clock import unix_seconds
+from fedit_server.cohort import draw_cohort
+from fedit_server.endings import Services, record_ending
+from fedit_server.live_round import RETRY_S, Ending, LiveRound
+from fedit_server.lobby import Lobby
+from fedit_server.offers import RoundFacts, signed_offer
+from fedit_server.storage.rounds import Opening
+from fedit_server.storage.rows import TaskRow
+
+LOOK_AGAIN_S: Final = 2.0
+"""How often a task's state is read again: an administrator's command writes it from another process."""
+
+_RETRY_AFTER_S: Final = {
+    WaitReason.TASK_FINISHED: 3600.0,
+    WaitReason.TASK_CHANGED: 60.0,
+    WaitReason.TASK_PAUSED: 15.0,
+}
+FINAL: Final = frozenset(_RETRY_AFTER_S)
+"""Reasons that waiting does not change."""
+
+log = logging.getLogger(__name__)
+
+
+class TaskRunner:
+    """One task. `live` is its open round, `bell` rings when something changed for those who wait."""
+
+    def __init__(self, task: TaskRow, services: Services, live: LiveRound | None = None) -> None:
+        self.task = task
+        self.live = live
+        self.lobby = Lobby()
+        self.bell = Bell()
+        self.round_no = 0
+        self.adapter_version = 0
+        self._services = services
+        self._passed_over: frozenset[ClientId] = frozenset()
+
+    async def run(self) -> None:
+        """Run rounds until the task is finished."""
+        while self.task.state is not TaskState.FINISHED:
+            try:
+                await self._turn()
+            except StorageError as error:
+                log.error("the task waits for the disk: %s", error, extra={"task": self.task.task_id})
+                await asyncio.sleep(RETRY_S)
+            except Exception:  # one task's bug must not stop the others, nor end its open round unrecorded
+                log.exception("the task stumbled and tries again", extra={"task": self.task.task_id})
+                await asyncio.sleep(RETRY_S)
+
+    async def _turn(self) -> None:
+        await self._refresh()
+        if self.live is not None:
+            await self._end(self.live, await self.live.run())
+        elif self.task.state is TaskState.ACTIVE:
+            await self._gather()
+        else:
+            await self.bell.wait(LOOK_AGAIN_S)
+
+    def answer(self, client: ClientId, message: CheckIn) -> CheckInReply:
+        """Return the offer that stands for a client, or why there is none now."""
+        now = self._services.desk.clock()
+        offered = self.live is not None and self.live.awaits(client) and message.consent_version == self.task.version
+        reason = None if offered else self._reason(client, message)
+        return CheckInReply(
+            offer=self.live.opening.offer if self.live is not None and offered else None,
+            reason=reason,
+            free_clients=len(self.lobby.free(now)),
+            wanted_clients=self.task.document.task.round.cohort_min,
+            round_no=self.round_no,
+            adapter_version=self.adapter_version,
+            retry_after_s=_RETRY_AFTER_S.get(reason, 1.0) if reason else 0.0,
+            server_time=unix_seconds(now),
+        )
+
+    def _reason(self, client: ClientId, message: CheckIn) -> WaitReason:
+        if self.task.state is TaskState.FINISHED:
+            return WaitReason.TASK_FINISHED
+        if message.consent_version != self.task.version:
+            return WaitReason.TASK_CHANGED
+        if self.task.state is TaskState.PAUSED:
+            return WaitReason.TASK_PAUSED
+        if self.live is None:
+            return WaitReason.GATHERING
+        return WaitReason.NOT_SELECTED if client in self._passed_over else WaitReason.ROUND_RUNNING
+
+    async def _refresh(self) -> None:
+        """Read the task and its newest version again."""
+        store = self._services.store
+        task = await store.tasks.task(self.task.task_id)
+        if task is not None:
+            self.task = task
+        self.round_no = await store.rounds.newest_no(self.task.task_id)
+        self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
+        if self.adapter_version >= self.task.document.task.round.rounds and self.task.state is TaskState.ACTIVE:
+            await store.tasks.set_state(self.task.task_id, TaskState.FINISHED, "")
+            await self._refresh()
+
+    async def _gather(self) -> None:
+        """Open a round once enough clients are free, or wait a little for them."""
+        policy, now = self.task.document.task.round, self._services.desk.clock()
+        gather = timedelta(seconds=policy.deadlines.gather_s)
+        opens_at = self.lobby.opens_at(policy.cohort_min, policy.cohort_size, gather, now)
+        if opens_at is None or opens_at > now:
+            left = LOOK_AGAIN_S if opens_at is None else (opens_at - now).total_seconds()
+            await self.bell.wait(min(LOOK_AGAIN_S, left))
+            return
+        free = self.lobby.free(now)
+        cohort = draw_cohort(free, policy.cohort_size, policy.selection, secrets.token_bytes(32))
+        await self._open(cohort)
+        self._passed_over = frozenset(free) - frozenset(cohort)
+
+    async def _open(self, cohort: Collection[ClientId]) -> None:
+        services = self._services
+        now_s = unix_seconds(services.desk.clock())
+        head = await services.store.members.log_head()
+        if head is None:
+            raise RuntimeError("clients are free although nobody is enrolled")
+        adapter = await services.store.tasks.newest_adapter(self.task.task_id)
+        facts = RoundFacts(RoundId(secrets.token_hex(16)), self.round_no + 1, adapter, head, now_s)
+        opening = Opening(
+            round_id=facts.round_id,
+            task_id=self.task.task_id,
+            task_version=self.task.version,
+            round_no=facts.round_no,
+            offer=signed_offer(services.identity, self.task.document, facts),
+            invited=frozenset(cohort),
+        )
+        live = LiveRound(opening, services.desk)
+        await services.store.rounds.open(opening, live.view, now_s)
+        for client in cohort:
+            self.lobby.remove(client)
+        self.lobby.start_over()
+        self.live, self.round_no = live, facts.round_no
+        log.info("a round is open", extra={**self._fields, "invited": len(cohort)})
+        self.bell.ring()
+
+    @property
+    def _fields(self) -> dict[str, object]:
+        return {"task": self.task.task_id, "round": self.round_no}
+
+    async def _end(self, live: LiveRound, ending: Ending) -> None:
+        """Record how the round ended, tell everybody, delete what was uploaded (S9)."""
+        await record_ending(self._services, self.task, live.opening, ending)
+        self.live = None
+        await self._services.desk.spool.discard(live.opening.round_id)
+        await self._refresh()
+        live.bell.ring()
+        self.bell.ring()

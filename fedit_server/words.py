@@ -1,0 +1,68 @@
+"""Results of commands as lines for people."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedit_server.console import when
+
+
+def status_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `status` prints."""
+    server = data["server"]
+    where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
+    return [f"server   {where}", f"clients  {data['clients']['enrolled']} enrolled", *_tasks(data["tasks"])]
+
+
+def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
+    for task in tasks:
+        why = f": {task['reason']}" if task["reason"] else ""
+        yield f"task     {task['id']}@{task['version']} “{task['title']}”, {task['state']}{why}"
+        yield f"  rounds   {task['committed']} of {task['rounds']} committed, {task['failed']} failed"
+        yield f"  adapter  version {task['adapter_version']}"
+        if task["last_report"]:
+            yield f"  last     {_report(task['last_report'])}"
+        if task["round"]:
+            counts = ", ".join(f"{count} {name}" for name, count in task["round"]["progress"].items() if count)
+            deadline = when(task["round"]["deadline"])
+            until = f", until {deadline} at the latest" if deadline else ""
+            yield f"  now      round {task['round']['no']}, {task['round']['stage']} ({counts or 'nobody yet'}){until}"
+
+
+def _report(report: Mapping[str, Any]) -> str:
+    held_out = report["held_out_loss"]
+    tested = "" if held_out is None else f", held-out loss {held_out:.4f}"
+    who = f"{report['survivors']} devices, {report['examples']} examples"
+    return f"training loss {report['train_loss']:.4f}{tested} ({who})"
+
+
+def round_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the columns of one line of `round list`."""
+    return row["task"], row["no"], row["state"], row["stage"], when(row["opened_at"]), row["reason"]
+
+
+def invite_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `invite create` prints."""
+    return [
+        f"invite {data['id']}, {data['uses']} uses, until {when(data['expires_at'])}",
+        f"  {data['link']}",
+        f"  {join_line(data['link'])}",
+    ]
+
+
+def join_line(link: str) -> str:
+    """Return the line that people paste; quoted, because a shell would take # for a comment."""
+    return f'fedit-client join --server "{link}"'
+
+
+def task_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `task show` prints: the resolved task, one setting a line."""
+    head = {name: data[name] for name in ("state", "digest", "adapter_parameters")}
+    return [*_settings("", head), *_settings("", data["task"])]
+
+
+def _settings(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _settings(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name} = {value!r}"

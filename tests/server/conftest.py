@@ -1,0 +1,101 @@
+"""What the server's tests share: a base model, a running application with a clock that stands still, its devices."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+from aiohttp.test_utils import TestServer
+
+from fedit_protocol.task import Task
+from fedit_protocol.testing import ManualClock
+from fedit_server.app import Parts, build_app
+from fedit_server.clock import unix_seconds
+from fedit_server.home import Home, create_identity
+from fedit_server.invites import Terms, create_invite
+from fedit_server.publishing import Publisher
+from fedit_server.storage.store import Store
+
+from .bases import make_base
+from .devices import Device
+
+
+@dataclass
+class Running:
+    """One application that runs: its parts, a session for its devices, and the clock that everybody reads."""
+
+    home: Home
+    parts: Parts
+    http: ClientSession
+    clock: ManualClock
+    devices: list[Device] = field(default_factory=list)
+
+    async def code(self, uses: int = 100, lifetime_s: int = 3600) -> str:
+        """Return the code of a new invite."""
+        parts = self.parts
+        made = await create_invite(
+            parts.store.members,
+            parts.authority.salt,
+            ("localhost", 1),
+            parts.identity.pin,
+            Terms(uses, lifetime_s),
+            unix_seconds(self.clock()),
+        )
+        return made.link.code
+
+    def device(self) -> Device:
+        """Return a device that has not joined yet."""
+        return Device(self.http, self.parts.identity.descriptor, self.clock)
+
+    async def join(self, count: int) -> list[Device]:
+        """Enrol devices."""
+        code = await self.code()
+        for _ in range(count):
+            self.devices.append(self.device())
+            await self.devices[-1].enroll(code)
+        return self.devices
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move the clock and let everything that waits look at it."""
+        self.clock.advance(seconds=seconds)
+        self.parts.coordinator.look_again()
+        await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Let the server work until a condition holds; the test's timeout is the limit."""
+        while not await condition():
+            self.parts.coordinator.look_again()
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A base model as files."""
+    return make_base(tmp_path / "base")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when it is told to."""
+    return ManualClock()
+
+
+@asynccontextmanager
+async def start(folder: Path, clock: ManualClock, *tasks: Task, long_poll_s: float = 5.0) -> AsyncIterator[Running]:
+    """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
+    home = Home(folder)
+    identity = create_identity(home, "test", clock())
+    async with await Store.open(home.database, migrate=True) as store:
+        parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
+        for task in tasks:
+            await Publisher(store, parts.blobs, home.adapters).publish(task, unix_seconds(clock()))
+        server = TestServer(build_app(parts))
+        await server.start_server()
+        try:
+            async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
+                yield Running(home, parts, http, clock)
+        finally:
+            await server.close()

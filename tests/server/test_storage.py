@@ -1,0 +1,214 @@
+"""The database, its migrations and the blobs: what survives, what is undone, what is refused."""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.encoding import digest_of
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
+from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
+from fedit_protocol.secagg.effects import Record
+from fedit_server.publishing import Publisher
+from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.members import Candidate, Issued, LogLine
+from fedit_server.storage.migrations import upgrade
+from fedit_server.storage.rounds import Commit, Failure, Opening
+from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, RoundView
+from fedit_server.storage.store import Store
+from fedit_server.storage.tables import metadata
+
+from .bases import make_base, small_task
+
+TASK, ROUND, CLIENT = TaskId("notes"), RoundId("0" * 32), ClientId("ab" * 32)
+VIEW = RoundView("advertise_keys", {"joined": 0}, 5.0)
+DATA_MODEL = Path(__file__).parents[2] / "fedit_server" / "storage" / "DATA_MODEL.md"
+
+
+@pytest.fixture
+async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
+    """A store with one task, one client and one open round with two records."""
+    async with await Store.open(tmp_path / "fedit.db", migrate=True) as store:
+        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+        assert await publisher.publish(small_task(base), 1)
+        await store.members.add_invite(b"hash", 5, 100, 1)
+        line = LogLine(b"entry", b"leaf", b"head")
+        await store.members.enroll(Candidate(CLIENT, b"hash", ""), lambda *_: Issued(b"cert", 9, line), 1)
+        await store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", {CLIENT}), VIEW, 1)
+        await store.rounds.append(ROUND, [Record(kind="join", body=b"one"), Record(kind="join", body=b"two")], VIEW)
+        yield store
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'fedit.db'}")
+    with engine.connect() as connection:
+        upgrade(connection)
+        upgrade(connection)
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_every_table_and_column_is_documented() -> None:
+    text = DATA_MODEL.read_text("utf-8")
+    words = set(re.findall(r"\w+", text))
+    missing = {f"{table.name}.{column.name}" for table in metadata.sorted_tables for column in table.columns
+               if column.name not in words or table.name not in words}  # fmt: skip
+    assert missing == set()
+
+
+async def test_a_commit_survives_a_power_cut(store: Store) -> None:
+    async with store.database.reading() as db:
+        pragmas = {
+            name: (await db.exec_driver_sql(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+
+
+async def test_another_version_of_the_database_is_not_touched(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "fedit.db").close()
+    with pytest.raises(StorageError) as old:
+        await Store.open(tmp_path / "fedit.db", migrate=False)
+    assert old.value.code == "S003"
+
+
+async def test_a_file_that_is_no_database_is_an_error_for_people(tmp_path: Path) -> None:
+    (tmp_path / "fedit.db").write_bytes(b"not a database, whatever its name says" * 50)
+    with pytest.raises(StorageError) as broken:
+        await Store.open(tmp_path / "fedit.db", migrate=True)
+    assert "not a database" in str(broken.value)
+
+
+async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
+    assert [record.body for record in await store.rounds.journal(ROUND)] == [b"one", b"two"]
+    assert await store.rounds.invited(ROUND) == {CLIENT}
+    (row,) = await store.rounds.open_rounds()
+    assert (row.round_no, row.offer, row.view) == (1, b"offer", VIEW)
+
+
+def committed(version: int = 1) -> Commit:
+    adapter = AdapterRow(TASK, version, digest_of(b"1"), digest_of(b"0"), 1, 2)
+    figures = CohortFigures(3, 5, {"examples": 9, "train_loss": 1.0, "held_out_loss": None, "clipped_fraction": 0.0})
+    return Commit(ROUND, b"result", figures, adapter, TaskState.ACTIVE)
+
+
+def failed() -> Failure:
+    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", "paused")
+
+
+async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> None:
+    await store.rounds.commit(committed(), 2)
+    with pytest.raises(RuntimeError):
+        await store.rounds.fail(failed(), 3)
+    with pytest.raises(RuntimeError):
+        await store.rounds.commit(committed(2), 3)
+    row = await store.rounds.round(ROUND)
+    assert row is not None
+    assert (row.state, row.result, row.reason) == (RoundState.COMMITTED, b"result", "")
+    assert [adapter.version for adapter in await store.tasks.adapters(TASK)] == [0, 1]
+
+
+async def test_a_commit_is_all_or_nothing(store: Store) -> None:
+    with pytest.raises(StorageError):
+        await store.rounds.commit(committed(version=0), 2)  # that version exists already
+    row = await store.rounds.round(ROUND)
+    assert row is not None
+    assert (row.state, row.result) == (RoundState.OPEN, None)
+    assert len(await store.rounds.journal(ROUND)) == 2
+
+
+async def test_a_task_has_one_open_round(store: Store) -> None:
+    with pytest.raises(StorageError):
+        await store.rounds.open(Opening(RoundId("1" * 32), TASK, 1, 2, b"offer", {CLIENT}), VIEW, 1)
+
+
+async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> None:
+    await store.rounds.fail(failed(), 2)
+    task = await store.tasks.task(TASK)
+    assert task is not None
+    assert (task.state, task.failures, task.reason) == (TaskState.PAUSED, 1, "paused")
+    assert await store.rounds.counts(TASK) == {"open": 0, "committed": 0, "failed": 1}
+
+
+async def test_two_processes_may_write_at_the_same_time(store: Store, tmp_path: Path) -> None:
+    async with await Store.open(tmp_path / "fedit.db", migrate=False) as other:
+        writes = [one.members.add_invite(f"{i}".encode(), 1, 9, 1) for i, one in enumerate([store, other] * 10)]
+        await asyncio.gather(*writes)
+    assert len(await store.members.invites()) == 21
+
+
+async def fill(store: Store) -> None:
+    async with store.database.writing() as db:
+        await db.exec_driver_sql("PRAGMA max_page_count = 1")
+        await db.exec_driver_sql("CREATE TABLE filler (content)")
+        for _ in range(100):
+            await db.exec_driver_sql("INSERT INTO filler VALUES (zeroblob(100000))")
+
+
+async def test_a_full_database_says_so(store: Store) -> None:
+    with pytest.raises(StorageError) as full:
+        await fill(store)
+    assert full.value.code == "S004"
+
+
+async def test_blobs_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    blobs = DiskBlobs(tmp_path)
+    digest = await blobs.put(b"adapter")
+    assert await blobs.put(b"adapter") == digest == digest_of(b"adapter")
+    assert await blobs.get(digest) == b"adapter"
+    blobs.path(digest).write_bytes(b"altered")
+    with pytest.raises(StorageError) as damaged:
+        await blobs.get(digest)
+    assert damaged.value.code == "S006"
+
+
+@pytest.mark.parametrize("name", ["", "sha256:", "sha256:../../etc/passwd", "md5:" + "0" * 64, "sha256:" + "A" * 64])
+def test_a_blob_has_a_digest_for_a_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError) as unknown:
+        DiskBlobs(tmp_path).path(Digest(name))
+    assert unknown.value.problem is ProblemType.UNKNOWN_BLOB
+
+
+async def test_publishing_again_changes_nothing(store: Store, tmp_path: Path, base: Path) -> None:
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    assert not await publisher.publish(small_task(base), 2)
+    assert await publisher.publish(small_task(base, top={"version": 2, "title": "Better notes"}), 2)
+    task = await store.tasks.task(TASK)
+    assert task is not None
+    assert (task.version, task.document.task.title) == (2, "Better notes")
+    assert [row.version for row in await store.tasks.adapters(TASK)] == [0]
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "a change without a new version": ({"round": {"rounds": 9}}, "C015"),
+    "another rank": ({"top": {"version": 2}, "adapter": {"rank": 3}}, "C016"),
+    "an older version": ({"top": {"version": 1, "title": "Old"}}, "C015"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES.values(), ids=CHANGES)
+async def test_a_task_does_not_change_under_those_who_agreed(
+    case: tuple[dict[str, Any], str], store: Store, tmp_path: Path, base: Path
+) -> None:
+    sections, code = case
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    with pytest.raises(ConfigError) as refused:
+        await publisher.publish(small_task(base, **sections), 2)
+    assert refused.value.code == code
+
+
+async def test_another_base_needs_another_task(store: Store, tmp_path: Path) -> None:
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    other = make_base(tmp_path / "other", model_type="mistral")
+    with pytest.raises(ConfigError) as refused:
+        await publisher.publish(small_task(other, top={"version": 2}), 2)
+    assert refused.value.code == "C016"

@@ -1,0 +1,119 @@
+"""Task files: what they become, and what each kind of mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from fedit_protocol.errors import ConfigError
+from fedit_server.base_model import read_folder
+from fedit_server.tasks import default_task, load_task, resolve, slug
+
+from .bases import make_base, small_task
+
+MINIMAL = 'id = "notes"\ntitle = "Notes"\n[base]\nmodel = "org/name"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "task.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_minimal_file_is_a_task(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, MINIMAL))
+    assert (task.label, task.base.model, task.round.cohort_size) == ("notes@1", "org/name", 3)
+
+
+def test_a_base_folder_is_found_beside_the_file(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    task = load_task(write(tmp_path, MINIMAL.replace("org/name", "base")))
+    assert task.base.model == str(base.resolve())
+
+
+MISTAKES = {
+    "not TOML": ("id = ", "C011", "not valid TOML"),
+    "a key is missing": ('id = "notes"\n[base]\nmodel = "x"\n', "C013", "title: field required"),
+    "an unknown key": (MINIMAL + "[hooks]\npre_train = 1\n", "C013", "hooks: this key does not exist"),
+    "an unknown key in a section": (MINIMAL + "[adapter]\nrnak = 8\n", "C013", "adapter.rnak: this key does not exist"),
+    "a value out of bounds": (MINIMAL + "[adapter]\nrank = 0\n", "C013", "adapter.rank: input should be greater"),
+    "a word that is none": (
+        MINIMAL.replace("[base]", '[base]\nquantization = "q4"'),
+        "C013",
+        "base.quantization: input should be 'nf4'",
+    ),
+    "a bad id": (MINIMAL.replace('"notes"', '"My Notes"'), "C013", "id: string should match"),
+    "sizes the wrong way round": (
+        MINIMAL + "[round]\ncohort_min = 5\ncohort_size = 4\n",
+        "C013",
+        "round: cohort_min exceeds cohort_size",
+    ),
+    "two mistakes": (MINIMAL + "[adapter]\nrank = 0\nalpha = 0\n", "C013", "(and 1 more)"),
+    "an infeasible cohort": (
+        MINIMAL + "[round]\nthreshold = 4\n",
+        "C020",
+        "a cohort of 3 is infeasible",
+    ),
+    "a cohort that is infeasible only when full": (
+        MINIMAL + "[round]\ncohort_min = 3\ncohort_size = 4\nmin_survivors = 3\nthreshold = 2\n",
+        "C020",
+        "a cohort of 4 is infeasible",
+    ),
+    "a ring that is too wide": (
+        MINIMAL + "[round]\ncohort_min = 3\ncohort_size = 128\n[encoding]\nvalue_bits = 16\nmax_weight = 1024\n",
+        "C021",
+        "32 is the widest",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_file_key_and_reason(case: tuple[str, str, str], tmp_path: Path) -> None:
+    text, code, message = case
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as wrong:
+        load_task(path)
+    assert wrong.value.code == code
+    assert message in str(wrong.value)
+    assert str(path) in (wrong.value.where or "")
+
+
+def test_a_missing_and_a_giant_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        load_task(tmp_path / "none.toml")
+    assert (missing.value.code, missing.value.exit_code) == ("C010", 3)
+    with pytest.raises(ConfigError) as giant:
+        load_task(write(tmp_path, "#" * 300_000))
+    assert giant.value.code == "C010"
+
+
+def test_two_options_make_a_task() -> None:
+    task = default_task("Qwen/Qwen3-4B", "Clinic notes")
+    assert (task.id, task.title, task.base.model) == ("clinic-notes", "Clinic notes", "Qwen/Qwen3-4B")
+    assert default_task("Qwen/Qwen3-4B", None).id == "qwen3-4b"
+
+
+def test_titles_become_ids() -> None:
+    assert slug("Müllers  Notizen!") == "mullers-notizen"
+    assert slug("日本") == "task"
+    assert len(slug("x" * 100)) == 63
+
+
+def test_the_document_holds_digest_and_layout(base: Path) -> None:
+    document = resolve(small_task(base), read_folder(base))
+    assert document.task.base.digest == read_folder(base).digest
+    assert [tensor.name.split(".")[-3:] for tensor in document.layout.tensors] == [
+        ["q_proj", "lora_A", "weight"],
+        ["q_proj", "lora_B", "weight"],
+        ["v_proj", "lora_A", "weight"],
+        ["v_proj", "lora_B", "weight"],
+    ]
+    assert (document.linear_parameters, document.other_parameters) == (64 + 32 + 128, 32 * 8 + 8)
+    assert (document.hidden_size, document.layers) == (8, 1)
+
+
+def test_a_target_that_the_base_does_not_have_is_named_with_what_it_has(base: Path) -> None:
+    task = small_task(base, adapter={"target_modules": ["q_proj", "gate_proj"]})
+    with pytest.raises(ConfigError) as wrong:
+        resolve(task, read_folder(base))
+    assert wrong.value.code == "C014"
+    assert "gate_proj; it has q_proj, up_proj, v_proj" in str(wrong.value)
