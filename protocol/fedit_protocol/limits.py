@@ -26,6 +26,9 @@ class Limits(BaseModel):
 
     min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a round")
     hidden_among: int = Field(2, ge=2, le=128, description="fewest honest devices behind any sum; 10 is advised")
+    corrupt_fraction: float = Field(
+        0.1, ge=0, lt=0.34, description="share of a cohort that the owner expects to collude"
+    )
     min_clip_norm: float = Field(1e-3, gt=0, description="a smaller clip would erase the update")
     max_clip_norm: float = Field(1e3, gt=0, description="a larger clip bounds nothing")
     max_weight: int = Field(256, ge=1, le=1024, description="largest weight that one device may have")
@@ -84,11 +87,15 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
 
 
 def check_cohort(thresholds: Thresholds, limits: Limits) -> None:
-    """Raise TaskRefusedError if a roster is smaller, or hides a device among fewer, than the owner allows."""
+    """Raise TaskRefusedError if a roster is smaller, or hides a device among fewer, than the owner allows (C3)."""
     if thresholds.members < limits.min_cohort:
         raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")
-    if thresholds.hidden_among < limits.hidden_among:
-        raise _refused(f"an update would hide among {thresholds.hidden_among} devices only", "hidden_among")
+    try:
+        judged = thresholds.against(limits.corrupt_fraction)
+    except ConfigError as error:
+        raise _refused(f"too many may collude: {error}", "corrupt_fraction") from error
+    if judged.hidden_among < limits.hidden_among:
+        raise _refused(f"an update would hide among {judged.hidden_among} devices only", "hidden_among")
 
 
 def check_offer(

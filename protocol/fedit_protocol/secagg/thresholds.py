@@ -4,7 +4,7 @@ n members, c assumed corrupt, s_min least survivors, t Shamir threshold. The rul
 make it impossible to collect t shares of both secrets of one member, whatever views a server invents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Self
 
@@ -14,27 +14,43 @@ from fedit_protocol.messages import CohortRules
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The thresholds of one roster."""
+    """The thresholds of one roster; making infeasible ones raises ConfigError C020."""
 
     members: int
     corrupt: int
     min_survivors: int
     threshold: int
 
+    def __post_init__(self) -> None:
+        n, c, s, t = self.members, self.corrupt, self.min_survivors, self.threshold
+        for holds, rule in (
+            (s <= n, f"min_survivors = {s} exceeds the roster of {n}"),
+            (t <= s, f"threshold = {t} exceeds min_survivors = {s}"),
+            (2 * t > n + c, f"threshold = {t} is too low: 2t must exceed n + c = {n + c}"),
+            (t >= 2, f"threshold = {t} is below 2"),
+        ):
+            if not holds:
+                raise ConfigError(f"a cohort of {n} is infeasible: {rule}", code="C020")
+
     @classmethod
     def of(cls, n: int, rules: CohortRules) -> Self:
         """Return the thresholds for n members; raises ConfigError C020 if the rules cannot be met."""
-        # Rounding before floor and ceil: 0.29 * 100 must not become 28, nor (1 - 0.3) * 10 become 8, by a last digit.
-        corrupt = 0 if n == 3 else max(1, floor(round(rules.corrupt_fraction * n, 9)))
+        corrupt = corrupt_of(n, rules.corrupt_fraction)
         least = (n + corrupt) // 2 + 1
-        survivors = rules.min_survivors or max(ceil(round((1 - rules.dropout_fraction) * n, 9)), least)
+        survivors = rules.min_survivors or max(ceil(_exactly((1 - rules.dropout_fraction) * n)), least)
         if n >= 12 and not rules.min_survivors:
             while floor(0.9 * survivors) < least:
                 survivors += 1
         default = floor(0.9 * survivors) if n >= 12 else max(least, survivors - 1)
-        found = cls(n, corrupt, survivors, rules.threshold or default)
-        found._check()
-        return found
+        return cls(n, corrupt, survivors, rules.threshold or default)
+
+    def against(self, corrupt_fraction: float) -> Self:
+        """Return the same thresholds judged by somebody who expects this share to collude, if that is more.
+
+        Raises ConfigError C020 if they do not hold then: a device judges by its owner's share, not by the offer's.
+        """
+        corrupt = max(self.corrupt, corrupt_of(self.members, corrupt_fraction))
+        return replace(self, corrupt=corrupt)
 
     @property
     def hidden_among(self) -> int:
@@ -45,13 +61,12 @@ class Thresholds:
             for m in range(self.min_survivors, self.members + 1)
         )
 
-    def _check(self) -> None:
-        n, c, s, t = self.members, self.corrupt, self.min_survivors, self.threshold
-        for holds, rule in (
-            (s <= n, f"min_survivors = {s} exceeds the roster of {n}"),
-            (t <= s, f"threshold = {t} exceeds min_survivors = {s}"),
-            (2 * t > n + c, f"threshold = {t} is too low: 2t must exceed n + c = {n + c}"),
-            (t >= 2, f"threshold = {t} is below 2"),
-        ):
-            if not holds:
-                raise ConfigError(f"a cohort of {n} is infeasible: {rule}", code="C020")
+
+def corrupt_of(n: int, corrupt_fraction: float) -> int:
+    """Return c for n members: none of three, else the stated share, and at least one."""
+    return 0 if n == 3 else max(1, floor(_exactly(corrupt_fraction * n)))
+
+
+def _exactly(product: float) -> float:
+    """Drop the last binary digits: 0.29 * 100 must not be floored to 28, nor (1 - 0.3) * 10 be raised to 8."""
+    return round(product, 9)

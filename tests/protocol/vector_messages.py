@@ -1,0 +1,167 @@
+"""The golden vectors of the messages: one of every kind, and bytes close to it that must be refused."""
+
+import cbor2
+
+from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
+from fedit_protocol.encoding import Message, decode, digest_of, encode
+from fedit_protocol.enrollment import Certificate, EnrollReply, EnrollRequest, FederationDescriptor, LogHead
+from fedit_protocol.errors import ProblemType
+from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.keylog import LogEntry
+from fedit_protocol.messages import (
+    Abort,
+    Ack,
+    CheckIn,
+    CheckInReply,
+    Inbox,
+    Join,
+    Leave,
+    Offer,
+    Receipt,
+    Roster,
+    RoundOutcome,
+    RoundResult,
+    Sharers,
+    Shares,
+    Survivors,
+    UnmaskAnswer,
+    UploadHeader,
+    WaitReason,
+)
+from fedit_protocol.signing import Envelope, Kind, read_envelope
+from fedit_protocol.testing import MemoryRound
+
+from .vector_derivations import Vector, log_entry
+
+KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (
+        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, EnrollReply, EnrollRequest, Envelope,
+        FederationDescriptor, Inbox, Join, Leave, LogEntry, LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
+        Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
+    )
+}  # fmt: skip
+
+
+def samples(round_: MemoryRound) -> list[Message]:
+    """One message of every kind; those of a round are the transcript's own."""
+    federation, device = round_.federation, round_.federation.devices[0].public
+    sent = round_.sent[0]
+    certificate, adapter = federation.certificate(device), digest_of(b"adapter 1")
+    server = round_.server
+
+    def body(kind: Kind, received: bytes, of: type[Message]) -> Message:
+        return decode(of, read_envelope(received, kind).body)
+
+    return [
+        federation.descriptor,
+        EnrollRequest(code="K7QF2M9DXT4BW8HC", label="kitchen table", sent_at=1_767_225_600),
+        EnrollReply(certificate=certificate, log_head=federation.log_head()),
+        body(Kind.CERTIFICATE, certificate, Certificate),
+        body(Kind.LOG_HEAD, federation.log_head(), LogHead),
+        log_entry(0),
+        CheckIn(
+            version=(1, 0),
+            client_version="0.1.0",
+            device_kind="cpu",
+            task_id=TaskId("test-task"),
+            consent_version=1,
+            sent_at=1_767_225_600,
+            certificate=certificate,
+        ),
+        CheckInReply(
+            offer=None,
+            reason=WaitReason.GATHERING,
+            free_clients=2,
+            wanted_clients=3,
+            round_no=0,
+            adapter_version=0,
+            retry_after_s=2.5,
+            server_time=1_767_225_600,
+        ),
+        body(Kind.OFFER, round_.offer, Offer),
+        body(Kind.JOIN, sent[Kind.JOIN], Join),
+        decode(Envelope, sent[Kind.JOIN]),
+        body(Kind.ROSTER, server.roster(device), Roster),
+        body(Kind.SHARES, sent[Kind.SHARES], Shares),
+        body(Kind.INBOX, server.inbox(device), Inbox),
+        Ack(complaints=()),
+        Ack(complaints=(0, 23, 24, 127)),
+        body(Kind.SHARERS, server.sharers(device), Sharers),
+        body(Kind.UPLOAD, sent[Kind.UPLOAD], UploadHeader),
+        body(Kind.RECEIPT, server.receipt(device, 1), Receipt),
+        body(Kind.SURVIVORS, server.survivors(device, 1), Survivors),
+        body(Kind.UNMASK, sent[Kind.UNMASK], UnmaskAnswer),
+        RoundResult(
+            outcome=RoundOutcome.COMMITTED,
+            reason="",
+            adapter_version=1,
+            adapter_digest=adapter,
+            survivors=3,
+            sums_done=1,
+        ),
+        Abort(problem=ProblemType.POLICY_REFUSED),
+        Leave(sent_at=1_767_225_600),
+        TaskList(tasks=(TaskListing(document=encode(round_.document), state="active"),)),
+        AdapterInfo(
+            task_id=TaskId("test-task"), version=0, digest=Digest(adapter), parent_digest="", round_no=0
+        ),
+    ]  # fmt: skip
+
+
+def messages(round_: MemoryRound) -> list[Vector]:
+    """Each message's bytes, and bytes close to them that must be refused."""
+    vectors = []
+    for message in samples(round_):
+        kind, good = type(message).__name__, encode(message)
+        fields = cbor2.loads(good)
+        vectors += [
+            _message(kind, "as it should be", good),
+            _message(kind, "a byte behind it", good + b"\x00", ProblemType.MALFORMED),
+            _message(kind, "its last byte missing", good[:-1], ProblemType.MALFORMED),
+            _message(kind, "an unknown field", _cbor({**fields, "zzz": 1}), ProblemType.MALFORMED),
+            _message(kind, "its first field missing", _cbor(dict(list(fields.items())[1:])), ProblemType.MALFORMED),
+            _message(kind, "the map's length in a longer form", b"\xb8" + bytes([len(fields)]) + good[1:],
+                     ProblemType.MALFORMED),
+            _message(kind, "a list of its values", _cbor(list(fields.values())), ProblemType.MALFORMED),
+            _message(kind, "a message of another kind", _another(kind), ProblemType.MALFORMED),
+        ]  # fmt: skip
+    return vectors + _odd_messages(round_)
+
+
+def _odd_messages(round_: MemoryRound) -> list[Vector]:
+    """Refusals that belong to one kind only."""
+    join = round_.sent[0][Kind.JOIN]
+    relabelled = cbor2.loads(join) | {"kind": "nonsense"}
+    short_key = cbor2.loads(read_envelope(join, Kind.JOIN).body) | {"share_key": bytes(31)}
+    bad = ProblemType.MALFORMED
+    return [
+        _message("Ack", "an integer in a longer form", b"\xa1jcomplaints\x81\x18\x05", bad),
+        _message("Ack", "a member beyond the largest cohort", _cbor({"complaints": [128]}), bad),
+        _message("Ack", "a negative member", _cbor({"complaints": [-1]}), bad),
+        _message("Ack", "a float for a member", _cbor({"complaints": [1.0]}), bad),
+        _message("Ack", "true for a member", _cbor({"complaints": [True]}), bad),
+        _message("Ack", "the field twice", b"\xa2jcomplaints\x80jcomplaints\x80", bad),
+        _message("Ack", "a list without announced length", b"\xa1jcomplaints\x9f\xff", bad),
+        _message("Ack", "129 complaints", _cbor({"complaints": [0] * 129}), bad),
+        _message("Receipt", "a hash of 31 bytes", _cbor({"header": bytes(31)}), bad),
+        _message("Receipt", "text for a hash", _cbor({"header": "0" * 32}), bad),
+        _message("Join", "a share key of 31 bytes", _cbor(short_key), bad),
+        _message("Envelope", "an unknown kind", _cbor(relabelled), bad),
+        _message("UnmaskAnswer", "a third sum", _cbor({"sum_index": 3, "shares": []}), bad),
+        _message("UnmaskAnswer", "a share of 33 bytes", _cbor({"sum_index": 1, "shares": [bytes(33)]}), bad),
+        _message("UploadHeader", "an empty payload", _cbor({"sum_index": 1, "length": 0, "digest": bytes(32)}), bad),
+        _message("Leave", "nothing", b"", bad),
+    ]
+
+
+def _another(kind: str) -> bytes:
+    return encode(Leave(sent_at=5) if kind != "Leave" else Abort(problem="x"))
+
+
+def _cbor(value: object) -> bytes:
+    return cbor2.dumps(value, canonical=True)
+
+
+def _message(kind: str, what: str, raw: bytes, expect: ProblemType | None = None) -> Vector:
+    return {"name": f"{kind}: {what}", "kind": kind, "bytes": raw.hex(), "expect": str(expect or "success")}
