@@ -15,9 +15,9 @@ TASK_REFERENCE = ROOT / "protocol" / "TASK.md"
 
 _HEAD = """# The task file
 
-A task is data: TOML, validated before anything happens, unknown keys refused. `fedit-server up --task FILE` publishes it;
-`fedit-server task check FILE` only checks it. What people agree to is `ID@VERSION`: raise `version` with every change.
-This page is made from the code (`python -m tests.documents`), and a test compares them.
+A task is data: TOML, validated before anything happens, unknown keys refused. `fedit-server up --task FILE` publishes
+it, `fedit-server task check FILE` only checks it. What people agree to is `ID@VERSION`: raise `version` with every
+change. This page is made from the code (`python -m tests.documents`), and a test compares them.
 
 A small file that works:
 
@@ -39,7 +39,12 @@ def task_reference() -> str:
 def _tables(model: type[BaseModel], path: str) -> list[str]:
     fields = model.model_fields
     sections = {name: section for name, field in fields.items() if (section := _section(field)) is not None}
-    lines = [f"## `[{path}]`" if path else "## Top level", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"## `[{path}]`" if path else "## Top level",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     lines += [_row(name, field) for name, field in fields.items() if name not in sections]
     lines.append("")
     for name, section in sections.items():

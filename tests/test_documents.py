@@ -3,10 +3,10 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
-import typer
+from typer.main import get_command
 
 from fedit_protocol.messages import CohortRules
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -21,17 +21,17 @@ def command_lines() -> list[str]:
     found: set[str] = set()
     for page in PAGES:
         text = (ROOT / page).read_text("utf-8")
-        found |= set(re.findall(r"^\$ (fedit-(?:client|server) [^\n#]+?)\s*(?:#.*)?$", text, re.MULTILINE))
+        found |= set(re.findall(r"^\$ (fedit-(?:client|server) .+?)(?:\s{2,}#.*)?$", text, re.MULTILINE))
         found |= set(re.findall(r"`(fedit-(?:client|server) [^`]+)`", text))
     return sorted(found)
 
 
-def programs() -> dict[str, click.Command]:
-    """The commands of both programs, as typer builds them."""
+def programs() -> dict[str, Any]:
+    """The command trees of both programs, as typer builds them."""
     from fedit_client.cli import app as client
     from fedit_server.cli import app as server
 
-    return {"fedit-client": typer.main.get_command(client), "fedit-server": typer.main.get_command(server)}
+    return {"fedit-client": get_command(client), "fedit-server": get_command(server)}
 
 
 def test_the_task_reference_is_the_one_that_the_code_makes() -> None:
@@ -41,9 +41,8 @@ def test_the_task_reference_is_the_one_that_the_code_makes() -> None:
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_in_a_document_exists(line: str) -> None:
     words = shlex.split(line)
-    command: click.Command = programs()[words.pop(0)]
-    while words and not words[0].startswith("-") and isinstance(command, click.Group):
-        known = command.commands
+    command = programs()[words.pop(0)]
+    while words and not words[0].startswith("-") and (known := getattr(command, "commands", None)):
         assert words[0] in known, f"{line}: {words[0]} is no command"
         command = known[words.pop(0)]
     options = {option for parameter in command.params for option in parameter.opts}
@@ -66,7 +65,21 @@ def test_the_table_of_hidden_among_is_what_the_rules_give() -> None:
     assert rows["hidden among (honest devices behind a sum)"] == [thresholds.hidden_among for thresholds in found]
 
 
+def test_the_table_of_problem_types_has_the_statuses_that_the_server_sends() -> None:
+    from fedit_server.problems import STATUS
+
+    spec = (ROOT / "protocol" / "SPEC.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[a-z`, -]+) \| (\d{3}) \|", spec, re.MULTILINE)
+    stated = {name: int(status) for names, status in rows for name in re.findall(r"[a-z-]+", names)}
+    assert stated == {problem.value.rpartition(":")[2]: status for problem, status in STATUS.items()}
+
+
 def test_every_link_between_documents_leads_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("protocol/**/*.md"), *ROOT.glob("fedit_*/*.md"), ROOT / "examples/README.md"]:
+    for page in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("protocol/**/*.md"),
+        *ROOT.glob("fedit_*/*.md"),
+        ROOT / "examples/README.md",
+    ]:
         for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists() or Path(target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,127 @@
+"""The README's five minutes, run as commands: an organisation hosts, three people join, train, look, talk and leave."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fedit_protocol.task import Task
+
+from ..tiny_llama import make_tiny_llama
+from .programs import ServerProcess, environment, run_json, run_program, write_task
+
+pytestmark = [pytest.mark.training, pytest.mark.xdist_group("training federations"), pytest.mark.timeout(280)]
+
+NAMES = ("ada", "ben", "cyd")
+
+
+@dataclass
+class People:
+    """Three homes with rows of their own, and the processes of those who take part."""
+
+    folder: Path
+    invite: str
+    running: dict[str, "subprocess.Popen[str]"] = field(default_factory=dict)
+
+    def home(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def rows(self, name: str) -> str:
+        path = self.folder / f"{name}.jsonl"
+        row = {"instruction": f"say {name}", "context": "", "response": f"{name} it is", "category": "names"}
+        path.write_text(f"{json.dumps(row)}\n" * 40, encoding="utf-8")
+        return str(path)
+
+    def start(self, name: str, *words: str) -> None:
+        """Start the client in the background; what it says goes into a file."""
+        command = [sys.executable, "-m", "fedit_client", *words, "--home", self.home(name)]
+        with (self.folder / f"{name}.out").open("a") as out:
+            self.running[name] = subprocess.Popen(
+                command, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, text=True
+            )
+
+    def join(self, name: str) -> None:
+        words = ["--server", self.invite, "--data", self.rows(name), "--name", name]
+        self.start(name, "join", *words, "--accept", "tiny@1", "--device", "cpu", "--threads", "1")
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.out").read_text("utf-8")
+
+    def stop(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+
+def tiny_task(base: Path, **policy: object) -> Task:
+    return Task.model_validate(
+        {
+            "id": "tiny",
+            "title": "Tiny",
+            "base": {"model": str(base)},
+            "adapter": {"rank": 4},
+            "training": {"local_steps": 4, "learning_rate": 0.01},
+            "round": {"rounds": 1, **policy},
+        }
+    )
+
+
+def test_the_readme_story(tmp_path: Path) -> None:
+    task = write_task(tiny_task(make_tiny_llama(tmp_path / "base")), tmp_path)
+    assert run_program("fedit_server", "task", "check", str(task)).returncode == 0
+    with ServerProcess(tmp_path / "server", task) as server:
+        people = People(tmp_path, str(server.ready["invite"]))
+        try:
+            checked = run_program("fedit_client", "data", "check", people.rows("ada"))
+            assert (checked.returncode, "40" in checked.stdout) == (0, True), checked.stderr
+            for name in NAMES:
+                people.join(name)
+            ended = {name: process.wait(200) for name, process in people.running.items()}
+            assert ended == dict.fromkeys(NAMES, 0), people.said("ada")
+        finally:
+            people.stop()
+        home = ("--home", str(server.home))
+        status = run_json("fedit_server", "status", *home)["data"]
+        assert status["tasks"][0]["state"] == "finished"
+        assert status["tasks"][0]["last_report"]["survivors"] == 3
+        assert len(run_json("fedit_server", "round", "list", *home)["data"]["rounds"]) == 1
+        assert len(run_json("fedit_server", "adapter", "list", *home)["data"]["adapters"]) == 2
+        invited = run_program("fedit_server", "invite", "create", "--uses", "40", "--expires", "7d", *home)
+        assert "fedit-client join --server" in invited.stdout
+        ada = ("--home", people.home("ada"))
+        assert run_json("fedit_client", "status", *ada)["ok"]
+        talked = run_program("fedit_client", "chat", "--prompt", "say ada", *ada)
+        assert (talked.returncode, bool(talked.stdout.strip())) == (0, True), talked.stderr
+        left = run_program("fedit_client", "leave", *ada)
+        assert left.returncode == 0, left.stderr
+        assert run_program("fedit_client", "status", *ada).returncode == 0
+        assert run_program("fedit_client", "run", *ada).returncode == 4
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_killed_client_is_a_dropout_and_takes_part_again(tmp_path: Path) -> None:
+    """SIGKILL while its worker trains: the other two finish, its home opens again, the next round has three."""
+    policy = {"rounds": 2, "min_survivors": 2, "deadlines": {"upload_s": 25.0, "gather_s": 60.0}}
+    task = write_task(tiny_task(make_tiny_llama(tmp_path / "base"), **policy), tmp_path)
+    with ServerProcess(tmp_path / "server", task) as server:
+        people = People(tmp_path, str(server.ready["invite"]))
+        try:
+            for name in NAMES:
+                people.join(name)
+            while "loading the base model" not in people.said("ben"):
+                time.sleep(0.1)
+            people.running["ben"].send_signal(signal.SIGKILL)
+            people.running["ben"].wait()
+            people.start("ben", "run")
+            ended = {name: process.wait(240) for name, process in people.running.items()}
+            assert ended == dict.fromkeys(NAMES, 0), people.said("ben")
+        finally:
+            people.stop()
+        rounds = run_json("fedit_server", "round", "list", "--home", str(server.home))["data"]["rounds"]
+    assert [(row["state"], row["report"]["survivors"]) for row in rounds] == [("committed", 2), ("committed", 3)]
