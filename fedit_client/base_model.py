@@ -98,7 +98,6 @@ def _snapshot(model: str, revision: str, *, offline: bool) -> Path | None:
     """The model in the Hugging Face cache, fetched if that is allowed; None if this way does not lead to it."""
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
         return None
     try:
@@ -107,7 +106,9 @@ def _snapshot(model: str, revision: str, *, offline: bool) -> Path | None:
         found = huggingface_hub.snapshot_download(
             model, revision=revision or None, local_files_only=offline, allow_patterns=_WANTED_FILES
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+    except ModelError:
+        raise
+    except Exception:  # noqa: BLE001 - the hub lets its HTTP library's errors through, which derive from Exception alone
         return None
     folder = Path(found)
     # A half-fetched snapshot has a folder too.

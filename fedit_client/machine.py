@@ -41,7 +41,8 @@ class Machine:
         cores, (total, free) = _cores(), _memory()
         return cls(
             cores=cores,
-            free_cores=max(1, round(cores - _load())),
+            # One core stays with the machine's owner: a torch thread that has to wait for a core holds up all others.
+            free_cores=max(1, min(round(cores - _load()), cores - 1)),
             total_bytes=total,
             free_bytes=free,
             gpus=_gpus(),

@@ -1,0 +1,94 @@
+"""The FedIT client as a library: join a federation, train on rows that stay here, use the adapter that comes of it.
+
+Importing this is quick: the parts load when they are first used, and torch only ever in a process of its own.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fedit_protocol.errors import (
+    ConfigError,
+    ConsentError,
+    DataError,
+    DeviceError,
+    FeditError,
+    MembershipError,
+    ModelError,
+    ProtocolError,
+    SecurityError,
+    StorageError,
+    TaskRefusedError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from fedit_client.client import Client
+    from fedit_client.config import ClientConfig
+    from fedit_client.consent import Consent, ConsentSummary
+    from fedit_client.data import Record, RowFile
+    from fedit_client.device import DevicePlan
+    from fedit_client.events import Event, EventKind, RoundStage
+    from fedit_client.membership import Membership
+    from fedit_client.offers import TaskOffer
+    from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
+
+_HOMES = {
+    "Client": "client",
+    "ClientConfig": "config",
+    "Consent": "consent",
+    "ConsentSummary": "consent",
+    "DevicePlan": "device",
+    "Event": "events",
+    "EventKind": "events",
+    "LocalResult": "training",
+    "Membership": "membership",
+    "Record": "data",
+    "RoundStage": "events",
+    "RowFile": "data",
+    "TaskOffer": "offers",
+    "Trainer": "training",
+    "TrainingProgress": "training",
+    "TrainingRequest": "training",
+}
+
+__all__ = [
+    "Client",
+    "ClientConfig",
+    "ConfigError",
+    "Consent",
+    "ConsentError",
+    "ConsentSummary",
+    "DataError",
+    "DeviceError",
+    "DevicePlan",
+    "Event",
+    "EventKind",
+    "FeditError",
+    "LocalResult",
+    "Membership",
+    "MembershipError",
+    "ModelError",
+    "ProtocolError",
+    "Record",
+    "RoundStage",
+    "RowFile",
+    "SecurityError",
+    "StorageError",
+    "TaskOffer",
+    "TaskRefusedError",
+    "Trainer",
+    "TrainingProgress",
+    "TrainingRequest",
+    "TransportError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

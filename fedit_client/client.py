@@ -1,0 +1,318 @@
+"""The SDK: `Client` joins a federation, trains on its owner's rows, and yields typed events. It owns no process:
+
+no prints, no log handlers, no signal handlers, no changes to the environment; cancel it at any time.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.config import ClientConfig, load_config
+from fedit_client.consent import Consent, check_consent, summarise
+from fedit_client.data import OnError, Record, RowFile, read_records, records_from
+from fedit_client.device import DevicePlan, Machine
+from fedit_client.enrollment import Credential, enroll
+from fedit_client.events import Event, EventKind
+from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.journal import Journal
+from fedit_client.leaving import deregister, forget
+from fedit_client.lock import held_alone
+from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.offers import TaskOffer, fetch_task
+from fedit_client.patience import Patience
+from fedit_client.preparation import (
+    check_training_stack,
+    choose_device,
+    cpu_needs_a_yes,
+    device_kind,
+    find_base,
+    unplanned,
+)
+from fedit_client.rounds import Engagement, LocalWork
+from fedit_client.session import Session
+from fedit_client.training import Trainer, WorkerTrainer
+from fedit_client.transport import HttpTransport
+from fedit_client.trust import Federation, ServerAddress, recognise
+from fedit_protocol.errors import ConfigError, DataError, MembershipError
+from fedit_protocol.task import TaskDocument
+
+Say = Callable[[str], None]
+
+
+class Client:
+    """One device in one federation. Use as `async with Client.open(invite) as client`."""
+
+    def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
+        """Use `open`; this takes what it has worked out."""
+        self._config, self._paths, self._address = config, config.paths, address
+        self._trainer = trainer
+        self._offer: TaskOffer | None = None
+        self._files: list[tuple[Path, OnError]] = []
+        self._rows: list[Record] = []
+        self._running: asyncio.Task[int] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        server: str | None = None,
+        *,
+        home: Path | None = None,
+        config: ClientConfig | None = None,
+        trainer: Trainer | None = None,
+        pin: str | None = None,
+        code: str | None = None,
+    ) -> Self:
+        """Return a client for an invite link or https:// address, or for what `home` has joined already.
+
+        With a `trainer` of its own the embedding program decides how to train, and no base model is looked for: a
+        request's `base` is then `config.model`, or the current folder. Raises ConfigError; nothing is sent or written.
+        """
+        settings = config or load_config(home)
+        text = server or settings.server
+        return cls(settings, ServerAddress.parse(text, pin, code) if text else None, trainer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop a run that is still going; it leaves its round."""
+        await _ended(self._running)
+
+    @property
+    def membership(self) -> Membership | None:
+        """What this device has joined, or None."""
+        return load_membership(self._paths.membership_file)
+
+    def require_membership(self) -> Membership:
+        """Return what this device has joined; raises MembershipError J001."""
+        return require_membership(self._paths.membership_file)
+
+    async def fetch_offer(self, task: str | None = None) -> TaskOffer:
+        """Fetch the task and hold it against the owner's limits; nothing about this device is sent.
+
+        `task` chooses where a server has several. Raises SecurityError T001 to T003, TaskRefusedError, TransportError.
+        """
+        federation, address = await self._recognise()
+        self._offer = await fetch_task(federation, address, task, self._config.limits)
+        return self._offer
+
+    async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
+        """Return how and on which base folder the task will be trained here; may download the base.
+
+        Raises DeviceError, ModelError. `join` does not need it, but its owner may want to know before a yes.
+        """
+        return await self._prepared(offer.document, self.membership, say)
+
+    def use_cpu(self) -> None:
+        """Train on the CPU although there is a GPU: the owner's yes, remembered by `join`."""
+        device = self._config.device.model_copy(update={"prefer": "cpu"})
+        self._config = self._config.model_copy(update={"device": device})
+
+    async def join(self, *, consent: Consent, label: str = "") -> Membership:
+        """Enrol this device and remember what was agreed to; joining again renews the consent and the data.
+
+        Raises ConsentError A003, MembershipError J002, SecurityError T004 to T007, TransportError.
+        """
+        offer = self._offer or await self.fetch_offer()
+        check_consent(offer.summary, consent)
+        before = self.membership
+        credential = await self._credential(offer, before, label)
+        address = self._address_of(before)
+        membership = Membership(
+            host=address.host,
+            port=address.port,
+            pinned_by=offer.federation.pinned_by,
+            descriptor=offer.federation.raw,
+            certificate=credential.certificate,
+            log_head=credential.log_head,
+            label=label or (before.label if before else ""),
+            consent=consent.label,
+            document=offer.raw,
+            data=tuple(str(path) for path, _ in self._files) or (before.data if before else ()),
+            on_error="skip" if any(on_error == "skip" for _, on_error in self._files) else "stop",
+            model=self._config.model or (before.model if before else None),
+            device=self._config.device.prefer,
+            threads=self._config.device.threads,
+            joined_at=before.joined_at if before else int(time.time()),
+        )
+        membership.save(self._paths.membership_file)
+        return membership
+
+    def add_data(self, path: Path, *, on_error: OnError = "stop") -> RowFile:
+        """Check a file and use its rows; `join` remembers the path, never the content. Raises DataError."""
+        rows = read_records(path.expanduser(), on_error=on_error)
+        self._files.append((path.expanduser().resolve(), on_error))
+        return rows
+
+    def add_records(self, rows: Iterable[Mapping[str, Any]]) -> RowFile:
+        """Check rows in memory and use them in this process only. Raises DataError."""
+        checked = records_from(rows)
+        self._rows.extend(checked.records)
+        return checked
+
+    async def run(
+        self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
+
+        Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
+        as it happens, from the event loop. Raises what `Session.run` raises.
+        """
+        membership = self.require_membership()
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            if on_event:
+                on_event(event)
+            queue.put_nowait(event)
+
+        with held_alone(self._paths.lock_file):
+            self._running = asyncio.create_task(self._stay(membership, max_rounds, emit))
+            self._running.add_done_callback(lambda _: queue.put_nowait(None))
+            try:
+                while (event := await queue.get()) is not None:
+                    yield event
+                await self._running
+            finally:
+                await _ended(self._running)
+
+    async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
+        """Like `run`, for programs that want the callback only."""
+        async with aclosing(self.run(max_rounds, on_event)) as events:
+            async for _ in events:
+                pass
+
+    def latest_adapter(self) -> Path | None:
+        """Return the newest global adapter on this device, a PEFT folder, or None."""
+        membership = self.require_membership()
+        newest = newest_adapter(self._paths.adapters, membership.task_document.task.id)
+        return newest[1] if newest else None
+
+    async def leave(self, *, erase: bool = False, offline: bool = False) -> list[Path]:
+        """Deregister this device, forget the membership, return what was removed; adapters stay unless `erase`.
+
+        `offline` does not tell the server, for one that is gone. Past sums cannot be undone. Raises TransportError.
+        """
+        membership = self.membership
+        if membership is None and not erase:
+            self.require_membership()
+        with held_alone(self._paths.lock_file):
+            if membership and not offline:
+                async with self._signing_transport(membership) as transport:
+                    await deregister(transport, load_or_create_identity(self._paths.identity_file), membership)
+            return await asyncio.to_thread(forget, self._paths, erase=erase)
+
+    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
+        document, federation = membership.task_document, membership.federation
+        # The limits may have become stricter since the owner agreed.
+        summarise(document, federation.descriptor, self._config.limits)
+        key = load_or_create_identity(self._paths.identity_file)
+        chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
+        if chosen.needs_cpu_consent:
+            raise cpu_needs_a_yes(chosen)
+        records = await asyncio.to_thread(self._records, membership)
+        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        async with self._signing_transport(membership) as transport:
+            engagement = Engagement(
+                key=key,
+                descriptor=federation.descriptor,
+                document=document,
+                limits=self._config.limits,
+                transport=transport,
+                journal=Journal(self._journal_folder(membership)),
+                shelf=AdapterShelf(self._paths.adapters, document),
+                work=work,
+                patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+            )
+            session = Session(engagement, membership.certificate, device_kind(Machine.here()), installed_version())
+            return await session.run(max_rounds)
+
+    def _signing_transport(self, membership: Membership) -> HttpTransport:
+        key = load_or_create_identity(self._paths.identity_file)
+        signer = (key, membership.federation.descriptor.federation_id)
+        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+
+    async def _recognise(self) -> tuple[Federation, ServerAddress]:
+        if self._address is not None:
+            return await recognise(self._address), self._address
+        membership = self.membership
+        address = self._address_of(membership)
+        return (membership.federation if membership else await recognise(address)), address
+
+    def _address_of(self, membership: Membership | None) -> ServerAddress:
+        if self._address is not None:
+            return self._address
+        if membership is None:
+            raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
+        return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
+
+    async def _credential(self, offer: TaskOffer, before: Membership | None, label: str) -> Credential:
+        """Return the certificate that is here already, or redeem the invite."""
+        if before is not None and before.descriptor == offer.federation.raw:
+            return Credential(before.certificate, before.log_head)
+        if before is not None:
+            raise MembershipError(
+                f"this device already belongs to the federation {before.federation.descriptor.name}",
+                code="J002",
+                where=str(self._paths.membership_file),
+                fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
+            )
+        address = self._address_of(before)
+        if address.code is None:
+            raise ConfigError("this address carries no invite code", code="U005",
+                              fix="ask the organiser for an invite: fedit-server invite")  # fmt: skip
+        key = load_or_create_identity(self._paths.identity_file)
+        async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
+            descriptor = offer.federation.descriptor
+            return await enroll(transport, descriptor, key, address.code, label, int(time.time()))
+
+    async def _prepared(
+        self, document: TaskDocument, membership: Membership | None, say: Say
+    ) -> tuple[DevicePlan, Path]:
+        """Settings of this run come before what was said when joining."""
+        model = self._config.model or (membership.model if membership else None)
+        if self._trainer is not None:
+            return unplanned(document), Path(model or ".")
+        check_training_stack()
+        device, joined = self._config.device, membership
+        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
+        threads = device.threads or (joined.threads if joined else None)
+        machine = await asyncio.to_thread(Machine.here)
+        chosen = choose_device(document, machine, prefer, threads)
+        return chosen, await find_base(document, model, self._paths.cache, say)
+
+    def _records(self, membership: Membership) -> tuple[Record, ...]:
+        """The owner's rows, read now and kept in memory only."""
+        rows = list(self._rows)
+        paths = [path for path, _ in self._files] or ([] if rows else [Path(name) for name in membership.data])
+        for path in paths:
+            rows.extend(read_records(path, on_error=membership.on_error).records)
+        if not rows:
+            raise DataError("there are no rows to train on", code="D020", fix="fedit-client join --data rows.jsonl")
+        return tuple(rows)
+
+    def _journal_folder(self, membership: Membership) -> Path:
+        # Round numbers count per task of one federation; another one starts again at 1.
+        return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
+
+
+def installed_version() -> str:
+    """The version of the installed distribution, at most 32 characters."""
+    try:
+        return version("fedit")[:32]
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+async def _ended(task: "asyncio.Task[int] | None") -> None:
+    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
+    if task is None or task.done():
+        return
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.wait({task})

@@ -1,0 +1,147 @@
+"""What the owner agrees to, as words and as data, made from the task and from nothing that a server words freely."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fedit_protocol.enrollment import FederationDescriptor
+from fedit_protocol.errors import ConsentError
+from fedit_protocol.limits import Limits, check_task
+from fedit_protocol.secagg.ring import payload_length, ring_spec
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import TaskDocument
+
+NEVER_LEAVES: Final = (
+    "your files, prompts, answers and file names",
+    "your update, row count and losses in readable form",
+    "host name, user name, serial numbers",
+)
+_ADVISED: Final = 10
+
+
+@dataclass(frozen=True)
+class Consent:
+    """An owner's yes to one version of one task, bound to its digest; `ConsentSummary.accept` makes it."""
+
+    label: str
+    document_digest: str
+
+
+@dataclass(frozen=True)
+class ConsentSummary:
+    """The task in the owner's words. `label` is what `--accept` takes; `digest` what the yes is bound to."""
+
+    label: str
+    digest: str
+    title: str
+    operator: str
+    model: str
+    training: str
+    leaves_masked: tuple[str, ...]
+    leaves_in_clear: tuple[str, ...]
+    never_leaves: tuple[str, ...]
+    hidden_among: int
+    upload_bytes: int
+    level: str
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The whole summary as plain lines, for any place that shows it."""
+        return [
+            f"{self.title} · run by {self.operator} · {self.label}",
+            f"{self.model} · {self.training}",
+            "Leaves this machine, masked:",
+            *(f"  • {line}" for line in self.leaves_masked),
+            "Leaves this machine, in clear:",
+            *(f"  • {line}" for line in self.leaves_in_clear),
+            "Never leaves:",
+            *(f"  • {line}" for line in self.never_leaves),
+            self.level,
+            *self.warnings,
+        ]
+
+    def accept(self) -> Consent:
+        """Say yes, on behalf of the owner."""
+        return Consent(self.label, self.digest)
+
+
+def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: Limits) -> ConsentSummary:
+    """Return what this task means for the owner; raises TaskRefusedError if it lies outside the limits."""
+    weakest = check_task(document, limits)
+    task = document.task
+    size = payload_length(ring_spec(task, document.layout.size))
+    hidden = weakest.hidden_among
+    modules = plain(", ".join(task.adapter.target_modules))
+    return ConsentSummary(
+        label=task.label,
+        digest=document.digest,
+        title=plain(task.title),
+        operator=plain(task.operator or descriptor.name) or "an unnamed operator",
+        model=plain(f"{task.base.model} in {task.base.quantization}"),
+        training=f"LoRA rank {task.adapter.rank} on {modules}, {task.round.rounds} rounds",
+        leaves_masked=(
+            f"an adapter update of {size_text(size)} a round, with example count and losses",
+            f"it is readable only as a sum: you are hidden among at least {hidden} devices",
+        ),
+        leaves_in_clear=(
+            "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
+            "when you take part; the server sees your network address",
+        ),
+        never_leaves=NEVER_LEAVES,
+        hidden_among=hidden,
+        upload_bytes=size,
+        level=_level(descriptor),
+        warnings=tuple(_small(weakest)),
+    )
+
+
+def check_consent(summary: ConsentSummary, consent: Consent) -> None:
+    """Raise ConsentError A003 unless the yes is to this very document."""
+    if (consent.label, consent.document_digest) != (summary.label, summary.digest):
+        raise ConsentError(
+            f"the task changed since you agreed ({consent.label} → {summary.label}), so nothing is trained",
+            code="A003",
+            fix=f"fedit-client join --accept {summary.label}",
+        )
+
+
+def missing_consent(label: str) -> ConsentError:
+    """The error of a program without a terminal that was not told what the owner agrees to."""
+    return ConsentError(f"nobody is here to agree to the task {label}", code="A001",
+                        fix=f"read it once on a terminal, then add: --accept {label}")  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Return a server's words without anything that could steer a terminal."""
+    return "".join(symbol for symbol in text if symbol.isprintable())
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    if size < 1000:
+        return f"{size} B"
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def _level(descriptor: FederationDescriptor) -> str:
+    if descriptor.authority_is_server:
+        return (
+            "Level T1: the server learns sums only, as long as it follows the protocol; this ends if the organiser, "
+            "who also decides which devices are real, enrols fake ones"
+        )
+    # A stronger claim for a separate authority waits for review (THREATS); until then the same level is shown.
+    return "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real"
+
+
+def _small(weakest: Thresholds) -> list[str]:
+    """What a small federation cannot hide, said plainly (PROTOCOL, section 2)."""
+    n, s = weakest.members, weakest.min_survivors
+    lines = [f"Every member sees the result: with {s} survivors each of them learns the sum of the other {s - 1}"]
+    if s == 2:
+        lines.append("With two survivors each of them learns the other's update")
+    elif n == 3:
+        lines.append("In a cohort of three the server together with one device learns the sum of the other two")
+    if weakest.hidden_among < _ADVISED:
+        lines.append(
+            f"A small federation: hidden among {weakest.hidden_among}; {_ADVISED} or more are advised outside demos"
+        )
+    return lines

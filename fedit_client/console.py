@@ -1,0 +1,121 @@
+"""Every word that a person sees goes through here: plain or JSON, with or without a terminal."""
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from fedit_protocol.errors import ConfigError, FeditError
+
+SCHEMA: Final = "fedit/1"
+EVENT_SCHEMA: Final = "fedit.event/1"
+PROGRAM: Final = "fedit-client"
+
+
+@dataclass
+class Console:
+    """Where a command's words go. In JSON mode stdout holds JSON only; people's lines are dropped then."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    no_input: bool = False
+    yes: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
+        self.out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self.err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return not (self.no_input or self.json) and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """One line for people."""
+        if not (self.quiet or self.json):
+            self.out.print(Text(text, style=style))
+
+    def done(self, text: str) -> None:
+        """One line that says that a step is done."""
+        self.say(f"✓ {text}" if self._can_show("✓") else f"ok: {text}")
+
+    def warn(self, text: str) -> None:
+        """One line on stderr, and an entry in the JSON answer."""
+        self.warnings.append(text)
+        if not self.json:
+            self.err.print(Text(f"{PROGRAM}: warning: {text}", style="yellow"))
+
+    def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
+        """The result of a command: lines for people, or the JSON envelope."""
+        if self.json:
+            self.write_json(envelope(command, data, self.warnings, None))
+            return
+        for line in lines:
+            self.out.print(Text(line))
+
+    def event(self, fields: dict[str, Any]) -> None:
+        """One line of a running command's JSON stream."""
+        self.write_json({"schema": EVENT_SCHEMA, "time": round(time.time(), 3), **fields})
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        """One JSON object, one line, at once: somebody may be reading along."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def fail(self, command: str, error: FeditError) -> None:
+        """Say what happened, where, and what to do; a traceback only with --verbose."""
+        if self.verbose:
+            traceback.print_exception(error, file=sys.stderr)
+        if self.json:
+            told = {
+                "code": f"FEDIT-{error.code}",
+                "message": str(error),
+                "where": error.where,
+                "fix": error.fix,
+                "exit": error.exit_code,
+            }
+            self.write_json(envelope(command, {}, self.warnings, told))
+        self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
+        for name, value in (("where", error.where), ("fix", error.fix), ("more", f"{PROGRAM} help {error.code}")):
+            if value:
+                self.err.print(Text(f"  {name + ':':<6} {value}"))
+
+    def confirm(self, question: str, *, flag: str) -> bool:
+        """Ask yes or no; without a terminal raise ConfigError U002, which names the flag that answers."""
+        if self.yes:
+            return True
+        return self.ask(f"{question} [y/N]", flag=flag).strip().lower() in {"y", "yes"}
+
+    def ask(self, question: str, *, flag: str) -> str:
+        """Ask for a line of text; without a terminal raise ConfigError U002."""
+        if not self.interactive:
+            raise ConfigError(f"nobody is here to answer: {question}", code="U002", fix=f"add {flag}")
+        return self.out.input(Text(f"? {question} "))
+
+    def _can_show(self, symbol: str) -> bool:
+        try:
+            symbol.encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+
+def envelope(command: str, data: dict[str, Any], warnings: list[str], error: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the one JSON object that a command ends with (EXPERIENCE, section 2)."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "ok": error is None,
+        "data": data,
+        "warnings": list(warnings),
+        "error": error,
+    }

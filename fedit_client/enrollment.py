@@ -1,0 +1,40 @@
+"""An invitation becomes a credential: the code travels sealed to the authority, and only after the pin has matched."""
+
+from dataclasses import dataclass
+
+from fedit_client.transport import Transport
+from fedit_protocol.encoding import decode
+from fedit_protocol.enrollment import (
+    EnrollReply,
+    EnrollRequest,
+    FederationDescriptor,
+    check_certificate,
+    check_log_head,
+    seal_enrollment,
+)
+from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.signing import SigningKey
+
+
+@dataclass(frozen=True)
+class Credential:
+    """The authority's certificate for this device and the log head that covers it, both as received."""
+
+    certificate: bytes
+    log_head: bytes
+
+
+async def enroll(
+    transport: Transport, descriptor: FederationDescriptor, key: SigningKey, code: str, label: str, now_s: int
+) -> Credential:
+    """Redeem an invite code; raises SecurityError T004 to T007, or T011 if the answer is not the authority's."""
+    request = EnrollRequest(code=code, label=label, sent_at=now_s)
+    # Sealed to the authority: a relaying server neither reads the code nor can use it for a key of its own.
+    reply = decode(EnrollReply, await transport.post("/v1/enroll", seal_enrollment(request, key, descriptor)))
+    certificate = check_certificate(reply.certificate, descriptor, now_s)
+    if certificate.identity_key != key.public:
+        raise SecurityError(ProblemType.NOT_ENROLLED, "the certificate is for another device than this one")
+    head = check_log_head(reply.log_head, descriptor)
+    if certificate.log_index >= head.size:
+        raise SecurityError(ProblemType.NOT_ENROLLED, "the key log that was sent does not hold this device's enrolment")
+    return Credential(reply.certificate, reply.log_head)

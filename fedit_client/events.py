@@ -1,0 +1,46 @@
+"""What a running client tells its owner: a kind for programs, a sentence for people, and how far along it is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EventKind(StrEnum):
+    """What happened. New kinds may be added within a version; treat an unknown one as NOTICE."""
+
+    WAITING = "waiting"
+    ROUND_OPENED = "round-opened"
+    STAGE = "stage"
+    PROGRESS = "progress"
+    ROUND_COMMITTED = "round-committed"
+    ROUND_LOST = "round-lost"
+    CONNECTION_LOST = "connection-lost"
+    CONNECTED = "connected"
+    ADAPTER_SAVED = "adapter-saved"
+    TASK_FINISHED = "task-finished"
+    NOTICE = "notice"
+
+
+class RoundStage(StrEnum):
+    """The stages that a person sees, in their order (EXPERIENCE, section 2)."""
+
+    WAIT = "wait"
+    DOWNLOAD = "download"
+    PREPARE = "prepare"
+    TRAIN = "train"
+    MASK = "mask"
+    UPLOAD = "upload"
+    UNMASK = "unmask"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; `progress` is 0 to 1 within `stage`, None where there is nothing to measure."""
+
+    kind: EventKind
+    text: str
+    progress: float | None = None
+    stage: RoundStage | None = None
+    round_no: int | None = None
+    loss: float | None = None
+    adapter_version: int | None = None

@@ -1,0 +1,139 @@
+"""`fedit-client help TOPIC|CODE`: a short page per error code that this program can show, and a few topics."""
+
+from typing import Final
+
+from fedit_protocol.errors import EXIT_CODES, ConfigError
+
+_TOPICS: Final[dict[str, str]] = {
+    "levels": (
+        "Level T1: an honest-but-curious server learns one weighted sum per round and nothing about a single device; a "
+        "later theft of its disk learns no more. An operator who enrols fake devices is not covered. T0 (the "
+        "server reads "
+        "each update) is never used by this client; T2 (a separate enrolment authority) is a design goal, not a claim."
+    ),
+    "data": (
+        "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
+        "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
+    ),
+    "limits": (
+        "The table [limits] of client.toml says what no task may exceed: min_cohort, hidden_among, max_clip_norm, "
+        "max_weight, max_local_steps, max_rank, quantizations, base_digests. Example: fedit-client set "
+        "limits.hidden_among=5"
+    ),
+}
+
+_CODES: Final[dict[str, str]] = {
+    "A001": "Nobody could be asked. Read the task once on a terminal; then pass --accept TASK@N, which is your yes "
+    "to it.",
+    "A002": "You declined. Nothing was sent; join again if you change your mind.",
+    "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
+    "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
+    "cpu.",
+    "C001": "A setting has a value that it cannot have; the message names it. Sources: a flag, FEDIT_…, client.toml.",
+    "C002": "client.toml is not TOML. Correct the named line, or remove the file to go back to the defaults.",
+    "C020": "The task's cohort rules contradict each other; its operator has to change them.",
+    "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
+    "D001": "The data file is missing, a folder, or not readable by you.",
+    "D002": "The data file has no row.",
+    "D003": "Only .jsonl, .json, .csv and .parquet are read. Convert the file.",
+    "D004": "No known set of columns was found. See: fedit-client help data",
+    "D005": "Two sets of columns fit equally well. Remove or rename those of one.",
+    "D006": "A line cannot be read. Correct it, or leave such rows out with --on-error skip.",
+    "D007": "A column holds a number or a list where text belongs.",
+    "D008": "A text that is needed is empty.",
+    "D009": "User and assistant must take turns, the user first; a system message may come before.",
+    "D010": 'Parquet needs pyarrow: pip install "fedit[train]"',
+    "D011": "Not one row can be used; the message shows why for the first.",
+    "D012": "After cutting at the task's token limit no row keeps an answer to learn from. Use shorter rows.",
+    "D014": "A conversation must end with the assistant, for the last answer is what is learned.",
+    "D015": "The task's template takes one question and one answer; rows with several turns do not fit it.",
+    "D020": "No rows were given. Add --data PATH; it is remembered, never copied.",
+    "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
+    "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
+    "cpu says that training on the CPU is fine, and takes much longer.",
+    "H002": "You asked for a GPU and none can be used; the message says why.",
+    "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
+    "H004": "The training process ended unexpectedly. Its last words stand behind `where`.",
+    "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H010": "Training diverged to NaN or infinity, so nothing was uploaded. The learning rate may be too high.",
+    "J001": "This device has not joined anything yet; join with an invite link.",
+    "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
+    "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
+    "J004": "There is no global adapter here yet. Take part in a round first.",
+    "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits.",
+    "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
+    "too old?",
+    "K003": "The task would train embeddings or the output layer, which reveals single words. It is always refused.",
+    "K004": "The task contradicts itself; its operator has to correct it.",
+    "K005": "The model's chat template hides where answers begin, so nothing can be learned from answers only.",
+    "K006": "The adapter's layout does not fit the base model; its operator has to correct the task.",
+    "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
+    "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",
+    "M002": "The files of the base model differ from those that the task pins, so the sums would not fit together.",
+    "M003": "The folder does not hold a language model with a tokenizer that can be trained here.",
+    "M004": "The adapter's files are damaged or belong to another base.",
+    "M005": "Too little disk for the base model.",
+    "M006": "Fetching or converting the base model failed; the last line says why.",
+    "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
+    "between?",
+    "N002": "There is no route to the server's network. Are you in the same network, or connected to its VPN?",
+    "N003": "The host name is unknown to this machine's resolver. Check its spelling.",
+    "N004": "The server did not answer in time. It may be overloaded, or a firewall drops the packets.",
+    "N005": "What answers does not speak TLS as a FedIT server does. Is it another program?",
+    "N006": "The server failed inside. This client tries again; the organiser's log says more.",
+    "N009": "Too many requests from here in a short time. This client waits by itself.",
+    "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
+    "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "S001": "A file of this program cannot be written or read; the message names it.",
+    "S010": "A file cannot be written or read; the message names it and why.",
+    "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
+    "S012": "Other users can read the identity key. Close it with chmod 600.",
+    "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
+    "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
+    "T001": "The server shows another identity than the invite pins. Nothing was sent. Ask the organiser for a new "
+    "invite.",
+    "T002": "The TLS certificate does not come from this federation's authority. A proxy may open connections.",
+    "T003": "A private authority without a pin: compare the fingerprint with the organiser's, then pass --pin.",
+    "T004": "The invite has expired. Ask for a new one.",
+    "T005": "The invite was used as often as it may be. Ask for a new one.",
+    "T006": "The server does not know this invite code. Copy the whole link again.",
+    "T007": "The clocks of this machine and the server disagree by more than five minutes. Correct this machine's "
+    "clock.",
+    "T008": "The server does not know this device, or has been told to forget it. Join again with a new invite.",
+    "T010": "A message broke the protocol's rules. If both sides are current, this is a bug.",
+    "T011": "A signature, key or context did not fit. An honest server never sends such a thing.",
+    "T012": "Bytes arrived that differ from their digest. Nothing of them was used.",
+    "T020": "The update cannot be encoded: not finite, wrong length, or a weight out of range. Nothing was uploaded.",
+    "U001": "The command line is not understood; --help shows what is.",
+    "U002": "An answer was missing and nobody was there to give it. The message names the option that gives it.",
+    "U003": "An invite link looks like fedit://host:8443/j/K7QF-2M9D-XT4B-W8HC#sha256:… (64 digits). Put it in quotes.",
+    "U004": "An address looks like https://fl.example.org:8443; a pin like sha256: and 64 digits. There is no "
+    "plain HTTP.",
+    "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
+    "U006": "The server has several tasks; choose one with --task.",
+    "U007": "There is no help page of this name.",
+    "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
+    "X002": "A program of the demo ended too early; its last words stand behind `where`.",
+}
+
+
+def help_lines(topic: str) -> list[str]:
+    """Return one page, or the list of pages; raises ConfigError U007 for a page that is not there."""
+    wanted = topic.strip().upper().removeprefix("FEDIT-")
+    if not wanted:
+        codes = " ".join(sorted(_CODES))
+        return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
+                f"topics: exit-codes {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
+    if wanted in _CODES:
+        return [f"FEDIT-{wanted} (exit {EXIT_CODES[wanted[0]]})", _CODES[wanted]]
+    if wanted.lower() in _TOPICS:
+        return [_TOPICS[wanted.lower()]]
+    if wanted == "EXIT-CODES":
+        return ["0    ok", *(f"{status:<4} {letter}…" for letter, status in EXIT_CODES.items()), "130  interrupted"]
+    raise ConfigError(f"there is no page called {topic}", code="U007", fix="fedit-client help")
+
+
+def documented_codes() -> frozenset[str]:
+    """Return every code that has a page, for the test that compares them with the code."""
+    return frozenset(_CODES)

@@ -1,0 +1,112 @@
+"""The conversation behind `join`: data, server, task, machine, consent, in this order; then enrol and stay."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedit_client.client import Client
+from fedit_client.consent import ConsentSummary, missing_consent, size_text
+from fedit_client.console import Console
+from fedit_client.data import OnError, RowFile
+from fedit_client.device import DevicePlan
+from fedit_client.offers import TaskOffer
+from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
+from fedit_client.trust import PinnedBy
+from fedit_protocol.errors import ConsentError, DataError
+
+
+@dataclass(frozen=True)
+class JoinWishes:
+    """What the owner said on the command line."""
+
+    data: tuple[Path, ...] = ()
+    on_error: OnError = "stop"
+    task: str | None = None
+    accept: str | None = None
+    label: str = ""
+
+
+async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
+    """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
+    check_training_stack()
+    _take_data(client, console, wishes)
+    offer = await client.fetch_offer(wishes.task)
+    _show_server(console, offer)
+    for line in offer.summary.lines():
+        console.say(f"  {line}")
+    await _fit(client, console, offer)
+    _agree(console, wishes, offer.summary)
+    await client.join(consent=offer.accept(), label=wishes.label)
+    console.done(f"joined {offer.summary.label}")
+    return offer
+
+
+def describe_rows(rows: RowFile) -> str:
+    """One line about a file: rows, shape, what was skipped or ignored."""
+    parts = [f"{len(rows.records):,} rows", f"{rows.shape} columns"]
+    if rows.skipped:
+        parts.append(f"{len(rows.skipped)} skipped")
+    if rows.ignored_columns:
+        parts.append(f"ignored: {', '.join(rows.ignored_columns)}")
+    categories = [name for name in rows.by_category() if name]
+    if categories:
+        parts.append(f"{len(categories)} categories")
+    return " · ".join(parts)
+
+
+def _take_data(client: Client, console: Console, wishes: JoinWishes) -> None:
+    paths = list(wishes.data)
+    if not paths and client.membership is None:
+        if not console.interactive:
+            raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
+        paths = [Path(console.ask("Data to train on:", flag="--data PATH").strip())]
+    for path in paths:
+        rows = client.add_data(path, on_error=wishes.on_error)
+        console.done(f"{path}: {describe_rows(rows)}")
+
+
+def _show_server(console: Console, offer: TaskOffer) -> None:
+    federation = offer.federation
+    words = {
+        PinnedBy.INVITE: "server identity matches the invite",
+        PinnedBy.OPTION: "server identity matches --pin",
+        PinnedBy.FIRST_USE: "server known to this system's certificate authorities; pinned on first use",
+    }
+    console.done(f"{words[federation.pinned_by]} ({federation.pin[:19]}…)")
+
+
+async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
+    chosen, base = await client.prepare(offer, console.say)
+    if chosen.needs_cpu_consent:
+        if not console.interactive:
+            raise cpu_needs_a_yes(chosen)
+        if not console.confirm(f"{chosen.reason}. Train on the CPU?", flag="--device cpu"):
+            raise ConsentError("training on the CPU was declined", code="A004", fix="fedit-client join --device cuda …")
+        client.use_cpu()
+    console.done(f"base model {base}")
+    console.done(f"{_plan_words(chosen)} · {size_text(offer.summary.upload_bytes)} up a round")
+
+
+def _plan_words(chosen: DevicePlan) -> str:
+    return (
+        f"{chosen.reason} · fits: about {chosen.estimated_bytes / 1e9:.1f} GB of {chosen.available_bytes / 1e9:.1f} GB"
+    )
+
+
+def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:
+    """Hold the owner's answer against the task's label; nothing but the owner can give it."""
+    if wishes.accept is not None:
+        if wishes.accept != summary.label:
+            raise ConsentError(
+                f"you agreed to {wishes.accept}, but the task is {summary.label}",
+                code="A003",
+                fix=f"read it once, then: --accept {summary.label}",
+            )
+        return
+    if console.yes:
+        return
+    if not console.interactive:
+        raise missing_consent(summary.label)
+    if not console.confirm(f"Take part in {summary.label}?", flag=f"--accept {summary.label}"):
+        raise ConsentError(
+            "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again"
+        )

@@ -1,0 +1,160 @@
+"""What this device did in which round, on disk before it happens: one mask never covers two updates (decision 0007).
+
+Joined but not frozen when the process died: the round is lost and never joined again, for its keys were in memory only.
+Frozen: the masked bytes may be sent again, the same bytes; the keys are gone, so survivors are never answered.
+"""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_client.durable import append_durably, make_private, translating, write_atomic
+from fedit_protocol.errors import StorageError
+from fedit_protocol.ids import Digest, RoundId
+from fedit_protocol.limits import LastSeen
+from fedit_protocol.messages import Offer
+from fedit_protocol.secagg.effects import Persist
+
+_FILE: Final = "rounds.jsonl"
+
+
+@dataclass(frozen=True)
+class FrozenUpload:
+    """A masked update that was frozen and has no receipt yet; contains no keys."""
+
+    round_id: RoundId
+    round_no: int
+    header: bytes = field(repr=False)
+    expires_at: int
+    path: Path
+
+    def payload(self) -> bytes:
+        """Return the masked bytes as they were frozen."""
+        with translating(self.path):
+            return self.path.read_bytes()
+
+
+class Journal:
+    """An append-only file of one line per fact, each with a check sum; a torn last line is what a crash leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        """Replay what is there; raises StorageError S014 if a line in the middle is damaged."""
+        self._folder = make_private(folder)
+        self._path = folder / _FILE
+        self._last: LastSeen | None = None
+        self._frozen: dict[RoundId, FrozenUpload] = {}
+        self.rounds = 0
+        """Rounds whose result this device has seen committed."""
+        for fact in self._read():
+            self._apply(fact)
+
+    @property
+    def last(self) -> LastSeen | None:
+        """The newest round this device took part in, and the newest adapter it knows."""
+        return self._last
+
+    @property
+    def unfinished(self) -> tuple[FrozenUpload, ...]:
+        """Frozen uploads without a receipt, oldest first."""
+        return tuple(self._frozen.values())
+
+    def persist(self, offer: Offer, effect: Persist) -> None:
+        """Make one record of the participant durable; its payload first, so that no record points at nothing."""
+        if effect.payload is not None:
+            write_atomic(self._payload_path(offer.round_id), effect.payload)
+        body = effect.record.body if effect.record.kind == "frozen" else b""
+        self._append(
+            {
+                "kind": effect.record.kind,
+                "round": offer.round_id,
+                "no": offer.round_no,
+                "version": offer.adapter_version,
+                "digest": offer.adapter_digest,
+                "expires": offer.expires_at,
+                "body": base64.b64encode(body).decode(),
+            }
+        )
+
+    def commit(self, offer: Offer, version: int, digest: Digest) -> None:
+        """Remember the adapter that a round ended in; the next one must follow from it."""
+        fact = {
+            "kind": "committed",
+            "round": offer.round_id,
+            "no": offer.round_no,
+            "version": version,
+            "digest": digest,
+        }
+        self._append(fact)
+        self._forget(offer.round_id)
+
+    def close(self, round_id: RoundId) -> None:
+        """A round is over for this device: its frozen bytes are deleted and never sent again."""
+        if round_id in self._frozen:
+            self._append({"kind": "closed", "round": round_id})
+        self._forget(round_id)
+
+    def _forget(self, round_id: RoundId) -> None:
+        path = self._payload_path(round_id)
+        with translating(path):
+            path.unlink(missing_ok=True)
+
+    def _payload_path(self, round_id: RoundId) -> Path:
+        return self._folder / f"{round_id}.upload"
+
+    def _append(self, fact: dict[str, Any]) -> None:
+        append_durably(self._path, _line(fact))
+        self._apply(fact)
+
+    def _apply(self, fact: dict[str, Any]) -> None:
+        match fact["kind"]:
+            case "joined":
+                # Also in version 0 of a task: from here on this round number is spent.
+                self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
+            case "frozen":
+                self._frozen[RoundId(fact["round"])] = FrozenUpload(
+                    RoundId(fact["round"]),
+                    fact["no"],
+                    base64.b64decode(fact["body"]),
+                    fact["expires"],
+                    self._payload_path(RoundId(fact["round"])),
+                )
+            case "receipt" | "closed":
+                self._frozen.pop(RoundId(fact["round"]), None)
+            case "committed":
+                self._frozen.pop(RoundId(fact["round"]), None)
+                self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
+                self.rounds += 1
+            case _:
+                pass
+
+    def _read(self) -> list[dict[str, Any]]:
+        with translating(self._path):
+            lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
+        complete, rest = lines[:-1], lines[-1] if lines else b""
+        facts = [_fact(line) for line in complete]
+        torn = facts and facts[-1] is None and not rest
+        if torn:
+            facts.pop()
+        if None in facts:
+            raise StorageError(f"line {facts.index(None) + 1} of the round journal is damaged", code="S014",
+                               where=str(self._path), fix="fedit-client leave --erase, then join again")  # fmt: skip
+        if rest or torn:
+            # Cut off what the crash tore, so that the next line does not continue it.
+            write_atomic(self._path, b"".join(_line(fact) for fact in facts if fact is not None))
+        return [fact for fact in facts if fact is not None]
+
+
+def _line(fact: dict[str, Any]) -> bytes:
+    text = json.dumps(fact, sort_keys=True, separators=(",", ":"))
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]} {text}\n".encode()
+
+
+def _fact(line: bytes) -> dict[str, Any] | None:
+    check, _, text = line.partition(b" ")
+    if hashlib.sha256(text).hexdigest()[:16].encode() != check:
+        return None
+    fact: dict[str, Any] = json.loads(text)
+    return fact

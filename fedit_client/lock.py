@@ -1,0 +1,55 @@
+"""One running client per identity: a lock that ends with the process, however it ends."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedit_client.durable import PRIVATE_FILE, make_private, translating
+from fedit_protocol.errors import MembershipError
+
+
+@contextmanager
+def held_alone(lock_file: Path) -> Iterator[None]:
+    """Hold a home for one running client; raises MembershipError J003 if another one runs on it.
+
+    Two clients with one identity would join one round twice, with different keys.
+    """
+    make_private(lock_file.parent)
+    with translating(lock_file):
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    try:
+        if not _try_lock(handle):
+            raise MembershipError("another fedit-client already runs with this identity", code="J003",
+                                  where=str(lock_file.parent), fix="fedit-client status")  # fmt: skip
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_held(lock_file: Path) -> bool:
+    """Say whether a client runs on this home."""
+    if not lock_file.exists():
+        return False
+    with translating(lock_file):
+        handle = os.open(lock_file, os.O_RDWR)
+    try:
+        return not _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

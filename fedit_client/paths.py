@@ -1,0 +1,85 @@
+"""Where things lie on this machine: one portable folder, or the places that the operating system has for them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+_APP = "fedit-client"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The client's folders; nothing is created by asking."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+
+    @classmethod
+    def under(cls, home: Path) -> "Paths":
+        """Everything in one folder (`--home DIR`, `FEDIT_HOME`)."""
+        home = home.expanduser().absolute()
+        return cls(config=home, data=home, state=home, cache=home / "cache")
+
+    @classmethod
+    def of_platform(cls) -> "Paths":
+        """The folders that this operating system gives to programs."""
+        return cls(
+            config=platformdirs.user_config_path(_APP, appauthor=False),
+            data=platformdirs.user_data_path(_APP, appauthor=False),
+            state=platformdirs.user_state_path(_APP, appauthor=False),
+            cache=platformdirs.user_cache_path(_APP, appauthor=False),
+        )
+
+    @classmethod
+    def find(cls, home: Path | None) -> "Paths":
+        """The portable folder if one is given, else the platform's."""
+        return cls.under(home) if home else cls.of_platform()
+
+    @property
+    def settings_file(self) -> Path:
+        """`client.toml`, the owner's settings."""
+        return self.config / "client.toml"
+
+    @property
+    def identity_file(self) -> Path:
+        """The device's private key; readable by its owner only."""
+        return self.state / "identity.key"
+
+    @property
+    def membership_file(self) -> Path:
+        """What was joined, on which terms."""
+        return self.state / "membership.json"
+
+    @property
+    def journal(self) -> Path:
+        """What was sent in which round."""
+        return self.state / "journal"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while a client runs on these folders."""
+        return self.state / "client.lock"
+
+    @property
+    def adapters(self) -> Path:
+        """`TASK/VERSION/`, each a PEFT folder."""
+        return self.data / "adapters"
+
+    @property
+    def models(self) -> Path:
+        """Base models that had to be converted before use."""
+        return self.cache / "models"
+
+    def labelled(self) -> dict[str, Path]:
+        """Every place with its name, for `fedit-client paths`."""
+        return {
+            "settings": self.settings_file,
+            "identity": self.identity_file,
+            "membership": self.membership_file,
+            "journal": self.journal,
+            "adapters": self.adapters,
+            "models": self.models,
+        }

@@ -1,0 +1,283 @@
+"""One round of one device: the participant's messages travel while training runs; then mask, upload, unmask, result.
+
+The protocol package decides (secagg.participant); this module owns network, threads, disk and cancellation.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+
+from fedit_client.adapters import TENSORS, AdapterShelf
+from fedit_client.consent import plain, size_text
+from fedit_client.data import Record
+from fedit_client.device import DevicePlan
+from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.journal import Journal
+from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
+from fedit_client.transport import Transport
+from fedit_protocol.enrollment import FederationDescriptor
+from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.limits import Limits, check_offer_matches
+from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
+from fedit_protocol.metrics import ClientReport
+from fedit_protocol.secagg.context import offer_context
+from fedit_protocol.secagg.effects import Effects, Persist, Send
+from fedit_protocol.secagg.participant import Participant
+from fedit_protocol.secagg.stages import ClientStage
+from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
+from fedit_protocol.task import Task, TaskDocument
+
+T = TypeVar("T")
+
+_PATHS: Final = {Kind.JOIN: "join", Kind.SHARES: "shares", Kind.ACK: "ack", Kind.UNMASK: "unmask/1"}
+_OVER: Final = frozenset({ProblemType.TOO_LATE, ProblemType.UNKNOWN_ROUND, ProblemType.STAGE_MISMATCH})
+_SUM: Final = 1
+_GRACE_S: Final = 60.0
+_GOODBYE_S: Final = 3.0
+_SEED_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What this device brings to every round of a task; none of it leaves."""
+
+    base: Path
+    records: tuple[Record, ...] = field(repr=False)
+    plan: DevicePlan
+    split_seed: bytes = field(repr=False)
+    trainer: Trainer
+
+
+@dataclass(frozen=True)
+class Engagement:
+    """What every round of this device has in common."""
+
+    key: SigningKey
+    descriptor: FederationDescriptor
+    document: TaskDocument
+    limits: Limits
+    transport: Transport
+    journal: Journal
+    shelf: AdapterShelf
+    work: LocalWork
+    patience: Patience
+
+    @property
+    def emit(self) -> Emit:
+        """Where events go."""
+        return self.patience.emit
+
+    @property
+    def clock(self) -> Clock:
+        """The time of this session."""
+        return self.patience.clock
+
+
+class Round:
+    """One offered round. `take_part` runs it once; a failure on the way wipes its keys."""
+
+    def __init__(self, offer: bytes, engagement: Engagement) -> None:
+        """Verify the offer; raises SecurityError, TaskRefusedError (C1 to C3)."""
+        self._with = engagement
+        self._participant = Participant(
+            offer,
+            engagement.descriptor,
+            engagement.key,
+            engagement.limits,
+            engagement.clock(),
+            last=engagement.journal.last,
+            random=secrets.token_bytes,
+        )
+        self._offer = self._participant.offer
+        check_offer_matches(self._offer, engagement.document)
+        self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
+        self._path = f"/v1/rounds/{self._offer.round_id}"
+        self._until = datetime.fromtimestamp(self._offer.expires_at, UTC) + timedelta(seconds=_GRACE_S)
+
+    @property
+    def offer(self) -> Offer:
+        """What the server has offered, verified."""
+        return self._offer
+
+    @property
+    def number(self) -> int:
+        """The round's number within its task."""
+        return self._offer.round_no
+
+    async def take_part(self) -> RoundResult:
+        """Join, train, upload, unmask; return the committed result.
+
+        Raises RoundLostError or ProtocolError if the round came to nothing, and what training raises. On any failure
+        and on cancellation the server is told that this device gives up.
+        """
+        self._tell(EventKind.ROUND_OPENED, f"round {self.number} has opened")
+        try:
+            await self._perform(self._participant.join())
+            return await self._after_join()
+        except BaseException as error:
+            if self._participant.stage is not ClientStage.OFFERED:
+                await self._give_up(error)
+            raise
+        finally:
+            self._participant.wipe()
+
+    async def _after_join(self) -> RoundResult:
+        local = await self._train_while_keys_are_agreed()
+        self._stage(RoundStage.MASK, "masking the update")
+        report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
+        weight = weight_of(local.examples, self._with.document.task)
+        frozen = await asyncio.to_thread(self._participant.freeze, local.update, weight, report)
+        try:
+            await self._perform(frozen)
+            self._stage(RoundStage.UNMASK, "waiting for the other devices")
+            await self._step(self._participant.on_survivors, await self._fetch(f"survivors/{_SUM}"))
+        except ProtocolError as error:
+            # Over already: enough others have answered, and only a reply was lost. The result will tell.
+            if isinstance(error, SecurityError) or error.problem not in _OVER:
+                raise
+        return self._read(await self._fetch("result"))
+
+    async def _train_while_keys_are_agreed(self) -> LocalResult:
+        try:
+            async with asyncio.TaskGroup() as group:
+                training = group.create_task(self._train())
+                keys = group.create_task(self._agree_on_keys())
+                watch = group.create_task(self._hear_of_the_end())
+                await asyncio.wait({training, keys})
+                watch.cancel()
+        except BaseExceptionGroup as failures:
+            # A failure at the moment of a cancellation must not swallow it (until Python 3.13 a TaskGroup does).
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from failures
+            raise first_cause(failures) from failures
+        return training.result()
+
+    async def _agree_on_keys(self) -> None:
+        roster = await self._fetch("roster")
+        await self._step(lambda received: self._participant.on_roster(received, self._with.clock()), roster)
+        await self._step(self._participant.on_inbox, await self._fetch("inbox"))
+        await self._step(self._participant.on_sharers, await self._fetch("sharers"))
+
+    async def _hear_of_the_end(self) -> None:
+        """Notice a round that fails while training still runs, so that no hours are spent on it."""
+        quiet = replace(self._with.patience, emit=lambda _: None)
+        self._read(await quiet.until_ready(lambda: self._with.transport.get(f"{self._path}/result"), self._until))
+        raise RoundLostError("it was committed before this device was ready")
+
+    def _read(self, received: bytes) -> RoundResult:
+        """Return a committed result; raises SecurityError (not the server's), RoundLostError (failed)."""
+        server = self._with.descriptor.server_key
+        result = unseal(received, Kind.RESULT, self._ctx0, RoundResult, signer=server)
+        if result.outcome is RoundOutcome.FAILED:
+            raise RoundLostError(f"it has failed: {plain(result.reason)}")
+        return result
+
+    async def _train(self) -> LocalResult:
+        offer, work = self._offer, self._with.work
+        self._stage(RoundStage.DOWNLOAD, f"fetching adapter version {offer.adapter_version}")
+        folder = await self._insist(
+            lambda: self._with.shelf.fetch(
+                self._with.transport, offer.adapter_version, offer.adapter_digest, self._on_bytes(RoundStage.DOWNLOAD)
+            )
+        )
+        self._stage(RoundStage.PREPARE, "loading the base model")
+        request = TrainingRequest(
+            document=self._with.document,
+            base=work.base,
+            global_adapter=folder / TENSORS,
+            records=work.records,
+            seed=secrets.token_bytes(_SEED_BYTES),
+            plan=work.plan,
+            split_seed=work.split_seed,
+        )
+        result = await work.trainer.train(request, self._on_training)
+        if not np.isfinite(result.update).all():
+            raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
+                              code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
+        return result
+
+    async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
+        """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
+        await self._perform(await asyncio.to_thread(react, received))
+
+    async def _perform(self, effects: Effects) -> None:
+        for effect in effects:
+            if isinstance(effect, Persist):
+                await asyncio.to_thread(self._with.journal.persist, self._offer, effect)
+            elif isinstance(effect, Send):
+                await self._send(effect)
+
+    async def _send(self, effect: Send) -> None:
+        transport, payload = self._with.transport, effect.payload
+        if payload is None:
+            await self._insist(lambda: transport.post(f"{self._path}/{_PATHS[effect.kind]}", effect.envelope))
+            return
+        self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
+        path, on_bytes = f"{self._path}/uploads/{_SUM}", self._on_bytes(RoundStage.UPLOAD)
+        receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
+        await self._step(self._participant.on_receipt, receipt)
+
+    async def _fetch(self, name: str) -> bytes:
+        path = f"{self._path}/{name}"
+        return await self._with.patience.until_ready(lambda: self._with.transport.get(path), self._until)
+
+    async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
+        return await self._with.patience.insist(action, self._until)
+
+    async def _give_up(self, error: BaseException) -> None:
+        """Tell the server that this device leaves the round, so that the others need not wait for it."""
+        self._with.journal.close(self._offer.round_id)
+        if isinstance(error, RoundLostError):
+            return
+        problem = error.code if isinstance(error, FeditError) else "interrupted"
+        goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
+        with suppress(FeditError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._with.transport.post(f"{self._path}/abort", goodbye)
+
+    def _on_bytes(self, stage: RoundStage) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            self._progress(stage, f"{size_text(done)} of {size_text(total)}", done, total)
+
+        return tell
+
+    def _on_training(self, progress: TrainingProgress) -> None:
+        stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
+        words = [f"{progress.stage}: {progress.done} of {progress.total}"]
+        if progress.loss is not None:
+            words.append(f"loss {progress.loss:.3f}")
+        if progress.tokens_per_second is not None:
+            words.append(f"{progress.tokens_per_second:.0f} tokens/s")
+        self._progress(stage, ", ".join(words), progress.done, progress.total, progress.loss)
+
+    def _progress(self, stage: RoundStage, text: str, done: int, total: int, loss: float | None = None) -> None:
+        share = min(done / total, 1.0) if total else None
+        self._with.emit(Event(EventKind.PROGRESS, text, share, stage, self.number, loss))
+
+    def _stage(self, stage: RoundStage, text: str) -> None:
+        self._with.emit(Event(EventKind.STAGE, text, None, stage, self.number))
+
+    def _tell(self, kind: EventKind, text: str) -> None:
+        self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def weight_of(examples: int, task: Task) -> int:
+    """Return the integer weight of a device: round(rows / rows_per_weight), from 1 to max_weight."""
+    return min(max(round(examples / task.encoding.rows_per_weight), 1), task.encoding.max_weight)
+
+
+def first_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that a person should see: an alarm before anything else, then whatever came first."""
+    flat = [
+        first_cause(failure) if isinstance(failure, BaseExceptionGroup) else failure for failure in failures.exceptions
+    ]
+    alarms = [failure for failure in flat if isinstance(failure, SecurityError)]
+    return (alarms or flat)[0]

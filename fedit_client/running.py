@@ -1,0 +1,47 @@
+"""Running in the foreground: signals become cancellation, cancellation leaves the round, and says so."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from fedit_client.client import Client
+from fedit_client.console import Console
+from fedit_client.display import RunDisplay
+
+T = TypeVar("T")
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; Ctrl-C and SIGTERM cancel it, let it clean up, and end as KeyboardInterrupt."""
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        # Windows has none of this, and a thread that is not the first may not: Ctrl-C works there by itself.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel if task else lambda: None)
+        return await work
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+
+
+def attend(client: Client, console: Console, max_rounds: int | None) -> None:
+    """Take part until the end or Ctrl-C, and show what happens."""
+    membership = client.require_membership()
+    console.say(f"taking part in {membership.consent}; Ctrl-C leaves cleanly", style="dim")
+    try:
+        run_async(_watch(client, console, max_rounds))
+    except KeyboardInterrupt:
+        console.say("left the round; `fedit-client run` goes on, `fedit-client leave` leaves the federation")
+        raise
+
+
+async def _watch(client: Client, console: Console, max_rounds: int | None) -> None:
+    async with client, aclosing(client.run(max_rounds)) as events:
+        with RunDisplay(console) as display:
+            async for event in events:
+                display.show(event)

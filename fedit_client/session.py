@@ -1,0 +1,188 @@
+"""Check in, take part, save the result, again: until the task ends, the owner stops, or something must be decided.
+
+A lost round or a lost server is told and survived. What a person has to look at ends the session with its error: an
+alarm (SecurityError), a task outside the limits, a changed task, data or hardware that cannot do it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.rounds import Engagement, Round
+from fedit_client.transport import jittered
+from fedit_protocol.catalogue import AdapterInfo
+from fedit_protocol.encoding import decode
+from fedit_protocol.enrollment import federation_context
+from fedit_protocol.errors import ConsentError, FeditError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.ids import Digest
+from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult, WaitReason
+from fedit_protocol.requests import MAX_CLOCK_SKEW_S
+from fedit_protocol.signing import Kind, seal
+from fedit_protocol.version import PROTOCOL_VERSION
+
+_AFTER_LOSS_S: Final = 2.0
+_MOST_SKEW_TOLD_S: Final = 60
+
+_ENDS_SESSION: Final = frozenset(
+    {
+        ProblemType.ENCODING_REFUSED,
+        ProblemType.POLICY_REFUSED,
+        ProblemType.UNKNOWN_TASK,
+        ProblemType.VERSION_MISMATCH,
+    }
+)
+
+
+class Session:
+    """One device's stay in one task."""
+
+    def __init__(self, engagement: Engagement, certificate: bytes, device_kind: str, client_version: str) -> None:
+        self._with = engagement
+        self._certificate = certificate
+        self._device_kind = device_kind
+        self._client_version = client_version
+        self._told = ""
+
+    async def run(self, max_rounds: int | None = None) -> int:
+        """Take part until `max_rounds` rounds were committed with this device, or the task ends; return how many.
+
+        Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
+        """
+        await self._finish_interrupted_uploads()
+        committed = 0
+        while max_rounds is None or committed < max_rounds:
+            reply = await self._with.patience.insist(self._check_in)
+            self._check_clock(reply.server_time)
+            if reply.offer is not None:
+                committed += await self._round(reply.offer)
+            elif reply.reason is WaitReason.TASK_FINISHED:
+                await self._finish(reply)
+                break
+            else:
+                self._wait_for(reply)
+                await asyncio.sleep(jittered(reply.retry_after_s))
+        return committed
+
+    async def _check_in(self) -> CheckInReply:
+        task, engagement = self._with.document.task, self._with
+        message = CheckIn(
+            version=PROTOCOL_VERSION,
+            client_version=self._client_version,
+            device_kind=self._device_kind,
+            task_id=task.id,
+            consent_version=task.version,
+            sent_at=int(engagement.clock().timestamp()),
+            certificate=self._certificate,
+        )
+        context = federation_context(engagement.descriptor.federation_id)
+        sealed = seal(engagement.key, Kind.CHECK_IN, context, message)
+        return decode(CheckInReply, await engagement.transport.post("/v1/checkin", sealed))
+
+    async def _round(self, offer: bytes) -> int:
+        """Take part in one offered round; return 1 if it was committed, 0 if it came to nothing."""
+        self._told = ""
+        try:
+            round_ = Round(offer, self._with)
+        except SecurityError as error:
+            if error.problem is not ProblemType.TOO_LATE:
+                raise
+            # Joined before a crash, or expired on the way: wait for the next one, never rejoin.
+            await self._lost(f"not taking part: {error}", None)
+            return 0
+        try:
+            result = await round_.take_part()
+        except SecurityError:
+            raise
+        except ProtocolError as error:
+            if error.problem in _ENDS_SESSION:
+                raise
+            await self._lost(f"round {round_.number} is lost to this device: {error}; checking in again", round_.number)
+            return 0
+        await self._commit(round_, result)
+        return 1
+
+    async def _commit(self, round_: Round, result: RoundResult) -> None:
+        version, digest = result.adapter_version, result.adapter_digest
+        await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
+        await self._save(version, digest, round_.number)
+        text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
+        self._with.emit(
+            Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
+        )
+
+    async def _save(self, version: int, digest: Digest, number: int | None) -> None:
+        fetch = self._with.shelf.fetch
+        folder = await self._with.patience.insist(
+            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None)
+        )
+        saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=number, adapter_version=version)
+        self._with.emit(saved)
+
+    async def _finish(self, reply: CheckInReply) -> None:
+        """The task is over: fetch the last adapter, also if the last rounds went without this device."""
+        if reply.adapter_version:
+            path = f"/v1/tasks/{self._with.document.task.id}/adapter"
+            info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
+            await self._save(info.version, info.digest, None)
+        text = f"the task has ended after round {reply.round_no}"
+        self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
+
+    def _wait_for(self, reply: CheckInReply) -> None:
+        """Say why there is no round, once per reason; raises ConsentError A003 if the owner has to agree again."""
+        task = self._with.document.task
+        if reply.reason is WaitReason.TASK_CHANGED:
+            raise ConsentError(f"the task changed since you agreed to {task.label}; nothing is trained until you agree",
+                               code="A003", fix="fedit-client join")  # fmt: skip
+        text = _REASONS.get(reply.reason, _in_general)(reply) if reply.reason else _in_general(reply)
+        if text != self._told:
+            self._told = text
+            self._with.emit(Event(EventKind.WAITING, text, None, RoundStage.WAIT))
+
+    async def _lost(self, text: str, number: int | None) -> None:
+        self._with.emit(Event(EventKind.ROUND_LOST, text, round_no=number))
+        await asyncio.sleep(jittered(_AFTER_LOSS_S))
+
+    async def _finish_interrupted_uploads(self) -> None:
+        """Send what was frozen before a crash, the same bytes, if its round may still want it."""
+        for upload in self._with.journal.unfinished:
+            number = upload.round_no
+            if datetime.fromtimestamp(upload.expires_at, UTC) > self._with.clock():
+                path, payload = f"/v1/rounds/{upload.round_id}/uploads/1", await asyncio.to_thread(upload.payload)
+                try:
+                    await self._with.transport.upload(path, upload.header, payload, lambda _done, _total: None)
+                    text = f"finished the upload of round {number}, which was interrupted"
+                except FeditError as error:
+                    text = f"the interrupted upload of round {number} is no longer wanted: {error}"
+                self._with.emit(Event(EventKind.NOTICE, text, round_no=number))
+            await asyncio.to_thread(self._with.journal.close, upload.round_id)
+
+    def _check_clock(self, server_time: int) -> None:
+        skew = int(self._with.clock().timestamp()) - server_time
+        if abs(skew) > MAX_CLOCK_SKEW_S:
+            raise SecurityError(
+                ProblemType.CLOCK_SKEW,
+                f"this device's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} the server's",
+                code="T007",
+                fix="timedatectl set-ntp true",
+            )
+        if abs(skew) > _MOST_SKEW_TOLD_S:
+            self._with.emit(Event(EventKind.NOTICE, f"this device's clock differs from the server's by {abs(skew)} s"))
+
+
+_Words = Callable[[CheckInReply], str]
+
+
+def _in_general(_reply: CheckInReply) -> str:
+    return "waiting for the server"
+
+
+_REASONS: Final[dict[WaitReason, _Words]] = {
+    WaitReason.GATHERING: lambda reply: (
+        f"waiting for devices for round {reply.round_no + 1}: {reply.free_clients} of {reply.wanted_clients} are free"
+    ),
+    WaitReason.ROUND_RUNNING: lambda reply: f"round {reply.round_no} runs without this device; waiting for the next",
+    WaitReason.NOT_SELECTED: lambda reply: f"other devices were drawn for round {reply.round_no}; waiting for the next",
+    WaitReason.TASK_PAUSED: lambda _reply: "the organiser has paused the task; waiting",
+}

@@ -1,0 +1,87 @@
+"""Where this device stands, from its own files: nothing is asked of the server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedit_client.adapters import newest_adapter
+from fedit_client.config import ClientConfig
+from fedit_client.journal import Journal
+from fedit_client.lock import is_held
+from fedit_client.membership import Membership, load_membership
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What `status` says; `None` where there is nothing to say."""
+
+    joined: bool
+    running: bool
+    server: str | None = None
+    federation: str | None = None
+    pin: str | None = None
+    pinned_by: str | None = None
+    task: str | None = None
+    title: str | None = None
+    mode: str | None = None
+    data: tuple[str, ...] = ()
+    device: str | None = None
+    rounds: int = 0
+    last_round: int | None = None
+    adapter_version: int | None = None
+    adapter: str | None = None
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        if not self.joined:
+            return ["not joined", "  fedit-client join --server 'fedit://…' --data rows.jsonl"]
+        adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
+        last = f", the last one was round {self.last_round}" if self.last_round else ""
+        return [
+            f"task        {self.title} ({self.task}), {self.mode}",
+            f"federation  {self.federation or 'unnamed'} at {self.server}",
+            f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
+            f"client      {'running' if self.running else 'not running: fedit-client run'}",
+            f"rounds      {self.rounds} with this device{last}",
+            f"adapter     {adapter}",
+            f"data        {', '.join(self.data) or 'none remembered'}",
+            f"device      {self.device}",
+        ]
+
+
+def standing(config: ClientConfig) -> Standing:
+    """Read this device's files; raises StorageError if they are damaged."""
+    paths = config.paths
+    membership, running = load_membership(paths.membership_file), is_held(paths.lock_file)
+    if membership is None:
+        return Standing(joined=False, running=running)
+    task = membership.task_document.task
+    federation = membership.federation
+    journal = _journal(paths.journal / federation.descriptor.federation_id / task.id)
+    newest = newest_adapter(paths.adapters, task.id)
+    return Standing(
+        joined=True,
+        running=running,
+        server=server_text(membership),
+        federation=federation.descriptor.name,
+        pin=federation.pin,
+        pinned_by=membership.pinned_by.value,
+        task=membership.consent,
+        title=task.title,
+        mode=task.round.mode.value,
+        data=membership.data,
+        device=membership.device,
+        rounds=journal.rounds if journal else 0,
+        last_round=journal.last.round_no if journal and journal.last else None,
+        adapter_version=newest[0] if newest else None,
+        adapter=str(newest[1]) if newest else None,
+    )
+
+
+def server_text(membership: Membership) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    host = f"[{membership.host}]" if ":" in membership.host else membership.host
+    return f"{host}:{membership.port}"
+
+
+def _journal(folder: Path) -> Journal | None:
+    return Journal(folder) if folder.exists() else None

@@ -1,0 +1,146 @@
+"""`join` against a real HTTPS server: what is shown, what is asked, what is sent, and in which order."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedit_client.base_model import digest_folder
+from fedit_client.cli import invoke
+from fedit_protocol.errors import ProblemType, SecurityError
+
+from .conftest import HttpsFederation
+
+ROWS = '{"prompt":"say one","completion":"one"}\n' * 30
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Joining:
+    """A home, rows, and a base model small enough to hash at once; `run` starts the command beside the server."""
+
+    def __init__(self, https: HttpsFederation, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.https, self.home, self.capsys = https, folder / "home", capsys
+        self.rows, base = folder / "rows.jsonl", folder / "base"
+        self.rows.write_text(ROWS)
+        base.mkdir()
+        (base / "config.json").write_text("{}")
+        (base / "model.safetensors").write_bytes(b"weights")
+        spec = https.document.task.base.model_copy(update={"model": str(base), "digest": digest_folder(base)})
+        task = https.document.task.model_copy(update={"base": spec})
+        https.loopback.document = https.document.model_copy(update={"task": task})
+        self.base = base
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fedit_client", *arguments, env=os.environ | path, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def run(self, *arguments: str) -> Done:
+        """Join in a thread of this process: the server needs the event loop."""
+        line = ["join", "--data", str(self.rows), "--device", "cpu", *arguments]
+        status = await asyncio.to_thread(invoke, line)
+        return Done(status, *self.capsys.readouterr())
+
+
+@pytest.fixture
+def joining(
+    https: HttpsFederation, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Joining:
+    joining = Joining(https, tmp_path, capsys)
+    monkeypatch.setenv("FEDIT_SERVER", https.invite)
+    monkeypatch.setenv("FEDIT_HOME", str(joining.home))
+    return joining
+
+
+async def test_without_a_terminal_consent_has_to_be_given_by_name(joining: Joining) -> None:
+    done = await joining.run("--no-run")
+    assert done.status == 7
+    assert "FEDIT-A001" in done.err
+    assert "--accept test-task@1" in done.err
+    assert "hidden among at least 3 devices" in done.out
+    assert joining.https.asked == ["GET /v1/federation", "GET /v1/tasks"]
+    assert not (joining.home / "identity.key").exists()
+
+
+async def test_a_yes_to_another_version_is_not_a_yes(joining: Joining) -> None:
+    done = await joining.run("--no-run", "--accept", "test-task@2")
+    assert (done.status, "FEDIT-A003" in done.err) == (7, True)
+    assert "POST /v1/enroll" not in joining.https.asked
+
+
+async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> None:
+    done = await joining.run("--no-run", "--accept", "test-task@1", "--name", "a laptop", "--json")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["data"]["task"] == "test-task@1"
+    assert joining.https.asked == ["GET /v1/federation", "GET /v1/tasks", "POST /v1/enroll"]
+    kept = json.loads((joining.home / "membership.json").read_text())
+    assert (kept["consent"], kept["label"], kept["data"]) == ("test-task@1", "a laptop", [str(joining.rows)])
+    assert invoke(["status"]) == 0
+    assert "A task for tests (test-task@1), masked" in joining.capsys.readouterr().out
+
+
+async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joining) -> None:
+    (joining.base / "model.safetensors").write_bytes(b"other weights")
+    done = await joining.run("--accept", "test-task@1")
+    assert (done.status, "FEDIT-M002" in done.err) == (5, True)
+    assert "POST /v1/enroll" not in joining.https.asked
+
+
+async def test_an_absent_base_is_named(joining: Joining) -> None:
+    done = await joining.run("--accept", "test-task@1", "--model", str(joining.base / "nowhere"))
+    assert (done.status, "FEDIT-M001" in done.err) == (5, True)
+
+
+async def test_a_wrong_pin_ends_before_the_code_is_used(joining: Joining) -> None:
+    wrong = joining.https.invite[:-6] + ("000000" if not joining.https.invite.endswith("000000") else "111111")
+    done = await joining.run("--server", wrong, "--yes")
+    assert (done.status, "FEDIT-T001" in done.err) == (6, True)
+    assert joining.https.asked == ["GET /v1/federation"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(ProblemType.INVITE_EXPIRED, "T004"), (ProblemType.INVITE_USED, "T005"), (ProblemType.CLOCK_SKEW, "T007")],
+)
+async def test_a_refused_invite_ends_with_words(joining: Joining, problem: ProblemType, code: str) -> None:
+    joining.https.refuse["/v1/enroll"] = SecurityError(problem, "no")
+    done = await joining.run("--yes", "--no-run")
+    assert (done.status, f"FEDIT-{code}" in done.err) == (6, True)
+    assert not (joining.home / "membership.json").exists()
+
+
+async def test_a_task_outside_the_limits_is_refused(joining: Joining) -> None:
+    joining.home.mkdir()
+    (joining.home / "client.toml").write_text("[limits]\nhidden_among = 10\n")
+    done = await joining.run("--yes")
+    assert (done.status, "FEDIT-K001" in done.err) == (11, True)
+    assert "setting limits.hidden_among" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_leaves_cleanly(joining: Joining, number: signal.Signals) -> None:
+    process = await joining.start("join", "--data", str(joining.rows), "--device", "cpu", "--yes")
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while b"waiting for devices" not in await process.stdout.readline():
+            pass
+        process.send_signal(number)
+        rest, err = await process.communicate()
+    assert process.returncode == 130, err
+    assert b"left the round" in rest
+    assert b"Traceback" not in err

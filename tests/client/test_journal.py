@@ -1,0 +1,91 @@
+"""What the round journal remembers after any end of the process."""
+
+from pathlib import Path
+
+import pytest
+
+from fedit_client.journal import Journal
+from fedit_protocol.encoding import decode, digest_of
+from fedit_protocol.errors import StorageError
+from fedit_protocol.messages import Offer
+from fedit_protocol.secagg.effects import Persist, Record
+from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
+
+
+@pytest.fixture
+def offer() -> Offer:
+    envelope = MemoryFederation(3).offer(small_task(3), ManualClock()())
+    return decode(Offer, read_envelope(envelope, Kind.OFFER).body)
+
+
+def joined() -> Persist:
+    return Persist(Record(kind="joined", body=b"round"))
+
+
+def frozen() -> Persist:
+    return Persist(Record(kind="frozen", body=b"header"), b"masked bytes")
+
+
+def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, offer: Offer) -> None:
+    Journal(tmp_path).persist(offer, joined())
+    last = Journal(tmp_path).last
+    assert last is not None
+    assert (last.round_no, last.adapter_version, last.adapter_digest) == (1, 0, offer.adapter_digest)
+    assert Journal(tmp_path).unfinished == ()
+
+
+def test_frozen_bytes_come_back_as_they_were(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, joined())
+    journal.persist(offer, frozen())
+    (upload,) = Journal(tmp_path).unfinished
+    assert (upload.header, upload.payload(), upload.expires_at) == (b"header", b"masked bytes", offer.expires_at)
+
+
+@pytest.mark.parametrize("end", ["receipt", "close", "commit"])
+def test_an_upload_that_arrived_or_is_over_is_not_sent_again(tmp_path: Path, offer: Offer, end: str) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, frozen())
+    match end:
+        case "receipt":
+            journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")))
+        case "close":
+            journal.close(offer.round_id)
+        case _:
+            journal.commit(offer, 1, digest_of(b"next"))
+    assert Journal(tmp_path).unfinished == ()
+    assert list(tmp_path.glob("*.upload")) == [] or end == "receipt"
+
+
+def test_a_commit_moves_the_chain_on(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, joined())
+    journal.commit(offer, 1, digest_of(b"next"))
+    last = Journal(tmp_path).last
+    assert last is not None
+    assert (last.adapter_version, last.adapter_digest) == (1, digest_of(b"next"))
+    assert Journal(tmp_path).rounds == 1
+
+
+def test_every_torn_last_line_is_forgiven(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, joined())
+    whole = (tmp_path / "rounds.jsonl").read_bytes()
+    journal.persist(offer, frozen())
+    both = (tmp_path / "rounds.jsonl").read_bytes()
+    for cut in range(len(whole), len(both), 11):
+        (tmp_path / "rounds.jsonl").write_bytes(both[:cut])
+        assert Journal(tmp_path).unfinished == ()
+        assert (tmp_path / "rounds.jsonl").read_bytes() == whole
+
+
+def test_a_damaged_line_in_the_middle_is_not_guessed_at(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, joined())
+    journal.persist(offer, frozen())
+    content = (tmp_path / "rounds.jsonl").read_bytes()
+    (tmp_path / "rounds.jsonl").write_bytes(b"x" + content[1:])
+    with pytest.raises(StorageError) as told:
+        Journal(tmp_path)
+    assert told.value.code == "S014"

@@ -1,0 +1,275 @@
+"""Rounds of three real sessions against a real aggregator, in memory: when all goes well, and when it does not."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedit_client.adapters import AdapterShelf
+from fedit_client.events import Event, EventKind
+from fedit_client.journal import Journal
+from fedit_client.patience import Patience
+from fedit_client.preparation import unplanned
+from fedit_client.rounds import Engagement, LocalWork, weight_of
+from fedit_client.session import Session
+from fedit_client.testing import FakeTrainer, LoopbackServer, LoopbackTransport, read_adapter
+from fedit_protocol.encoding import decode
+from fedit_protocol.errors import ConsentError, DeviceError, ProblemType, ProtocolError, SecurityError, TransportError
+from fedit_protocol.limits import Limits
+from fedit_protocol.messages import Abort, RoundOutcome
+from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task import TaskDocument
+from fedit_protocol.testing import MemoryFederation, small_task
+
+
+@dataclass
+class Device:
+    """One session with everything around it."""
+
+    session: Session
+    engagement: Engagement
+    transport: LoopbackTransport
+    trainer: FakeTrainer
+    shelf: AdapterShelf
+    events: list[Event] = field(default_factory=list)
+
+    def kinds(self) -> list[EventKind]:
+        return [event.kind for event in self.events]
+
+
+class World:
+    """A loopback server and its devices."""
+
+    def __init__(self, tmp_path: Path, document: TaskDocument, devices: int = 3) -> None:
+        self.document = document
+        self.federation = MemoryFederation(devices)
+        self.server = LoopbackServer(self.federation, document)
+        self.devices = [self.device(number, tmp_path / str(number)) for number in range(devices)]
+
+    def device(self, number: int, home: Path, document: TaskDocument | None = None) -> Device:
+        key = self.federation.devices[number]
+        transport, trainer = self.server.transport(key.public), FakeTrainer(value=0.01 * (number + 1))
+        shelf = AdapterShelf(home / "adapters", document or self.document)
+        events: list[Event] = []
+        engagement = Engagement(
+            key=key,
+            descriptor=self.federation.descriptor,
+            document=document or self.document,
+            limits=Limits(),
+            transport=transport,
+            journal=Journal(home / "journal"),
+            shelf=shelf,
+            work=LocalWork(home, (), unplanned(self.document), b"split", trainer),
+            patience=Patience(events.append, self.server.clock, max_wait_s=0.01),
+        )
+        session = Session(engagement, self.federation.certificate(key.public), "cpu", "test")
+        return Device(session, engagement, transport, trainer, shelf, events)
+
+    async def run(self, max_rounds: int | None = None) -> list[int]:
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*(device.session.run(max_rounds) for device in self.devices))
+
+    def abort_codes(self) -> list[str]:
+        return [decode(Abort, read_envelope(body, Kind.ABORT).body).problem for _, body in self.server.aborts]
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[list["asyncio.Task[int]"]]:
+    """Run all sessions in the background, and end them with the block."""
+    tasks = [asyncio.create_task(device.session.run()) for device in world.devices]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is awaited is a list that grows, and no time passes
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, small_task(3, rounds=2))
+
+
+async def test_three_devices_finish_a_task_of_two_rounds(world: World) -> None:
+    assert await world.run() == [2, 2, 2]
+    assert [result.outcome for result in world.server.results] == [RoundOutcome.COMMITTED] * 2
+    for device in world.devices:
+        newest = read_adapter(world.document, device.shelf.folder(2))
+        # Three equal weights, two rounds of 0.01, 0.02 and 0.03; a coordinate is rounded to 1/127 at most.
+        assert np.allclose(newest, 2 * 0.02, atol=2 / 127)
+        assert device.kinds().count(EventKind.ROUND_COMMITTED) == 2
+        assert device.events[-1].kind is EventKind.TASK_FINISHED
+
+
+async def test_max_rounds_ends_the_stay(world: World) -> None:
+    assert await world.run(max_rounds=1) == [1, 1, 1]
+    assert len(world.server.results) == 1
+
+
+@pytest.mark.parametrize("verb", ["join", "shares", "ack", "uploads", "unmask", "roster", "result"])
+async def test_a_lost_reply_is_asked_for_again_and_counts_once(world: World, verb: str) -> None:
+    world.devices[0].transport.lose_reply.add(verb)
+    assert await world.run() == [2, 2, 2]
+    assert EventKind.CONNECTION_LOST in world.devices[0].kinds() or verb == "result"
+    assert (
+        len({payload for device, payload in world.server.uploads if device == world.devices[0].transport.device}) == 2
+    )
+
+
+async def test_a_nan_update_is_never_uploaded_and_the_others_are_told(world: World) -> None:
+    world.devices[0].trainer.value = float("nan")
+    async with running(world) as tasks:
+        with pytest.raises(DeviceError, match="NaN") as told:
+            await asyncio.wait_for(tasks[0], 20)
+        assert told.value.code == "H010"
+        assert world.abort_codes() == ["H010"]
+        assert world.devices[0].transport.device not in {device for device, _ in world.server.uploads}
+
+
+async def test_a_training_error_reaches_the_owner_as_it_is(world: World) -> None:
+    world.devices[1].trainer.fail_with = DeviceError("out of memory", code="H003")
+    async with running(world) as tasks:
+        with pytest.raises(DeviceError, match="out of memory"):
+            await asyncio.wait_for(tasks[1], 20)
+    assert "H003" in world.abort_codes()
+
+
+async def test_cancelling_leaves_the_round_and_says_so(world: World) -> None:
+    world.devices[2].trainer.wait_for = asyncio.Event()
+    async with running(world) as tasks:
+        await eventually(lambda: bool(world.devices[2].trainer.requests))
+        tasks[2].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[2]
+        assert world.abort_codes() == ["interrupted"]
+
+
+async def test_a_cancellation_is_not_lost_when_the_round_fails_at_the_same_moment(world: World) -> None:
+    device = world.devices[0]
+    device.trainer.wait_for = asyncio.Event()
+    async with running(world) as tasks:
+        await eventually(lambda: bool(device.trainer.requests))
+
+        def fail(path: str) -> None:
+            if path.endswith("/result"):
+                tasks[0].cancel()
+                raise ProtocolError(ProblemType.ROUND_FAILED, "too few")
+
+        device.transport.before = fail
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(tasks[0], 20)
+
+
+async def test_a_failed_round_is_told_and_the_next_check_in_follows(world: World) -> None:
+    world.devices[0].trainer.wait_for = asyncio.Event()
+    async with running(world):
+        await eventually(lambda: bool(world.devices[0].trainer.requests) and len(world.server.uploads) == 2)
+        world.server.clock.advance(seconds=4000)
+        world.server.serve(world.devices[1].transport.device, f"/v1/rounds/{1:032x}/abort", goodbye(world))
+        await eventually(lambda: EventKind.ROUND_LOST in world.devices[0].kinds())
+    lost = next(event for event in world.devices[0].events if event.kind is EventKind.ROUND_LOST)
+    assert "2 devices uploaded, 3 are needed" in lost.text
+
+
+def goodbye(world: World) -> bytes:
+    """Any message that makes the server look at its clock."""
+    from fedit_protocol.secagg.context import offer_context
+    from fedit_protocol.signing import seal
+
+    context = offer_context(read_envelope(world.server._offer, Kind.OFFER).body)
+    return seal(world.federation.devices[1], Kind.ABORT, context, Abort(problem="test"))
+
+
+async def test_a_round_that_was_joined_before_a_crash_is_not_joined_again(world: World, tmp_path: Path) -> None:
+    for device in world.devices:
+        device.trainer.wait_for = asyncio.Event()
+    async with running(world):
+        await eventually(lambda: all(device.trainer.requests for device in world.devices))
+        after_crash = world.device(0, tmp_path / "0")
+        restarted = asyncio.create_task(after_crash.session.run())
+        await eventually(lambda: bool(after_crash.events))
+        restarted.cancel()
+    assert after_crash.events[0].kind is EventKind.ROUND_LOST
+    assert "is not newer than" in after_crash.events[0].text
+    assert not after_crash.trainer.requests
+
+
+async def test_a_frozen_upload_is_finished_after_a_crash_with_the_same_bytes(world: World, tmp_path: Path) -> None:
+    dead = world.devices[0]
+
+    powerless: list[str] = []
+
+    def lose_power(path: str) -> None:
+        if "/uploads/" in path or powerless:
+            powerless.append(path)
+            raise TransportError("no power")
+
+    dead.transport.before = lose_power
+    async with running(world) as tasks:
+        await eventually(lambda: bool(dead.engagement.journal.unfinished) and len(world.server.uploads) == 2)
+        shutil.copytree(tmp_path / "0" / "journal", tmp_path / "after" / "journal")
+        frozen = dead.engagement.journal.unfinished[0].payload()
+        tasks[0].cancel()
+        after_crash = world.device(0, tmp_path / "after")
+        restarted = asyncio.create_task(after_crash.session.run())
+        await eventually(lambda: len(world.server.results) == 1)
+        restarted.cancel()
+    assert world.server.results[0].survivors == 3
+    assert world.server.uploads[-1] == (dead.transport.device, frozen)
+    assert after_crash.events[0].text == "finished the upload of round 1, which was interrupted"
+    assert not list((tmp_path / "after" / "journal").glob("*.upload"))
+
+
+async def test_a_changed_task_needs_a_new_yes(tmp_path: Path) -> None:
+    world = World(tmp_path, small_task(3))
+    newer = world.document.task.model_copy(update={"version": 2})
+    world.server.document = world.document.model_copy(update={"task": newer})
+    with pytest.raises(ConsentError) as asked:
+        await world.run()
+    assert asked.value.code == "A003"
+
+
+async def test_an_offer_of_another_task_than_agreed_is_an_alarm(tmp_path: Path) -> None:
+    world = World(tmp_path, small_task(3))
+    world.server.document = small_task(3, rounds=7)
+    with pytest.raises(SecurityError) as alarm:
+        await world.run()
+    assert alarm.value.problem is ProblemType.CONTEXT_MISMATCH
+
+
+async def test_a_lost_server_is_waited_for_and_the_owner_is_told(world: World) -> None:
+    failures = iter([TransportError("nothing answers", code="N001")] * 3)
+
+    def fail(path: str) -> None:
+        for error in failures:
+            raise error
+
+    world.devices[0].transport.before = fail
+    assert await world.run() == [2, 2, 2]
+    assert world.devices[0].kinds()[:4] == [EventKind.CONNECTION_LOST] * 3 + [EventKind.CONNECTED]
+    assert "trying again in" in world.devices[0].events[0].text
+
+
+async def test_clocks_that_disagree_end_the_session_with_a_fix(world: World) -> None:
+    for device in world.devices:
+        object.__setattr__(device.engagement.patience, "clock", lambda: world.server.clock().replace(year=2027))
+    with pytest.raises(SecurityError) as told:
+        await world.run()
+    assert told.value.code == "T007"
+    assert told.value.fix
+
+
+@pytest.mark.parametrize(("rows", "weight"), [(1, 1), (49, 1), (250, 2), (260, 3), (10**6, 15)])
+def test_the_weight_is_clamped(rows: int, weight: int) -> None:
+    assert weight_of(rows, small_task().task) == weight
