@@ -102,7 +102,7 @@ class Comparison:
         question = self._question(report)
         prompt = question.messages[:-1]
         console.say()
-        console.say(f"asked:  {prompt[-1].content}")
+        console.say(f"asked, from what it learned best:  {prompt[-1].content}")
         answers = {}
         for name, folder in ((BASE, None), (TOGETHER, adapter)):
             answers[name] = await self._ask(prompt, folder)
@@ -116,9 +116,9 @@ class Comparison:
             return "".join([piece async for piece in voice.ask(prompt, max_tokens=_ANSWER_TOKENS)])
 
     def _question(self, report: DemoReport) -> Record:
-        """A held-out row of the category in which the federation gained most."""
-        before, after = report.losses[BASE].by_category, report.losses[TOGETHER].by_category
-        best = max(before, key=lambda category: before[category] - after[category])
+        """A held-out row of the category that the federation knows best: after so few steps it can speak of little."""
+        after = report.losses[TOGETHER].by_category
+        best = min(after, key=lambda category: after[category])
         return next((row for row in self.rows.held_out if row.category == best), self.rows.held_out[0])
 
     def _request(self, document: TaskDocument, adapter: Path, records: tuple[Record, ...]) -> TrainingRequest:
