@@ -4,7 +4,6 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -12,21 +11,20 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.messages import RoundOutcome, RoundResult
-from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.methods import METHODS
 from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.peft_folder import Edition
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Identity
 from fedit_server.live_round import Desk, Ending
 from fedit_server.offers import signed_result
-from fedit_server.peft_folder import Edition, write_peft_folder
+from fedit_server.peft_folder import write_peft_folder
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rounds import Commit, Failure, Opening
 from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, TaskRow
 from fedit_server.storage.store import Store
-
-_METHODS: Final = {"fedavg": FedAvg()}
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, aggregate
 
 def _step(task: TaskRow, parent: bytes, aggregate: Aggregate) -> bytes:
     """Apply the task's method to the newest adapter and return the next one's bytes."""
-    layout, method = task.document.layout, _METHODS[task.document.task.method.name]
+    layout, method = task.document.layout, METHODS[task.document.task.method.name]
     vector = method.server_update(from_safetensors(layout, parent), aggregate)
     if not np.isfinite(vector).all():
         raise ProtocolError(ProblemType.ROUND_FAILED, "the new adapter would hold values that are not finite")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task, TaskDocument
+from fedit_protocol.peft_folder import Edition
 from fedit_server.adapter_bytes import first_adapter, to_safetensors
 from fedit_server.base_source import read_base
 from fedit_server.endings import adapter_folder
-from fedit_server.peft_folder import Edition, write_peft_folder
+from fedit_server.peft_folder import write_peft_folder
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rows import TaskRow
 from fedit_server.storage.store import Store

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,18 @@ class TamperedTransport(HttpTransport):
                 raise VanishedError
             on_bytes(done, total)
 
-        return await super().upload(path, header, payload, watch)
+        try:
+            return await super().upload(path, header, payload, watch)
+        except BaseException:
+            # aiohttp sends the body in a task of its own and reports its failure in its own words.
+            if self.wire.gone:
+                raise VanishedError from None
+            raise
+
+    def _request(self, *args: Any, **options: Any) -> Any:
+        if self.wire.gone:
+            raise VanishedError
+        return super()._request(*args, **options)
 
     def _pass(self, path: str, body: bytes) -> None:
         verb = path.removesuffix("/1").rpartition("/")[2]

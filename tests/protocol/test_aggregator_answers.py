@@ -140,8 +140,9 @@ def test_s7_an_off_polynomial_dealer_fails_the_round_and_is_named(start: int) ->
     assert round_.device(LIAR).hex()[:8] in str(error.value)
 
 
-def test_s7_one_wrong_share_is_passed_over_if_others_suffice() -> None:
-    round_, (job,) = with_dealer(8, lambda holder, packed: add_one(packed, 32) if holder == 7 else packed)
+@pytest.mark.parametrize(("members", "bad"), [(8, {7}), (8, {0}), (20, {0}), (20, {0, 3})])
+def test_s7_wrong_shares_are_passed_over_if_others_suffice(members: int, bad: set[int]) -> None:
+    round_, (job,) = with_dealer(members, lambda at, packed: add_one(packed, 32) if at in bad else packed)
     assert run(round_, job) == [127] * 8
 
 
