@@ -97,9 +97,9 @@ class Admin:
         ]
 
     async def revoke_invite(self, invite_id: str) -> None:
-        """Make an invite useless; raises ConfigError U005 if there is none."""
+        """Make an invite useless; raises ConfigError U025 if there is none."""
         if not await self.store.members.revoke_invite(invite_id, unix_seconds(utc_now())):
-            raise ConfigError(f"there is no invite {invite_id}", code="U005", fix="fedit-server invite list")
+            raise ConfigError(f"there is no invite {invite_id}", code="U025", fix="fedit-server invite list")
 
     async def clients(self) -> list[dict[str, Any]]:
         """Return the enrolled devices; when they were last seen in coarse words."""
@@ -120,29 +120,29 @@ class Admin:
         return await self.store.rounds.rounds((await self.task(task)).task_id if task else None)
 
     async def round(self, task: str | None, number: int) -> RoundRow:
-        """Return one round; raises ConfigError U005 if there is none."""
+        """Return one round; raises ConfigError U025 if there is none."""
         task_id = (await self.task(task)).task_id
         for row in await self.store.rounds.rounds(task_id):
             if row.round_no == number:
                 return row
-        raise ConfigError(f"task {task_id} has no round {number}", code="U005", fix="fedit-server round list")
+        raise ConfigError(f"task {task_id} has no round {number}", code="U025", fix="fedit-server round list")
 
     async def task(self, name: str | None) -> TaskRow:
-        """Return a task by id, or the only one; raises ConfigError U005."""
+        """Return a task by id, or the only one; raises ConfigError U025."""
         tasks = {task.task_id: task for task in await self.store.tasks.tasks()}
         if name is None and len(tasks) == 1:
             return next(iter(tasks.values()))
         if name is None or TaskId(name) not in tasks:
             missing = "say which task" if name is None else f"there is no task {name}"
-            raise ConfigError(f"{missing}; there are {', '.join(tasks) or 'none'}", code="U005")
+            raise ConfigError(f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025")
         return tasks[TaskId(name)]
 
     async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:
-        """Pause or resume a task; a running server notices. Raises ConfigError U006 if it is finished."""
+        """Pause or resume a task; a running server notices. Raises ConfigError U026 if it is finished."""
         task = await self.task(name)
         if task.state is TaskState.FINISHED:
             raise ConfigError(
-                f"task {task.task_id} is finished", code="U006", fix="publish a new version with more rounds"
+                f"task {task.task_id} is finished", code="U026", fix="publish a new version with more rounds"
             )
         reason = "paused by the operator" if state is TaskState.PAUSED else ""
         await self.store.tasks.set_state(task.task_id, state, reason)
@@ -154,16 +154,16 @@ class Admin:
         return [self._adapter(row) for named in names for row in await self.store.tasks.adapters(named.task_id)]
 
     async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
-        """Copy a version's PEFT folder to `out`; raises ConfigError U005 if there is none, U007 if `out` exists."""
+        """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
         task_id = (await self.task(task)).task_id
         versions = {row.version: row for row in await self.store.tasks.adapters(task_id)}
         chosen = max(versions) if version is None else version
         if chosen not in versions:
             raise ConfigError(
-                f"task {task_id} has no adapter version {chosen}", code="U005", fix="fedit-server adapter list"
+                f"task {task_id} has no adapter version {chosen}", code="U025", fix="fedit-server adapter list"
             )
         if out.exists():
-            raise ConfigError(f"{out} exists already", code="U007", fix="name a folder that does not exist yet")
+            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
         shutil.copytree(adapter_folder(self.home.adapters, task_id, chosen), out)
         return {**self._adapter(versions[chosen]), "folder": str(out.absolute())}
 

@@ -46,8 +46,8 @@ def command_of(lifted: Sequence[str]) -> str:
 
 
 def duration_s(text: str) -> int:
-    """Return the seconds of `7d`, `12h`, `30m`; raises ConfigError U004."""
+    """Return the seconds of `7d`, `12h`, `30m`; raises ConfigError U024."""
     match = re.fullmatch(r"(\d{1,6})\s*([smhdw])", text.strip().lower())
     if match is None or int(match[1]) == 0:
-        raise ConfigError(f"{text!r} is not a duration", code="U004", fix="write 7d, 12h or 30m")
+        raise ConfigError(f"{text!r} is not a duration", code="U024", fix="write 7d, 12h or 30m")
     return int(match[1]) * _UNITS[match[2]]

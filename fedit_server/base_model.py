@@ -69,7 +69,7 @@ def read_folder(folder: Path) -> BaseModel:
 
 
 def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
-    """Combine digest, config.json and shapes; raises ModelError M004 for a kind of model that is not supported."""
+    """Combine digest, config.json and shapes; raises ModelError M024 for a kind of model that is not supported."""
     _check_kind(config, where)
     linear = {
         name.removesuffix(".weight"): (shape[0], shape[1])
@@ -118,7 +118,7 @@ def _check_kind(config: Mapping[str, Any], where: str) -> None:
     )
     for refused, reason in reasons:
         if refused:
-            raise ModelError(f"this base model is not supported: {reason}", code="M004", where=where)
+            raise ModelError(f"this base model is not supported: {reason}", code="M024", where=where)
 
 
 def _whole(value: Any) -> int:

@@ -12,8 +12,8 @@ import typer
 from fedit_protocol.errors import ConfigError, FeditError
 from fedit_server import commands
 from fedit_server.arguments import command_of, lift_global_options
+from fedit_server.command_context import CommandContext, look_up, need_server_extra
 from fedit_server.console import PROGRAM, Console, configure_logs
-from fedit_server.session import Session, look_up, need_server_extra
 from fedit_server.words import status_lines
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
@@ -36,7 +36,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training and sees nothing but sums. Options here work behind every command too."""
-    context.obj = Session(Console(as_json, quiet, verbose), home)
+    context.obj = CommandContext(Console(as_json, quiet, verbose), home)
     if version:
         show_version(context)
         raise typer.Exit
@@ -62,17 +62,17 @@ def up(
     from fedit_server.starting import start
     from fedit_server.tasks import default_task, load_task
 
-    session: Session = context.obj
-    before = session.config()
+    given: CommandContext = context.obj
+    before = given.config()
     address = listen or (
         f"{host or before.host}:{before.port if port is None else port}" if host or port is not None else None
     )
-    config = session.config(listen=address, advertise=advertise, name=None if before.name else name)
+    config = given.config(listen=address, advertise=advertise, name=None if before.name else name)
     tasks = [load_task(path) for path in task or []]
     if model is not None:
         tasks.append(default_task(model, name))
-    configure_logs(as_json=False, quiet=session.console.quiet, verbose=session.console.verbose)
-    raise typer.Exit(asyncio.run(start(config, session.console, tasks, base, create=True)))
+    configure_logs(as_json=False, quiet=given.console.quiet, verbose=given.console.verbose)
+    raise typer.Exit(asyncio.run(start(config, given.console, tasks, base, create=True)))
 
 
 @app.command()
@@ -83,9 +83,9 @@ def serve(
     need_server_extra()
     from fedit_server.starting import start
 
-    session: Session = context.obj
-    configure_logs(as_json=True, quiet=session.console.quiet, verbose=session.console.verbose)
-    raise typer.Exit(asyncio.run(start(session.config(listen=listen), session.console, [], None, create=False)))
+    given: CommandContext = context.obj
+    configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
+    raise typer.Exit(asyncio.run(start(given.config(listen=listen), given.console, [], None, create=False)))
 
 
 @app.command()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit_server.arguments import duration_s
+from fedit_server.command_context import look_up
 from fedit_server.console import table, when
-from fedit_server.session import look_up
 from fedit_server.words import invite_lines, round_cells, task_lines
 
 if TYPE_CHECKING:

@@ -40,8 +40,11 @@ class Coordinator:
         for row in await store.rounds.open_rounds():
             runner = self._runners[row.task_id]
             runner.live = await self._take_up(row, runner.task)
+        for runner in self._runners.values():
+            await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
         await self.services.desk.spool.discard_all_but(live)
+        await store.database.clear_log()
 
     async def run(self) -> None:
         """Run every task until cancelled."""
@@ -86,6 +89,8 @@ class Coordinator:
         """Return an open round; raises ProtocolError: unknown-round, round-failed with the reason, too-late."""
         for runner in self._runners.values():
             if runner.live is not None and runner.live.opening.round_id == round_id:
+                if isinstance(runner.live.ending, Fail):
+                    raise ProtocolError(ProblemType.ROUND_FAILED, runner.live.ending.reason)
                 return runner.live
         row = await self._row(round_id)
         if row.state is RoundState.FAILED:

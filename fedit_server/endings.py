@@ -12,9 +12,9 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.messages import RoundOutcome, RoundResult
 from fedit_protocol.methods import METHODS
+from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.peft_folder import Edition
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Identity

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from fedit_protocol.encoding import decode
-from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
+from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
 from fedit_protocol.messages import RosterMember, UploadHeader
 from fedit_protocol.secagg.aggregator import Aggregator
@@ -82,18 +82,14 @@ class LiveRound:
         )
         return any(slot.length != length for slot, length in stored)
 
-    def holds(self, slot: Slot) -> bool:
-        """Say whether this very upload has been accepted."""
-        return self._uploads.get(slot.client) == slot
-
     async def handle(self, event: Event) -> None:
         """Tick, feed one event, tick again; when this returns, what was accepted is on disk. Raises FeditError."""
         try:
             async with self._lock:
                 await self._catch_up()
-                await self._perform(self.machine.tick(self._desk.clock()))
+                await self._tick()
                 await self._perform(event(self.machine, self._desk.clock()))
-                await self._perform(self.machine.tick(self._desk.clock()))
+                await self._tick()
         finally:
             self.bell.ring()
 
@@ -116,6 +112,9 @@ class LiveRound:
     async def _move(self) -> None:
         try:
             await self.handle(_nothing)
+            if self._job is not None and self.ending is None and self.machine.failure is None:
+                await self._sum(self._job)
+                return
         except StorageError:
             raise
         except Exception as error:
@@ -124,11 +123,7 @@ class LiveRound:
             await self._fail(ProblemType.INTERNAL, f"the server could not go on ({type(error).__name__})")
         if self.ending is None and self.machine.failure is not None:
             self.ending = Fail(*self.machine.failure)  # it failed before a restart that lost the rest
-        if self.ending is not None:
-            return
-        if self._job is not None:
-            await self._sum(self._job)
-        else:
+        if self.ending is None:
             await self.bell.wait(self._seconds_left())
 
     def slot(self, header: bytes, opened: UploadHeader) -> Slot:
@@ -147,6 +142,14 @@ class LiveRound:
     def _seconds_left(self) -> float | None:
         deadline = self.machine.deadline
         return None if deadline is None else max(0.0, (deadline - self._desk.clock()).total_seconds())
+
+    async def _tick(self) -> None:
+        try:
+            effects = self.machine.tick(self._desk.clock())
+        except Exception:
+            self._stale = True  # the steps that it took before it broke are in memory only
+            raise
+        await self._perform(effects)
 
     async def _perform(self, effects: Effects) -> None:
         """Carry out effects in order: all records in one transaction first, then what they allow."""
@@ -209,14 +212,25 @@ class LiveRound:
             aggregate = await asyncio.to_thread(job.run, reader)
         except ProtocolError as error:
             await self._fail(error.problem, str(error))
-        except (FeditError, KeyError, OSError, MemoryError, ValueError) as error:
+        except Exception as error:  # an error that escaped would leave the stage without job and without deadline
             log.exception("the sum failed", extra=self._fields)
             await self._fail(ProblemType.INTERNAL, f"the server could not sum the uploads ({type(error).__name__})")
         else:
             await self.handle(lambda machine, now: machine.on_sum(aggregate, now))
 
     async def _fail(self, problem: ProblemType, reason: str) -> None:
-        await self.handle(lambda machine, now: machine.fail(problem, reason, now))
+        """End the round without a tick: a tick may be what cannot go on."""
+        try:
+            async with self._lock:
+                await self._catch_up()
+                await self._perform(self.machine.fail(problem, reason, self._desk.clock()))
+        except StorageError:
+            raise
+        except Exception:  # not even the journal can be taken up again; the round's row still says how it ended
+            log.exception("the round fails without a last record", extra=self._fields)
+            self.ending = Fail(problem, reason)
+        finally:
+            self.bell.ring()
 
 
 def _nothing(_machine: Aggregator, _now: datetime) -> Effects:

@@ -22,7 +22,7 @@ class Lockout:
         recent = self._recent(address, now)
         if len(recent) >= ATTEMPTS:
             raise ProtocolError(
-                ProblemType.RATE_LIMITED, "too many wrong invites from this address; wait a minute", code="T006"
+                ProblemType.RATE_LIMITED, "too many wrong invites from this address; wait a minute", code="T021"
             )
 
     def failed(self, address: str, now: datetime) -> None:

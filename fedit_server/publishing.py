@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.peft_folder import Edition
+from fedit_protocol.task import Task, TaskDocument
 from fedit_server.adapter_bytes import first_adapter, to_safetensors
 from fedit_server.base_source import read_base
 from fedit_server.endings import adapter_folder

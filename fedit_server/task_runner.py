@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 class TaskRunner:
     """One task. `live` is its open round, `bell` rings when something changed for those who wait."""
 
-    def __init__(self, task: TaskRow, services: Services, live: LiveRound | None = None) -> None:
+    def __init__(self, task: TaskRow, services: Services) -> None:
         self.task = task
-        self.live = live
+        self.live: LiveRound | None = None
         self.lobby = Lobby()
         self.bell = Bell()
         self.round_no = 0
@@ -60,8 +60,20 @@ class TaskRunner:
                 log.exception("the task stumbled and tries again", extra={"task": self.task.task_id})
                 await asyncio.sleep(RETRY_S)
 
+    async def refresh(self) -> None:
+        """Read the task and its newest version again."""
+        store = self._services.store
+        task = await store.tasks.task(self.task.task_id)
+        if task is not None:
+            self.task = task
+        self.round_no = await store.rounds.newest_no(self.task.task_id)
+        self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
+        if self.adapter_version >= self.task.document.task.round.rounds and self.task.state is TaskState.ACTIVE:
+            await store.tasks.set_state(self.task.task_id, TaskState.FINISHED, "")
+            await self.refresh()
+
     async def _turn(self) -> None:
-        await self._refresh()
+        await self.refresh()
         if self.live is not None:
             await self._end(self.live, await self.live.run())
         elif self.task.state is TaskState.ACTIVE:
@@ -95,18 +107,6 @@ class TaskRunner:
         if self.live is None:
             return WaitReason.GATHERING
         return WaitReason.NOT_SELECTED if client in self._passed_over else WaitReason.ROUND_RUNNING
-
-    async def _refresh(self) -> None:
-        """Read the task and its newest version again."""
-        store = self._services.store
-        task = await store.tasks.task(self.task.task_id)
-        if task is not None:
-            self.task = task
-        self.round_no = await store.rounds.newest_no(self.task.task_id)
-        self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
-        if self.adapter_version >= self.task.document.task.round.rounds and self.task.state is TaskState.ACTIVE:
-            await store.tasks.set_state(self.task.task_id, TaskState.FINISHED, "")
-            await self._refresh()
 
     async def _gather(self) -> None:
         """Open a round once enough clients are free, or wait a little for them."""
@@ -156,6 +156,7 @@ class TaskRunner:
         await record_ending(self._services, self.task, live.opening, ending)
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
-        await self._refresh()
+        await self.refresh()
         live.bell.ring()
         self.bell.ring()
+        await self._services.store.database.clear_log()

@@ -31,11 +31,8 @@ async def put(request: web.Request) -> web.Response:
     slot = live.slot(header, opened)
     if request.content_length is not None and offset + request.content_length > slot.length:
         raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {slot.length} bytes it announced")
-    if not live.holds(slot):
-        await _store(request, slot, offset)
-        await live.handle(lambda machine, now: machine.on_upload(header, now))
-    else:
-        await _skip(request, slot.length)
+    await _store(request, slot, offset)
+    await live.handle(lambda machine, now: machine.on_upload(header, now))
     return cbor(await _receipt(live, identity_key(slot.client), slot.sum_index))
 
 
@@ -50,6 +47,9 @@ async def head(request: web.Request) -> web.Response:
 async def _store(request: web.Request, slot: Slot, offset: int) -> None:
     spool = request.app[SPOOL]
     writing = await spool.begin(slot, offset)
+    if writing is None:
+        await _skip(request, slot.length)
+        return
     try:
         await _append(request, writing)
         if writing.offset < slot.length:
@@ -63,24 +63,33 @@ async def _store(request: web.Request, slot: Slot, offset: int) -> None:
 
 
 async def _append(request: web.Request, writing: Writing) -> None:
-    while True:
-        try:
-            async with asyncio.timeout(IDLE_TIMEOUT_S):
-                chunk = await request.content.readany()
-        except TimeoutError as error:
-            raise web.HTTPRequestTimeout from error
-        if not chunk:
-            return
-        await writing.append(chunk)
+    try:
+        while chunk := await _next_chunk(request):
+            await writing.append(chunk)
+    except TimeoutError as error:
+        raise _stood_still(writing.offset) from error
 
 
-async def _skip(request: web.Request, most: int) -> None:
+async def _skip(request: web.Request, length: int) -> None:
     """Read away the body of an upload that is stored already, so that the client gets to read the answer."""
     skipped = 0
-    async for chunk in request.content.iter_any():
-        skipped += len(chunk)
-        if skipped > most:
-            raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {most} bytes it announced")
+    try:
+        while chunk := await _next_chunk(request):
+            skipped += len(chunk)
+            if skipped > length:
+                raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {length} bytes it announced")
+    except TimeoutError as error:
+        raise _stood_still(length) from error
+
+
+async def _next_chunk(request: web.Request) -> bytes:
+    async with asyncio.timeout(IDLE_TIMEOUT_S):
+        return await request.content.readany()
+
+
+def _stood_still(stored: int) -> ProtocolError:
+    message = f"the upload stood still; {stored} bytes are stored, continue there"
+    return ProtocolError(ProblemType.OFFSET_MISMATCH, message)
 
 
 async def _receipt(live: LiveRound, key: IdentityKey, index: int) -> bytes:

@@ -1,6 +1,7 @@
 """One SQLite file, opened so that a committed transaction survives a power cut."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,8 @@ from fedit_server.storage.migrations import is_current, upgrade
 BUSY_TIMEOUT_S: Final = 30
 """How long a writer waits for another process, such as `fedit-server invite create` beside a running server."""
 
+_CLEAR_TIMEOUT_S: Final = 1
+
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
 """A file-size limit shows as a write error, a full disk as either."""
 
@@ -28,6 +31,8 @@ _PRAGMAS: Final = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}",
     "PRAGMA secure_delete = ON",  # a deleted journal body must not linger in free pages
 )
+
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -60,6 +65,24 @@ class Database:
             with translating(self._path):
                 async with self._engine.execution_options(fedit_writes=True).begin() as connection:
                     yield connection
+
+    async def clear_log(self) -> None:
+        """Empty the write-ahead log, which still holds what was deleted from the tables; only tries (never raises)."""
+        try:
+            async with self._writer, self._engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                # A reader in another process must not hold up the rounds; the next round's end tries again.
+                await raw.execute(f"PRAGMA busy_timeout = {_CLEAR_TIMEOUT_S * 1000}")
+                try:
+                    async with raw.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+                        busy, *_ = await cursor.fetchone()
+                finally:
+                    await raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        except (DBAPIError, sqlite3.Error) as error:
+            log.warning("the database's log could not be emptied: %s", error)
+        else:
+            if busy:
+                log.info("the database's log is in use; it is emptied at the next round's end")
 
     async def close(self) -> None:
         """Close every connection."""

@@ -106,7 +106,7 @@ class Members:
         async with self._database.writing() as db:
             invite = (await db.execute(select(invites).where(invites.c.code_hash == candidate.code_hash))).first()
             if invite is None:
-                raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T003")
+                raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T006")
             known = (await db.execute(select(clients).where(clients.c.client_id == candidate.client_id))).first()
             held = (await db.execute(_valid_certificate(candidate.client_id, now_s))).scalar_one_or_none()
             if known is not None and held is not None:
@@ -200,7 +200,7 @@ class Members:
 def _check_usable(invite: InviteRow, now_s: int) -> None:
     match invite.state(now_s):
         case "revoked":
-            raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite was revoked", code="T003", fix=_NEW_INVITE)
+            raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite was revoked", code="T006", fix=_NEW_INVITE)
         case "expired":
             raise ProtocolError(ProblemType.INVITE_EXPIRED, "this invite has expired", code="T004", fix=_NEW_INVITE)
         case "used":

@@ -1,13 +1,15 @@
 """Uploads of open rounds: one file per round, client and sum, appended chunk by chunk, so that a cut line resumes.
 
-The file's name holds the digest that the client signed, so two uploads never mix.
+The file's name holds the digest that the client signed, so two uploads never mix. It ends in `.part` until every byte
+is on disk and has that digest; a file without it is whole, and is never opened for writing again.
 """
 
 import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,9 @@ from fedit_protocol.ids import ClientId, IdentityKey, RoundId, client_id
 from fedit_server.files import PRIVATE, flush_folder, make_private_folder, storing
 
 _HASH_BLOCK: Final = 1024 * 1024
+_PART: Final = ".part"
+_MOST_DISCARDED: Final = 64
+"""How many ended rounds are remembered: only a request that was under way at the end can still name one."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,30 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._live: dict[Path, Writing] = {}
+        self._discarded: deque[RoundId] = deque(maxlen=_MOST_DISCARDED)
 
     def received(self, round_id: RoundId, client: ClientId, sum_index: int) -> int:
         """Return how many bytes of an upload are stored."""
-        return max((path.stat().st_size for path in self._files(round_id, client, sum_index)), default=0)
+        return max((_size(path) for path in self._files(round_id, client, sum_index)), default=0)
 
-    async def begin(self, slot: Slot, offset: int) -> "Writing":
-        """Open an upload for appending at `offset`; raises ProtocolError (offset-mismatch) beyond what is stored."""
+    async def begin(self, slot: Slot, offset: int) -> "Writing | None":
+        """Open an upload for appending at `offset`; None if all of it is stored already.
+
+        Raises ProtocolError: offset-mismatch beyond what is stored, conflict with another upload of this device,
+        too-late once the round's uploads are deleted.
+        """
+        if slot.round_id in self._discarded:
+            raise _too_late()
         path = self._path(slot)
-        older = self._live.get(path)
-        if older is not None:
-            await older.stop()
-        descriptor = await asyncio.to_thread(self._open, slot, offset)
-        writing = Writing(path, descriptor, offset, slot)
-        self._live[path] = writing
-        return writing
+        older, writing = self._live.get(path), Writing(path, slot)
+        self._live[path] = writing  # before the first wait: a still newer one, or the round's end, finds it
+        opened = False
+        try:
+            opened = await writing.open(older, lambda: self._open(slot, offset), offset)
+        finally:
+            if not opened:
+                self.end(writing)
+        return writing if opened else None
 
     def end(self, writing: "Writing") -> None:
         """Forget a finished or broken write; what it stored stays."""
@@ -71,7 +85,10 @@ class Spool:
         return SpoolReader({slot.client: self.words(slot, dtype) for slot in slots})
 
     async def discard(self, round_id: RoundId) -> None:
-        """Delete every upload of a round (S9)."""
+        """Delete every upload of a round (S9), and take no more for it: a request may have been let in just before."""
+        self._discarded.append(round_id)
+        for writing in [live for path, live in self._live.items() if path.parent == self._folder / round_id]:
+            await writing.stop(_too_late())
         await asyncio.to_thread(shutil.rmtree, self._folder / round_id, ignore_errors=True)
 
     async def discard_all_but(self, rounds: Collection[RoundId]) -> None:
@@ -80,19 +97,23 @@ class Spool:
             if folder.name not in rounds:
                 await self.discard(RoundId(folder.name))
 
-    def _open(self, slot: Slot, offset: int) -> int:
+    def _open(self, slot: Slot, offset: int) -> int | None:
+        """Return a descriptor at `offset`; None for a whole upload: to truncate it would lose what was receipted."""
         path = self._path(slot)
+        part = _part(path)
         make_private_folder(path.parent)
-        stored = path.stat().st_size if path.exists() else 0
+        if any(other not in (path, part) for other in self._files(slot.round_id, slot.client, slot.sum_index)):
+            # A device freezes one update per sum; a second one could replace a file that was just accepted.
+            raise ProtocolError(ProblemType.CONFLICT, "this device has begun another upload for the same sum")
+        if path.exists():
+            return None
+        stored = _size(part)
         if offset > min(stored, slot.length):
             raise ProtocolError(
                 ProblemType.OFFSET_MISMATCH, f"{stored} bytes are stored, so the upload cannot go on at {offset}"
             )
-        if any(other != path for other in self._files(slot.round_id, slot.client, slot.sum_index)):
-            # A device freezes one update per sum; a second one could replace a file that was just accepted.
-            raise ProtocolError(ProblemType.CONFLICT, "this device has begun another upload for the same sum")
-        with storing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        with storing(part):
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT, PRIVATE)
             os.ftruncate(descriptor, offset)
             os.lseek(descriptor, offset, os.SEEK_SET)
         return descriptor
@@ -108,60 +129,78 @@ class Spool:
 class Writing:
     """One upload that is being received."""
 
-    def __init__(self, path: Path, descriptor: int, offset: int, slot: Slot) -> None:
+    def __init__(self, path: Path, slot: Slot) -> None:
         self.path = path
-        self.offset = offset
-        self._descriptor = descriptor
+        self.offset = 0
+        self._descriptor: int | None = None
         self._slot = slot
-        self._stopped = False
+        self._stopped: ProtocolError | None = None
         self._lock = asyncio.Lock()
+
+    async def open(self, older: "Writing | None", open_at: Callable[[], int | None], offset: int) -> bool:
+        """Stop the older write, then open the file; returns False if nothing is left to write."""
+        async with self._lock:  # held from the start, so that whoever stops this one waits until the file is open
+            if older is not None:
+                await older.stop()
+            self._descriptor = await asyncio.to_thread(open_at)
+            self.offset = offset
+            return self._descriptor is not None
 
     async def append(self, chunk: bytes) -> None:
         """Write a chunk; raises StorageError S004 on a full disk, ProtocolError if it exceeds the signed length."""
         async with self._lock:
-            if self._stopped:
-                raise ProtocolError(ProblemType.CONFLICT, "the same upload has started again on another connection")
+            descriptor = self._open_descriptor()
             if self.offset + len(chunk) > self._slot.length:
                 raise ProtocolError(
                     ProblemType.TOO_LARGE, f"the upload exceeds the {self._slot.length} bytes it announced"
                 )
-            await asyncio.to_thread(self._write, chunk)
+            await asyncio.to_thread(self._write, descriptor, chunk)
 
     async def complete(self) -> None:
-        """Flush the upload to disk and check its digest; another digest deletes it and raises (digest-mismatch)."""
+        """Flush the upload, check its digest, give it its name; another digest deletes it, raises digest-mismatch."""
         async with self._lock:
-            if self._stopped:
-                raise ProtocolError(ProblemType.CONFLICT, "the same upload has started again on another connection")
-            await asyncio.to_thread(self._finish)
+            await asyncio.to_thread(self._finish, self._open_descriptor())
 
-    async def stop(self) -> None:
-        """Close the file; what arrived so far stays for the next attempt."""
+    async def stop(self, reason: ProtocolError | None = None) -> None:
+        """Close the file; what arrived so far stays for the next attempt. Later calls raise `reason`."""
         async with self._lock:
-            if not self._stopped:
-                self._stopped = True
+            if self._stopped is None:
+                self._stopped = reason or ProtocolError(
+                    ProblemType.CONFLICT, "the same upload has started again on another connection"
+                )
+            if self._descriptor is not None:
                 os.close(self._descriptor)
+                self._descriptor = None
 
-    def _write(self, chunk: bytes) -> None:
+    def _open_descriptor(self) -> int:
+        if self._stopped is not None:
+            raise self._stopped
+        if self._descriptor is None:
+            raise RuntimeError("this upload was never opened")
+        return self._descriptor
+
+    def _write(self, descriptor: int, chunk: bytes) -> None:
         with storing(self.path):
             view = memoryview(chunk)
             while view:
-                written = os.write(self._descriptor, view)
+                written = os.write(descriptor, view)
                 self.offset += written
                 view = view[written:]
 
-    def _finish(self) -> None:
-        with storing(self.path):
-            os.fsync(self._descriptor)
-            flush_folder(self.path.parent)
+    def _finish(self, descriptor: int) -> None:
+        part = _part(self.path)
+        with storing(part):
+            os.fsync(descriptor)
             found = hashlib.sha256()
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            while block := os.read(self._descriptor, _HASH_BLOCK):
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            while block := os.read(descriptor, _HASH_BLOCK):
                 found.update(block)
-        if found.digest() != self._slot.digest:
-            self.path.unlink(missing_ok=True)
-            raise ProtocolError(
-                ProblemType.DIGEST_MISMATCH, "the upload's bytes do not have the digest that was signed"
-            )
+            if found.digest() == self._slot.digest:
+                part.rename(self.path)
+                flush_folder(self.path.parent)
+                return
+            part.unlink(missing_ok=True)
+        raise ProtocolError(ProblemType.DIGEST_MISMATCH, "the upload's bytes do not have the digest that was signed")
 
 
 class SpoolReader:
@@ -173,3 +212,19 @@ class SpoolReader:
     def __call__(self, member: IdentityKey, start: int, stop: int) -> NDArray[Any]:
         """Return a range of one member's ring words."""
         return self._words[client_id(member)][start:stop]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + _PART)
+
+
+def _size(path: Path) -> int:
+    """A file may be renamed or deleted while it is looked for."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _too_late() -> ProtocolError:
+    return ProtocolError(ProblemType.TOO_LATE, "the round is over; its uploads are deleted")

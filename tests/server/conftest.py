@@ -97,5 +97,14 @@ async def start(folder: Path, clock: ManualClock, *tasks: Task, long_poll_s: flo
         try:
             async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
                 yield Running(home, parts, http, clock)
+            await gone(server)
         finally:
             await server.close()
+
+
+async def gone(server: TestServer) -> None:
+    """Wait until the server has seen the end of every connection: one that outlives its loop is a warning later."""
+    assert server.runner is not None
+    assert server.runner.server is not None
+    while server.runner.server.connections:  # noqa: ASYNC110  the server's own state
+        await asyncio.sleep(0.005)

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load, load_file
 
 from fedit_protocol.errors import ConfigError, FeditError, ModelError, StorageError
+from fedit_protocol.peft_folder import Edition, bucket, peft_config
 from fedit_protocol.task import BaseModelSpec
 from fedit_server.adapter_bytes import first_adapter, from_safetensors, to_safetensors
 from fedit_server.base_model import read_folder, tensor_shapes
 from fedit_server.base_source import read_base
-from fedit_protocol.peft_folder import Edition, bucket, peft_config
 from fedit_server.peft_folder import write_peft_folder
 from fedit_server.tasks import resolve
 
@@ -41,10 +41,10 @@ BROKEN = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "M003"),
     "a cut weights file": (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "M003"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "M003"),
-    "transposed layers": (lambda folder: make_base(folder, model_type="gpt2"), "M004"),
-    "quantized already": (lambda folder: make_base(folder, quantization_config={"bits": 4}), "M004"),
-    "no language model": (lambda folder: make_base(folder, architectures=["BertModel"]), "M004"),
-    "no stated kind": (lambda folder: make_base(folder, architectures=None), "M004"),
+    "transposed layers": (lambda folder: make_base(folder, model_type="gpt2"), "M024"),
+    "quantized already": (lambda folder: make_base(folder, quantization_config={"bits": 4}), "M024"),
+    "no language model": (lambda folder: make_base(folder, architectures=["BertModel"]), "M024"),
+    "no stated kind": (lambda folder: make_base(folder, architectures=None), "M024"),
 }
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType, StorageError
 from fedit_protocol.ids import RoundId, TaskId
 from fedit_protocol.messages import RoundOutcome, WaitReason
+from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Record
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.adapter_bytes import from_safetensors
@@ -23,6 +25,7 @@ from fedit_server.endings import adapter_folder
 from fedit_server.live_round import LiveRound
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.rows import RoundRow, RoundState, RoundView
+from fedit_server.storage.spool import Slot, Spool, SpoolReader
 
 from .bases import small_task
 from .conftest import Running, start
@@ -136,6 +139,8 @@ async def test_a_committed_round_leaves_files_and_figures_and_nothing_else(
         assert digest_of(content) == result.adapter_digest
         assert await devices[0].call("GET", f"/v1/blobs/{result.adapter_digest}") == content
         assert list(running.home.spool.iterdir()) == []
+        log = running.home.database.with_name(running.home.database.name + "-wal")
+        await running.until(lambda: is_empty(log))  # it would keep what the journal had
     assert load_file(folder / "adapter_model.safetensors").keys()
     assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
     assert row.state is RoundState.COMMITTED
@@ -148,6 +153,10 @@ async def test_a_committed_round_leaves_files_and_figures_and_nothing_else(
     }
     assert bodies
     assert set(bodies) == {None}
+
+
+async def is_empty(path: Path) -> bool:
+    return path.stat().st_size == 0
 
 
 async def journal_bodies(running: Running, round_id: RoundId) -> list[bytes | None]:
@@ -257,6 +266,58 @@ async def test_a_round_whose_upload_was_lost_is_failed_with_a_reason(
         result = await replace(devices[0], http=running.http).result()
     assert result.outcome is RoundOutcome.FAILED
     assert result.reason == "the server restarted and could not continue: an upload is no longer on disk"
+
+
+async def test_a_finished_task_says_so_with_its_version_after_a_restart(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base, round={"rounds": 1})) as running:
+        devices = await running.join(3)
+        await play(running, devices, {})
+        await devices[0].result()
+    async with start(tmp_path / "home", clock) as running:
+        reply = await replace(devices[0], http=running.http).check_in()
+    assert (reply.reason, reply.adapter_version, reply.round_no) == (WaitReason.TASK_FINISHED, 1, 1)
+
+
+class BrokenSpool(Spool):
+    """A spool whose uploads can be written and not be read, for a reason that nobody has thought of."""
+
+    def reader(self, slots: Collection[Slot], dtype: np.dtype[Any]) -> SpoolReader:
+        raise RuntimeError("can't start new thread")
+
+
+async def test_a_sum_that_breaks_fails_the_round(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        devices = await running.join(3)
+        for device, offer in zip(devices, await offers_of(devices), strict=True):
+            device.accept(offer)
+        live, size = live_round(running), await size_of(running)
+        assert live is not None
+        live._desk = replace(live._desk, spool=BrokenSpool(running.home.spool))
+        for name in STEPS:
+            await asyncio.gather(*(device.step(name, one_hot(size, 0)) for device in devices))
+        result = await devices[0].result()
+    assert result.reason == "the server could not sum the uploads (RuntimeError)"
+
+
+def broken(*_: object) -> NoReturn:
+    raise RuntimeError("nobody has thought of this")
+
+
+@pytest.mark.parametrize("parts", [("tick",), ("tick", "restore"), ("tick", "fail")], ids=" and ".join)
+async def test_a_machine_that_breaks_fails_the_round(
+    parts: tuple[str, ...], tmp_path: Path, base: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        devices = await running.join(3)
+        for device, offer in zip(devices, await offers_of(devices), strict=True):
+            device.accept(offer)
+        for part in parts:
+            monkeypatch.setattr(Aggregator, part, broken)
+        running.parts.coordinator.look_again()
+        result = await devices[0].result()
+    assert (result.outcome, result.reason) == (RoundOutcome.FAILED, "the server could not go on (RuntimeError)")
 
 
 class FullRounds(Rounds):

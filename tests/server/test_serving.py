@@ -279,7 +279,7 @@ async def test_what_the_program_says_when_it_cannot_start(program: Program, tmp_
     code, _, err = await program.run("task", "check", str(tmp_path / "none.toml"))
     assert (code, "FEDIT-C010" in err) == (3, True)
     code, _, err = await program.run("round", "show", "7")
-    assert (code, "FEDIT-U005" in err) == (2, True)
+    assert (code, "FEDIT-U025" in err) == (2, True)
     code, _, err = await program.run("nonsense")
     assert (code, "FEDIT-U001" in err) == (2, True)
     assert ready["url"].startswith("https://127.0.0.1:")

@@ -117,6 +117,28 @@ async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> N
     assert [adapter.version for adapter in await store.tasks.adapters(TASK)] == [0, 1]
 
 
+@pytest.mark.parametrize("committing", [True, False], ids=["committed", "failed"])
+async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
+    committing: bool, store: Store, tmp_path: Path
+) -> None:
+    secret = b"a share that nobody may find" * 500
+    await store.rounds.append(ROUND, [Record(kind="unmask", body=secret)], VIEW)
+    assert secret[:28] in b"".join(path.read_bytes() for path in tmp_path.glob("fedit.db*"))
+    await (store.rounds.commit(committed(), 2) if committing else store.rounds.fail(failed(), 2))
+    await store.database.clear_log()
+    assert secret[:28] not in b"".join(path.read_bytes() for path in tmp_path.glob("fedit.db*"))
+
+
+async def test_a_reader_beside_the_server_does_not_hold_up_the_end_of_a_round(store: Store, tmp_path: Path) -> None:
+    beside = sqlite3.connect(tmp_path / "fedit.db", isolation_level=None)
+    beside.execute("BEGIN")
+    beside.execute("SELECT * FROM journal").fetchall()
+    await store.rounds.fail(failed(), 2)
+    await store.database.clear_log()
+    beside.close()
+    assert await store.rounds.open_rounds() == []
+
+
 async def test_a_commit_is_all_or_nothing(store: Store) -> None:
     with pytest.raises(StorageError):
         await store.rounds.commit(committed(version=0), 2)  # that version exists already

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,8 @@ from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.testing import ManualClock
-from fedit_server.storage.spool import Slot, Spool
+from fedit_server.routes import uploads, wire
+from fedit_server.storage.spool import Slot, Spool, Writing
 
 from .bases import small_task
 from .conftest import Running, start
@@ -122,6 +126,72 @@ async def test_a_stored_upload_that_was_never_counted_is_counted_by_an_empty_req
         assert await one.put(one.payload[-1:], offset=len(one.payload) - 1)
 
 
+async def spooled(one: Frozen) -> None:
+    """Put the whole upload on disk without telling the round: a server that was killed in between leaves this."""
+    (live,) = [runner.live for runner in one.running.parts.coordinator._runners.values() if runner.live is not None]
+    await write(one.running.parts.spool, live.slot(one.header, live.machine.check_upload(one.header, live.now())),
+                one.payload)  # fmt: skip
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["sent again", "only its end"])
+async def test_a_whole_upload_that_was_never_counted_is_counted(
+    again: bool, tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with frozen(tmp_path / "home", base, clock) as one:
+        await spooled(one)
+        assert await one.stored() == len(one.payload)
+        offset = 0 if again else len(one.payload)
+        receipt = await one.put(one.payload[offset:], offset=offset)
+        assert one.device.participant is not None
+        one.device.participant.on_receipt(receipt)
+        assert await one.finish() == 3
+
+
+async def raw_request(one: Frozen, request: str) -> tuple[int, dict[str, Any]]:
+    """Send these characters and no more, and return the status and the problem document that come."""
+    url = one.running.http._base_url
+    assert url is not None
+    assert url.host is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(request.encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"(?i)content-length: (\d+)", head)
+        assert length is not None
+        return int(head.split()[1]), json.loads(await reader.readexactly(int(length[1])))
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["a new upload", "a stored upload"])
+async def test_an_upload_that_stands_still_is_told_where_to_go_on(
+    stored: bool, tmp_path: Path, base: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with frozen(tmp_path / "home", base, clock) as one:
+        if stored:
+            await one.put(one.payload)
+        monkeypatch.setattr(uploads, "IDLE_TIMEOUT_S", 0.05)
+        head = f"Content-Length: {len(one.payload)}\r\nFedit-Upload-Header: {to_base64url(one.header)}\r\n\r\n"
+        request = f"PUT {one.device.round}/uploads/1 HTTP/1.1\r\nHost: x\r\n{head}"
+        status, problem = await raw_request(one, request)
+        there = len(one.payload) if stored else 0
+        assert (status, problem["type"]) == (409, ProblemType.OFFSET_MISMATCH)
+        assert problem["detail"] == f"the upload stood still; {there} bytes are stored, continue there"
+        assert await one.stored() == there
+
+
+async def test_a_message_that_stands_still_is_refused_with_a_listed_problem(
+    tmp_path: Path, base: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with frozen(tmp_path / "home", base, clock) as one:
+        monkeypatch.setattr(wire, "BODY_TIMEOUT_S", 0.05)
+        request = f"POST {one.device.round}/abort HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"
+        status, problem = await raw_request(one, request)
+    assert (status, problem["type"]) == (400, ProblemType.MALFORMED)
+
+
 def flipped(payload: bytes) -> bytes:
     return bytes([payload[0] ^ 1]) + payload[1:]
 
@@ -170,8 +240,14 @@ def slot_of(content: bytes, client: str = "ab" * 32) -> Slot:
     return Slot(RoundId("0" * 32), ClientId(client), 1, len(content), digest)
 
 
-async def write(spool: Spool, slot: Slot, content: bytes, offset: int = 0) -> None:
+async def begun(spool: Spool, slot: Slot, offset: int = 0) -> Writing:
     writing = await spool.begin(slot, offset)
+    assert writing is not None
+    return writing
+
+
+async def write(spool: Spool, slot: Slot, content: bytes, offset: int = 0) -> None:
+    writing = await begun(spool, slot, offset)
     try:
         await writing.append(content)
         await writing.complete()
@@ -182,15 +258,65 @@ async def write(spool: Spool, slot: Slot, content: bytes, offset: int = 0) -> No
 
 async def test_a_second_connection_takes_over_from_the_first(tmp_path: Path) -> None:
     spool, content = Spool(tmp_path), b"0123456789"
-    first = await spool.begin(slot_of(content), 0)
+    first = await begun(spool, slot_of(content))
     await first.append(content[:4])
-    second = await spool.begin(slot_of(content), 4)
+    second = await begun(spool, slot_of(content), 4)
     with pytest.raises(ProtocolError) as refused:
         await first.append(content[4:])
     assert refused.value.problem is ProblemType.CONFLICT
     await second.append(content[4:])
     await second.complete()
     await second.stop()
+
+
+async def test_of_two_connections_at_the_same_time_one_writes(tmp_path: Path) -> None:
+    spool, content = Spool(tmp_path), b"0123456789"
+    first, second = await asyncio.gather(begun(spool, slot_of(content)), begun(spool, slot_of(content)))
+    with pytest.raises(ProtocolError) as refused:
+        await first.append(b"!")
+    assert refused.value.problem is ProblemType.CONFLICT
+    await second.append(content)
+    await second.complete()
+    await second.stop()
+
+
+async def test_a_whole_upload_is_never_opened_for_writing_again(tmp_path: Path) -> None:
+    spool, slot = Spool(tmp_path), slot_of(b"whole")
+    first = await begun(spool, slot)
+    await first.append(b"whole")
+    _, second = await asyncio.gather(first.complete(), spool.begin(slot, 0))  # a second PUT, while the first completes
+    await first.stop()
+    for again in (spool, Spool(tmp_path)):
+        assert second is None
+        second = await again.begin(slot, 0)
+        assert again.received(slot.round_id, slot.client, 1) == 5
+        assert bytes(again.words(slot, np.dtype("u1"))) == b"whole"
+
+
+async def test_an_upload_that_a_crash_left_unnamed_goes_on_at_its_end(tmp_path: Path) -> None:
+    slot = slot_of(b"whole")
+    first = await begun(Spool(tmp_path), slot)
+    await first.append(b"whole")
+    await first.stop()
+    spool = Spool(tmp_path)
+    assert spool.received(slot.round_id, slot.client, 1) == 5
+    await write(spool, slot, b"", offset=5)
+    assert await spool.begin(slot, 5) is None
+
+
+async def test_an_ended_round_takes_no_uploads(tmp_path: Path) -> None:
+    """Neither from a request that is writing at the end, nor from one that was let in just before it (S9)."""
+    spool, slot = Spool(tmp_path), slot_of(b"whole")
+    writing = await begun(spool, slot)
+    late = asyncio.create_task(begun(spool, slot_of(b"other", "cd" * 32)))
+    await asyncio.sleep(0)
+    await spool.discard(slot.round_id)
+    calls = [writing.append(b"whole"), (await late).append(b"other"), spool.begin(slot, 0)]
+    for call in calls:
+        with pytest.raises(ProtocolError) as refused:
+            await call
+        assert refused.value.problem is ProblemType.TOO_LATE
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_device_cannot_replace_its_upload(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Session:
-    """The options that every command has."""
+class CommandContext:
+    """The options that every command has, as they were given."""
 
     console: Console
     home: Path | None
@@ -42,14 +42,14 @@ def look_up(
     need_server_extra()
     from fedit_server.admin import Admin
 
-    session: Session = context.obj
+    given: CommandContext = context.obj
 
     async def ask() -> dict[str, Any]:
-        async with Admin.open(session.config()) as admin:
+        async with Admin.open(given.config()) as admin:
             return await look(admin)
 
     data = asyncio.run(ask())
-    session.console.answer(command, data, lines(data) if not session.console.json else ())
+    given.console.answer(command, data, lines(data) if not given.console.json else ())
 
 
 def need_server_extra() -> None:
