@@ -256,14 +256,15 @@ def invoke(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error ends as words and a code."""
     arguments = hoisted(["version"] if "--version" in arguments[:1] else arguments)
     console = Console(json="--json" in arguments, verbose=bool({"-v", "--verbose"} & set(arguments)))
-    command = next((word for word in arguments if not word.startswith("-")), "")
+    command = command_of(arguments)
     try:
         status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False)
     except FeditError as error:
         console.fail(command, error)
         return error.exit_code
     except typer.TyperException as error:
-        usage = ConfigError(error.format_message().rstrip(".").lower(), code="U001", fix=f"{PROGRAM} {command} --help")
+        words = error.format_message().rstrip(".").lower()
+        usage = ConfigError(words, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"]))
         console.fail(command, usage)
         return _USAGE
     except (typer.Abort, KeyboardInterrupt):
@@ -277,6 +278,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
+_GROUPS: Final = frozenset({"data"})
 
 
 def hoisted(arguments: list[str]) -> list[str]:
@@ -294,6 +296,18 @@ def hoisted(arguments: list[str]) -> list[str]:
         else:
             rest.append(word)
     return front + rest
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """Return the command of a hoisted command line, two words for a group, or an empty text."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--home":
+            next(words, None)
+        elif not word.startswith("-"):
+            second = next(words, "") if word in _GROUPS else ""
+            return f"{word} {second}" if second and not second.startswith("-") else word
+    return ""
 
 
 def _client(config: "ClientConfig", pin: str | None = None, code: str | None = None) -> "Client":

@@ -16,7 +16,7 @@ from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
-from fedit_client.enrollment import Credential, enroll
+from fedit_client.enrollment import Credential, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.journal import Journal
@@ -38,7 +38,8 @@ from fedit_client.session import Session
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, MembershipError
+from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
+from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import TaskDocument
 
 Say = Callable[[str], None]
@@ -196,16 +197,25 @@ class Client:
     async def leave(self, *, erase: bool = False, offline: bool = False) -> list[Path]:
         """Deregister this device, forget the membership, return what was removed; adapters stay unless `erase`.
 
-        `offline` does not tell the server, for one that is gone. Past sums cannot be undone. Raises TransportError.
+        `offline` does not tell the server, for one that is gone. Past sums cannot be undone. Raises TransportError;
+        StorageError for damaged files, but not with `erase`: it removes them, and without them nobody can be told.
         """
-        membership = self.membership
-        if membership is None and not erase:
-            self.require_membership()
         with held_alone(self._paths.lock_file):
-            if membership and not offline:
+            joined = self._joined_with_key(erase=erase)
+            if joined and not offline:
+                membership, key = joined
                 async with self._signing_transport(membership) as transport:
-                    await deregister(transport, load_or_create_identity(self._paths.identity_file), membership)
+                    await deregister(transport, key, membership)
             return await asyncio.to_thread(forget, self._paths, erase=erase)
+
+    def _joined_with_key(self, *, erase: bool) -> tuple[Membership, SigningKey] | None:
+        try:
+            membership = self.membership if erase else self.require_membership()
+            return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
+        except StorageError:
+            if not erase:
+                raise
+            return None
 
     async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
         document, federation = membership.task_document, membership.federation
@@ -252,17 +262,17 @@ class Client:
         return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
 
     async def _credential(self, offer: TaskOffer, before: Membership | None, label: str) -> Credential:
-        """Return the certificate that is here already, or redeem the invite."""
-        if before is not None and before.descriptor == offer.federation.raw:
+        """Return the certificate that is here already and still counts, or redeem the invite."""
+        address, known = self._address_of(before), before is not None and before.descriptor == offer.federation.raw
+        if before is not None and known and (address.code is None or await self._counts(before, offer, address)):
             return Credential(before.certificate, before.log_head)
-        if before is not None:
+        if before is not None and not known:
             raise MembershipError(
                 f"this device already belongs to the federation {before.federation.descriptor.name}",
                 code="J002",
                 where=str(self._paths.membership_file),
                 fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
             )
-        address = self._address_of(before)
         if address.code is None:
             raise ConfigError("this address carries no invite code", code="U005",
                               fix="ask the organiser for an invite: fedit-server invite")  # fmt: skip
@@ -270,6 +280,15 @@ class Client:
         async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
             descriptor = offer.federation.descriptor
             return await enroll(transport, descriptor, key, address.code, label, int(time.time()))
+
+    async def _counts(self, before: Membership, offer: TaskOffer, address: ServerAddress) -> bool:
+        """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
+        federation, key = offer.federation, load_or_create_identity(self._paths.identity_file)
+        if not is_valid(before.certificate, federation.descriptor, key, int(time.time())):
+            return False
+        signer = (key, federation.descriptor.federation_id)
+        async with HttpTransport(address.host, address.port, federation.tls(), signer) as transport:
+            return await is_enrolled(transport, before.task_document.task.id)
 
     async def _prepared(
         self, document: TaskDocument, membership: Membership | None, say: Say

@@ -17,6 +17,7 @@ from fedit_client.demo_report import BASE, TOGETHER, DemoReport
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.durable import write_atomic
 from fedit_client.evaluation import EvaluationRequest, WorkerChat, WorkerEvaluator
+from fedit_client.task_groups import task_group
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 from fedit_protocol.errors import FeditError
 from fedit_protocol.task import TaskDocument
@@ -76,7 +77,7 @@ class Comparison:
     async def _all_alone(self, start: Path, rounds: int, console: Console) -> dict[str, Path]:
         """Each client for itself, the same rounds and steps, from the same first adapter."""
         turns = asyncio.Semaphore(max(1, min(Machine.here().cores, len(self.rows.shards))))
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             tasks = {
                 name: group.create_task(self._alone(name, shard, start, rounds, turns, console.say))
                 for name, shard in self.rows.shards.items()

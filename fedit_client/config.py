@@ -119,10 +119,10 @@ def _file_values(file: Path) -> dict[str, Any]:
     with translating(file):
         if not file.exists():
             return {}
-        text = file.read_text("utf-8")
+        content = file.read_bytes()
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file is not TOML: {str(error).lower()}", code="C002", where=str(file),
                           fix=f"correct or remove {file}") from error  # fmt: skip
 

@@ -28,6 +28,7 @@ from fedit_client.durable import write_atomic
 from fedit_client.paths import Paths
 from fedit_client.preparation import check_training_stack, choose_device
 from fedit_client.processes import Child, started
+from fedit_client.task_groups import task_group
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import TaskDocument
 
@@ -112,7 +113,7 @@ async def _federate(stage: Stage, text: str) -> TaskDocument:
             for name, shard in stage.rows.shards.items()
         ]
         with DemoView(stage.console, [child.name for child in clients]) as view:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 watch = group.create_task(_must_live(server))
                 following = [group.create_task(_follow(child, view)) for child in clients]
                 await asyncio.wait(following)
@@ -129,8 +130,11 @@ async def _server(home: Path, base: Path, text: str) -> AsyncIterator[tuple[Chil
     arguments = ["--json", "--home", str(home / "server"), "up", "--listen", "127.0.0.1:0"]
     arguments += ["--task", str(task), "--base", str(base)]
     async with started("fedit-server", "fedit_server", arguments, {}) as child:
-        async with asyncio.timeout(_READY_S):
-            invite = await _invite(child)
+        try:
+            async with asyncio.timeout(_READY_S):
+                invite = await _invite(child)
+        except TimeoutError as error:
+            raise child.too_slow(_READY_S) from error
         yield child, invite
 
 

@@ -56,7 +56,10 @@ def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", thre
     gpu, why_not = _usable_gpu(document, machine)
     if prefer == "cuda" and gpu is None:
         raise DeviceError(
-            f"no GPU can be used: {why_not}", code="H002", where=_describe(machine), fix="fedit-client run --device cpu"
+            f"no GPU can be used: {why_not}",
+            code="H002",
+            where=_describe(machine),
+            fix="the same command with --device cpu",
         )
     if prefer == "cpu" or gpu is None:
         return _on_cpu(document, machine, threads, why_not if machine.gpus and prefer == "auto" else "")

@@ -12,7 +12,8 @@ from fedit_protocol.enrollment import (
     check_log_head,
     seal_enrollment,
 )
-from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
+from fedit_protocol.ids import TaskId
 from fedit_protocol.signing import SigningKey
 
 
@@ -38,3 +39,20 @@ async def enroll(
     if certificate.log_index >= head.size:
         raise SecurityError(ProblemType.NOT_ENROLLED, "the key log that was sent does not hold this device's enrolment")
     return Credential(reply.certificate, reply.log_head)
+
+
+def is_valid(certificate: bytes, descriptor: FederationDescriptor, key: SigningKey, now_s: int) -> bool:
+    """Say whether a certificate is this device's and has not expired, as far as can be told without the server."""
+    try:
+        return check_certificate(certificate, descriptor, now_s).identity_key == key.public
+    except SecurityError:
+        return False
+
+
+async def is_enrolled(transport: Transport, task_id: TaskId) -> bool:
+    """Ask the server whether it still knows the device that signs this transport's requests."""
+    try:
+        await transport.get(f"/v1/tasks/{task_id}/adapter")
+    except ProtocolError as error:
+        return error.problem is not ProblemType.NOT_ENROLLED
+    return True

@@ -30,7 +30,7 @@ _CODES: Final[dict[str, str]] = {
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
     "C001": "A setting has a value that it cannot have; the message names it. Sources: a flag, FEDIT_…, client.toml.",
-    "C002": "client.toml is not TOML. Correct the named line, or remove the file to go back to the defaults.",
+    "C002": "client.toml is not TOML, or not UTF-8. Correct it, or remove the file to go back to the defaults.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "D001": "The data file is missing, a folder, or not readable by you.",
@@ -51,7 +51,7 @@ _CODES: Final[dict[str, str]] = {
     "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
-    "H002": "You asked for a GPU and none can be used; the message says why.",
+    "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
     "H004": "The training process ended unexpectedly. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',

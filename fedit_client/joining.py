@@ -80,7 +80,8 @@ async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
         if not console.interactive:
             raise cpu_needs_a_yes(chosen)
         if not console.confirm(f"{chosen.reason}. Train on the CPU?", flag="--device cpu"):
-            raise ConsentError("training on the CPU was declined", code="A004", fix="fedit-client join --device cuda …")
+            raise ConsentError("training on the CPU was declined", code="A004",
+                               fix="repair the GPU's driver or torch, or: fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
     console.done(f"base model {base}")
     console.done(f"{_plan_words(chosen)} · {size_text(offer.summary.upload_bytes)} up a round")

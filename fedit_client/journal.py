@@ -96,6 +96,14 @@ class Journal:
             self._append({"kind": "closed", "round": round_id})
         self._forget(round_id)
 
+    def sweep(self) -> None:
+        """Delete masked bytes that no line names, which a crash leaves; only for who holds the client's lock."""
+        named = {upload.path for upload in self._frozen.values()}
+        with translating(self._folder):
+            for path in (*self._folder.glob("*.upload"), *self._folder.glob(".*.upload.*.new")):
+                if path not in named:
+                    path.unlink(missing_ok=True)
+
     def _forget(self, round_id: RoundId) -> None:
         path = self._payload_path(round_id)
         with translating(path):
@@ -140,7 +148,7 @@ class Journal:
             facts.pop()
         if None in facts:
             raise StorageError(f"line {facts.index(None) + 1} of the round journal is damaged", code="S014",
-                               where=str(self._path), fix="fedit-client leave --erase, then join again")  # fmt: skip
+                               where=str(self._path), fix="fedit-client leave --erase, then join anew")  # fmt: skip
         if rest or torn:
             # Cut off what the crash tore, so that the next line does not continue it.
             write_atomic(self._path, b"".join(_line(fact) for fact in facts if fact is not None))

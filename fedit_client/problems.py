@@ -37,7 +37,7 @@ _FIXES: Final = {
     ProblemType.INVITE_USED: _NEW_INVITE,
     ProblemType.INVITE_REFUSED: "copy the whole link again, or " + _NEW_INVITE,
     ProblemType.CLOCK_SKEW: "timedatectl set-ntp true",
-    ProblemType.NOT_ENROLLED: "fedit-client leave --erase, then join with a new invite",
+    ProblemType.NOT_ENROLLED: "fedit-client join --server 'fedit://…', with a new invite from the organiser",
     ProblemType.VERSION_MISMATCH: "pip install --upgrade fedit",
     ProblemType.UNKNOWN_TASK: "fedit-client status",
 }
@@ -47,6 +47,8 @@ _RETRYABLE: Final = {
     ProblemType.OFFSET_MISMATCH: ("N011", "the upload has to go on elsewhere"),
     ProblemType.STORE_FULL: ("N010", "the server's disk is full"),
 }
+
+_TRY_AGAIN: Final = frozenset({408, 429})  # from a proxy or the HTTP library, without a problem document
 
 
 class NotReadyError(ProtocolError):
@@ -95,8 +97,8 @@ def translating(host: str, port: int) -> Iterator[None]:
         raise _connect_error(error.os_error, host, port) from error
     except TimeoutError as error:
         raise TransportError(f"{where} did not answer in time", code="N004", where=where,
-                             fix=f"check the network, then: curl -k https://{where}/livez") from error  # fmt: skip
-    except (aiohttp.ClientError, ConnectionError) as error:
+                             fix=f"check the network: curl -kI https://{where}/v1/federation") from error  # fmt: skip
+    except (aiohttp.ClientError, OSError) as error:
         raise TransportError(f"the connection to {where} broke", code="N001", where=where,
                              fix="wait; this client tries again") from error  # fmt: skip
 
@@ -138,7 +140,7 @@ def _certificate_error(error: Exception, where: str) -> FeditError:
 
 
 def _without_problem(status: int, where: str) -> FeditError:
-    if status >= 500:
+    if status >= 500 or status in _TRY_AGAIN:
         return TransportError(f"the server answered with status {status}", code="N006", where=where,
                               fix="wait; this client tries again")  # fmt: skip
     return ProtocolError(ProblemType.MALFORMED, f"the server answered with status {status} and no problem document",

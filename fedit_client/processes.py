@@ -1,12 +1,13 @@
 """Our own programs as child processes: lines in as they come, and nothing left running when the block ends."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from fedit_protocol.errors import FeditError
 _MAX_LINE_BYTES: Final = 1024 * 1024
 _KEPT_LINES: Final = 8
 _PATIENCE_S: Final = 8.0
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 class Child:
@@ -45,8 +47,15 @@ class Child:
     async def failure(self) -> FeditError:
         """Return the error of a program that ended too early, with its last words."""
         status = await self.wait()
-        words = " | ".join(line.strip() for line in self._stderr) or "it said nothing"
-        return FeditError(f"{self.name} ended early with status {status}", code="X002", where=words)
+        return FeditError(f"{self.name} ended early with status {status}", code="X002", where=self._last_words())
+
+    def too_slow(self, seconds: float) -> FeditError:
+        """Return the error of a program that still runs and has not become ready, with its last words."""
+        return FeditError(f"{self.name} was not ready within {seconds:.0f} s", code="X002", where=self._last_words(),
+                          fix="close other programs, then run it again")  # fmt: skip
+
+    def _last_words(self) -> str:
+        return " | ".join(line.strip() for line in self._stderr) or "it said nothing"
 
     async def stop(self) -> None:
         """Ask it to end, then make it; its own children (training workers) too."""
@@ -85,12 +94,31 @@ async def started(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), **environment},
         # Ctrl-C in the terminal is for the demo, which then ends its children in order.
         start_new_session=True,
+        # A demo that is killed cannot end anything; the kernel then does (its workers notice by themselves).
+        preexec_fn=_dying_with_parent(),
     )
     child = Child(name, process)
     try:
         yield child
     finally:
         await asyncio.shield(child.stop())
+
+
+def _dying_with_parent() -> Callable[[], None] | None:
+    """Return what a child has to do before it becomes our program so that the parent's death ends it; Linux only.
+
+    In the child it only calls what was looked up here: between fork and exec nothing may be imported or loaded.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, parent, leave = ctypes.CDLL(None).prctl, os.getpid(), os._exit
+
+    def ask_the_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before the kernel was asked
+            leave(1)
+
+    return ask_the_kernel
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -5,8 +5,8 @@ The protocol package decides (secagg.participant); this module owns network, thr
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +21,14 @@ from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.transport import Transport
 from fedit_protocol.enrollment import FederationDescriptor
-from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
+from fedit_protocol.methods import METHODS
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
@@ -132,32 +134,25 @@ class Round:
     async def _after_join(self) -> RoundResult:
         local = await self._train_while_keys_are_agreed()
         self._stage(RoundStage.MASK, "masking the update")
+        task = self._with.document.task
         report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
-        weight = weight_of(local.examples, self._with.document.task)
-        frozen = await asyncio.to_thread(self._participant.freeze, local.update, weight, report)
-        try:
+        message, weight = METHODS[task.method.name].client_message(local.update), weight_of(local.examples, task)
+        frozen = await asyncio.to_thread(self._participant.freeze, message, weight, report)
+        with _over_is_fine():
             await self._perform(frozen)
-            self._stage(RoundStage.UNMASK, "waiting for the other devices")
+        # An upload that came too late does not end the round: the others' sum still needs this device's shares.
+        self._stage(RoundStage.UNMASK, "waiting for the other devices")
+        with _over_is_fine():
             await self._step(self._participant.on_survivors, await self._fetch(f"survivors/{_SUM}"))
-        except ProtocolError as error:
-            # Over already: enough others have answered, and only a reply was lost. The result will tell.
-            if isinstance(error, SecurityError) or error.problem not in _OVER:
-                raise
         return self._read(await self._fetch("result"))
 
     async def _train_while_keys_are_agreed(self) -> LocalResult:
-        try:
-            async with asyncio.TaskGroup() as group:
-                training = group.create_task(self._train())
-                keys = group.create_task(self._agree_on_keys())
-                watch = group.create_task(self._hear_of_the_end())
-                await asyncio.wait({training, keys})
-                watch.cancel()
-        except BaseExceptionGroup as failures:
-            # A failure at the moment of a cancellation must not swallow it (until Python 3.13 a TaskGroup does).
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError from failures
-            raise first_cause(failures) from failures
+        async with task_group() as group:
+            training = group.create_task(self._train())
+            keys = group.create_task(self._agree_on_keys())
+            watch = group.create_task(self._hear_of_the_end())
+            await asyncio.wait({training, keys})
+            watch.cancel()
         return training.result()
 
     async def _agree_on_keys(self) -> None:
@@ -234,14 +229,17 @@ class Round:
 
     async def _give_up(self, error: BaseException) -> None:
         """Tell the server that this device leaves the round, so that the others need not wait for it."""
-        self._with.journal.close(self._offer.round_id)
-        if isinstance(error, RoundLostError):
-            return
-        problem = error.code if isinstance(error, FeditError) else "interrupted"
-        goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
-        with suppress(FeditError, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_S):
-                await self._with.transport.post(f"{self._path}/abort", goodbye)
+        if not isinstance(error, RoundLostError):
+            problem = error.code if isinstance(error, FeditError) else "interrupted"
+            goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
+            with suppress(FeditError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._with.transport.post(f"{self._path}/abort", goodbye)
+        try:
+            await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
+        except StorageError as trouble:
+            # Told, not raised: it must not take the place of the error that ended the round.
+            self._tell(EventKind.NOTICE, f"the round journal could not be closed: {trouble}")
 
     def _on_bytes(self, stage: RoundStage) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:
@@ -269,15 +267,16 @@ class Round:
         self._with.emit(Event(kind, text, round_no=self.number))
 
 
+@contextmanager
+def _over_is_fine() -> Iterator[None]:
+    """Over already: enough others have answered, or only a reply was lost. The result will tell; alarms pass."""
+    try:
+        yield
+    except ProtocolError as error:
+        if isinstance(error, SecurityError) or error.problem not in _OVER:
+            raise
+
+
 def weight_of(examples: int, task: Task) -> int:
     """Return the integer weight of a device: round(rows / rows_per_weight), from 1 to max_weight."""
     return min(max(round(examples / task.encoding.rows_per_weight), 1), task.encoding.max_weight)
-
-
-def first_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that a person should see: an alarm before anything else, then whatever came first."""
-    flat = [
-        first_cause(failure) if isinstance(failure, BaseExceptionGroup) else failure for failure in failures.exceptions
-    ]
-    alarms = [failure for failure in flat if isinstance(failure, SecurityError)]
-    return (alarms or flat)[0]

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fedit_client.client import Client
 from fedit_client.console import Console
@@ -12,15 +12,25 @@ from fedit_client.display import RunDisplay
 
 T = TypeVar("T")
 
+_ENDING: Final = [
+    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+]  # Windows has no SIGHUP
+
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; Ctrl-C and SIGTERM cancel it, let it clean up, and end as KeyboardInterrupt."""
+    """Run a coroutine to its end; Ctrl-C, SIGTERM and a closed terminal cancel it and end as KeyboardInterrupt.
+
+    It cleans up before. What was ignored at the start stays ignored: `nohup` means it, and so does a shell that starts
+    a job in the background without job control (SIGINT, POSIX 2.11).
+    """
 
     async def guarded() -> T:
         task = asyncio.current_task()
         # Windows has none of this, and a thread that is not the first may not: Ctrl-C works there by itself.
         with suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel if task else lambda: None)
+            for number in _ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
         return await work
 
     try:

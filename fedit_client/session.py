@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.journal import FrozenUpload
 from fedit_client.rounds import Engagement, Round
 from fedit_client.transport import jittered
 from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import federation_context
-from fedit_protocol.errors import ConsentError, FeditError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult, WaitReason
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
@@ -146,17 +147,28 @@ class Session:
 
     async def _finish_interrupted_uploads(self) -> None:
         """Send what was frozen before a crash, the same bytes, if its round may still want it."""
+        await asyncio.to_thread(self._with.journal.sweep)
         for upload in self._with.journal.unfinished:
-            number = upload.round_no
-            if datetime.fromtimestamp(upload.expires_at, UTC) > self._with.clock():
-                path, payload = f"/v1/rounds/{upload.round_id}/uploads/1", await asyncio.to_thread(upload.payload)
-                try:
-                    await self._with.transport.upload(path, upload.header, payload, lambda _done, _total: None)
-                    text = f"finished the upload of round {number}, which was interrupted"
-                except FeditError as error:
-                    text = f"the interrupted upload of round {number} is no longer wanted: {error}"
-                self._with.emit(Event(EventKind.NOTICE, text, round_no=number))
+            until = datetime.fromtimestamp(upload.expires_at, UTC)
+            if until > self._with.clock():
+                text = await self._finish_upload(upload, until)
+                self._with.emit(Event(EventKind.NOTICE, text, round_no=upload.round_no))
             await asyncio.to_thread(self._with.journal.close, upload.round_id)
+
+    async def _finish_upload(self, upload: FrozenUpload, until: datetime) -> str:
+        """Send one frozen upload, waiting for a lost server as long as the round lasts; return what became of it."""
+        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/1"
+        try:
+            payload = await asyncio.to_thread(upload.payload)
+            await self._with.patience.insist(
+                lambda: transport.upload(path, upload.header, payload, lambda _done, _total: None), until
+            )
+        except ProtocolError as error:
+            return f"the interrupted upload of round {upload.round_no} is no longer wanted: {error}"
+        except StorageError as error:
+            # Its bytes are gone, and with them this one round: no reason never to start again.
+            return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:
         skew = int(self._with.clock().timestamp()) - server_time

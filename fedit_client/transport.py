@@ -5,7 +5,8 @@ import hashlib
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ _STALLED_S: Final = 60.0
 _ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 0.25
 _MAX_PROBLEM_BYTES: Final = 64 * 1024
+_USER_AGENT: Final = "fedit"  # the library's own would name Python and its version (PRIVACY.md)
 
 
 class Transport(Protocol):
@@ -144,7 +146,8 @@ class HttpTransport:
                 return min(int(text), length) if response.ok and text.isdigit() and len(text) < 16 else 0
 
     async def _fetch(self, path: str, part: Path, limit: int, on_bytes: OnBytes) -> None:
-        have = part.stat().st_size if part.exists() else 0
+        with translating_disk(part):
+            have = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         with translating(self._host, self._port):
             async with self._request("GET", path, headers=headers, bulk=True) as response:
@@ -155,12 +158,12 @@ class HttpTransport:
                 total = have + (response.content_length or 0)
                 if total > limit:
                     raise _too_large(total, limit)
-                with translating_disk(part), part.open("ab" if have else "wb") as file:
+                with _opened(part, "ab" if have else "wb") as write:
                     async for chunk in response.content.iter_chunked(_CHUNK):
                         have += len(chunk)
                         if have > limit:
                             raise _too_large(have, limit)
-                        file.write(chunk)
+                        write(chunk)
                         on_bytes(have, max(total, have))
 
     def _request(
@@ -174,7 +177,9 @@ class HttpTransport:
     ) -> "aiohttp.client._RequestContextManager":
         if self._http is None:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls), auto_decompress=False)
-        sent = {"Content-Type": "application/cbor"} if isinstance(data, bytes) else {}
+        sent = {"User-Agent": _USER_AGENT}
+        if isinstance(data, bytes):
+            sent["Content-Type"] = "application/cbor"
         if self._signer:
             key, federation = self._signer
             sent["Authorization"] = authorization(key, federation, method, path, int(time.time()))
@@ -195,6 +200,23 @@ class HttpTransport:
 def jittered(seconds: float) -> float:
     """Return a time between half and all of `seconds`, so that clients which failed together do not return together."""
     return seconds * (0.5 + secrets.randbelow(1001) / 2000)
+
+
+@contextmanager
+def _opened(part: Path, mode: str) -> Iterator[Callable[[bytes], object]]:
+    """Yield what writes to a file. Only the file's own errors are the disk's: those of the network are OSErrors too."""
+    with translating_disk(part):
+        file = part.open(mode)
+
+    def write(chunk: bytes) -> None:
+        with translating_disk(part):
+            file.write(chunk)
+
+    try:
+        yield write
+    finally:
+        with translating_disk(part):
+            file.close()
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

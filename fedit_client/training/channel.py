@@ -6,25 +6,34 @@ import os
 import queue
 import sys
 import threading
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
 Json = dict[str, Any]
+
+WIRE_FLOAT: Final = "<f4"
+"""How an update crosses the pipe."""
 
 
 class Channel:
     """Owns stdin and stdout from its making on; whatever libraries print goes to stderr instead."""
 
     def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         self._lines: queue.Queue[Json] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, kind: str, **fields: Any) -> None:
         """Write one line to the parent."""
-        self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
+        self._out.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
+        self._out.flush()
+
+    def send_with(self, payload: bytes, kind: str, **fields: Any) -> None:
+        """Write one line to the parent, and after it these bytes; the line's `bytes` says how many."""
+        self.send(kind, bytes=len(payload), **fields)
+        self._out.write(payload)
         self._out.flush()
 
     def receive(self) -> Json:
@@ -37,7 +46,8 @@ class Channel:
 
     def _listen(self) -> None:
         """The end of stdin means that the parent is gone: stop at once, in the middle of a step too."""
-        for line in sys.stdin.buffer:
+        # Not sys.stdin itself: the interpreter closes that at its end, and aborts if a thread waits in it.
+        for line in os.fdopen(os.dup(sys.stdin.fileno()), "rb"):
             self._lines.put(json.loads(line))
         os._exit(0)
 

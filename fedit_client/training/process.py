@@ -55,6 +55,13 @@ class Worker:
             )
         return message
 
+    async def receive_bytes(self, count: int) -> bytes:
+        """Return the bytes that follow a line; raises DeviceError H003, H004 if the worker ends before."""
+        try:
+            return await self._stdout.readexactly(count)
+        except asyncio.IncompleteReadError as error:
+            raise await self._died() from error
+
     async def stop(self) -> None:
         """Kill the process if it still runs and wait until it is gone."""
         with suppress(ProcessLookupError):

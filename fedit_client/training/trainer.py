@@ -1,28 +1,26 @@
-"""The Trainer that people get: the work happens in a worker process, rows go through its pipe and never to disk."""
+"""The Trainer that people get: a worker process does the work; rows and update go through its pipes, never to disk."""
 
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
-from fedit_client.training.process import Json, started
+from fedit_client.training.channel import WIRE_FLOAT
+from fedit_client.training.process import Json, Worker, started
 from fedit_client.training.request import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import to_base64url
 from fedit_protocol.errors import DeviceError
 
 _WORKER: Final = "fedit_client.training.worker"
-_UPDATE_FILE: Final = "update.npy"
 
 
 class WorkerTrainer:
-    """Trains in a process of its own, one per call; the process and its private folder are gone afterwards."""
+    """Trains in a process of its own, one per call, gone afterwards."""
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train and return the update; the worker is killed on cancellation.
@@ -31,13 +29,12 @@ class WorkerTrainer:
         H010 (training diverged), ModelError (the base cannot be loaded), TaskRefusedError (its layout differs).
         """
         begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="fedit-train-") as folder:  # 0700 by mkdtemp
-            update = Path(folder) / _UPDATE_FILE
-            async with started(_WORKER, request.plan, request.base) as worker:
-                await worker.send(_message(request, update))
-                while (message := await worker.receive())["kind"] == "progress":
-                    on_progress(progress(message))
-            return _result(message, _load(update, request.document.layout.size), time.monotonic() - begun)
+        async with started(_WORKER, request.plan, request.base) as worker:
+            await worker.send(_message(request))
+            while (message := await worker.receive())["kind"] == "progress":
+                on_progress(progress(message))
+            update = await _update(worker, message, request.document.layout.size)
+        return _result(message, update, time.monotonic() - begun)
 
 
 def progress(message: Json) -> TrainingProgress:
@@ -55,7 +52,7 @@ def record_values(records: Iterable[Record]) -> list[Json]:
     return [record.to_json() for record in records]
 
 
-def _message(request: TrainingRequest, update: Path) -> Json:
+def _message(request: TrainingRequest) -> Json:
     return {
         "document": request.document.model_dump(mode="json"),
         "base": str(request.base),
@@ -64,16 +61,18 @@ def _message(request: TrainingRequest, update: Path) -> Json:
         "seed": to_base64url(request.seed),
         "split_seed": to_base64url(request.split_seed),
         "plan": plan_values(request.plan),
-        "update": str(update),
     }
 
 
-def _load(path: Path, size: int) -> Vector:
+async def _update(worker: Worker, message: Json, size: int) -> Vector:
     """Read the update and hold it against what was asked for: a worker is another program."""
-    update = np.load(path, allow_pickle=False)
-    if update.dtype != np.float32 or update.shape != (size,) or not np.isfinite(update).all():
+    expected = size * np.dtype(WIRE_FLOAT).itemsize
+    # Looked at before it is read, so that nothing is waited for that will not come.
+    raw = await worker.receive_bytes(expected) if message.get("bytes") == expected else b""
+    update = np.frombuffer(raw, dtype=WIRE_FLOAT).astype(np.float32)
+    if update.shape != (size,) or not np.isfinite(update).all():
         raise DeviceError("the training process returned an unusable update", code="H004")
-    return np.asarray(update, dtype=np.float32)
+    return update
 
 
 def _result(message: Json, update: Vector, seconds: float) -> LocalResult:

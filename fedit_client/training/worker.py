@@ -3,11 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
-from fedit_client.training.channel import Channel, Json
+from fedit_client.training.channel import WIRE_FLOAT, Channel, Json
 from fedit_client.training.request import TrainingProgress, TrainingRequest
 from fedit_client.training.room import run
 from fedit_protocol.encoding import from_base64url
@@ -15,7 +13,7 @@ from fedit_protocol.task import TaskDocument
 
 
 def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
-    """Train as asked, write the update to the file that the parent named, and report the rest."""
+    """Train as asked; the update goes back through the pipe as little-endian float32, and never to disk."""
     from fedit_client.training.local import load, train_here
 
     request = _request(message, plan)
@@ -27,8 +25,8 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     loaded = load(request.document, request.base, plan)
     tell(TrainingProgress("load", 1, 1))
     result = train_here(loaded, request, tell)
-    np.save(message["update"], result.update, allow_pickle=False)
-    channel.send("result", **{name: value for name, value in vars(result).items() if name != "update"})
+    told = {name: value for name, value in vars(result).items() if name != "update"}
+    channel.send_with(result.update.astype(WIRE_FLOAT).tobytes(), "result", **told)
 
 
 def _request(message: Json, plan: DevicePlan) -> TrainingRequest:

@@ -1,5 +1,6 @@
 """A small federation behind real HTTPS: the loopback server's rules, a private authority, knobs that break things."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ class HttpsFederation:
     bodies: list[bytes] = field(default_factory=list)
     refuse: dict[str, ProtocolError] = field(default_factory=dict)
     cut_upload_after: int | None = None
+    stall_blob: asyncio.Event | None = None
+    agents: set[str] = field(default_factory=set)
+    left: bool = False
     uploads: dict[tuple[IdentityKey, str], bytes] = field(default_factory=dict)
     descriptor: bytes = b""
 
@@ -57,6 +61,7 @@ class HttpsFederation:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Record the request, then answer or refuse it as the real routes do."""
         self.asked.append(f"{request.method} {request.path}")
+        self.agents.add(request.headers.get("User-Agent", ""))
         refusal = next((error for path, error in self.refuse.items() if path in request.path), None)
         if refusal is not None:
             return problem(refusal)
@@ -77,6 +82,8 @@ class HttpsFederation:
         if path.startswith("/v1/blobs/"):
             self._caller(request)
             content = self.loopback.blobs[path.removeprefix("/v1/blobs/")]  # type: ignore[index] # a digest by its text
+            if self.stall_blob is not None:
+                return await self._stall(request, content)
             return ranged(request, content)
         body = await request.read()
         self.bodies.append(body)
@@ -89,6 +96,16 @@ class HttpsFederation:
         now = int(self.loopback.clock().timestamp())
         header = request.headers.get("Authorization", "")
         return check_authorization(header, self.federation.descriptor.federation_id, request.method, request.path, now)
+
+    async def _stall(self, request: web.Request, content: bytes) -> web.StreamResponse:
+        """Send half of a blob, then nothing until the test ends; the next request is served."""
+        assert self.stall_blob is not None
+        held, self.stall_blob = self.stall_blob, None
+        response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+        await response.prepare(request)
+        await response.write(content[: len(content) // 2])
+        await held.wait()
+        return response
 
     def _enroll(self, body: bytes) -> bytes:
         context = self.federation.context

@@ -121,6 +121,22 @@ def test_the_same_trouble_in_json(run: Run) -> None:
     assert answer["error"]["exit"] == done.returncode == 4
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("--home", "elsewhere", "leave", "--json"), "leave"),
+        (("--json", "data", "check", "absent.jsonl"), "data check"),
+        (("--json", "--frobnicate"), ""),
+    ],
+)
+def test_the_json_answer_names_the_command(
+    arguments: tuple[str, ...], command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = json.loads(run(*arguments).stdout)
+    assert (answer["command"], answer["ok"]) == (command, False)
+
+
 def test_without_the_training_extra_join_says_what_to_install_and_sends_nothing(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt":"a","completion":"b"}\n')

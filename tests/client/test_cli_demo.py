@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sys
+import textwrap
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedit_client import demo
 from fedit_client.data import read_records
 from fedit_client.demo_data import CLIENTS
 from fedit_client.demo_plan import Pace, bundled_rows, demo_task, fitting_pace, split_rows, task_text
 from fedit_client.demo_report import DemoReport
 from fedit_client.evaluation import CategoryLosses
 from fedit_client.processes import started
+from fedit_client.task_groups import task_group
 from fedit_protocol.errors import DataError, FeditError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.task import Task
@@ -115,6 +119,55 @@ async def test_a_child_takes_its_own_children_along(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         while _runs(line["pid"]):  # noqa: ASYNC110 - another process has no event to wait for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the children of a killed demo")
+async def test_no_child_survives_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import time; print('{}', flush=True); time.sleep(600)")
+    code = textwrap.dedent(f"""
+        import asyncio, sys
+        sys.path[:0] = {sys.path!r}
+        from fedit_client.processes import started
+        async def main():
+            async with started("endless", "endless", [], {{"PYTHONPATH": {str(tmp_path)!r}}}) as child:
+                await anext(child.lines())
+                print(child._process.pid, flush=True)
+                await asyncio.sleep(600)
+        asyncio.run(main())
+    """)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.readline())
+    assert _runs(pid)
+    parent.kill()
+    await parent.wait()
+    async with asyncio.timeout(10):
+        while _runs(pid):  # noqa: ASYNC110 - another process has no event to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_is_never_ready_is_told_with_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_READY_S", 0.01)
+    with pytest.raises(FeditError, match="not ready within") as told:
+        async with demo._server(tmp_path, tmp_path, ""):
+            pass
+    assert told.value.code == "X002"
+
+
+async def test_the_first_cause_of_several_tasks_is_what_a_person_sees() -> None:
+    async def fail() -> None:
+        raise FeditError("no such model", code="X002")
+
+    async def fail_together() -> None:
+        async with task_group() as group:
+            group.create_task(fail())
+            await asyncio.sleep(600)
+
+    with pytest.raises(FeditError, match="no such model") as told:
+        await fail_together()
+    assert told.value.code == "X002"
 
 
 def _runs(pid: int) -> bool:

@@ -28,6 +28,12 @@ class Done:
     err: str
 
 
+def attended() -> None:
+    """Signals as a terminal's foreground has them: this test run may be a background job, which ignores some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Joining:
     """A home, rows, and a base model small enough to hash at once; `run` starts the command beside the server."""
 
@@ -47,7 +53,7 @@ class Joining:
         path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fedit_client", *arguments, env=os.environ | path, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=attended,
         )  # fmt: skip
 
     async def run(self, *arguments: str) -> Done:
@@ -132,7 +138,7 @@ async def test_a_task_outside_the_limits_is_refused(joining: Joining) -> None:
     assert "setting limits.hidden_among" in done.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_ctrl_c_leaves_cleanly(joining: Joining, number: signal.Signals) -> None:
     process = await joining.start("join", "--data", str(joining.rows), "--device", "cpu", "--yes")
     assert process.stdout is not None

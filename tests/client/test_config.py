@@ -53,6 +53,13 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, code: str, named: s
     assert told.value.exit_code == 3
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "client.toml").write_bytes("model = 'modèle'\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not TOML") as told:
+        load_config(tmp_path)
+    assert told.value.code == "C002"
+
+
 def test_settings_are_changed_in_place_and_comments_stay(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text("# mine\n[device]\nthreads = 2  # two\n")

@@ -14,11 +14,13 @@ from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, E
 from fedit_client.config import load_config
 from fedit_client.help_pages import documented_codes
 from fedit_client.testing import FakeTrainer
-from fedit_protocol.errors import ConfigError, TaskRefusedError
+from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, StorageError, TaskRefusedError
+from fedit_protocol.signing import SigningKey
 
 from .conftest import HttpsFederation
 
 ROWS = [{"prompt": f"say {number}", "completion": str(number)} for number in range(20)]
+OTHER = SigningKey(b"\x07" * 32)
 ROOT = Path(fedit_client.__file__).parent
 
 
@@ -44,7 +46,9 @@ async def test_three_programs_federate(https: HttpsFederation, tmp_path: Path) -
         adapter = client.latest_adapter()
         assert adapter is not None
         assert json.loads((adapter / "adapter_config.json").read_text())["peft_type"] == "LORA"
-        assert (adapter / "README.md").read_text().startswith("---\nlibrary_name: peft")
+        card = (adapter / "README.md").read_text()
+        assert card.startswith("---\n")
+        assert 'library_name: "peft"' in card
 
 
 async def test_an_upload_that_is_cut_goes_on_with_the_same_bytes(https: HttpsFederation, tmp_path: Path) -> None:
@@ -103,6 +107,54 @@ async def test_joining_again_renews_consent_and_data_without_a_new_invite(
     membership = await again.join(consent=offer.accept())
     assert membership.data == (str(rows),)
     assert https.asked.count("POST /v1/enroll") == 1
+
+
+async def test_an_invite_that_was_used_joins_again_while_the_membership_stands(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    first = (await joined(https, tmp_path)).require_membership()
+    again = (await joined(https, tmp_path)).require_membership()
+    assert again.certificate == first.certificate
+    assert https.asked.count("POST /v1/enroll") == 1
+
+
+async def test_a_device_that_the_server_has_forgotten_joins_again_with_an_invite(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    await joined(https, tmp_path)
+    https.refuse["/adapter"] = SecurityError(ProblemType.NOT_ENROLLED, "who are you?")
+    await joined(https, tmp_path)
+    assert https.asked.count("POST /v1/enroll") == 2
+
+
+async def test_an_expired_certificate_is_renewed_with_an_invite(https: HttpsFederation, tmp_path: Path) -> None:
+    client = await joined(https, tmp_path)
+    expired = client.require_membership().model_copy(update={"certificate": https.federation.certificate(OTHER.public)})
+    expired.save(tmp_path / "membership.json")
+    renewed = (await joined(https, tmp_path)).require_membership()
+    assert renewed.certificate != expired.certificate
+    assert https.asked.count("POST /v1/enroll") == 2
+
+
+async def test_after_leaving_a_new_invite_joins_with_the_same_key(https: HttpsFederation, tmp_path: Path) -> None:
+    client = await joined(https, tmp_path)
+    key = (tmp_path / "identity.key").read_bytes()
+    https.refuse["/v1/leave"] = SecurityError(ProblemType.NOT_ENROLLED, "who are you?")
+    await client.leave()
+    await joined(https, tmp_path)
+    assert (tmp_path / "identity.key").read_bytes() == key
+
+
+@pytest.mark.parametrize("name", ["membership.json", "identity.key"])
+async def test_erasing_works_where_a_damaged_file_says_so(https: HttpsFederation, tmp_path: Path, name: str) -> None:
+    client = await joined(https, tmp_path)
+    (tmp_path / name).write_text("damaged")
+    with pytest.raises(StorageError) as told:
+        await client.leave()
+    assert (told.value.code, "--erase" in (told.value.fix or "")) == ("S013", True)
+    await client.leave(erase=True)
+    assert not (tmp_path / "membership.json").exists()
+    assert not (tmp_path / "identity.key").exists()
 
 
 async def test_leaving_tells_the_server_and_keeps_the_adapters(https: HttpsFederation, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fedit_client.problems import NotReadyError, problem_error
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import private_tls
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, TransportError
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError, TransportError
 
 from .conftest import HttpsFederation
 
@@ -123,6 +123,31 @@ async def test_a_download_goes_on_where_it_stopped(
     assert seen[0] > 1000
 
 
+async def test_a_download_that_stalls_is_the_networks_fault_and_goes_on(
+    https: HttpsFederation, transport: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STALLED_S", 0.2)
+    content, released = bytes(range(256)) * 1000, asyncio.Event()
+    https.loopback.blobs[digest_of(content)] = content
+    https.stall_blob = released
+    await transport.download(digest_of(content), tmp_path / "blob", 10**6, lambda _done, _total: None)
+    released.set()
+    assert (tmp_path / "blob").read_bytes() == content
+    assert len(https.asked) == 2
+    assert https.agents == {"fedit"}
+
+
+async def test_a_disk_that_fails_during_a_download_is_not_the_networks_fault(
+    https: HttpsFederation, transport: HttpTransport, tmp_path: Path
+) -> None:
+    https.loopback.blobs[digest_of(b"x")] = b"x"
+    (tmp_path / ".blob.part").mkdir()
+    with pytest.raises(StorageError) as told:
+        await transport.download(digest_of(b"x"), tmp_path / "blob", 10**6, lambda _done, _total: None)
+    assert told.value.code == "S010"
+    assert len(https.asked) == 1
+
+
 async def test_a_blob_beyond_the_limit_is_refused(
     https: HttpsFederation, transport: HttpTransport, tmp_path: Path
 ) -> None:
@@ -181,5 +206,7 @@ def test_a_servers_words_cannot_steer_a_terminal() -> None:
 
 
 def test_an_answer_that_is_no_problem_document_is_told() -> None:
-    assert problem_error(502, b"<html>", None, "host:1").code == "N006"
+    for status in (408, 429, 502):  # a proxy's, or the HTTP library's
+        again = problem_error(status, b"<html>", None, "host:1")
+        assert (type(again), again.code) == (TransportError, "N006")
     assert "status 404" in str(problem_error(404, b"<html>", None, "host:1"))

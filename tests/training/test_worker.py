@@ -40,18 +40,18 @@ async def test_a_worker_gives_what_this_process_would_give_and_leaves_nothing_on
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    asked, told, modes = request(base, tmp_path), list[TrainingProgress](), set[int]()
+    asked, told, seen = request(base, tmp_path), list[TrainingProgress](), set[Path]()
 
     def tell(progress: TrainingProgress) -> None:
         told.append(progress)
-        modes.update(path.stat().st_mode & 0o777 for path in temporary.rglob("*"))
+        seen.update(temporary.rglob("*"))
 
     result = await WorkerTrainer().train(asked, tell)
     here = train_here(load(asked.document, asked.base, asked.plan), asked, lambda _: None)
     assert result.update.tobytes() == here.update.tobytes()
     assert replace(result, update=here.update, seconds=here.seconds) == replace(here, update=here.update)
     assert [told[0].stage, told[-1].stage] == ["load", "evaluate"]
-    assert (modes, list(temporary.iterdir())) == ({0o700}, [])
+    assert (seen, list(temporary.iterdir())) == (set(), [])
     assert no_worker_is_left()
 
 
@@ -129,10 +129,25 @@ async def test_an_update_is_checked_on_this_side_too(
         import numpy as np
         from fedit_client.training.channel import Channel
         channel = Channel()
-        np.save(channel.receive()["update"], {update.format(size=asked.document.layout.size)})
-        channel.send("result")
+        channel.receive()
+        channel.send_with({update.format(size=asked.document.layout.size)}.tobytes(), "result")
     """
     with instead_of_ours(monkeypatch, tmp_path, code), pytest.raises(DeviceError, match="unusable update"):
+        await WorkerTrainer().train(asked, lambda _: None)
+
+
+async def test_a_worker_that_dies_in_the_middle_of_its_update_is_no_hang(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = request(base, tmp_path)
+    code = f"""
+        from fedit_client.training.channel import Channel
+        channel = Channel()
+        channel.receive()
+        channel.send("result", bytes={asked.document.layout.size * 4})
+        raise SystemExit(5)
+    """
+    with instead_of_ours(monkeypatch, tmp_path, code), pytest.raises(DeviceError, match="status 5"):
         await WorkerTrainer().train(asked, lambda _: None)
 
 

@@ -100,7 +100,7 @@ class UnmaskJob:
 
 
 def _subsets(holders: Sequence[int], threshold: int) -> Iterator[list[int]]:
-    """Yield sets of `threshold` holders that leave out none, then one, then two …: few wrong shares are soon avoided."""
+    """Yield sets of `threshold` holders that leave out none, then one, then two: few wrong shares are avoided soon."""
     for missing in range(len(holders) - threshold + 1):
         candidates = holders[: threshold + missing]
         for left_out in combinations(candidates, missing):
