@@ -54,5 +54,7 @@ async def is_enrolled(transport: Transport, task_id: TaskId) -> bool:
     try:
         await transport.get(f"/v1/tasks/{task_id}/adapter")
     except ProtocolError as error:
+        if isinstance(error, SecurityError) and error.problem is not ProblemType.NOT_ENROLLED:
+            raise
         return error.problem is not ProblemType.NOT_ENROLLED
     return True

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.durable import append_durably, make_private, translating, write_atomic
+from fedit_protocol.encoding import decode
 from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.limits import LastSeen
-from fedit_protocol.messages import Offer
+from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist
+from fedit_protocol.signing import Kind, read_envelope
 
 _FILE: Final = "rounds.jsonl"
 
@@ -32,9 +34,13 @@ class FrozenUpload:
     path: Path
 
     def payload(self) -> bytes:
-        """Return the masked bytes as they were frozen."""
+        """Return the masked bytes as they were frozen; raises StorageError S014 if they are not those any more."""
         with translating(self.path):
-            return self.path.read_bytes()
+            content = self.path.read_bytes()
+        header = decode(UploadHeader, read_envelope(self.header, Kind.UPLOAD).body)
+        if hashlib.sha256(content).digest() != header.digest:
+            raise StorageError("a frozen upload is damaged on this disk", code="S014", where=str(self.path))
+        return content
 
 
 class Journal:

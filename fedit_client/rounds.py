@@ -229,17 +229,18 @@ class Round:
 
     async def _give_up(self, error: BaseException) -> None:
         """Tell the server that this device leaves the round, so that the others need not wait for it."""
+        try:
+            # First: a round that was left must not be finished after a restart, even if the goodbye is interrupted.
+            await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
+        except StorageError as trouble:
+            # Told, not raised: it must not take the place of the error that ended the round.
+            self._tell(EventKind.NOTICE, f"the round journal could not be closed: {trouble}")
         if not isinstance(error, RoundLostError):
             problem = error.code if isinstance(error, FeditError) else "interrupted"
             goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
             with suppress(FeditError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
                     await self._with.transport.post(f"{self._path}/abort", goodbye)
-        try:
-            await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
-        except StorageError as trouble:
-            # Told, not raised: it must not take the place of the error that ended the round.
-            self._tell(EventKind.NOTICE, f"the round journal could not be closed: {trouble}")
 
     def _on_bytes(self, stage: RoundStage) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:

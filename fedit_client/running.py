@@ -26,11 +26,17 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     async def guarded() -> T:
         task = asyncio.current_task()
+
+        def end() -> None:
+            # Once: a closing terminal sends several signals, and a second cancellation would cut the goodbye short.
+            if task is not None and not task.cancelling():
+                task.cancel()
+
         # Windows has none of this, and a thread that is not the first may not: Ctrl-C works there by itself.
         with suppress(NotImplementedError, RuntimeError, ValueError):
             for number in _ENDING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else lambda: None)
+                    asyncio.get_running_loop().add_signal_handler(number, end)
         return await work
 
     try:

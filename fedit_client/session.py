@@ -36,6 +36,10 @@ _ENDS_SESSION: Final = frozenset(
 )
 
 
+_WRONG_FAR_SIDE: Final = frozenset({"T001", "T002", "T003", "T007", "T008"})
+"""Another server, clock or membership than expected: says nothing about a round."""
+
+
 class Session:
     """One device's stay in one task."""
 
@@ -164,6 +168,8 @@ class Session:
                 lambda: transport.upload(path, upload.header, payload, lambda _done, _total: None), until
             )
         except ProtocolError as error:
+            if isinstance(error, SecurityError) and error.code in _WRONG_FAR_SIDE:
+                raise  # nothing is known about the round: the bytes stay for the next start
             return f"the interrupted upload of round {upload.round_no} is no longer wanted: {error}"
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.

@@ -29,7 +29,7 @@ async def read_body(request: web.Request, most: int) -> bytes:
                 if len(received) > most:
                     raise ProtocolError(ProblemType.TOO_LARGE, f"the message exceeds the {most} bytes it may have")
     except TimeoutError as error:
-        raise ProtocolError(ProblemType.MALFORMED, "the message did not arrive in time") from error
+        raise web.HTTPRequestTimeout from error  # 408, so that the client sends it again (SPEC, section 9)
     return bytes(received)
 
 

@@ -1,5 +1,6 @@
 """What the round journal remembers after any end of the process."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from fedit_client.journal import Journal
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.errors import StorageError
-from fedit_protocol.messages import Offer
+from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist, Record
-from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
 
 
@@ -23,8 +24,14 @@ def joined() -> Persist:
     return Persist(Record(kind="joined", body=b"round"))
 
 
+def header() -> bytes:
+    """A signed header of the frozen bytes."""
+    message = UploadHeader(sum_index=1, length=12, digest=hashlib.sha256(b"masked bytes").digest())
+    return seal(SigningKey(bytes(32)), Kind.UPLOAD, bytes(32), message)
+
+
 def frozen() -> Persist:
-    return Persist(Record(kind="frozen", body=b"header"), b"masked bytes")
+    return Persist(Record(kind="frozen", body=header()), b"masked bytes")
 
 
 def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, offer: Offer) -> None:
@@ -40,7 +47,17 @@ def test_frozen_bytes_come_back_as_they_were(tmp_path: Path, offer: Offer) -> No
     journal.persist(offer, joined())
     journal.persist(offer, frozen())
     (upload,) = Journal(tmp_path).unfinished
-    assert (upload.header, upload.payload(), upload.expires_at) == (b"header", b"masked bytes", offer.expires_at)
+    assert (upload.header, upload.payload(), upload.expires_at) == (header(), b"masked bytes", offer.expires_at)
+
+
+def test_frozen_bytes_that_the_disk_damaged_are_never_sent(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, frozen())
+    (upload,) = journal.unfinished
+    upload.path.write_bytes(b"masked byte")
+    with pytest.raises(StorageError) as damaged:
+        upload.payload()
+    assert damaged.value.code == "S014"
 
 
 @pytest.mark.parametrize("end", ["receipt", "close", "commit"])
