@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import Offer, RoundResult, StageSeconds, SumSpec
+from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
@@ -21,6 +22,7 @@ class RoundFacts:
     round_id: RoundId
     round_no: int
     adapter: AdapterRow
+    cohorts: int
     log_head: bytes
     now_s: int
 
@@ -50,6 +52,7 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         adapter_digest=facts.adapter.digest,
         parent_digest=facts.adapter.parent_digest,
         cohort=cohort_rules(task),
+        combination=combination_of(task, facts.cohorts),
         sums=(SumSpec(index=1, purpose="update", ring=ring_spec(task, document.layout.size)),),
         seconds=seconds,
     )

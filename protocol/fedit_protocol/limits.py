@@ -9,6 +9,7 @@ from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import Offer
+from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import check_ring, cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -119,6 +120,7 @@ def check_offer(
     if [spec.index for spec in offer.sums] != list(range(1, len(offer.sums) + 1)) or len(offer.sums) != 1:
         raise SecurityError(ProblemType.POLICY_REFUSED, "this client takes part in rounds of one sum")
     _check_chain(offer, last)
+    check_combination(offer.combination)
     for spec in offer.sums:
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
             raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
@@ -143,6 +145,8 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.layout_digest, document.layout.digest),
         (offer.mode, task.round.mode),
         (offer.cohort, cohort_rules(task)),
+        (offer.combination, combination_of(task, offer.combination.cohorts)),
+        (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums[0].ring, ring_spec(task, document.layout.size)),
     )
     if any(found != wanted for found, wanted in expected):

@@ -5,7 +5,8 @@ the adapter's layout) and publishes a TaskDocument, whose digest every round is 
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from math import ceil
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -52,6 +53,14 @@ class Selection(StrEnum):
 
     UNIFORM = "uniform"
     FIRST_COME = "first_come"
+
+
+class CombineRule(StrEnum):
+    """How the sums of a round's cohorts become one update (SPEC, section 11)."""
+
+    WEIGHTED = "weighted"
+    TRIMMED_MEAN = "trimmed_mean"
+    MEDIAN = "median"
 
 
 class Section(BaseModel):
@@ -135,6 +144,24 @@ class Deadlines(Section):
     unmask_s: float = Field(120.0, gt=0, le=3600, description="unmask: answers of the survivors")
 
 
+MAX_COHORTS: Final = 256
+"""Cohorts of one round."""
+
+ROBUST_COHORTS: Final = 5
+"""Fewest cohorts whose trimmed mean or median says anything about outliers (PROTOCOL, section 9.1)."""
+
+
+def least_for(rule: CombineRule, trim: int) -> int:
+    """Return how many cohorts a rule needs at least, to hold what it promises."""
+    match rule:
+        case CombineRule.WEIGHTED:
+            return 1
+        case CombineRule.TRIMMED_MEAN:
+            return max(ROBUST_COHORTS, 2 * trim + 1)
+        case CombineRule.MEDIAN:
+            return ROBUST_COHORTS
+
+
 class RoundSpec(Section):
     """`[round]`: how many rounds, how large, who may drop out."""
 
@@ -143,7 +170,19 @@ class RoundSpec(Section):
     mode: Mode = Field(Mode.MASKED, description="masked: the server sees sums only")
     cohort_min: int = Field(3, ge=3, le=128, description="fewest devices in a round's roster")
     cohort_size: int = Field(
-        3, ge=3, le=128, description="devices invited to a round; also the size the ring is made for"
+        3, ge=3, le=128, description="devices invited to one cohort; also the size the ring is made for"
+    )
+    cohorts: int = Field(
+        1, ge=1, le=MAX_COHORTS, description="cohorts of a round at most, each a secure sum of its own"
+    )
+    min_cohorts: int = Field(
+        0, ge=0, le=MAX_COHORTS, description="cohorts that must finish; 0 means half of those that were opened"
+    )
+    combine: CombineRule = Field(
+        CombineRule.WEIGHTED, description="from the cohorts' sums to one update: weighted, trimmed_mean or median"
+    )
+    trim: int = Field(
+        1, ge=1, le=MAX_COHORTS, description="trimmed_mean: cohorts left out at each end, per coordinate"
     )
     selection: Selection = Field(Selection.UNIFORM, description="uniform (drawn at random) or first_come")
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
@@ -156,7 +195,20 @@ class RoundSpec(Section):
     def _sizes_are_ordered(self) -> Self:
         if self.cohort_min > self.cohort_size:
             raise ValueError("cohort_min exceeds cohort_size")
+        if self.min_cohorts > self.cohorts:
+            raise ValueError("min_cohorts exceeds cohorts")
+        if self.least_cohorts > self.cohorts:
+            raise ValueError(f"combine = {self.combine} needs cohorts of at least {self.least_cohorts}")
         return self
+
+    @property
+    def least_cohorts(self) -> int:
+        """The fewest cohorts that a round may be opened with."""
+        return max(self.min_cohorts, least_for(self.combine, self.trim))
+
+    def cohorts_needed(self, opened: int) -> int:
+        """Return how many of the cohorts that were opened must finish, for the round to commit."""
+        return max(self.least_cohorts, 0 if self.min_cohorts else ceil(opened / 2))
 
 
 class EncodingSpec(Section):

@@ -14,6 +14,7 @@ from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
 from fedit_protocol.keylog import merkle_root
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, SumSpec
+from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Effects, Finish, Persist, Record, Send
@@ -136,6 +137,7 @@ class MemoryFederation:
             adapter_digest=digest_of(b"adapter 0"),
             parent_digest="",
             cohort=cohort_rules(task),
+            combination=combination_of(task, 1),
             sums=(SumSpec(index=1, purpose="update", ring=ring),),
             seconds=StageSeconds(
                 join_s=deadlines.join_s,

@@ -6,6 +6,7 @@ Both sides pick a method by the name in the task: a device calls `client_message
 from typing import Final, Protocol
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.methods.combination import Combined
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.secagg.quantize import Aggregate
 
@@ -19,7 +20,7 @@ class AggregationMethod(Protocol):
         """Return what a client puts under the mask, float32 (d,)."""
         ...
 
-    def server_update(self, adapter: Vector, aggregate: Aggregate) -> Vector:
+    def server_update(self, adapter: Vector, aggregate: Aggregate | Combined) -> Vector:
         """Return the next global adapter, float32 (d,); raises ProtocolError if no weight came."""
         ...
 

@@ -54,10 +54,16 @@ class Aggregator:
     """One cohort on the server. Events raise ProtocolError or return effects; the same bytes twice give ()."""
 
     def __init__(
-        self, offer: bytes, key: SigningKey, now: datetime, invited: Collection[IdentityKey] | None = None
+        self,
+        offer: bytes,
+        key: SigningKey,
+        now: datetime,
+        invited: Collection[IdentityKey] | None = None,
+        cohort_id: int = 0,
     ) -> None:
-        """Open a round from its signed offer envelope; `invited` are the devices that were chosen (None: any)."""
+        """Open one cohort of a round from its signed offer; `invited` are the devices assigned to it (None: any)."""
         self._key = key
+        self._cohort_id = cohort_id
         self._state = RoundState(offer, key.public, now, invited)
         self._computing = False
         self.offer = self._state.offer
@@ -70,9 +76,10 @@ class Aggregator:
         records: Sequence[Record],
         now: datetime,
         invited: Collection[IdentityKey] | None = None,
+        cohort_id: int = 0,
     ) -> Self:
-        """Rebuild a round from its journal; the deadline of its stage starts again at `now`."""
-        machine = cls(offer, key, now, invited)
+        """Rebuild a cohort from its journal; the deadline of its stage starts again at `now`."""
+        machine = cls(offer, key, now, invited, cohort_id)
         for record in records:
             machine._state.apply(record, now)
         return machine
@@ -275,7 +282,8 @@ class Aggregator:
             return self._too_few("devices joined", len(entries), self.offer.cohort.cohort_min, now)
         members = tuple(RosterMember(join=member.envelope, certificate=certificate) for member, certificate in entries)
         try:
-            envelope = seal(self._key, Kind.ROSTER, state.context0, Roster(cohort_id=0, members=members))
+            roster = Roster(cohort_id=self._cohort_id, members=members)
+            envelope = seal(self._key, Kind.ROSTER, state.context0, roster)
             return self._record("roster", envelope, now)
         except ConfigError as error:  # thresholds that are infeasible for exactly this number of members
             return self.fail(ProblemType.ROUND_FAILED, str(error), now)
