@@ -132,7 +132,9 @@ class Deadlines(Section):
     join_s: float = Field(60.0, gt=0, le=3600, description="advertise_keys: from the offer to the roster")
     shares_s: float = Field(60.0, gt=0, le=3600, description="share_keys: shares, then acknowledgements, each")
     upload_s: float = Field(3600.0, gt=0, le=7 * 86400, description="training and masked_update together")
+    confirm_s: float = Field(60.0, gt=0, le=3600, description="confirm: signatures of the survivors, in strict rounds")
     unmask_s: float = Field(120.0, gt=0, le=3600, description="unmask: answers of the survivors")
+    second_s: float = Field(120.0, gt=0, le=3600, description="a second sum: its input, then its uploads, each")
 
 
 class RoundSpec(Section):
@@ -150,6 +152,9 @@ class RoundSpec(Section):
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
     min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
     threshold: int = Field(0, ge=0, le=128, description="t, the Shamir threshold; 0 means the default rule")
+    strict: bool = Field(
+        False, description="survivors sign the one survivor set before they give shares: one more round trip"
+    )
     deadlines: Deadlines = Field(default_factory=Deadlines, description="seconds per stage")
 
     @model_validator(mode="after")
@@ -177,7 +182,15 @@ class EncodingSpec(Section):
 class MethodSpec(Section):
     """`[method]`: from the aggregate to the next global adapter."""
 
-    name: Literal["fedavg"] = Field("fedavg", description="fedavg: add the weighted mean of the updates")
+    name: Literal["fedavg", "fedit_rs"] = Field(
+        "fedavg",
+        description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
+        " of the mean product B·A that averaging the factors loses",
+    )
+    sketch_rank: int = Field(
+        0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
+    )
+    sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
 
 
 class Task(Section):

@@ -13,14 +13,15 @@ from fedit_protocol.enrollment import Certificate, FederationDescriptor, LogHead
 from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
 from fedit_protocol.keylog import merkle_root
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import Offer, StageSeconds, SumSpec
+from fedit_protocol.messages import Offer, StageSeconds
 from fedit_protocol.metrics import ClientReport
+from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Effects, Finish, Persist, Record, Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.secagg.ring import as_words, cohort_rules, ring_spec
+from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import BaseModelSpec, EncodingSpec, Mode, RoundSpec, Task, TaskDocument
@@ -113,7 +114,6 @@ class MemoryFederation:
         """Return a signed offer of a first round; `changes` replace its fields."""
         task = document.task
         opened_at = int(now.timestamp())
-        ring = ring_spec(task, document.layout.size)
         deadlines = task.round.deadlines
         offer = Offer(
             protocol=PROTOCOL_NAME,
@@ -136,12 +136,15 @@ class MemoryFederation:
             adapter_digest=digest_of(b"adapter 0"),
             parent_digest="",
             cohort=cohort_rules(task),
-            sums=(SumSpec(index=1, purpose="update", ring=ring),),
+            sums=sum_specs(document),
+            second_rule=second_rule(document),
             seconds=StageSeconds(
                 join_s=deadlines.join_s,
                 shares_s=deadlines.shares_s,
                 upload_s=deadlines.upload_s,
+                confirm_s=deadlines.confirm_s,
                 unmask_s=deadlines.unmask_s,
+                second_s=deadlines.second_s,
             ),
         )
         return seal(self.server, Kind.OFFER, self.context, offer.model_copy(update=changes))
