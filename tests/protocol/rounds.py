@@ -59,6 +59,7 @@ class WatchedRound(MemoryRound):
         self.draws = [Recorder(f"member {number}") for number in range(len(self.members))]
         self.members = [self.participant(number) for number in range(len(self.members))]
         self.plain: dict[int, Words] = {}
+        self.second_plain: dict[int, Words] = {}
 
     def participant(self, number: int, kind: type[Participant] = Participant) -> Participant:
         """Return a fresh participant for a device; a subclass of Participant may lie."""
@@ -70,15 +71,18 @@ class WatchedRound(MemoryRound):
         self, step: str, number: int, member: Participant, update: Vector, weight: int, report: ClientReport
     ) -> None:
         super().act(step, number, member, update, weight, report)
-        if step == "upload":
-            ring = self.server.offer.sums[0].ring
-            self.plain[number] = encode_update(update, weight, report, ring, self.draws[number].last)
+        if step in ("upload", "upload 2"):
+            sum_index = 2 if step == "upload 2" else 1
+            ring = self.server.offer.sums[sum_index - 1].ring
+            message = self.message(update, sum_index)
+            plain = self.plain if sum_index == 1 else self.second_plain
+            plain[number] = encode_update(message, weight, report, ring, self.draws[number].last)
 
     def play_until(self, step: str, updates: list[Vector] | None = None, weights: list[int] | None = None) -> None:
         """Play every step before `step`, so that a test can take that one by hand."""
         updates = updates or one_hot_updates(len(self.members), self.document.layout.size)
         weights = weights or [1] * len(self.members)
-        for before in STEPS[: STEPS.index(step)]:
+        for before in self.steps[: self.steps.index(step)]:
             stage = self.server.stage
             for number, member in enumerate(self.members):
                 if self.is_there(number, before):
@@ -99,10 +103,6 @@ class WatchedRound(MemoryRound):
         """Return the device number behind a roster index; the two differ once somebody did not join."""
         identity = self.server._state.roster.members[index].identity
         return [device.public for device in self.federation.devices].index(identity)
-
-    @property
-    def context0(self) -> bytes:
-        return offer_context(read_envelope(self.offer, Kind.OFFER).body)
 
     @property
     def context(self) -> bytes:
@@ -133,6 +133,13 @@ def resigned(key: SigningKey, kind: Kind, context: bytes, received: bytes, body:
     changed = message.model_copy(update=changes)
     assert isinstance(changed, Message)
     return seal(key, kind, context, changed)
+
+
+def published(round_: MemoryRound) -> dict[str, bytes]:
+    """Return every signed document that the server holds, of the round and of its sums."""
+    state = round_.server._state
+    of_sums = {f"{name} {each.index}": body for each in state.sums for name, body in each.documents.items()}
+    return state.documents | of_sums
 
 
 def sent(effects: Effects) -> bytes:
@@ -186,7 +193,7 @@ def deal_spoiled(member: Participant, roster: VerifiedRoster, spoil: Callable[[i
 def finish(round_: WatchedRound, *, start: str) -> WatchedRound:
     """Play the rest of a round from step `start` on."""
     updates = one_hot_updates(len(round_.members), round_.document.layout.size)
-    for step in STEPS[STEPS.index(start) :]:
+    for step in round_.steps[round_.steps.index(start) :]:
         stage = round_.server.stage
         if stage in (Stage.FAILED, Stage.DONE):
             break

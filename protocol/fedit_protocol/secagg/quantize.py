@@ -119,7 +119,7 @@ def _round_into(
 
 
 def _tail_places(ring: RingSpec) -> Iterator[tuple[str, int, slice]]:
-    start = ring.size
+    start = coordinate_count(ring)
     for spec in tail_specs(ring):
         stop = start + limb_count(ring, spec.maximum)
         yield spec.name, spec.maximum, slice(start, stop)

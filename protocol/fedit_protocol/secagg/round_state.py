@@ -101,9 +101,9 @@ class RoundState:
 
     def sum(self, sum_index: int) -> SumState:
         """Return a sum that has begun; raises ProtocolError (stage-mismatch) for one that has not."""
-        if not 1 <= sum_index <= max(len(self.sums), 1):
+        if not 1 <= sum_index <= self.current.index:
             raise ProtocolError(ProblemType.STAGE_MISMATCH, f"sum {sum_index} of this round has not begun")
-        return self.current if sum_index == len(self.sums) else self.sums[sum_index - 1]
+        return self.sums[sum_index - 1]
 
     def blamed(self) -> dict[IdentityKey, str]:
         """Who signed something that breaks the rules, and what: evidence lies in the journal (S3, S6, S7)."""

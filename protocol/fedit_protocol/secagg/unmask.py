@@ -27,6 +27,15 @@ _MAX_SUBSETS: Final = 512
 """How many share subsets are tried before a dealer is given up (S7)."""
 
 
+class WrongSharesError(ProtocolError):
+    """A dealer's signed shares do not rebuild the secret that it announced (S7)."""
+
+    def __init__(self, dealer: IdentityKey) -> None:
+        super().__init__(ProblemType.ROUND_FAILED, f"the shares dealt by {dealer.hex()[:8]} do not rebuild its secret")
+        self.dealer = dealer
+        """Whom later rounds should leave out; the evidence is its own signed messages."""
+
+
 @dataclass(frozen=True)
 class MemberKeys:
     """What a member made public for one sum when it joined."""
@@ -52,7 +61,7 @@ class UnmaskJob:
     def run(self, read: Reader) -> Aggregate:
         """Return the aggregate; CPU-bound, so call it in a thread.
 
-        Raises ProtocolError (round-failed) if a secret cannot be rebuilt (S7), or (encoding-refused) if the sum is not
+        Raises WrongSharesError (round-failed) if a secret cannot be rebuilt (S7), or (encoding-refused) if the sum is not
         one that honest clients can produce (S8).
         """
         total = self.sum_words(read)
@@ -94,9 +103,7 @@ class UnmaskJob:
             secret = combine({holder: shares[holder] for holder in subset}, self.threshold)
             if public_of(secret) == expected:
                 return secret
-        raise ProtocolError(
-            ProblemType.ROUND_FAILED, f"the shares dealt by {member.identity.hex()[:8]} do not rebuild its secret"
-        )
+        raise WrongSharesError(member.identity)
 
 
 def _subsets(holders: Sequence[int], threshold: int) -> Iterator[list[int]]:
