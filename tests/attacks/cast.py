@@ -14,7 +14,7 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import M, decode
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
-from fedit_protocol.limits import Limits
+from fedit_protocol.limits import LastSeen, Limits
 from fedit_protocol.messages import Sharers, Survivor, Survivors, UnmaskAnswer
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
@@ -27,7 +27,7 @@ from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import TaskDocument
-from fedit_protocol.testing import MemoryFederation, one_hot_updates, small_task
+from fedit_protocol.testing import MemoryFederation, MemoryRound, one_hot_updates, small_task
 
 from ..protocol.rounds import REPORT, Recorder, WatchedRound
 
@@ -37,12 +37,13 @@ LIAR = 3
 
 @dataclass
 class Cast:
-    """Who lies: the server's class, and the class of single devices. What each honest device is offered may differ."""
+    """Who lies: the server's class, the class of single devices; what single devices are offered, and remember."""
 
     server: type[Aggregator] = Aggregator
     devices: Mapping[int, type[Participant]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     offers: Mapping[int, bytes] = field(default_factory=dict)
+    last: Mapping[int, LastSeen] = field(default_factory=dict)
 
 
 class AttackedRound(WatchedRound):
@@ -57,7 +58,9 @@ class AttackedRound(WatchedRound):
         super().__init__(MemoryFederation(members), document or small_task(members, max(size, members)))
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        MemoryRound.__post_init__(self)  # the draws are remembered as in a WatchedRound, the members are this cast's
+        self.draws = [Recorder(f"member {number}") for number in range(len(self.members))]
+        self.plain, self.second_plain = {}, {}
         invited = [device.public for device in self.federation.devices]
         self.server = self.cast.server(self.offer, self.federation.server, self.clock(), invited)
         self.refusals: dict[int, FeditError] = {}
@@ -75,8 +78,8 @@ class AttackedRound(WatchedRound):
     def participant(self, number: int, kind: type[Participant] = Participant) -> Participant:
         """Return a fresh device with the cast's limits; the test can repeat its randomness."""
         draw = self.draws[number] = Recorder(f"member {number}")
-        device, limits = self.federation.devices[number], self.cast.limits
-        return kind(self.offer, self.federation.descriptor, device, limits, self.clock(), random=draw)
+        device, limits, last = self.federation.devices[number], self.cast.limits, self.cast.last.get(number)
+        return kind(self.offer, self.federation.descriptor, device, limits, self.clock(), last=last, random=draw)
 
     def is_there(self, number: int, step: str) -> bool:
         return number not in self.refusals and super().is_there(number, step)
