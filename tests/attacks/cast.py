@@ -25,6 +25,7 @@ from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import encode_update
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.stages import Stage
+from fedit_protocol.secagg.unmask import WrongSharesError
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, MemoryRound, one_hot_updates, small_task
@@ -102,6 +103,14 @@ class AttackedRound(WatchedRound):
         except ProtocolError as refusal:
             self.turned_away[number] = refusal
             raise
+
+    def perform(self, effects: Effects) -> None:
+        """Carry out the server's effects; a sum that cannot be is reported to the machine, as its driver does."""
+        try:
+            super().perform(effects)
+        except ProtocolError as refusal:
+            blamed = (refusal.dealer,) if isinstance(refusal, WrongSharesError) else ()
+            super().perform(self.server.fail(refusal.problem, str(refusal), self.clock(), blamed))
 
     def number_of(self, identity: IdentityKey) -> int:
         """Return whose key this is."""
