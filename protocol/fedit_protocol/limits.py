@@ -122,7 +122,7 @@ def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> No
         raise TaskRefusedError(
             f"two sums over {thresholds.min_survivors} survivors would say too much of each update;"
             f" {LEAST_SURVIVORS_OF_TWO_SUMS} are the fewest",
-            code="K005",
+            code="K009",
         )
     if thresholds.members < limits.min_cohort:
         raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")

@@ -61,7 +61,7 @@ class UnmaskJob:
     def run(self, read: Reader) -> Aggregate:
         """Return the aggregate; CPU-bound, so call it in a thread.
 
-        Raises WrongSharesError (round-failed) if a secret cannot be rebuilt (S7), or (encoding-refused) if the sum is not
+        Raises WrongSharesError if a secret cannot be rebuilt (S7), ProtocolError (encoding-refused) if the sum is not
         one that honest clients can produce (S8).
         """
         total = self.sum_words(read)
