@@ -61,7 +61,7 @@ def samples(round_: MemoryRound) -> list[Message]:
         body(Kind.LOG_HEAD, federation.log_head(), LogHead),
         log_entry(0),
         CheckIn(
-            version=(1, 0),
+            version=(2, 0),
             client_version="0.1.0",
             device_kind="cpu",
             task_id=TaskId("test-task"),
