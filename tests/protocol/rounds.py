@@ -16,7 +16,6 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Shares
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.keys import ShareKey, seal_share
 from fedit_protocol.secagg.participant import Participant
@@ -27,7 +26,7 @@ from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import packed_leaves
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
-from fedit_protocol.testing import STEPS, MemoryFederation, MemoryRound, one_hot_updates, seeded_random, small_task
+from fedit_protocol.testing import MemoryFederation, MemoryRound, one_hot_updates, seeded_random, small_task
 
 SIZE = 8
 REPORT = ClientReport(examples=10, train_loss=1.5, held_out_loss=2.25)

@@ -172,4 +172,4 @@ def test_every_refusal_has_a_code_and_no_traceback_for_the_user() -> None:
 
 def test_a_stage_without_end_is_not_offered() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
-        StageSeconds(join_s=0, shares_s=1, upload_s=1, unmask_s=1)
+        StageSeconds(join_s=0, shares_s=1, upload_s=1, confirm_s=1, unmask_s=1, second_s=1)

@@ -160,7 +160,7 @@ class _Plan:
         buffer = bytearray(2 * words)
         KeyStream(hash_parts("probes", context0, pair.path), np.dtype("<u2")).read_into(buffer, words)
         bits = np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), count=count)
-        return (2.0 * bits - 1.0).reshape(pair.n, self.s + self.h)
+        return (2.0 * bits.astype(np.float64) - 1.0).reshape(pair.n, self.s + self.h)
 
     def residual_sketches(self, first: Aggregate, mean: Vector, context0: bytes) -> list[Matrix]:
         """Return C·Ω of every layer, (m, s + h): the mean of the sketches less the sketch of the mean."""

@@ -29,12 +29,8 @@ from fedit_protocol.messages import (
     Abort,
     Ack,
     Confirm,
-    Inbox,
-    InboxItem,
-    Receipt,
     RosterMember,
     SecondInput,
-    SecondRule,
     Shares,
     UnmaskAnswer,
     UploadHeader,
@@ -42,6 +38,7 @@ from fedit_protocol.messages import (
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Record
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.roster import Member, check_distinct_keys
+from fedit_protocol.secagg.round_documents import RoundDocuments
 from fedit_protocol.secagg.round_state import RoundState
 from fedit_protocol.secagg.shares import packed_bytes
 from fedit_protocol.secagg.stage_ends import ENDED, StageEnds
@@ -53,11 +50,10 @@ from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 
 _TAG_BYTES = 16
 
-
 T = TypeVar("T", Confirm, UnmaskAnswer)
 
 
-class Aggregator:
+class Aggregator(RoundDocuments):
     """One cohort on the server. Events raise ProtocolError or return effects; the same bytes twice give ()."""
 
     def __init__(
@@ -69,12 +65,10 @@ class Aggregator:
         cohort_id: int = 0,
     ) -> None:
         """Open a round from its signed offer envelope; `invited` are the devices that were chosen (None: any)."""
-        self._key = key
-        self._state = RoundState(offer, key.public, now, invited)
+        super().__init__(RoundState(offer, key.public, now, invited), key)
         self._ends = StageEnds(self._state, key, cohort_id)
         self._computing = 0
         self._aggregates: dict[int, Aggregate] = {}
-        self.offer = self._state.offer
 
     @classmethod
     def restore(
@@ -264,62 +258,6 @@ class Aggregator:
             return self._ends.give_up_second(reason, now)
         return self._ends.fail(problem, reason, now, blamed)
 
-    # --- documents: the same bytes at every call ---------------------------------------------------------------------
-
-    def roster(self, reader: IdentityKey) -> bytes:
-        """Return the signed roster; raises ProtocolError (not-ready) before it is frozen."""
-        return self._document("roster", reader)
-
-    def inbox(self, reader: IdentityKey) -> bytes:
-        """Return the signed shares for one member."""
-        self._document("roster", reader)
-        if self.stage in (Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS):
-            raise ProtocolError(ProblemType.NOT_READY, "the inbox is not published yet")
-        roster = self._state.roster
-        holder = roster.index(reader)
-        items = tuple(
-            InboxItem(
-                dealer=dealer,
-                ciphertext=shares.ciphertexts[holder - (holder > dealer)],  # a dealer's list skips the dealer
-                leaves=shares.leaves[holder],
-            )
-            for dealer, (_, shares) in sorted(self._state.shares.items())
-            if dealer != holder
-        )
-        return seal(self._key, Kind.INBOX, roster.context, Inbox(items=items))
-
-    def sharers(self, reader: IdentityKey) -> bytes:
-        """Return the signed set U2."""
-        return self._document("sharers", reader)
-
-    def receipt(self, reader: IdentityKey, sum_index: int) -> bytes:
-        """Return the signed receipt of a stored upload."""
-        self._check_reader(reader)
-        index = self._state.roster.index(reader)
-        wanted = self._state.sums[sum_index - 1] if sum_index <= len(self._state.sums) else None
-        if wanted is None or index not in wanted.uploads:
-            raise ProtocolError(ProblemType.NOT_READY, "no upload of this device is stored")
-        header = hashlib.sha256(wanted.uploads[index]).digest()
-        return seal(self._key, Kind.RECEIPT, wanted.context, Receipt(header=header))
-
-    def survivors(self, reader: IdentityKey, sum_index: int) -> bytes:
-        """Return the signed set U3 with its evidence; there is one per sum, ever (S4)."""
-        return self._sum_document("survivors", reader, sum_index)
-
-    def confirmations(self, reader: IdentityKey, sum_index: int) -> bytes:
-        """Return the members' signatures on U3, in a strict round."""
-        if not self.offer.cohort.strict:
-            raise ProtocolError(ProblemType.STAGE_MISMATCH, "this round has no confirmations")
-        return self._sum_document("confirmations", reader, sum_index)
-
-    def second_input(self, reader: IdentityKey) -> bytes:
-        """Return what the second sum depends on; raises ProtocolError (too-late) if there will be no second sum."""
-        if len(self.offer.sums) < 2:
-            raise ProtocolError(ProblemType.STAGE_MISMATCH, "this round has one sum")
-        if self._state.second_given_up and "second" not in self._state.documents:
-            raise ProtocolError(ProblemType.TOO_LATE, f"no second sum: {self._state.second_given_up}")
-        return self._document("second", reader)
-
     # --- sums -------------------------------------------------------------------------------------------------------
 
     def _next_sum(self) -> SumState | None:
@@ -352,12 +290,10 @@ class Aggregator:
         """Enter DONE. A second sum with too little of the first one's weight behind it is left out."""
         state, first = self._state, self._aggregates[1]
         second, note = self._aggregates.get(2), state.second_given_up
-        if note:
-            second = None
-        elif second and second.weight < SECOND_SHARE * first.weight and self.offer.second_rule is SecondRule.SUBSET:
-            second, note = None, f"the second sum has weight {second.weight} of {first.weight}"
+        if second is not None and not note and second.weight < SECOND_SHARE * first.weight:
+            note = f"the second sum has weight {second.weight} of {first.weight}"
         state.enter(Stage.DONE, now)
-        return (Finish(first, second, note),)
+        return (Finish(first, None if note else second, note),)
 
     def _only_second_is_at_stake(self) -> bool:
         """Say whether the first sum is safe: it was computed, or everything that it follows from is stored."""
@@ -378,32 +314,6 @@ class Aggregator:
         if index not in wanted.participants:
             raise SecurityError(ProblemType.NOT_IN_COHORT, f"this device has no part in sum {wanted.index}")
         return index, opened, wanted
-
-    def _sum_document(self, name: str, reader: IdentityKey, sum_index: int) -> bytes:
-        self._check_reader(reader)
-        if sum_index > len(self.offer.sums):
-            raise ProtocolError(ProblemType.STAGE_MISMATCH, f"this round has no sum {sum_index}")
-        if sum_index == 2 and self._state.second_given_up:
-            raise ProtocolError(ProblemType.TOO_LATE, f"no second sum: {self._state.second_given_up}")
-        found = self._state.sums[sum_index - 1].documents if sum_index <= len(self._state.sums) else {}
-        if name not in found:
-            raise ProtocolError(ProblemType.NOT_READY, f"the {name} of this round are not fixed yet")
-        return found[name]
-
-    def _document(self, name: str, reader: IdentityKey) -> bytes:
-        self._check_reader(reader)
-        if name not in self._state.documents:
-            raise ProtocolError(ProblemType.NOT_READY, f"the {name} of this round are not fixed yet")
-        return self._state.documents[name]
-
-    def _check_reader(self, reader: IdentityKey) -> None:
-        """Only members read a round's documents; one that failed says so to everybody who waits."""
-        if self._state.failure:
-            raise ProtocolError(ProblemType.ROUND_FAILED, self._state.failure.reason)
-        if reader not in self._state.joins:
-            raise SecurityError(ProblemType.NOT_IN_COHORT, "this device is not in the cohort")
-        if self._state.frozen_roster is not None:
-            self._state.roster.index(reader)
 
     def _awaits(self, identity: IdentityKey) -> bool:
         return identity in self._state.joins or identity in (self._state.invited or ())
