@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedit_protocol.adapter import Vector
-from fedit_protocol.encoding import M, decode
+from fedit_protocol.encoding import M, Message, decode
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.limits import LastSeen, Limits
@@ -139,7 +139,9 @@ def attacked(members: int = 5, **cast: Any) -> AttackedRound:
 def rewrite(key: SigningKey, kind: Kind, context: bytes, envelope: bytes, body: type[M], **changes: Any) -> bytes:
     """Change fields of a document and sign it again with the liar's own, real key."""
     message = decode(body, read_envelope(envelope, kind).body)
-    return seal(key, kind, context, message.model_copy(update=changes))
+    changed = message.model_copy(update=changes)
+    assert isinstance(changed, Message)
+    return seal(key, kind, context, changed)
 
 
 class LyingServer(Aggregator):

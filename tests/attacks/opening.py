@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,12 +83,12 @@ def isolate(
     return total
 
 
-def signed(words: Words) -> list[int]:
+def signed(words: Words) -> Any:
     """Return ring words as the signed integers that they stand for."""
     return words.view(np.dtype(f"<i{words.dtype.itemsize}")).tolist()
 
 
-def plain_sum(round_: AttackedRound, chosen: set[int]) -> list[int]:
+def plain_sum(round_: AttackedRound, chosen: set[int]) -> Any:
     """Return the sum of these devices' plain integers, computed without any mask."""
     size = round_.document.layout.size
     return np.sum([signed(round_.plain[number][:size]) for number in chosen], axis=0).tolist()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def indicator(survivors: set[int], size: int = 8) -> list[int]:
     return [127 * (number in survivors) for number in range(size)]
 
 
-def total(round_: AttackedRound) -> list[int]:
+def total(round_: AttackedRound) -> Any:
     assert round_.aggregate is not None, round_.server.failure
     return round_.aggregate.ring_sum.tolist()
 
@@ -344,7 +345,8 @@ ORDERS = st.lists(st.sampled_from(["pass", "look", 0, 1, 2, 3, 4]), max_size=10)
 
 
 def play_order(operations: list[str | int]) -> None:
-    stage, drawn = UploadStage(), ()
+    stage = UploadStage()
+    drawn: tuple[int, ...] = ()
     for operation in operations:
         stage.do(operation)
         survivors = stage.round_.server._state.survivors

@@ -108,7 +108,7 @@ class TakesBothModels(LyingServer):
     def roster(self, reader: IdentityKey) -> bytes:
         honest = super().roster(reader)
         members = decode(Roster, read_envelope(honest, Kind.ROSTER).body).members
-        entry = RosterMember(join=type(self).other, certificate=MemoryFederation(5).certificate(victim_key()))
+        entry = RosterMember(join=type(self).other, certificate=MemoryFederation(5).proven(victim_key()))
         shown = sorted((*members, entry), key=lambda one: read_envelope(one.join, Kind.JOIN).signer)
         return seal(self._key, Kind.ROSTER, self._state.context0, Roster(cohort_id=0, members=tuple(shown)))
 

@@ -12,6 +12,7 @@ from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SecondInput
+from fedit_protocol.methods import TwoSumMethod
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.secagg.keys import MaskKey, SumSecrets, pairwise_seed, self_mask_seed
@@ -172,9 +173,10 @@ class ManglesInput(AttackedRound):
     mangle: Callable[[bytes, bytes], tuple[bytes, bytes]]
 
     def derive(self, first: Aggregate) -> Effects:
-        honest = self.method.derive(
-            first, np.zeros(self.document.layout.size, np.float32), self.document, self.context0
-        )  # type: ignore[union-attr]  # a task of two sums
+        assert isinstance(self.method, TwoSumMethod)
+        adapter = np.zeros(self.document.layout.size, np.float32)
+        honest = self.method.derive(first, adapter, self.document, self.context0)
+        assert honest is not None
         self.blobs = type(self).mangle(*honest)
         return self.server.on_second_input(*self.blobs, self.clock())
 
@@ -221,7 +223,7 @@ def test_row_29_blobs_other_than_those_that_were_signed_are_refused() -> None:
 
 
 @cache
-def first_sum() -> list[int]:
+def first_sum() -> Any:
     """The first sum of an undisturbed round."""
     finish = play(AttackedRound(MEMBERS, Cast(), document=two_sum_task(MEMBERS))).finish
     assert finish is not None

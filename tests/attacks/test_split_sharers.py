@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ class Split:
     members: int
     isolated: int
     opened: int
-    policy: Mapping[str, object]
+    policy: Mapping[str, Any]
 
 
 SPLITS = [

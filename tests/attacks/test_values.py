@@ -141,7 +141,7 @@ def test_row_23_a_single_upload_is_uniform_in_every_bit(value: float) -> None:
     for payload in round_.payloads.values():
         words = payload[:SIZE]
         assert looks_uniform(words)
-        assert looks_uniform((words << 8).astype(words.dtype))
+        assert looks_uniform((words << 8).astype(np.uint16))
         for bit in range(16):
             ones = int(((words >> bit) & 1).sum())
             assert abs(ones - SIZE / 2) < 5 * (SIZE / 4) ** 0.5

@@ -19,6 +19,7 @@ from fedit_protocol.messages import (
     Survivors,
     UploadHeader,
 )
+from fedit_protocol.round_plan import cohort_rules
 from fedit_protocol.secagg.context import sum_context
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.own_sum import survivors_hash
@@ -66,7 +67,7 @@ def test_row_03_an_offer_with_a_threshold_that_splits_is_refused_at_the_roster()
     rogue = AttackedRound(5, Cast(offers=dict.fromkeys(range(5), offer)))
     joins = [next(e.envelope for e in member.join() if isinstance(e, Send)) for member in rogue.members]
     entries = [
-        RosterMember(join=join, certificate=rogue.federation.certificate(device.public))
+        RosterMember(join=join, certificate=rogue.federation.proven(device.public))
         for join, device in zip(joins, rogue.federation.devices, strict=True)
     ]
     context0 = rogue.members[0]._ctx0
@@ -180,17 +181,7 @@ def fewest_in_an_opened_sum(thresholds: Thresholds) -> int:
 
 @pytest.mark.parametrize("members", [3, 4, 5, 6])
 def test_row_05_an_exhaustive_search_over_views_reaches_the_bound_and_never_goes_below_it(members: int) -> None:
-    rules = small_task(members).task.round
-    thresholds = Thresholds.of(
-        members,
-        CohortRules(
-            cohort_min=3,
-            corrupt_fraction=rules.corrupt_fraction,
-            dropout_fraction=rules.dropout_fraction,
-            min_survivors=0,
-            threshold=0,
-        ),
-    )
+    thresholds = Thresholds.of(members, cohort_rules(small_task(members).task))
     assert fewest_in_an_opened_sum(thresholds) == thresholds.hidden_among
 
 
