@@ -134,9 +134,8 @@ class LiveRound:
             self._stale = True
             await self._fail(ProblemType.INTERNAL, f"the server could not go on ({type(error).__name__})")
         if self.ending is None and self.machine.failure is not None:
-            self.ending = Fail(
-                *self.machine.failure, tuple(self.machine.blamed)
-            )  # it failed before a restart that lost the rest
+            # It failed before a restart that lost the rest.
+            self.ending = Fail(*self.machine.failure, tuple(self.machine.blamed))
         if self.ending is None:
             await self.bell.wait(self._seconds_left())
 

@@ -155,10 +155,9 @@ class TaskRunner:
         """Record how the round ended, tell everybody, delete what was uploaded (S9)."""
         await record_ending(self._services, self.task, live.opening, ending)
         for device, deed in live.machine.blamed.items():
-            self.lobby.bar(client_id(device))
-            log.warning(
-                "a device is left out from now on: it %s", deed, extra={**self._fields, "client": client_id(device)}
-            )
+            client = client_id(device)
+            self.lobby.bar(client)
+            log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
         await self.refresh()

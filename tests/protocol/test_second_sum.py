@@ -5,6 +5,7 @@ import pytest
 
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType
+from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SecondInput, SecondRule
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist
 from fedit_protocol.secagg.keys import pairwise_seed
@@ -162,7 +163,7 @@ def test_the_two_sums_share_no_secret_and_no_mask() -> None:
     assert len({secrets.self_mask for member in round_.members for secrets in member._secrets}) == 2 * MEMBERS
 
 
-def _pair(round_: WatchedRound) -> tuple[object, object]:
+def _pair(round_: WatchedRound) -> tuple[IdentityKey, IdentityKey]:
     return round_.device(0), round_.device(1)
 
 
