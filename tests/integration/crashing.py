@@ -32,10 +32,10 @@ class KillPoint:
 _BOTH: Final = ("before", "after")
 _REQUESTS: Final = {
     "POST checkin": 5, "POST join": 5, "GET roster": 5, "POST shares": 5, "GET inbox": 5, "POST ack": 5,
-    "GET sharers": 5, "HEAD uploads": 5, "PUT uploads": 5, "GET survivors": 5, "POST unmask": 4, "GET result": 9,
+    "GET sharers": 5, "HEAD uploads": 5, "PUT uploads": 5, "GET survivors": 5, "POST unmask": 5, "GET result": 9,
     "GET blobs": 5,
 }  # fmt: skip
-_TRANSACTIONS: Final = {"transaction": 6, "journal": 28, "round open": 1, "round commit": 1}
+_TRANSACTIONS: Final = {"transaction": 1, "journal": 28, "round open": 1, "round commit": 1}
 _FILES: Final = {
     "spool open": 5, "spool ftruncate": 5, "spool fsync": 5, "spool rmtree": 1, "file rename": 5, "file fsync": 6,
     "file replace": 4, "folder replace": 1,
@@ -50,8 +50,8 @@ SEAMS: Final[dict[str, int]] = {
         for name, most in _TRANSACTIONS.items()
         for edge in ("before the transaction", "before the commit", "after the commit")
     },
-    "spool write: before": 5,
-    "spool write: half": 5,
+    "spool write: before": 60,
+    "spool write: half": 60,
 }
 """Every seam of the launcher → how many of its passages are drawn from."""
 
