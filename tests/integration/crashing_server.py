@@ -185,7 +185,7 @@ def _install_requests(point: Point) -> None:
     build = serving.build_app
 
     def built(*parts: Any) -> web.Application:
-        app = build(*parts)
+        app: web.Application = build(*parts)
         app.middlewares.append(seams)
         return app
 
