@@ -24,6 +24,7 @@ from fedit_protocol.signing import Kind, SigningKey, read_envelope
 from fedit_protocol.task import TaskDocument
 from fedit_server.bell import Bell
 from fedit_server.clock import Clock
+from fedit_server.cores import usable_cores
 from fedit_server.second_sum import SecondSum
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rounds import Opening, Rounds
@@ -68,7 +69,8 @@ class LiveRound:
         self._second_sum = SecondSum.of(document, opening.offer, desk.blobs)
         self._joined: set[ClientId] = set()
         self._uploads: dict[tuple[int, ClientId], Slot] = {}
-        self.machine = self._restore(records)
+        self.machine = self._rebuild(records)
+        self._take_note_again(records)
         self._view = self.view
 
     @property
@@ -96,7 +98,7 @@ class LiveRound:
             async with self._lock:
                 await self._catch_up()
                 await self._tick()
-                await self._perform(event(self.machine, self._desk.clock()))
+                await self._perform(await self._off_loop(event))
                 await self._tick()
         finally:
             self.bell.ring()
@@ -105,7 +107,8 @@ class LiveRound:
         """Ask the machine for a document; never sees a fact before it is on disk. Raises FeditError."""
         async with self._lock:
             await self._catch_up()
-            return question(self.machine)
+            machine = self.machine
+            return await asyncio.to_thread(question, machine)
 
     async def run(self) -> Ending:
         """Move the round on until it ends; every way out is a Finish or a Fail with a reason."""
@@ -156,9 +159,20 @@ class LiveRound:
         deadline = self.machine.deadline
         return None if deadline is None else max(0.0, (deadline - self._desk.clock()).total_seconds())
 
+    async def _off_loop(self, event: Event) -> Effects:
+        """Feed the machine in a thread: signatures, shares and rosters of a hundred devices are no work for the loop.
+
+        The caller holds the lock, so one thread at a time works on the machine.
+        """
+        try:
+            return await asyncio.to_thread(event, self.machine, self._desk.clock())
+        except asyncio.CancelledError:
+            self._stale = True  # the thread goes on, with a machine that is given up: what it does is on no disk
+            raise
+
     async def _tick(self) -> None:
         try:
-            effects = self.machine.tick(self._desk.clock())
+            effects = await self._off_loop(_tick)
         except Exception:
             self._stale = True  # the steps that it took before it broke are in memory only
             raise
@@ -194,17 +208,21 @@ class LiveRound:
     async def _catch_up(self) -> None:
         """After a failed write, go back to what the journal says."""
         if self._stale:
-            self.machine = self._restore(await self._desk.rounds.journal(self.opening.round_id))
+            records = await self._desk.rounds.journal(self.opening.round_id)
+            self.machine = await asyncio.to_thread(self._rebuild, records)
+            self._take_note_again(records)
             self._view = self.view
             self._stale = False
 
-    def _restore(self, records: Sequence[Record]) -> Aggregator:
+    def _rebuild(self, records: Sequence[Record]) -> Aggregator:
         invited = [identity_key(client) for client in self.opening.invited]
+        return Aggregator.restore(self.opening.offer, self._desk.key, records, self._desk.clock(), invited)
+
+    def _take_note_again(self, records: Sequence[Record]) -> None:
         self._job = self._first = None
         self._joined.clear()
         self._uploads.clear()
         self._note(records)
-        return Aggregator.restore(self.opening.offer, self._desk.key, records, self._desk.clock(), invited)
 
     def _note(self, records: Sequence[Record]) -> None:
         """Keep who joined and where uploads lie, as the journal says it."""
@@ -223,7 +241,7 @@ class LiveRound:
         try:
             slots = [self._uploads[job.sum_index, client_id(survivor.identity)] for survivor in job.survivors]
             reader = self._desk.spool.reader(slots, word_type(job.ring))
-            aggregate = await asyncio.to_thread(job.run, reader)
+            aggregate = await asyncio.to_thread(job.run, reader, usable_cores())
         except WrongSharesError as error:
             await self._fail(error.problem, str(error), (error.dealer,))
         except ProtocolError as error:
@@ -262,6 +280,10 @@ class LiveRound:
             self.ending = Fail(problem, reason, blamed)
         finally:
             self.bell.ring()
+
+
+def _tick(machine: Aggregator, now: datetime) -> Effects:
+    return machine.tick(now)
 
 
 def _nothing(_machine: Aggregator, _now: datetime) -> Effects:
