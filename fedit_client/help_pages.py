@@ -94,6 +94,8 @@ _CODES: Final[dict[str, str]] = {
     "S012": "Other users can read the identity key. Close it with chmod 600.",
     "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
+    "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
+    "lists; only if you know why it is damaged, remove it.",
     "T001": "The server shows another identity than the invite pins. Nothing was sent. Ask the organiser for a new "
     "invite.",
     "T002": "The TLS certificate does not come from this federation's authority. A proxy may open connections.",
@@ -107,6 +109,9 @@ _CODES: Final[dict[str, str]] = {
     "T010": "A message broke the protocol's rules. If both sides are current, this is a bug.",
     "T011": "A signature, key or context did not fit. An honest server never sends such a thing.",
     "T012": "Bytes arrived that differ from their digest. Nothing of them was used.",
+    "T014": "The federation's log of devices does not continue the one this device saw before: it was shortened, "
+    "changed or forked. Nothing was sent. Ask the organiser: if an old backup of the server was restored, leave with "
+    "--erase and join again; otherwise somebody shows different devices different members.",
     "T020": "The update cannot be encoded: not finite, wrong length, or a weight out of range. Nothing was uploaded.",
     "U001": "The command line is not understood; --help shows what is.",
     "U002": "An answer was missing and nobody was there to give it. The message names the option that gives it.",

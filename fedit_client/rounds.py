@@ -20,6 +20,7 @@ from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
+from fedit_client.key_log import LogWatch
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
@@ -68,6 +69,7 @@ class Engagement:
     limits: Limits
     transport: Transport
     journal: Journal
+    log: LogWatch
     shelf: AdapterShelf
     work: LocalWork
     patience: Patience
@@ -122,6 +124,8 @@ class Round:
         """
         self._tell(EventKind.ROUND_OPENED, f"round {self.number} has opened")
         try:
+            members = await self._with.log.follow(self._with.transport, self._offer.log_head)
+            self._participant.on_revocations(members.revoked)
             await self._perform(self._participant.join())
             return await self._after_join()
         except BaseException as error:

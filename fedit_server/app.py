@@ -15,6 +15,7 @@ from fedit_server.coordinator import Coordinator
 from fedit_server.endings import Services
 from fedit_server.home import Home, Identity
 from fedit_server.live_round import Desk
+from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.routes import add_routes, keys
 from fedit_server.storage.disk import DiskBlobs
@@ -31,6 +32,7 @@ class Parts:
     blobs: DiskBlobs
     spool: Spool
     authority: Authority
+    log_book: LogBook
     doorkeeper: Doorkeeper
     coordinator: Coordinator
 
@@ -48,6 +50,7 @@ class Parts:
             blobs=blobs,
             spool=spool,
             authority=Authority(identity, store.members, salt, clock),
+            log_book=LogBook(store.key_log),
             doorkeeper=Doorkeeper(federation, store.members, clock),
             coordinator=Coordinator(services),
         )
@@ -61,6 +64,7 @@ def build_app(parts: Parts) -> web.Application:
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
     app[keys.IDENTITY] = parts.identity
+    app[keys.LOG_BOOK] = parts.log_book
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
     add_routes(app)

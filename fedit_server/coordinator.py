@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
-from fedit_protocol.messages import CheckIn, CheckInReply
+from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
@@ -18,7 +18,7 @@ from fedit_server.bell import Bell
 from fedit_server.endings import Services, record_ending
 from fedit_server.live_round import LiveRound
 from fedit_server.storage.rounds import Opening
-from fedit_server.storage.rows import RoundRow, RoundState, TaskRow
+from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
 from fedit_server.task_runner import FINAL, TaskRunner
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,14 @@ class Coordinator:
             if runner.live is not None:
                 runner.live.bell.ring()
 
-    async def check_in(self, client: ClientId, message: CheckIn) -> CheckInReply:
+    async def check_in(self, caller: ClientRow, message: CheckIn) -> CheckInReply:
         """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
+        client = caller.client_id
         if not can_talk(message.version):
             raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
         runner = self._runner(message.task_id)
+        if runner.is_too_new(caller):
+            return runner.no_round(WaitReason.TOO_NEW)
         reply = runner.answer(client, message)
         if reply.offer is not None or reply.reason in FINAL:
             return reply

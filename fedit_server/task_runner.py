@@ -11,6 +11,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId, RoundId
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
+from fedit_protocol.round_plan import cohort_rules
 from fedit_server.bell import Bell
 from fedit_server.clock import unix_seconds
 from fedit_server.cohort import draw_cohort
@@ -19,7 +20,7 @@ from fedit_server.live_round import RETRY_S, Ending, LiveRound
 from fedit_server.lobby import Lobby
 from fedit_server.offers import RoundFacts, signed_offer
 from fedit_server.storage.rounds import Opening
-from fedit_server.storage.rows import TaskRow
+from fedit_server.storage.rows import ClientRow, TaskRow
 
 LOOK_AGAIN_S: Final = 2.0
 """How often a task's state is read again: an administrator's command writes it from another process."""
@@ -28,6 +29,7 @@ _RETRY_AFTER_S: Final = {
     WaitReason.TASK_FINISHED: 3600.0,
     WaitReason.TASK_CHANGED: 60.0,
     WaitReason.TASK_PAUSED: 15.0,
+    WaitReason.TOO_NEW: 300.0,
 }
 FINAL: Final = frozenset(_RETRY_AFTER_S)
 """Reasons that waiting does not change."""
@@ -83,11 +85,24 @@ class TaskRunner:
 
     def answer(self, client: ClientId, message: CheckIn) -> CheckInReply:
         """Return the offer that stands for a client, or why there is none now."""
-        now = self._services.desk.clock()
         offered = self.live is not None and self.live.awaits(client) and message.consent_version == self.task.version
-        reason = None if offered else self._reason(client, message)
+        if self.live is not None and offered:
+            return self._reply(self.live.opening.offer, None)
+        return self.no_round(self._reason(client, message))
+
+    def is_too_new(self, client: ClientRow) -> bool:
+        """Say whether a client enrolled too lately: every member would refuse a roster with it (C5)."""
+        age_s = unix_seconds(self._services.desk.clock()) - client.enrolled_at
+        return age_s < cohort_rules(self.task.document.task).min_cert_age_s
+
+    def no_round(self, reason: WaitReason) -> CheckInReply:
+        """Return why there is no offer now."""
+        return self._reply(None, reason)
+
+    def _reply(self, offer: bytes | None, reason: WaitReason | None) -> CheckInReply:
+        now = self._services.desk.clock()
         return CheckInReply(
-            offer=self.live.opening.offer if self.live is not None and offered else None,
+            offer=offer,
             reason=reason,
             free_clients=len(self.lobby.free(now)),
             wanted_clients=self.task.document.task.round.cohort_min,
@@ -125,7 +140,7 @@ class TaskRunner:
     async def _open(self, cohort: Collection[ClientId]) -> None:
         services = self._services
         now_s = unix_seconds(services.desk.clock())
-        head = await services.store.members.log_head()
+        head = await services.store.key_log.head()
         if head is None:
             raise RuntimeError("clients are free although nobody is enrolled")
         adapter = await services.store.tasks.newest_adapter(self.task.task_id)

@@ -12,7 +12,7 @@ from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.signing import Kind
-from fedit_server.routes.keys import COORDINATOR, DOORKEEPER
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK
 from fedit_server.routes.wire import caller, cbor, done, read_body
 
 _ROUND: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}"
@@ -47,7 +47,8 @@ async def join(request: web.Request) -> web.Response:
     received = await read_body(request, _MOST_JOIN_BYTES)
     certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
     live = await request.app[COORDINATOR].live(round_id(request))
-    await live.handle(lambda machine, now: machine.on_join(received, certificate, now))
+    proven = await request.app[LOG_BOOK].proven(certificate, live.machine.offer.log_head)
+    await live.handle(lambda machine, now: machine.on_join(received, proven, now))
     return done()
 
 

@@ -14,6 +14,7 @@ class ClientState(StrEnum):
 
     ACTIVE = "active"
     LEFT = "left"
+    REVOKED = "revoked"
 
 
 class RoundState(StrEnum):

@@ -43,6 +43,9 @@ class Limits(BaseModel):
     max_weight: int = Field(256, ge=1, le=1024, description="largest weight that one device may have")
     max_local_steps: int = Field(10_000, ge=1, description="optimizer steps in one round")
     max_rank: int = Field(256, ge=1, le=256, description="LoRA rank")
+    min_cert_age_h: float = Field(
+        0.0, ge=0, le=8760, description="hours since enrolment before a device may be in a round with this one"
+    )
     modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
     base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")

@@ -42,6 +42,7 @@ class WaitReason(StrEnum):
     TASK_PAUSED = "task-paused"
     TASK_FINISHED = "task-finished"
     TASK_CHANGED = "task-changed"
+    TOO_NEW = "too-new"
 
 
 class CheckInReply(Message):
@@ -80,6 +81,7 @@ class CohortRules(Message):
     dropout_fraction: float = Field(ge=0, lt=0.7)
     min_survivors: int = Field(ge=0, le=MAX_COHORT)
     threshold: int = Field(ge=0, le=MAX_COHORT)
+    min_cert_age_s: int = Field(ge=0, description="youngest enrolment that may be in the roster")
     strict: bool = Field(False, description="survivors confirm the one set U3 before any share is given (C17)")
 
 
@@ -147,10 +149,10 @@ class Join(Message):
 
 
 class RosterMember(Message):
-    """A join envelope and the certificate of its signer, as received."""
+    """A join envelope, and its signer's `ProvenCertificate`: certificate and path to the offer's log head."""
 
     join: bytes = Field(max_length=1024)
-    certificate: bytes = Field(max_length=2048)
+    certificate: bytes = Field(max_length=4096)
 
 
 class Roster(Message):

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     CERTIFICATE = "certificate"
     LOG_HEAD = "log-head"
     ENROLL = "enroll"
+    RENEW = "renew"
     REQUEST = "request"
     CHECK_IN = "check-in"
     OFFER = "offer"

@@ -152,6 +152,9 @@ class RoundSpec(Section):
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
     min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
     threshold: int = Field(0, ge=0, le=128, description="t, the Shamir threshold; 0 means the default rule")
+    min_cert_age_h: float = Field(
+        0.0, ge=0, le=8760, description="hours since enrolment before a device may take part; 24 in open federations"
+    )
     strict: bool = Field(
         False, description="survivors sign the one survivor set before they give shares: one more round trip"
     )

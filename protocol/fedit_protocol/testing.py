@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
-from fedit_protocol.encoding import decode, digest_of
-from fedit_protocol.enrollment import Certificate, FederationDescriptor, LogHead, federation_context
+from fedit_protocol.encoding import decode, digest_of, encode
+from fedit_protocol.enrollment import Certificate, FederationDescriptor, ProvenCertificate, federation_context
 from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
-from fedit_protocol.keylog import merkle_root
+from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, MerkleTree
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
 from fedit_protocol.methods import METHODS, TwoSumMethod
@@ -38,6 +38,10 @@ def steps_of(offer: Offer) -> tuple[str, ...]:
     ends = ("upload", "confirm", "unmask") if offer.cohort.strict else ("upload", "unmask")
     second = tuple(f"{step} 2" for step in ends) if len(offer.sums) == 2 else ()
     return (*STEPS[:3], *ends, *second)
+
+
+ENROLLED_AT = 1_577_836_800
+"""When the devices of a `MemoryFederation` enrolled: the first second of 2020."""
 
 
 class ManualClock:
@@ -110,27 +114,62 @@ class MemoryFederation:
             tls_ca="",
             modes=(Mode.MASKED,),
         )
+        self.log = LogState()
+        self._serials: dict[IdentityKey, int] = {}
+        self._places: dict[IdentityKey, int] = {}
+        for device in self.devices:
+            self.enroll(device.public)
 
     @property
     def context(self) -> bytes:
         """The federation's signature context."""
         return federation_context(self.descriptor.federation_id)
 
-    def certificate(self, device: IdentityKey, serial: int = 1) -> bytes:
-        """Return the authority's certificate for a device, valid from 2020 to 2100."""
+    def enroll(self, device: IdentityKey) -> None:
+        """Append a device to the key log; those of `devices` are there from the start."""
+        self._serials[device] = len(self._serials)
+        self._places[device] = len(self.log.leaves)
+        self._append(LogAction.ENROLL, device)
+
+    def admit(self, device: IdentityKey) -> bytes:
+        """Enrol a device unless it is enrolled already, and return its proven certificate."""
+        if device not in self._serials:
+            self.enroll(device)
+        return self.proven(device)
+
+    def revoke(self, device: IdentityKey) -> None:
+        """Append the end of a device's membership to the key log."""
+        self._append(LogAction.REVOKE, device)
+
+    def _append(self, action: LogAction, device: IdentityKey) -> None:
+        identity_hash = hashlib.sha256(device).digest()
+        entry = LogEntry(action=action, identity_hash=identity_hash, serial=self._serials[device], time=ENROLLED_AT)
+        self.log = self.log.add(entry)
+
+    def certificate(self, device: IdentityKey) -> bytes:
+        """Return the authority's certificate for a device, valid from 2020 to 2100; a stranger's is in no log."""
         certificate = Certificate(
             federation_id=self.descriptor.federation_id,
             identity_key=device,
-            serial=serial,
-            not_before=1_577_836_800,
+            serial=self._serials.get(device, 999),
+            not_before=ENROLLED_AT,
             not_after=4_102_444_800,
-            log_index=serial,
+            enrolled_at=ENROLLED_AT,
+            log_index=self._places.get(device, 0),
         )
         return seal(self.authority, Kind.CERTIFICATE, self.context, certificate)
 
+    def proven(self, device: IdentityKey) -> bytes:
+        """Return a device's certificate with its path to the log's newest head, as a roster shows it."""
+        return encode(ProvenCertificate(certificate=self.certificate(device), path=self.path(device)))
+
+    def path(self, device: IdentityKey) -> LogPath:
+        """Return the path from a device's log entry to the newest head."""
+        return MerkleTree(self.log.leaves).inclusion(self._places.get(device, 0))
+
     def log_head(self) -> bytes:
-        """Return the signed head of an empty key log."""
-        head = LogHead(federation_id=self.descriptor.federation_id, size=0, root=merkle_root([]), time=0)
+        """Return the signed head of the key log."""
+        head = self.log.head(self.descriptor.federation_id, ENROLLED_AT)
         return seal(self.authority, Kind.LOG_HEAD, self.context, head)
 
     def offer(self, document: TaskDocument, now: datetime, **changes: object) -> bytes:
@@ -286,7 +325,7 @@ class MemoryRound:
         match message.kind:
             case Kind.JOIN:
                 device = IdentityKey(read_envelope(message.envelope, Kind.JOIN).signer)
-                effects = self.server.on_join(message.envelope, self.federation.certificate(device), now)
+                effects = self.server.on_join(message.envelope, self.federation.proven(device), now)
             case Kind.SHARES:
                 effects = self.server.on_shares(message.envelope, now)
             case Kind.ACK:

@@ -161,7 +161,9 @@ def rules(count: int = MEMBERS) -> Thresholds:
     """The thresholds of the default rules."""
     return Thresholds.of(
         count,
-        CohortRules(cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=0, threshold=0),
+        CohortRules(
+            cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=0, threshold=0, min_cert_age_s=0
+        ),
     )
 
 

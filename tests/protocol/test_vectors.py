@@ -197,7 +197,7 @@ def test_the_transcript_alone_gives_the_sum() -> None:
     server = Aggregator(said["offer"], federation.server, clock())
     devices = [device.public for device in federation.devices]
     for number, device in enumerate(devices):
-        server.on_join(said[f"join {number}"], federation.certificate(device), clock())
+        server.on_join(said[f"join {number}"], federation.proven(device), clock())
     server.tick(clock())
     assert server.roster(devices[0]) == said["roster"]
     for number in range(3):

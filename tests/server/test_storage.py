@@ -13,13 +13,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from fedit_protocol.catalogue import TaskState
-from fedit_protocol.encoding import digest_of
+from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
+from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
 from fedit_server.publishing import Publisher
 from fedit_server.storage.disk import DiskBlobs
-from fedit_server.storage.members import Candidate, Issued, LogLine
+from fedit_server.storage.key_log import LogLine
+from fedit_server.storage.members import Candidate, Issued
 from fedit_server.storage.migrations import upgrade
 from fedit_server.storage.rounds import Commit, Failure, Opening
 from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, RoundView
@@ -40,8 +42,10 @@ async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
         publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
         assert await publisher.publish(small_task(base), 1)
         await store.members.add_invite(b"hash", 5, 100, 1)
-        line = LogLine(b"entry", b"leaf", b"head")
-        await store.members.enroll(Candidate(CLIENT, b"hash", ""), lambda *_: Issued(b"cert", 9, line), 1)
+        entry = LogEntry(action=LogAction.ENROLL, identity_hash=bytes(32), serial=0, time=1)
+        line = LogLine(encode(entry), leaf_hash(entry), b"head")
+        candidate = Candidate(CLIENT, b"hash", "")
+        await store.members.enroll(candidate, lambda *_: Issued(0, b"cert", 9, line), lambda *_: line, 1)
         await store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", {CLIENT}), VIEW, 1)
         await store.rounds.append(ROUND, [Record(kind="join", body=b"one"), Record(kind="join", body=b"two")], VIEW)
         yield store

@@ -15,12 +15,12 @@ A second sum starts at READY again, with secrets, context and survivors of its o
 Checks carry the ids of SPEC, section 8 (C0 to C19); those of one sum are `own_sum`, C7 belongs to the session.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import Message, digest_of
-from fedit_protocol.enrollment import FederationDescriptor, check_log_head, federation_context
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.limits import LastSeen, Limits, check_cohort, check_offer, check_overlap
 from fedit_protocol.messages import (
@@ -85,7 +85,8 @@ class Participant:
         self._random = random
         context = federation_context(descriptor.federation_id)
         self.offer = unseal(offer, Kind.OFFER, context, Offer, signer=descriptor.server_key)
-        check_log_head(self.offer.log_head, descriptor)
+        self.log_head = check_log_head(self.offer.log_head, descriptor)
+        self._revoked: frozenset[int] = frozenset()
         check_offer(self.offer, descriptor, limits, last, int(now.timestamp()))
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self.stage = ClientStage.OFFERED
@@ -102,6 +103,10 @@ class Participant:
     def thresholds(self) -> Thresholds | None:
         """The thresholds of the roster, once it is known."""
         return self._roster.thresholds if self._roster else None
+
+    def on_revocations(self, serials: Collection[int]) -> None:
+        """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
+        self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
 
     def join(self) -> Effects:
         """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again."""
@@ -121,7 +126,14 @@ class Participant:
         """Verify who else takes part (C5, C6, C3) and deal shares of every secret to every member."""
         self._expect(ClientStage.JOINED)
         message = unseal(received, Kind.ROSTER, self._ctx0, Roster, signer=self._descriptor.server_key)
-        roster = VerifiedRoster.received(message, self.offer, self._ctx0, self._descriptor, int(now.timestamp()))
+        members, now_s = EnrolledView(self.log_head, self._revoked), int(now.timestamp())
+        min_age_s = max(self.offer.cohort.min_cert_age_s, round(3600 * self._limits.min_cert_age_h))
+        roster = VerifiedRoster.received(
+            message,
+            self.offer,
+            self._ctx0,
+            lambda shown: members.check_member(shown, self._descriptor, now_s, min_age_s),
+        )
         self._index = roster.index(self._key.public)
         if roster.members[self._index].envelope != self._join:
             raise SecurityError(ProblemType.KEY_REFUSED, "the roster lists other keys for this device than it sent")

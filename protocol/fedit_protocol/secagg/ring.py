@@ -62,6 +62,7 @@ def cohort_rules(task: Task) -> CohortRules:
         dropout_fraction=policy.dropout_fraction,
         min_survivors=policy.min_survivors,
         threshold=policy.threshold,
+        min_cert_age_s=round(3600 * policy.min_cert_age_h),
         strict=policy.strict,
     )
 
