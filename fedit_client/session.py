@@ -183,7 +183,7 @@ class Session:
 
     async def _finish_upload(self, upload: FrozenUpload, until: datetime) -> str:
         """Send one frozen upload, waiting for a lost server as long as the round lasts; return what became of it."""
-        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/1"
+        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/{upload.sum_index}"
         try:
             payload = await asyncio.to_thread(upload.payload)
             await self._with.patience.insist(

@@ -40,7 +40,7 @@ class Parts:
     async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
         """Build every part over an open store."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
-        desk = Desk(store.rounds, spool, identity.keys.server, clock)
+        desk = Desk(store.rounds, spool, blobs, identity.keys.server, clock)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))

@@ -176,7 +176,7 @@ class Coordinator:
         try:
             if row.task_version != task.version:
                 raise ValueError(f"the task is at version {task.version} now")
-            live = LiveRound(opening, self.services.desk, await rounds.journal(row.round_id))
+            live = LiveRound(opening, task.document, self.services.desk, await rounds.journal(row.round_id))
             if live.lost_uploads():
                 raise ValueError("an upload is no longer on disk")
         except (FeditError, RuntimeError, ValueError, KeyError) as error:

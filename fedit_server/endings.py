@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -17,14 +18,19 @@ from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
+from fedit_server.files import write_atomically
 from fedit_server.home import Identity
 from fedit_server.live_round import Desk, Ending
 from fedit_server.offers import signed_result
 from fedit_server.peft_folder import write_peft_folder
+from fedit_server.second_sum import SecondSum, correction_bytes
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rounds import Commit, Failure, Opening
 from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, TaskRow
 from fedit_server.storage.store import Store
+
+CORRECTION: Final = "correction.safetensors"
+"""Beside an adapter version: what its round's second sum recovered of the mean product (methods/fedit_rs)."""
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +55,14 @@ async def record_ending(services: Services, task: TaskRow, opening: Opening, end
         return None  # the database took it although its answer got lost
     if isinstance(ending, Finish):
         try:
-            return await _commit(services, task, opening, ending.aggregate)
+            return await _commit(services, task, opening, ending)
         except ProtocolError as error:
             ending = Fail(error.problem, str(error))
     return await _fail(services, task, opening, ending)
 
 
-async def _commit(services: Services, task: TaskRow, opening: Opening, aggregate: Aggregate) -> None:
-    now_s, document = unix_seconds(services.desk.clock()), task.document
+async def _commit(services: Services, task: TaskRow, opening: Opening, finish: Finish) -> None:
+    now_s, document, aggregate = unix_seconds(services.desk.clock()), task.document, finish.aggregate
     parent = await services.store.tasks.newest_adapter(task.task_id)
     content = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), aggregate)
     digest = await services.blobs.put(content)
@@ -64,13 +70,14 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, aggregate
     edition = Edition(adapter.version, digest, parent.digest, opening.round_no, aggregate.survivors)
     folder = adapter_folder(services.adapters, task.task_id, adapter.version)
     await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+    await _keep_correction(services, task, opening, finish, folder)
     result = RoundResult(
         outcome=RoundOutcome.COMMITTED,
         reason="",
         adapter_version=adapter.version,
         adapter_digest=digest,
         survivors=aggregate.survivors,
-        sums_done=1,
+        sums_done=1 if finish.second is None else 2,
     )
     commit = Commit(
         round_id=opening.round_id,
@@ -82,6 +89,22 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, aggregate
     await services.store.rounds.commit(commit, now_s)
     fields = {"task": task.task_id, "round": opening.round_no, "adapter_version": adapter.version}
     log.info("the round is committed", extra={**fields, **commit.figures.report})
+
+
+async def _keep_correction(services: Services, task: TaskRow, opening: Opening, finish: Finish, folder: Path) -> None:
+    """Write what a second sum recovered beside the adapter; without one the round stands as it is, and says why."""
+    second = SecondSum.of(task.document, opening.offer, services.blobs)
+    if second is None:
+        return
+    fields = {"task": task.task_id, "round": opening.round_no}
+    correction = await second.correction(finish)
+    if correction is None:
+        reason = finish.note or "the hold-out probes say that it would not help"
+        log.info("the round has no correction: %s", reason, extra=fields)
+        return
+    await asyncio.to_thread(write_atomically, folder / CORRECTION, correction_bytes(correction), mode=0o644)
+    errors = {"error_before": correction.error_before, "error_after": correction.error_after}
+    log.info("the round has a correction", extra={**fields, **errors})
 
 
 def _step(task: TaskRow, parent: bytes, aggregate: Aggregate) -> bytes:

@@ -15,14 +15,18 @@ from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
 from fedit_protocol.messages import RosterMember, UploadHeader
 from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.effects import Compute, Effects, Fail, Finish, Persist, Record
+from fedit_protocol.secagg.effects import Compute, Derive, Effects, Fail, Finish, Persist, Record
+from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import word_type
 from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.secagg.unmask import UnmaskJob
+from fedit_protocol.secagg.unmask import UnmaskJob, WrongSharesError
 from fedit_protocol.signing import Kind, SigningKey, read_envelope
+from fedit_protocol.task import TaskDocument
 from fedit_server.bell import Bell
 from fedit_server.clock import Clock
 from fedit_server.cores import usable_cores
+from fedit_server.second_sum import SecondSum
+from fedit_server.storage import BlobStore
 from fedit_server.storage.rounds import Opening, Rounds
 from fedit_server.storage.rows import RoundView
 from fedit_server.storage.spool import Slot, Spool
@@ -43,6 +47,7 @@ class Desk:
 
     rounds: Rounds
     spool: Spool
+    blobs: BlobStore
     key: SigningKey
     clock: Clock
 
@@ -50,7 +55,7 @@ class Desk:
 class LiveRound:
     """One open round. `handle` feeds it messages, `run` moves it on; both end with `ending` set."""
 
-    def __init__(self, opening: Opening, desk: Desk, records: Sequence[Record] = ()) -> None:
+    def __init__(self, opening: Opening, document: TaskDocument, desk: Desk, records: Sequence[Record] = ()) -> None:
         """Take up a round at the start, or from the `records` of its journal. Raises FeditError if they do not fit."""
         self.opening = opening
         self.bell = Bell()
@@ -59,8 +64,11 @@ class LiveRound:
         self._lock = asyncio.Lock()
         self._stale = False
         self._job: UnmaskJob | None = None
+        self._first: Aggregate | None = None
+        """The first sum, while the second's input is to be derived from it."""
+        self._second_sum = SecondSum.of(document, opening.offer, desk.blobs)
         self._joined: set[ClientId] = set()
-        self._uploads: dict[ClientId, Slot] = {}
+        self._uploads: dict[tuple[int, ClientId], Slot] = {}
         self.machine = self._rebuild(records)
         self._take_note_again(records)
         self._view = self.view
@@ -115,9 +123,13 @@ class LiveRound:
     async def _move(self) -> None:
         try:
             await self.handle(_nothing)
-            if self._job is not None and self.ending is None and self.machine.failure is None:
-                await self._sum(self._job)
-                return
+            if self.ending is None and self.machine.failure is None:
+                if self._job is not None:
+                    await self._sum(self._job)
+                    return
+                if self._first is not None:
+                    await self._derive(self._first)
+                    return
         except StorageError:
             raise
         except Exception as error:
@@ -125,7 +137,8 @@ class LiveRound:
             self._stale = True
             await self._fail(ProblemType.INTERNAL, f"the server could not go on ({type(error).__name__})")
         if self.ending is None and self.machine.failure is not None:
-            self.ending = Fail(*self.machine.failure)  # it failed before a restart that lost the rest
+            # It failed before a restart that lost the rest.
+            self.ending = Fail(*self.machine.failure, tuple(self.machine.blamed))
         if self.ending is None:
             await self.bell.wait(self._seconds_left())
 
@@ -174,6 +187,8 @@ class LiveRound:
             match effect:
                 case Compute(job):
                     self._job = job
+                case Derive(aggregate):
+                    self._first = aggregate
                 case Finish() | Fail():
                     self.ending = effect
                 case _:
@@ -204,7 +219,7 @@ class LiveRound:
         return Aggregator.restore(self.opening.offer, self._desk.key, records, self._desk.clock(), invited)
 
     def _take_note_again(self, records: Sequence[Record]) -> None:
-        self._job = None
+        self._job = self._first = None
         self._joined.clear()
         self._uploads.clear()
         self._note(records)
@@ -218,16 +233,17 @@ class LiveRound:
             elif record.kind == "upload":
                 header = decode(UploadHeader, read_envelope(record.body, Kind.UPLOAD).body)
                 slot = self.slot(record.body, header)
-                self._uploads[slot.client] = slot
+                self._uploads[slot.sum_index, slot.client] = slot
 
     async def _sum(self, job: UnmaskJob) -> None:
         """Run the job in a thread and hand its result back, or fail the round with the reason."""
         self._job = None
         try:
-            reader = self._desk.spool.reader(
-                [self._uploads[client_id(survivor.identity)] for survivor in job.survivors], word_type(job.ring)
-            )
+            slots = [self._uploads[job.sum_index, client_id(survivor.identity)] for survivor in job.survivors]
+            reader = self._desk.spool.reader(slots, word_type(job.ring))
             aggregate = await asyncio.to_thread(job.run, reader, usable_cores())
+        except WrongSharesError as error:
+            await self._fail(error.problem, str(error), (error.dealer,))
         except ProtocolError as error:
             await self._fail(error.problem, str(error))
         except Exception as error:  # an error that escaped would leave the stage without job and without deadline
@@ -236,17 +252,32 @@ class LiveRound:
         else:
             await self.handle(lambda machine, now: machine.on_sum(aggregate, now))
 
-    async def _fail(self, problem: ProblemType, reason: str) -> None:
+    async def _derive(self, first: Aggregate) -> None:
+        """Prepare the second sum's input; whatever goes wrong leaves the first sum, which is safe."""
+        self._first = None
+        try:
+            derived = await self._second_sum.derive(first) if self._second_sum else None
+        except Exception as error:
+            log.exception("the second sum's input cannot be derived", extra=self._fields)
+            reason = f"its input could not be derived ({type(error).__name__})"
+            await self.handle(lambda machine, now: machine.give_up_second(reason, now))
+            return
+        if derived is None:
+            await self.handle(lambda machine, now: machine.give_up_second("there is nothing to gain by it", now))
+        else:
+            await self.handle(lambda machine, now: machine.on_second_input(*derived, now))
+
+    async def _fail(self, problem: ProblemType, reason: str, blamed: tuple[IdentityKey, ...] = ()) -> None:
         """End the round without a tick: a tick may be what cannot go on."""
         try:
             async with self._lock:
                 await self._catch_up()
-                await self._perform(self.machine.fail(problem, reason, self._desk.clock()))
+                await self._perform(self.machine.fail(problem, reason, self._desk.clock(), blamed))
         except StorageError:
             raise
         except Exception:  # not even the journal can be taken up again; the round's row still says how it ended
             log.exception("the round fails without a last record", extra=self._fields)
-            self.ending = Fail(problem, reason)
+            self.ending = Fail(problem, reason, blamed)
         finally:
             self.bell.ring()
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import StorageError
-from fedit_protocol.ids import ClientId, RoundId
+from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
 from fedit_server.bell import Bell
@@ -153,7 +153,7 @@ class TaskRunner:
             offer=signed_offer(services.identity, self.task.document, facts),
             invited=frozenset(cohort),
         )
-        live = LiveRound(opening, services.desk)
+        live = LiveRound(opening, self.task.document, services.desk)
         await services.store.rounds.open(opening, live.view, now_s)
         for client in cohort:
             self.lobby.remove(client)
@@ -169,6 +169,10 @@ class TaskRunner:
     async def _end(self, live: LiveRound, ending: Ending) -> None:
         """Record how the round ended, tell everybody, delete what was uploaded (S9)."""
         await record_ending(self._services, self.task, live.opening, ending)
+        for device, deed in live.machine.blamed.items():
+            client = client_id(device)
+            self.lobby.bar(client)
+            log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
         await self.refresh()

@@ -21,6 +21,7 @@ _ROUND: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}"
 _MOST_JOIN_BYTES: Final = 2048
 _MOST_SHARES_BYTES: Final = 512 + MAX_COHORT * 300
 _MOST_ACK_BYTES: Final = 1024
+_MOST_CONFIRM_BYTES: Final = 512
 _MOST_UNMASK_BYTES: Final = 512 + MAX_COHORT * 40
 _MOST_ABORT_BYTES: Final = 1024
 
@@ -87,6 +88,7 @@ ROUTES: Final = (
     web.post(f"{_ROUND}/join", join),
     web.post(f"{_ROUND}/shares", taking(_MOST_SHARES_BYTES, Aggregator.on_shares)),
     web.post(f"{_ROUND}/ack", taking(_MOST_ACK_BYTES, Aggregator.on_ack)),
+    web.post(f"{_ROUND}/confirm/{{sum_index}}", taking(_MOST_CONFIRM_BYTES, Aggregator.on_confirm)),
     web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(_MOST_UNMASK_BYTES, Aggregator.on_unmask)),
     web.post(f"{_ROUND}/abort", taking(_MOST_ABORT_BYTES, Aggregator.on_abort)),
     web.get(f"{_ROUND}/roster", giving(lambda machine, reader, _: machine.roster(reader))),
@@ -94,5 +96,9 @@ ROUTES: Final = (
     web.get(f"{_ROUND}/sharers", giving(lambda machine, reader, _: machine.sharers(reader))),
     web.get(f"{_ROUND}/receipt/{{sum_index}}", giving(lambda machine, reader, j: machine.receipt(reader, j))),
     web.get(f"{_ROUND}/survivors/{{sum_index}}", giving(lambda machine, reader, j: machine.survivors(reader, j))),
+    web.get(
+        f"{_ROUND}/confirmations/{{sum_index}}", giving(lambda machine, reader, j: machine.confirmations(reader, j))
+    ),
+    web.get(f"{_ROUND}/second-input", giving(lambda machine, reader, _: machine.second_input(reader))),
     web.get(f"{_ROUND}/result", result),
 )

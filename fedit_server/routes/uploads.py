@@ -17,6 +17,7 @@ from fedit_server.storage.spool import Slot, Writing
 IDLE_TIMEOUT_S: Final = 60.0
 """How long an upload may stand still before its connection is given up; what arrived stays."""
 
+_BATCH_BYTES: Final = 256 * 1024
 _MOST_HEADER_CHARACTERS: Final = 1024
 _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 
@@ -31,7 +32,8 @@ async def put(request: web.Request) -> web.Response:
     slot = live.slot(header, opened)
     if request.content_length is not None and offset + request.content_length > slot.length:
         raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {slot.length} bytes it announced")
-    await _store(request, slot, offset)
+    async with request.app[SPOOL].turns:
+        await store(request, slot, offset)
     await live.handle(lambda machine, now: machine.on_upload(header, now))
     return cbor(await _receipt(live, identity_key(slot.client), slot.sum_index))
 
@@ -44,7 +46,8 @@ async def head(request: web.Request) -> web.Response:
     return web.Response(headers={"Upload-Offset": str(stored), "Cache-Control": "no-store"})
 
 
-async def _store(request: web.Request, slot: Slot, offset: int) -> None:
+async def store(request: web.Request, slot: Slot, offset: int) -> None:
+    """Append the request's body to the spool; returns once the whole upload is on disk with its digest."""
     spool = request.app[SPOOL]
     writing = await spool.begin(slot, offset)
     if writing is None:
@@ -63,11 +66,28 @@ async def _store(request: web.Request, slot: Slot, offset: int) -> None:
 
 
 async def _append(request: web.Request, writing: Writing) -> None:
+    """Write batch by batch: a thread per chunk of a few KiB would cost more than the bytes themselves."""
+    batch = bytearray()
     try:
-        while chunk := await _next_chunk(request):
-            await writing.append(chunk)
+        while not request.content.at_eof():
+            # One limit for a whole batch: who sends byte by byte may not hold a turn for ever.
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                while len(batch) < _BATCH_BYTES and (chunk := await request.content.readany()):
+                    batch += chunk
+            await _flush(writing, batch)
     except TimeoutError as error:
+        await _flush(writing, batch)
         raise _stood_still(writing.offset) from error
+    except ConnectionError:
+        await _flush(writing, batch)  # a cut line loses nothing that arrived
+        raise
+
+
+async def _flush(writing: Writing, batch: bytearray) -> None:
+    content = bytes(batch)
+    batch.clear()
+    if content:
+        await writing.append(content)
 
 
 async def _skip(request: web.Request, length: int) -> None:

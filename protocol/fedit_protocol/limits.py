@@ -197,7 +197,7 @@ def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen
     The difference of the two sums would be the update of the few who are in one and not in the other. The very same
     roster has no such difference. Closed federations cannot avoid it, so the owner decides (`max_overlap`).
     """
-    for answered in _answered_on(offer.adapter_digest, last):
+    for answered in answered_on(offer.adapter_digest, last):
         both, either = answered.members & set(members), answered.members | set(members)
         share = len(both) / len(either)
         if limits.max_overlap < share < 1:
@@ -206,14 +206,15 @@ def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen
 
 def _check_reruns(offer: Offer, last: LastSeen | None) -> None:
     """One adapter is the start of two answered rounds at most: each more is a difference more (C4)."""
-    if len(_answered_on(offer.adapter_digest, last)) >= _MOST_ANSWERED_PER_ADAPTER:
+    if len(answered_on(offer.adapter_digest, last)) >= _MOST_ANSWERED_PER_ADAPTER:
         raise SecurityError(
             ProblemType.POLICY_REFUSED,
             f"this device has already answered {_MOST_ANSWERED_PER_ADAPTER} rounds on this adapter version",
         )
 
 
-def _answered_on(adapter: Digest, last: LastSeen | None) -> list[AnsweredRound]:
+def answered_on(adapter: Digest, last: LastSeen | None) -> list[AnsweredRound]:
+    """Return the rounds on this adapter in which this device gave shares (C4)."""
     return [answered for answered in last.answered if answered.adapter_digest == adapter] if last else []
 
 

@@ -24,7 +24,7 @@ from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import as_words
-from fedit_protocol.secagg.stages import Stage
+from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import BaseModelSpec, EncodingSpec, MethodSpec, Mode, RoundSpec, Task, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
@@ -297,6 +297,7 @@ class MemoryRound:
                 if sum_index == 1:
                     member.on_sharers(self.server.sharers(device))
                 else:
+                    self.catch_up(member, device)
                     member.on_second_input(self.server.second_input(device), *self.blobs)
                 effects = member.freeze(self.message(update, sum_index), weight, report)
             case "unmask" if self.server.offer.cohort.strict:
@@ -310,6 +311,13 @@ class MemoryRound:
                 self.deliver(effect)
                 if effect.kind is Kind.UPLOAD:
                     member.on_receipt(self.server.receipt(device, sum_index))
+
+    def catch_up(self, member: Participant, device: IdentityKey) -> None:
+        """Let a member answer the first sum although others' answers were enough: before a second sum it must."""
+        if member.stage in (ClientStage.FROZEN, ClientStage.UPLOADED):
+            member.on_survivors(self.server.survivors(device, 1))
+        if member.stage is ClientStage.CONFIRMED:
+            member.on_confirmations(self.server.confirmations(device, 1))
 
     def message(self, update: Vector, sum_index: int) -> Vector:
         """Return what a client whose update this is masks in that sum."""

@@ -119,6 +119,20 @@ class WatchedRound(MemoryRound):
         return resigned(self.federation.server, kind, context, received, body, **changes)
 
 
+class CrashingRound(WatchedRound):
+    """Loses the server's memory right after the journal records whose numbers are in `crashes`."""
+
+    crashes: frozenset[int] = frozenset()
+
+    def perform(self, effects: Effects) -> None:
+        for effect in effects:
+            super().perform((effect,))
+            if isinstance(effect, Persist) and len(self.journal) in self.crashes:
+                self.restart_server()
+                super().perform(self.server.tick(self.clock()))
+                return  # whatever else the lost machine wanted is lost with it
+
+
 def watched(members: int = 5, *, until: str = "join", size: int = SIZE, **policy: object) -> WatchedRound:
     """Return a round of `members` that has played every step before `until`; `policy` fills the task's `[round]`."""
     round_ = WatchedRound(MemoryFederation(members), small_task(members, size, **policy))

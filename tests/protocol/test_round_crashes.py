@@ -9,21 +9,19 @@ from fedit_protocol.secagg.effects import Effects, Persist, Record, Send
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.testing import MemoryFederation, one_hot_updates, small_task
 
-from .rounds import FIVE, REPORT, SIZE, WatchedRound, indicator, played, published, refused, total_of, watched
-
-
-class CrashingRound(WatchedRound):
-    """Loses the server's memory right after the journal records whose numbers are in `crashes`."""
-
-    crashes: frozenset[int] = frozenset()
-
-    def perform(self, effects: Effects) -> None:
-        for effect in effects:
-            super().perform((effect,))
-            if isinstance(effect, Persist) and len(self.journal) in self.crashes:
-                self.restart_server()
-                super().perform(self.server.tick(self.clock()))
-                return  # whatever else the lost machine wanted is lost with it
+from .rounds import (
+    FIVE,
+    REPORT,
+    SIZE,
+    CrashingRound,
+    WatchedRound,
+    indicator,
+    played,
+    published,
+    refused,
+    total_of,
+    watched,
+)
 
 
 def crashed(crashes: set[int], drops: Mapping[int, str]) -> CrashingRound:

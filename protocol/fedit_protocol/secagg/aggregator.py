@@ -247,7 +247,7 @@ class Aggregator(RoundDocuments):
     def give_up_second(self, reason: str, now: datetime) -> Effects:
         """End the round with its first sum: there is nothing to gain by the second, or it cannot be prepared."""
         self._expect(Stage.SECOND_INPUT)
-        return self._ends.give_up_second(reason, now)
+        return (*self._ends.give_up_second(reason, now), *self._start_sum(now))
 
     def fail(self, problem: ProblemType, reason: str, now: datetime, blamed: tuple[IdentityKey, ...] = ()) -> Effects:
         """End the round: without a result, or with its first sum if only the second has failed."""
@@ -255,7 +255,7 @@ class Aggregator(RoundDocuments):
             return ()
         if self._only_second_is_at_stake():
             self._computing = 0
-            return self._ends.give_up_second(reason, now)
+            return (*self._ends.give_up_second(reason, now), *self._start_sum(now))
         return self._ends.fail(problem, reason, now, blamed)
 
     # --- sums -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import Message, digest_of
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.limits import LastSeen, Limits, check_cohort, check_offer, check_overlap
+from fedit_protocol.limits import LastSeen, Limits, answered_on, check_cohort, check_offer, check_overlap
 from fedit_protocol.messages import (
     Ack,
     Confirm,
@@ -104,6 +104,16 @@ class Participant:
         """The thresholds of the roster, once it is known."""
         return self._roster.thresholds if self._roster else None
 
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device."""
+        return max(1, len(self._sums))
+
+    @property
+    def survived(self) -> bool:
+        """Whether this device is among the survivors that it has answered for."""
+        return bool(self._sums) and self._index in self._own_sum().alive
+
     def on_revocations(self, serials: Collection[int]) -> None:
         """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
         self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
@@ -142,7 +152,11 @@ class Participant:
         self._roster = roster
         shares = self._deal(roster)
         self.stage = ClientStage.SHARED
-        return (Send(Kind.SHARES, seal(self._key, Kind.SHARES, roster.context, shares)),)
+        identities = b"".join(member.identity for member in roster.members)
+        return (
+            Persist(Record(kind="members", body=identities)),
+            Send(Kind.SHARES, seal(self._key, Kind.SHARES, roster.context, shares)),
+        )
 
     def on_inbox(self, received: bytes) -> Effects:
         """Open the peers' shares and acknowledge; a dealer whose share does not open is named (C8)."""
@@ -216,12 +230,12 @@ class Participant:
         )
 
     def _spend(self, update: Vector, own: OwnSum) -> Effects:
-        """Note which update was used; the vector of an earlier answered round is never masked again (C4)."""
+        """Note which update was used; no second round on one adapter gets the vector of an answered one (C4)."""
         if own.index > 1:
             return ()
         digest = digest_of(update.tobytes())
-        if self._last and digest in {round_.update_digest for round_ in self._last.answered}:
-            raise SecurityError(ProblemType.POLICY_REFUSED, "this update was given in an earlier round already")
+        if digest in {earlier.update_digest for earlier in answered_on(self.offer.adapter_digest, self._last)}:
+            raise SecurityError(ProblemType.POLICY_REFUSED, "this update was given to an earlier round already")
         return (Persist(Record(kind="update", body=digest.encode())),)
 
     def on_receipt(self, received: bytes) -> Effects:
