@@ -20,6 +20,7 @@ from fedit_client.enrollment import Credential, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.journal import Journal
+from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -33,6 +34,7 @@ from fedit_client.preparation import (
     find_base,
     unplanned,
 )
+from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.training import Trainer, WorkerTrainer
@@ -235,12 +237,23 @@ class Client:
                 limits=self._config.limits,
                 transport=transport,
                 journal=Journal(self._journal_folder(membership)),
+                log=self._log_watch(membership),
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
             )
-            session = Session(engagement, membership.certificate, device_kind(Machine.here()), installed_version())
+            held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
+            session = Session(engagement, held, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
+
+    def _log_watch(self, membership: Membership) -> LogWatch:
+        # Kept when a membership ends: whoever joins the same federation again still knows its log.
+        descriptor = membership.federation.descriptor
+        return LogWatch(self._paths.key_log / f"{descriptor.federation_id}.json", descriptor, membership.log_head)
+
+    def _save_certificate(self, certificate: bytes) -> None:
+        changed = self.require_membership().model_copy(update={"certificate": certificate})
+        changed.save(self._paths.membership_file)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)

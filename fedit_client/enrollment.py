@@ -9,7 +9,7 @@ from fedit_protocol.enrollment import (
     EnrollRequest,
     FederationDescriptor,
     check_certificate,
-    check_log_head,
+    check_reply,
     seal_enrollment,
 )
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
@@ -32,12 +32,7 @@ async def enroll(
     request = EnrollRequest(code=code, label=label, sent_at=now_s)
     # Sealed to the authority: a relaying server neither reads the code nor can use it for a key of its own.
     reply = decode(EnrollReply, await transport.post("/v1/enroll", seal_enrollment(request, key, descriptor)))
-    certificate = check_certificate(reply.certificate, descriptor, now_s)
-    if certificate.identity_key != key.public:
-        raise SecurityError(ProblemType.NOT_ENROLLED, "the certificate is for another device than this one")
-    head = check_log_head(reply.log_head, descriptor)
-    if certificate.log_index >= head.size:
-        raise SecurityError(ProblemType.NOT_ENROLLED, "the key log that was sent does not hold this device's enrolment")
+    check_reply(reply, descriptor, key.public, now_s)
     return Credential(reply.certificate, reply.log_head)
 
 

@@ -33,6 +33,8 @@ _CODES: Final[dict[str, str]] = {
     "C002": "client.toml is not TOML, or not UTF-8. Correct it, or remove the file to go back to the defaults.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
+    "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
+    "outputs; the task's operator has to change one of them.",
     "D001": "The data file is missing, a folder, or not readable by you.",
     "D002": "The data file has no row.",
     "D003": "Only .jsonl, .json, .csv and .parquet are read. Convert the file.",
@@ -68,6 +70,8 @@ _CODES: Final[dict[str, str]] = {
     "K005": "The model's chat template hides where answers begin, so nothing can be learned from answers only.",
     "K006": "The adapter's layout does not fit the base model; its operator has to correct the task.",
     "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
+    "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
+    "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",
     "M002": "The files of the base model differ from those that the task pins, so the sums would not fit together.",
     "M003": "The folder does not hold a language model with a tokenizer that can be trained here.",
@@ -90,6 +94,8 @@ _CODES: Final[dict[str, str]] = {
     "S012": "Other users can read the identity key. Close it with chmod 600.",
     "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
+    "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
+    "lists; only if you know why it is damaged, remove it.",
     "T001": "The server shows another identity than the invite pins. Nothing was sent. Ask the organiser for a new "
     "invite.",
     "T002": "The TLS certificate does not come from this federation's authority. A proxy may open connections.",
@@ -103,6 +109,9 @@ _CODES: Final[dict[str, str]] = {
     "T010": "A message broke the protocol's rules. If both sides are current, this is a bug.",
     "T011": "A signature, key or context did not fit. An honest server never sends such a thing.",
     "T012": "Bytes arrived that differ from their digest. Nothing of them was used.",
+    "T014": "The federation's log of devices does not continue the one this device saw before: it was shortened, "
+    "changed or forked. Nothing was sent. Ask the organiser: if an old backup of the server was restored, leave with "
+    "--erase and join again; otherwise somebody shows different devices different members.",
     "T020": "The update cannot be encoded: not finite, wrong length, or a weight out of range. Nothing was uploaded.",
     "U001": "The command line is not understood; --help shows what is.",
     "U002": "An answer was missing and nobody was there to give it. The message names the option that gives it.",

@@ -7,20 +7,22 @@ Frozen: the masked bytes may be sent again, the same bytes; the keys are gone, s
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.durable import append_durably, make_private, translating, write_atomic
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import StorageError
-from fedit_protocol.ids import Digest, RoundId
-from fedit_protocol.limits import LastSeen
+from fedit_protocol.ids import Digest, IdentityKey, RoundId
+from fedit_protocol.limits import AnsweredRound, LastSeen
 from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist
 from fedit_protocol.signing import Kind, read_envelope
 
 _FILE: Final = "rounds.jsonl"
+_KEPT: Final = frozenset({"frozen", "members", "update"})
+"""The records whose bodies are needed after a restart."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class FrozenUpload:
     header: bytes = field(repr=False)
     expires_at: int
     path: Path
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums it is for."""
+        return _sum_index(self.header)
 
     def payload(self) -> bytes:
         """Return the masked bytes as they were frozen; raises StorageError S014 if they are not those any more."""
@@ -54,13 +61,16 @@ class Journal:
         self._frozen: dict[RoundId, FrozenUpload] = {}
         self.rounds = 0
         """Rounds whose result this device has seen committed."""
+        self._answered: dict[RoundId, AnsweredRound] = {}
+        self._given: dict[str, bytes] = {"members": b"", "update": b""}
+        """Of the round that runs: who its members are, and the digest of the update that was masked (C4)."""
         for fact in self._read():
             self._apply(fact)
 
     @property
     def last(self) -> LastSeen | None:
-        """The newest round this device took part in, and the newest adapter it knows."""
-        return self._last
+        """The newest round this device took part in, the newest adapter it knows, and every round it answered."""
+        return replace(self._last, answered=tuple(self._answered.values())) if self._last else None
 
     @property
     def unfinished(self) -> tuple[FrozenUpload, ...]:
@@ -70,8 +80,9 @@ class Journal:
     def persist(self, offer: Offer, effect: Persist) -> None:
         """Make one record of the participant durable; its payload first, so that no record points at nothing."""
         if effect.payload is not None:
-            write_atomic(self._payload_path(offer.round_id), effect.payload)
-        body = effect.record.body if effect.record.kind == "frozen" else b""
+            sum_index = _sum_index(effect.record.body)
+            write_atomic(self._payload_path(offer.round_id, sum_index), effect.payload)
+        body = effect.record.body if effect.record.kind in _KEPT else b""
         self._append(
             {
                 "kind": effect.record.kind,
@@ -111,12 +122,13 @@ class Journal:
                     path.unlink(missing_ok=True)
 
     def _forget(self, round_id: RoundId) -> None:
-        path = self._payload_path(round_id)
-        with translating(path):
-            path.unlink(missing_ok=True)
+        for sum_index in (1, 2):
+            path = self._payload_path(round_id, sum_index)
+            with translating(path):
+                path.unlink(missing_ok=True)
 
-    def _payload_path(self, round_id: RoundId) -> Path:
-        return self._folder / f"{round_id}.upload"
+    def _payload_path(self, round_id: RoundId, sum_index: int) -> Path:
+        return self._folder / f"{round_id}.{sum_index}.upload"
 
     def _append(self, fact: dict[str, Any]) -> None:
         append_durably(self._path, _line(fact))
@@ -127,13 +139,15 @@ class Journal:
             case "joined":
                 # Also in version 0 of a task: from here on this round number is spent.
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
+            case "members" | "update":
+                self._given[fact["kind"]] = base64.b64decode(fact["body"])
             case "frozen":
-                self._frozen[RoundId(fact["round"])] = FrozenUpload(
-                    RoundId(fact["round"]),
-                    fact["no"],
-                    base64.b64decode(fact["body"]),
-                    fact["expires"],
-                    self._payload_path(RoundId(fact["round"])),
+                round_id, header = RoundId(fact["round"]), base64.b64decode(fact["body"])
+                path = self._payload_path(round_id, _sum_index(header))
+                self._frozen[round_id] = FrozenUpload(round_id, fact["no"], header, fact["expires"], path)
+            case "answered":
+                self._answered[RoundId(fact["round"])] = AnsweredRound(
+                    Digest(fact["digest"]), _identities(self._given["members"]), Digest(self._given["update"].decode())
                 )
             case "receipt" | "closed":
                 self._frozen.pop(RoundId(fact["round"]), None)
@@ -159,6 +173,14 @@ class Journal:
             # Cut off what the crash tore, so that the next line does not continue it.
             write_atomic(self._path, b"".join(_line(fact) for fact in facts if fact is not None))
         return [fact for fact in facts if fact is not None]
+
+
+def _sum_index(header: bytes) -> int:
+    return decode(UploadHeader, read_envelope(header, Kind.UPLOAD).body).sum_index
+
+
+def _identities(joined: bytes) -> frozenset[IdentityKey]:
+    return frozenset(IdentityKey(joined[start : start + 32]) for start in range(0, len(joined), 32))
 
 
 def _line(fact: dict[str, Any]) -> bytes:

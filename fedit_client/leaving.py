@@ -31,7 +31,7 @@ def forget(paths: Paths, *, erase: bool) -> list[Path]:
     """Remove the membership, and with `erase` everything else of this client; return what was there and is gone."""
     gone = [paths.membership_file]
     if erase:
-        gone += [paths.identity_file, paths.journal, paths.adapters, paths.cache, paths.settings_file]
+        gone += [paths.identity_file, paths.journal, paths.key_log, paths.adapters, paths.cache, paths.settings_file]
     removed = [path for path in gone if path.exists()]
     for path in removed:
         with translating(path):

@@ -59,6 +59,11 @@ class Paths:
         return self.state / "journal"
 
     @property
+    def key_log(self) -> Path:
+        """`FEDERATION.json`: the newest head of each federation's log of devices that was seen here."""
+        return self.state / "key-log"
+
+    @property
     def lock_file(self) -> Path:
         """Held while a client runs on these folders."""
         return self.state / "client.lock"
@@ -80,6 +85,7 @@ class Paths:
             "identity": self.identity_file,
             "membership": self.membership_file,
             "journal": self.journal,
+            "key log": self.key_log,
             "adapters": self.adapters,
             "models": self.models,
         }

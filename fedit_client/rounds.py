@@ -20,15 +20,19 @@ from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
+from fedit_client.key_log import LogWatch
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
-from fedit_client.transport import Transport
+from fedit_client.transport import OnBytes, Transport
+from fedit_protocol.adapter import Vector
+from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError, StorageError
+from fedit_protocol.ids import Digest
 from fedit_protocol.limits import Limits, check_offer_matches
-from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
-from fedit_protocol.methods import METHODS
+from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult, SecondInput
+from fedit_protocol.methods import METHODS, TwoSumMethod
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
@@ -39,9 +43,15 @@ from fedit_protocol.task import Task, TaskDocument
 
 T = TypeVar("T")
 
-_PATHS: Final = {Kind.JOIN: "join", Kind.SHARES: "shares", Kind.ACK: "ack", Kind.UNMASK: "unmask/1"}
+_PATHS: Final = {
+    Kind.JOIN: "join",
+    Kind.SHARES: "shares",
+    Kind.ACK: "ack",
+    Kind.CONFIRM: "confirm/{}",
+    Kind.UNMASK: "unmask/{}",
+}
+"""Where each message goes, with the number of the sum that it is about."""
 _OVER: Final = frozenset({ProblemType.TOO_LATE, ProblemType.UNKNOWN_ROUND, ProblemType.STAGE_MISMATCH})
-_SUM: Final = 1
 _GRACE_S: Final = 60.0
 _GOODBYE_S: Final = 3.0
 _SEED_BYTES: Final = 32
@@ -68,6 +78,7 @@ class Engagement:
     limits: Limits
     transport: Transport
     journal: Journal
+    log: LogWatch
     shelf: AdapterShelf
     work: LocalWork
     patience: Patience
@@ -122,6 +133,8 @@ class Round:
         """
         self._tell(EventKind.ROUND_OPENED, f"round {self.number} has opened")
         try:
+            members = await self._with.log.follow(self._with.transport, self._offer.log_head)
+            self._participant.on_revocations(members.revoked)
             await self._perform(self._participant.join())
             return await self._after_join()
         except BaseException as error:
@@ -133,18 +146,58 @@ class Round:
 
     async def _after_join(self) -> RoundResult:
         local = await self._train_while_keys_are_agreed()
+        message = await asyncio.to_thread(self._first_message, local.update)
+        await self._sum(message, local)
+        if len(self._offer.sums) == 2 and self._participant.survived:
+            with _over_is_fine():  # without a second sum the first one stands
+                await self._second_sum(local)
+        return self._read(await self._fetch("result"))
+
+    async def _sum(self, message: Vector, local: LocalResult) -> None:
+        """Mask and upload a vector, then help to open the sum that it is in."""
         self._stage(RoundStage.MASK, "masking the update")
-        task = self._with.document.task
+        participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
         report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
-        message, weight = METHODS[task.method.name].client_message(local.update), weight_of(local.examples, task)
-        frozen = await asyncio.to_thread(self._participant.freeze, message, weight, report)
+        frozen = await asyncio.to_thread(participant.freeze, message, weight, report)
         with _over_is_fine():
             await self._perform(frozen)
         # An upload that came too late does not end the round: the others' sum still needs this device's shares.
         self._stage(RoundStage.UNMASK, "waiting for the other devices")
         with _over_is_fine():
-            await self._step(self._participant.on_survivors, await self._fetch(f"survivors/{_SUM}"))
-        return self._read(await self._fetch("result"))
+            index = participant.sum_index
+            await self._step(participant.on_survivors, await self._fetch(f"survivors/{index}"))
+            if self._offer.cohort.strict:
+                await self._step(participant.on_confirmations, await self._fetch(f"confirmations/{index}"))
+
+    async def _second_sum(self, local: LocalResult) -> None:
+        """Take part in the second sum: over the same update, given what the first one showed (C18)."""
+        received = await self._fetch("second-input")
+        announced = decode(SecondInput, read_envelope(received, Kind.SECOND_INPUT).body)
+        result = await self._blob(announced.result, announced.result_bytes)
+        derived = await self._blob(announced.input, announced.input_bytes)
+        await self._step(lambda document: self._participant.on_second_input(document, result, derived), received)
+        method, document = METHODS[self._with.document.task.method.name], self._with.document
+        if not isinstance(method, TwoSumMethod):
+            raise RuntimeError(f"the method {document.task.method.name} has no second sum")
+        message = await asyncio.to_thread(method.second_message, local.update, document, result, derived)
+        await self._sum(message, local)
+
+    def _first_message(self, update: Vector) -> Vector:
+        document = self._with.document
+        method = METHODS[document.task.method.name]
+        if isinstance(method, TwoSumMethod):
+            return method.first_message(update, document, self._ctx0)
+        return method.client_message(update)
+
+    async def _blob(self, digest: Digest, size: int) -> bytes:
+        """Return a blob of a stated size, checked against its digest."""
+        path = self._with.shelf.folder(self._offer.adapter_version) / f".{digest.removeprefix('sha256:')[:16]}.blob"
+        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a progress bar for a megabyte is a flicker
+        await self._insist(lambda: self._with.transport.download(digest, path, size, quiet))
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        finally:
+            path.unlink(missing_ok=True)
 
     async def _train_while_keys_are_agreed(self) -> LocalResult:
         async with task_group() as group:
@@ -213,10 +266,11 @@ class Round:
     async def _send(self, effect: Send) -> None:
         transport, payload = self._with.transport, effect.payload
         if payload is None:
-            await self._insist(lambda: transport.post(f"{self._path}/{_PATHS[effect.kind]}", effect.envelope))
+            path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
+            await self._insist(lambda: transport.post(path, effect.envelope))
             return
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
-        path, on_bytes = f"{self._path}/uploads/{_SUM}", self._on_bytes(RoundStage.UPLOAD)
+        path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
         await self._step(self._participant.on_receipt, receipt)
 

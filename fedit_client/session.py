@@ -11,6 +11,7 @@ from typing import Final
 
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
+from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.transport import jittered
 from fedit_protocol.catalogue import AdapterInfo
@@ -43,9 +44,9 @@ _WRONG_FAR_SIDE: Final = frozenset({"T001", "T002", "T003", "T007", "T008"})
 class Session:
     """One device's stay in one task."""
 
-    def __init__(self, engagement: Engagement, certificate: bytes, device_kind: str, client_version: str) -> None:
+    def __init__(self, engagement: Engagement, held: HeldCertificate, device_kind: str, client_version: str) -> None:
         self._with = engagement
-        self._certificate = certificate
+        self._held = held
         self._device_kind = device_kind
         self._client_version = client_version
         self._told = ""
@@ -56,8 +57,11 @@ class Session:
         Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
         """
         await self._finish_interrupted_uploads()
+        await self._with.patience.insist(self._renew)
+        await self._with.patience.insist(self._look_at_the_log)
         committed = 0
         while max_rounds is None or committed < max_rounds:
+            await self._with.patience.insist(self._renew)
             reply = await self._with.patience.insist(self._check_in)
             self._check_clock(reply.server_time)
             if reply.offer is not None:
@@ -70,6 +74,24 @@ class Session:
                 await asyncio.sleep(jittered(reply.retry_after_s))
         return committed
 
+    async def _look_at_the_log(self) -> None:
+        """See whether this device is still a member, and of what: a fork or a revocation ends the stay here (C7)."""
+        before, now_s = self._with.log.devices, self._now_s()
+        view = await self._with.log.check_own(self._with.transport, self._held.certificate, now_s)
+        news = (
+            f", {view.devices - before:+d} since this device last looked" if before not in (None, view.devices) else ""
+        )
+        text = f"{view.devices} devices are enrolled{news}; this one is in the federation's log"
+        self._with.emit(Event(EventKind.NOTICE, text))
+
+    async def _renew(self) -> None:
+        if await self._held.keep_valid(self._with.transport, self._now_s()):
+            until = datetime.fromtimestamp(self._held.not_after, UTC).date()
+            self._with.emit(Event(EventKind.NOTICE, f"this device's certificate was renewed and lasts until {until}"))
+
+    def _now_s(self) -> int:
+        return int(self._with.clock().timestamp())
+
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
         message = CheckIn(
@@ -78,8 +100,8 @@ class Session:
             device_kind=self._device_kind,
             task_id=task.id,
             consent_version=task.version,
-            sent_at=int(engagement.clock().timestamp()),
-            certificate=self._certificate,
+            sent_at=self._now_s(),
+            certificate=self._held.certificate,
         )
         context = federation_context(engagement.descriptor.federation_id)
         sealed = seal(engagement.key, Kind.CHECK_IN, context, message)
@@ -161,7 +183,7 @@ class Session:
 
     async def _finish_upload(self, upload: FrozenUpload, until: datetime) -> str:
         """Send one frozen upload, waiting for a lost server as long as the round lasts; return what became of it."""
-        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/1"
+        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/{upload.sum_index}"
         try:
             payload = await asyncio.to_thread(upload.payload)
             await self._with.patience.insist(
@@ -202,5 +224,8 @@ _REASONS: Final[dict[WaitReason, _Words]] = {
     ),
     WaitReason.ROUND_RUNNING: lambda reply: f"round {reply.round_no} runs without this device; waiting for the next",
     WaitReason.NOT_SELECTED: lambda reply: f"other devices were drawn for round {reply.round_no}; waiting for the next",
+    WaitReason.TOO_NEW: lambda _reply: (
+        "this task takes devices only some time after they joined the federation; waiting until this one is old enough"
+    ),
     WaitReason.TASK_PAUSED: lambda _reply: "the organiser has paused the task; waiting",
 }

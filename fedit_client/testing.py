@@ -17,6 +17,7 @@ from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
 from fedit_protocol.ids import Digest, IdentityKey, RoundId
+from fedit_protocol.keylog import LogGrowth, LogInclusion, MerkleTree
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, UploadHeader, WaitReason
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.secagg.aggregator import Aggregator
@@ -92,6 +93,8 @@ class LoopbackServer:
                 return encode(self._check_in(device, body))
             case ["leave"]:
                 return b""
+            case ["log", *question]:
+                return self._log(question)
             case ["tasks", _, "adapter"]:
                 return encode(self._newest())
             case ["rounds", round_id, "result"] if RoundId(round_id) in self._ended:
@@ -102,6 +105,19 @@ class LoopbackServer:
             case ["rounds", _, verb, *_]:
                 return self._to_round(verb, device, body)
         raise ProtocolError(ProblemType.MALFORMED, f"no such path: {path}")
+
+    def _log(self, question: list[str]) -> bytes:
+        log = self.federation.log
+        match question:
+            case ["head"]:
+                return self.federation.log_head()
+            case ["inclusion", index, size]:
+                return encode(LogInclusion(path=MerkleTree(log.leaves[: int(size)]).inclusion(int(index))))
+            case ["growth", old, new] if int(new) <= len(log.leaves):
+                return encode(
+                    LogGrowth(path=MerkleTree(log.leaves[: int(new)]).consistency(int(old)), revoked=log.revoked)
+                )
+        raise ProtocolError(ProblemType.MALFORMED, f"the log has {len(log.leaves)} entries")
 
     def _check_in(self, device: IdentityKey, body: bytes) -> CheckInReply:
         message = decode(CheckIn, read_envelope(body, Kind.CHECK_IN).body)
@@ -144,7 +160,7 @@ class LoopbackServer:
             raise ProtocolError(ProblemType.UNKNOWN_ROUND, "this round is over")
         match verb:
             case "join":
-                effects = machine.on_join(body, self.federation.certificate(device), now)
+                effects = machine.on_join(body, self.federation.proven(device), now)
             case "shares":
                 effects = machine.on_shares(body, now)
             case "ack":
@@ -207,6 +223,7 @@ class LoopbackServer:
             adapter_version=len(self.digests) - 1,
             adapter_digest=self.digests[-1],
             survivors=survivors,
+            cohorts=int(outcome is RoundOutcome.COMMITTED),
             sums_done=int(outcome is RoundOutcome.COMMITTED),
         )
         context = offer_context(read_envelope(self._offer, Kind.OFFER).body)

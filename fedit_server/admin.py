@@ -10,13 +10,14 @@ from typing import Any, Final, Self
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
+from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.endings import adapter_folder
 from fedit_server.home import Home, Identity, load_identity
 from fedit_server.invites import NewInvite, Terms, create_invite
 from fedit_server.serving import advertised
-from fedit_server.storage.rows import AdapterRow, ClientState, RoundRow, RoundState, TaskRow, report_data
+from fedit_server.storage.rows import AdapterRow, ClientRow, ClientState, RoundRow, RoundState, TaskRow, report_data
 from fedit_server.storage.store import Store
 
 _HOUR_S: Final = 3600
@@ -114,6 +115,21 @@ class Admin:
             }
             for client in await self.store.members.clients()
         ]
+
+    async def revoke_client(self, name: str) -> ClientRow:
+        """Exclude a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits.
+
+        A running server refuses it from then on; a round that is open already ends as it began.
+        """
+        found = [row for row in await self.store.members.clients() if name and row.client_id.startswith(name.lower())]
+        if len(found) != 1:
+            what = "no client" if not found else f"{len(found)} clients"
+            raise ConfigError(
+                f"{what} with an id that begins with {name}", code="U025", fix="fedit-server clients list"
+            )
+        salt = await self.store.members.federation_salt(self.identity.descriptor.federation_id, unix_seconds(utc_now()))
+        await Authority(self.identity, self.store.members, salt, utc_now).revoke(found[0].client_id)
+        return found[0]
 
     async def rounds(self, task: str | None) -> list[RoundRow]:
         """Return the rounds of one task, or of all."""

@@ -14,7 +14,8 @@ from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
 from fedit_server.endings import Services
 from fedit_server.home import Home, Identity
-from fedit_server.live_round import Desk
+from fedit_server.live_cohort import Desk
+from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.routes import add_routes, keys
 from fedit_server.storage.disk import DiskBlobs
@@ -31,6 +32,7 @@ class Parts:
     blobs: DiskBlobs
     spool: Spool
     authority: Authority
+    log_book: LogBook
     doorkeeper: Doorkeeper
     coordinator: Coordinator
 
@@ -38,7 +40,7 @@ class Parts:
     async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
         """Build every part over an open store."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
-        desk = Desk(store.rounds, spool, identity.keys.server, clock)
+        desk = Desk(store.rounds, spool, blobs, identity.keys.server, clock)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
@@ -48,6 +50,7 @@ class Parts:
             blobs=blobs,
             spool=spool,
             authority=Authority(identity, store.members, salt, clock),
+            log_book=LogBook(store.key_log),
             doorkeeper=Doorkeeper(federation, store.members, clock),
             coordinator=Coordinator(services),
         )
@@ -61,6 +64,7 @@ def build_app(parts: Parts) -> web.Application:
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
     app[keys.IDENTITY] = parts.identity
+    app[keys.LOG_BOOK] = parts.log_book
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
     add_routes(app)

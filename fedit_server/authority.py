@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,13 +11,13 @@ from fedit_protocol.enrollment import (
     Certificate,
     EnrollReply,
     EnrollRequest,
-    LogHead,
+    Renew,
     federation_context,
     open_enrollment,
 )
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import IdentityKey, client_id
-from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash, merkle_root
+from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
+from fedit_protocol.keylog import LogAction, LogEntry, LogState, MerkleTree, leaf_hash
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S, check_clock
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal, verify
@@ -26,7 +25,9 @@ from fedit_server.clock import Clock, unix_seconds
 from fedit_server.home import Identity
 from fedit_server.invites import hash_code
 from fedit_server.lockout import Lockout
-from fedit_server.storage.members import Candidate, Issued, LogLine, Members
+from fedit_server.log_book import log_index
+from fedit_server.storage.key_log import LogLine
+from fedit_server.storage.members import Candidate, Enrolled, Issued, Members, Revoke
 
 _YEAR_S: Final = 365 * 86400
 _WRONG_CODE: Final = frozenset({ProblemType.INVITE_REFUSED, ProblemType.INVITE_EXPIRED, ProblemType.INVITE_USED})
@@ -60,26 +61,37 @@ class Authority:
         code_hash = await hash_code(request.code, self.salt)
         candidate = Candidate(client_id(key), code_hash, request.label.strip())
         try:
-            reply = await self.members.enroll(
-                candidate, lambda serial, leaves: self._issue(key, serial, leaves), unix_seconds(now)
+            enrolled = await self.members.enroll(
+                candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), unix_seconds(now)
             )
         except ProtocolError as error:
             if error.problem in _WRONG_CODE:
                 self.lockout.failed(address, now)
             raise
         log.info("a device is enrolled")
-        return reply
+        return self._reply(enrolled)
+
+    async def renew(self, received: bytes) -> EnrollReply:
+        """Give a device that asks in time, signed by itself, more of it; the log does not change."""
+        key = IdentityKey(read_envelope(received, Kind.RENEW).signer)
+        message = unseal(received, Kind.RENEW, self._context, Renew)
+        now_s = unix_seconds(self.clock())
+        check_clock(message.sent_at, now_s)
+        enrolled = await self.members.renew(client_id(key), lambda held: self._extend(held, message.serial), now_s)
+        log.info("a certificate is renewed")
+        return self._reply(enrolled)
+
+    async def revoke(self, client: ClientId) -> None:
+        """Exclude a device: its certificate is revoked in the log, its key is never enrolled again."""
+        await self.members.ban(client, self._revoking(identity_key(client)), unix_seconds(self.clock()))
+        log.info("a device is excluded")
 
     async def leave(self, received: bytes) -> None:
         """Forget a device that asks for it; signed by the device, and harmless when repeated."""
         key = IdentityKey(read_envelope(received, Kind.LEAVE).signer)
         message = unseal(received, Kind.LEAVE, self._context, Leave)
         check_clock(message.sent_at, unix_seconds(self.clock()))
-        await self.members.leave(
-            client_id(key),
-            lambda serial, leaves: self._line(LogAction.REVOKE, key, serial, leaves),
-            unix_seconds(self.clock()),
-        )
+        await self.members.leave(client_id(key), self._revoking(key), unix_seconds(self.clock()))
         log.info("a device has left")
 
     @property
@@ -93,7 +105,17 @@ class Authority:
         verify(envelope.signer, Kind.ENROLL, self._context, envelope.body, envelope.signature)
         return IdentityKey(envelope.signer), decode(EnrollRequest, envelope.body)
 
-    def _issue(self, key: IdentityKey, serial: int, leaves: Sequence[bytes]) -> Issued:
+    def _reply(self, enrolled: Enrolled) -> EnrollReply:
+        """The head is signed here once more: it is the log's newest, whatever was stored with which line."""
+        federation = self.identity.descriptor.federation_id
+        head = enrolled.log.head(federation, unix_seconds(self.clock()))
+        return EnrollReply(
+            certificate=enrolled.certificate,
+            log_head=seal(self.identity.keys.authority, Kind.LOG_HEAD, self._context, head),
+            path=MerkleTree(enrolled.log.leaves).inclusion(log_index(enrolled.certificate)),
+        )
+
+    def _issue(self, key: IdentityKey, serial: int, state: LogState) -> Issued:
         now_s = unix_seconds(self.clock())
         certificate = Certificate(
             federation_id=self.identity.descriptor.federation_id,
@@ -102,20 +124,26 @@ class Authority:
             # Its own owner checks it first, perhaps with a clock that is behind.
             not_before=now_s - MAX_CLOCK_SKEW_S,
             not_after=now_s + _YEAR_S,
-            log_index=len(leaves),
+            enrolled_at=now_s,
+            log_index=len(state.leaves),
         )
         envelope = seal(self.identity.keys.authority, Kind.CERTIFICATE, self._context, certificate)
-        return Issued(envelope, certificate.not_after, self._line(LogAction.ENROLL, key, serial, leaves))
+        return Issued(serial, envelope, certificate.not_after, self._line(LogAction.ENROLL, key, serial, state))
 
-    def _line(self, action: LogAction, key: IdentityKey, serial: int, leaves: Sequence[bytes]) -> LogLine:
+    def _extend(self, held: bytes, serial: int) -> tuple[bytes, int]:
+        """Return the same certificate with a later end, and that end; raises conflict for another one's serial."""
+        before = decode(Certificate, read_envelope(held, Kind.CERTIFICATE).body)
+        if before.serial != serial:
+            raise ProtocolError(ProblemType.CONFLICT, "this device has another certificate than it wants renewed")
+        after = before.model_copy(update={"not_after": unix_seconds(self.clock()) + _YEAR_S})
+        return seal(self.identity.keys.authority, Kind.CERTIFICATE, self._context, after), after.not_after
+
+    def _revoking(self, key: IdentityKey) -> Revoke:
+        return lambda serial, state: self._line(LogAction.REVOKE, key, serial, state)
+
+    def _line(self, action: LogAction, key: IdentityKey, serial: int, state: LogState) -> LogLine:
         now_s = unix_seconds(self.clock())
         entry = LogEntry(action=action, identity_hash=hashlib.sha256(key).digest(), serial=serial, time=now_s)
-        leaf = leaf_hash(entry)
-        head = LogHead(
-            federation_id=self.identity.descriptor.federation_id,
-            size=len(leaves) + 1,
-            root=merkle_root([*leaves, leaf]),
-            time=now_s,
-        )
+        head = state.add(entry).head(self.identity.descriptor.federation_id, now_s)
         signed = seal(self.identity.keys.authority, Kind.LOG_HEAD, self._context, head)
-        return LogLine(encode(entry), leaf, signed)
+        return LogLine(encode(entry), leaf_hash(entry), signed)

@@ -20,6 +20,7 @@ HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
 app.add_typer(commands.round_app, name="round", help="Rounds: list, show.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
+app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export.")
 
@@ -95,7 +96,6 @@ def status(context: typer.Context) -> None:
 
 
 app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
-app.command("clients")(commands.clients)
 
 
 @app.command()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedit_server.admin import Admin
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
+clients_app = typer.Typer(invoke_without_command=True)
 task_app, adapter_app = typer.Typer(no_args_is_help=True), typer.Typer(no_args_is_help=True)
 
 TaskName = Annotated[str | None, typer.Option("--task", help="Task id; may be left out while there is only one.")]
@@ -96,7 +97,15 @@ def invite_revoke(context: typer.Context, invite_id: str) -> None:
     look_up(context, "invite revoke", look, lambda _: [f"invite {invite_id} is revoked"])
 
 
+@clients_app.callback()
 def clients(context: typer.Context) -> None:
+    """Without a subcommand: list."""
+    if context.invoked_subcommand is None:
+        clients_list(context)
+
+
+@clients_app.command("list")
+def clients_list(context: typer.Context) -> None:
     """List the devices of this federation; when they were last seen in coarse words."""
 
     async def look(admin: "Admin") -> dict[str, Any]:
@@ -109,7 +118,19 @@ def clients(context: typer.Context) -> None:
             ((r["id"][:12], *(r[k] for k in keys)) for r in data["clients"]),
         )
 
-    look_up(context, "clients", look, lines)
+    look_up(context, "clients list", look, lines)
+
+
+@clients_app.command("revoke")
+def clients_revoke(
+    context: typer.Context, client: Annotated[str, typer.Argument(help="Its id, or how it begins.")]
+) -> None:
+    """Exclude a device: revoked in the log that every device checks; its key can never join again."""
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        return {"id": (await admin.revoke_client(client)).client_id}
+
+    look_up(context, "clients revoke", look, lambda data: [f"client {data['id'][:12]} is revoked"])
 
 
 @task_app.command("show")

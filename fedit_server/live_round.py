@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import ClientId
 from fedit_protocol.methods.combination import CohortSum
-from fedit_protocol.secagg.effects import Fail, Record
+from fedit_protocol.secagg.effects import Fail, Finish, Record
+from fedit_protocol.task import TaskDocument
 from fedit_server.bell import Bell
 from fedit_server.live_cohort import CohortEnding, Desk, LiveCohort
 from fedit_server.storage.rounds import Opening
@@ -22,24 +23,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summed:
-    """Enough cohorts have finished: what the server learned of each, by cohort id."""
+    """Enough of several cohorts have finished: what the server learned of each, by cohort id."""
 
     sums: dict[int, CohortSum]
 
 
-Ending = Summed | Fail
+Ending = Finish | Summed | Fail
+"""A round of one cohort ends as its cohort does."""
 
 
 class LiveRound:
     """The cohorts of one open round. `run` moves them on until `ending` is set; `bell` rings when it is."""
 
-    def __init__(self, opening: Opening, desk: Desk, journals: Sequence[Sequence[Record]] = ()) -> None:
+    def __init__(
+        self, opening: Opening, document: TaskDocument, desk: Desk, journals: Sequence[Sequence[Record]] = ()
+    ) -> None:
         """Take up a round at the start, or from its cohorts' journals. Raises FeditError if they do not fit."""
         self.opening = opening
         self.bell = Bell()
         self.ending: Ending | None = None
         self.cohorts = tuple(
-            LiveCohort(opening, number, desk, journals[number] if journals else ())
+            LiveCohort(opening, number, document, desk, journals[number] if journals else ())
             for number in range(len(opening.cohorts))
         )
         self._needed = self.cohorts[0].machine.offer.combination.needed
@@ -62,10 +66,6 @@ class LiveRound:
         """Say whether the offer still stands for this client."""
         return any(cohort.awaits(client) for cohort in self.cohorts)
 
-    def lost_uploads(self) -> bool:
-        """Say whether an upload that a journal counts is no longer on disk."""
-        return any(cohort.lost_uploads() for cohort in self.cohorts)
-
     def look_again(self) -> None:
         """Wake everything that waits for this round."""
         self.bell.ring()
@@ -75,10 +75,13 @@ class LiveRound:
     async def run(self) -> Ending:
         """Run every cohort to its end; the round then has its sums, or a reason why there are too few."""
         if self.ending is None:
-            async with asyncio.TaskGroup() as group:
-                for cohort in self.cohorts:
-                    group.create_task(self._run(cohort), name=f"cohort {cohort.cohort_id}")
-            self.ending = self._conclude()
+            if len(self.cohorts) == 1:
+                self.ending = await self.cohorts[0].run()
+            else:
+                async with asyncio.TaskGroup() as group:
+                    for cohort in self.cohorts:
+                        group.create_task(self._run(cohort), name=f"cohort {cohort.cohort_id}")
+                self.ending = self._conclude()
             self.bell.ring()
         return self.ending
 
@@ -91,25 +94,26 @@ class LiveRound:
 
     def _take(self, cohort: LiveCohort, ending: CohortEnding) -> None:
         number = cohort.cohort_id
-        if isinstance(ending, CohortSum):
-            self._sums[number] = ending
+        if number in self._sums:
+            return  # the round ran on after trouble with the disk
+        if isinstance(ending, Finish):
+            self._sums[number] = CohortSum.of(ending.aggregate)
+            cohort.let_go()
         elif number not in self._failures:
             self._failures[number] = ending
-            if len(self.cohorts) > 1:
-                fields = {"task": self.opening.task_id, "round": self.opening.round_no, "cohort": number}
-                log.warning("a cohort failed and contributes nothing: %s", ending.reason, extra=fields)
+            fields = {"task": self.opening.task_id, "round": self.opening.round_no, "cohort": number}
+            log.warning("a cohort failed and contributes nothing: %s", ending.reason, extra=fields)
 
     def _is_hopeless(self) -> bool:
         return len(self.cohorts) - len(self._failures) < self._needed
 
-    def _conclude(self) -> Ending:
+    def _conclude(self) -> Summed | Fail:
         if not self._is_hopeless():
             return Summed(dict(sorted(self._sums.items())))
         first = next(iter(self._failures.values()))  # later ones may have been given up because of it
-        if len(self.cohorts) == 1:
-            return first
         done = len(self.cohorts) - len(self._failures)
         return Fail(
             ProblemType.ROUND_FAILED,
-            f"{done} of {len(self.cohorts)} cohorts finished, {self._needed} are needed; the first failed: {first.reason}",
+            f"{done} of {len(self.cohorts)} cohorts finished, {self._needed} are needed;"
+            f" the first failed: {first.reason}",
         )

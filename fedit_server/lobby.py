@@ -19,6 +19,7 @@ class Lobby:
     _waiting: dict[ClientId, int] = field(default_factory=dict)
     """Client → how many of its polls are open; a reconnecting device may have two for a moment."""
     _seen: dict[ClientId, datetime] = field(default_factory=dict)
+    _barred: set[ClientId] = field(default_factory=set)
     _enough_since: datetime | None = None
 
     @contextmanager
@@ -34,7 +35,13 @@ class Lobby:
 
     def saw(self, client: ClientId, now: datetime) -> None:
         """Note a sign of life; the first one decides the place in the queue."""
-        self._seen[client] = now
+        if client not in self._barred:
+            self._seen[client] = now
+
+    def bar(self, client: ClientId) -> None:
+        """Invite a client no more while this server runs: it signed what no honest device signs."""
+        self._barred.add(client)
+        self.remove(client)
 
     def remove(self, client: ClientId) -> None:
         """Take a client out: it has been invited, or it has left."""

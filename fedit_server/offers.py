@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
-from fedit_protocol.messages import Offer, RoundResult, StageSeconds, SumSpec
+from fedit_protocol.messages import Offer, RoundResult, StageSeconds
 from fedit_protocol.methods.combination import combination_of
+from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.context import offer_context
-from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import Deadlines, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
@@ -22,9 +22,9 @@ class RoundFacts:
     round_id: RoundId
     round_no: int
     adapter: AdapterRow
-    cohorts: int
     log_head: bytes
     now_s: int
+    cohorts: int = 1
 
 
 def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) -> bytes:
@@ -53,7 +53,8 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         parent_digest=facts.adapter.parent_digest,
         cohort=cohort_rules(task),
         combination=combination_of(task, facts.cohorts),
-        sums=(SumSpec(index=1, purpose="update", ring=ring_spec(task, document.layout.size)),),
+        sums=sum_specs(document),
+        second_rule=second_rule(document),
         seconds=seconds,
     )
     return seal(identity.keys.server, Kind.OFFER, federation_context(descriptor.federation_id), offer)
@@ -70,10 +71,14 @@ def _stage_seconds(deadlines: Deadlines) -> StageSeconds:
         join_s=deadlines.join_s,
         shares_s=deadlines.shares_s,
         upload_s=deadlines.upload_s,
+        confirm_s=deadlines.confirm_s,
         unmask_s=deadlines.unmask_s,
+        second_s=deadlines.second_s,
     )
 
 
 def _lifetime_s(seconds: StageSeconds) -> int:
-    """Every stage at its longest (shares has two halves), and once more for one restart of the server."""
-    return 2 * round(seconds.join_s + 2 * seconds.shares_s + seconds.upload_s + seconds.unmask_s) + 60
+    """Every stage at its longest (shares has two halves, a second sum too), and once more for one restart."""
+    first = seconds.join_s + 2 * seconds.shares_s + seconds.upload_s + seconds.confirm_s + seconds.unmask_s
+    second = 2 * seconds.second_s + seconds.confirm_s + seconds.unmask_s
+    return 2 * round(first + second) + 60

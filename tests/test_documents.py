@@ -58,7 +58,9 @@ def test_the_table_of_hidden_among_is_what_the_rules_give() -> None:
         for line in (ROOT / "protocol" / "THREATS.md").read_text("utf-8").splitlines()
         if (cells := line.strip("| ").split("|")) and len(cells) == 11 and cells[1].strip().isdigit()
     }
-    rules = CohortRules(cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=0, threshold=0)
+    rules = CohortRules(
+        cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=0, threshold=0, min_cert_age_s=0
+    )
     sizes = rows["devices in the round"]
     found = [Thresholds.of(n, rules) for n in sizes]
     assert rows["c"] == [thresholds.corrupt for thresholds in found]

@@ -16,7 +16,7 @@ async def check_in(request: web.Request) -> web.Response:
     doorkeeper = request.app[DOORKEEPER]
     client, message = await doorkeeper.check_in(await read_body(request, _MOST_CHECK_IN_BYTES))
     await request.app[STORE].members.saw(client, message.device_kind, unix_seconds(doorkeeper.clock()))
-    return cbor(await request.app[COORDINATOR].check_in(client.client_id, message))
+    return cbor(await request.app[COORDINATOR].check_in(client, message))
 
 
 ROUTES: Final = (web.post("/v1/checkin", check_in),)

@@ -10,6 +10,7 @@ from fedit_server.routes.keys import AUTHORITY, COORDINATOR
 from fedit_server.routes.wire import cbor, done, read_body
 
 _MOST_ENROLL_BYTES: Final = 4096
+_MOST_RENEW_BYTES: Final = 1024
 _MOST_LEAVE_BYTES: Final = 1024
 
 
@@ -17,6 +18,11 @@ async def enroll(request: web.Request) -> web.Response:
     """POST /v1/enroll: a sealed request becomes a certificate."""
     sealed = await read_body(request, _MOST_ENROLL_BYTES)
     return cbor(await request.app[AUTHORITY].enroll(sealed, request.remote or ""))
+
+
+async def renew(request: web.Request) -> web.Response:
+    """POST /v1/renew: a certificate that ends soon becomes one that lasts longer."""
+    return cbor(await request.app[AUTHORITY].renew(await read_body(request, _MOST_RENEW_BYTES)))
 
 
 async def leave(request: web.Request) -> web.Response:
@@ -27,4 +33,4 @@ async def leave(request: web.Request) -> web.Response:
     return done()
 
 
-ROUTES: Final = (web.post("/v1/enroll", enroll), web.post("/v1/leave", leave))
+ROUTES: Final = (web.post("/v1/enroll", enroll), web.post("/v1/renew", renew), web.post("/v1/leave", leave))

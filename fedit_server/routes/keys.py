@@ -8,6 +8,7 @@ from fedit_server.auth import Doorkeeper
 from fedit_server.authority import Authority
 from fedit_server.coordinator import Coordinator
 from fedit_server.home import Identity
+from fedit_server.log_book import LogBook
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
@@ -17,5 +18,6 @@ BLOBS: Final = web.AppKey("blobs", DiskBlobs)
 COORDINATOR: Final = web.AppKey("coordinator", Coordinator)
 DOORKEEPER: Final = web.AppKey("doorkeeper", Doorkeeper)
 IDENTITY: Final = web.AppKey("identity", Identity)
+LOG_BOOK: Final = web.AppKey("log_book", LogBook)
 SPOOL: Final = web.AppKey("spool", Spool)
 STORE: Final = web.AppKey("store", Store)

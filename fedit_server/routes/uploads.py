@@ -8,15 +8,17 @@ from aiohttp import web
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, client_id, identity_key
-from fedit_server.live_round import LiveRound
+from fedit_protocol.signing import Kind
+from fedit_server.live_cohort import LiveCohort
 from fedit_server.routes.keys import COORDINATOR, SPOOL
-from fedit_server.routes.rounds import round_id, sum_index
+from fedit_server.routes.rounds import cohort_of, round_id, sum_index
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.spool import Slot, Writing
 
 IDLE_TIMEOUT_S: Final = 60.0
 """How long an upload may stand still before its connection is given up; what arrived stays."""
 
+_BATCH_BYTES: Final = 256 * 1024
 _MOST_HEADER_CHARACTERS: Final = 1024
 _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 
@@ -24,16 +26,17 @@ _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 async def put(request: web.Request) -> web.Response:
     """PUT uploads/{j}: append from `Upload-Offset` on; the whole upload is answered with its receipt."""
     header, offset = _header(request), _offset(request)
-    live = await request.app[COORDINATOR].live(round_id(request))
-    opened = await live.read(lambda machine: machine.check_upload(header, live.now()))
+    cohort = await cohort_of(request, header, Kind.UPLOAD)
+    opened = await cohort.read(lambda machine: machine.check_upload(header, cohort.now()))
     if opened.sum_index != sum_index(request):
         raise ProtocolError(ProblemType.CONTEXT_MISMATCH, "the path and the header name different sums")
-    slot = live.slot(header, opened)
+    slot = cohort.slot(header, opened)
     if request.content_length is not None and offset + request.content_length > slot.length:
         raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {slot.length} bytes it announced")
-    await _store(request, slot, offset)
-    await live.handle(lambda machine, now: machine.on_upload(header, now))
-    return cbor(await _receipt(live, identity_key(slot.client), slot.sum_index))
+    async with request.app[SPOOL].turns:
+        await store(request, slot, offset)
+    await cohort.handle(lambda machine, now: machine.on_upload(header, now))
+    return cbor(await _receipt(cohort, identity_key(slot.client), slot.sum_index))
 
 
 async def head(request: web.Request) -> web.Response:
@@ -44,7 +47,8 @@ async def head(request: web.Request) -> web.Response:
     return web.Response(headers={"Upload-Offset": str(stored), "Cache-Control": "no-store"})
 
 
-async def _store(request: web.Request, slot: Slot, offset: int) -> None:
+async def store(request: web.Request, slot: Slot, offset: int) -> None:
+    """Append the request's body to the spool; returns once the whole upload is on disk with its digest."""
     spool = request.app[SPOOL]
     writing = await spool.begin(slot, offset)
     if writing is None:
@@ -63,11 +67,28 @@ async def _store(request: web.Request, slot: Slot, offset: int) -> None:
 
 
 async def _append(request: web.Request, writing: Writing) -> None:
+    """Write batch by batch: a thread per chunk of a few KiB would cost more than the bytes themselves."""
+    batch = bytearray()
     try:
-        while chunk := await _next_chunk(request):
-            await writing.append(chunk)
+        while not request.content.at_eof():
+            # One limit for a whole batch: who sends byte by byte may not hold a turn for ever.
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                while len(batch) < _BATCH_BYTES and (chunk := await request.content.readany()):
+                    batch += chunk
+            await _flush(writing, batch)
     except TimeoutError as error:
+        await _flush(writing, batch)
         raise _stood_still(writing.offset) from error
+    except ConnectionError:
+        await _flush(writing, batch)  # a cut line loses nothing that arrived
+        raise
+
+
+async def _flush(writing: Writing, batch: bytearray) -> None:
+    content = bytes(batch)
+    batch.clear()
+    if content:
+        await writing.append(content)
 
 
 async def _skip(request: web.Request, length: int) -> None:
@@ -92,8 +113,8 @@ def _stood_still(stored: int) -> ProtocolError:
     return ProtocolError(ProblemType.OFFSET_MISMATCH, message)
 
 
-async def _receipt(live: LiveRound, key: IdentityKey, index: int) -> bytes:
-    return await live.read(lambda machine: machine.receipt(key, index))
+async def _receipt(cohort: LiveCohort, key: IdentityKey, index: int) -> bytes:
+    return await cohort.read(lambda machine: machine.receipt(key, index))
 
 
 def _header(request: web.Request) -> bytes:

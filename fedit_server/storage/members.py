@@ -1,19 +1,20 @@
 """Who belongs to the federation: invites, clients, certificates and the key log."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fedit_protocol.enrollment import EnrollReply
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, FederationId
+from fedit_protocol.keylog import LogState
 from fedit_server.storage.database import Database
+from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
-from fedit_server.storage.tables import certificates, clients, federation, invites, key_log
+from fedit_server.storage.tables import certificates, clients, federation, invites
 
 SEEN_STEP_S: Final = 3600
 """When a client was last seen is kept in whole hours: enough to see who is gone, too coarse to follow a day."""
@@ -29,26 +30,26 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class LogLine:
-    """What the authority appends to the key log, with the signed head that follows from it."""
-
-    entry: bytes
-    leaf: bytes
-    head: bytes
-
-
-@dataclass(frozen=True)
 class Issued:
     """What the authority signs for a new client."""
 
+    serial: int
     certificate: bytes
     not_after: int
     line: LogLine
 
 
-Issue = Callable[[int, Sequence[bytes]], Issued]
-"""(serial, leaves so far) → what the authority signs; called inside the transaction, so that numbers have no gaps."""
-Append = Callable[[int, Sequence[bytes]], LogLine]
+@dataclass(frozen=True)
+class Enrolled:
+    """What a device got, and the log that holds it."""
+
+    certificate: bytes
+    log: LogState
+
+
+Issue = Callable[[int, LogState], Issued]
+"""(serial, log so far) → what the authority signs; called inside the transaction, so that numbers have no gaps."""
+Revoke = Callable[[int, LogState], LogLine]
 
 
 class Members:
@@ -97,10 +98,11 @@ class Members:
             changed = await db.execute(update(invites).where(invites.c.invite_id == invite_id).values(revoked_at=first))
             return bool(changed.rowcount)
 
-    async def enroll(self, candidate: Candidate, issue: Issue, now_s: int) -> EnrollReply:
+    async def enroll(self, candidate: Candidate, issue: Issue, revoke: Revoke, now_s: int) -> Enrolled:
         """Redeem an invite for a certificate in one transaction.
 
-        The same device with the same code again gets the same certificate, so that a lost reply costs nothing.
+        The same device with the same code again gets the same certificate, so that a lost reply costs nothing. One
+        whose certificate has expired gets a new one, and the old one is revoked: one entry counts for one device.
         Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict.
         """
         async with self._database.writing() as db:
@@ -112,22 +114,17 @@ class Members:
             if known is not None and held is not None:
                 if known.invite_id != invite.invite_id:
                     raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
-                head = (await db.execute(_newest_head())).scalar_one()
-                return EnrollReply(certificate=held, log_head=head)
+                return Enrolled(held, await log_state(db))
+            if known is not None and known.state == ClientState.REVOKED:
+                raise ProtocolError(
+                    ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006"
+                )
             _check_usable(_invite(invite), now_s)
             await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
-            serial = await _next(db, func.max(certificates.c.serial))
-            issued = issue(serial, await _leaves(db))
-            await db.execute(
-                insert(certificates).values(
-                    serial=serial,
-                    client_id=candidate.client_id,
-                    envelope=issued.certificate,
-                    not_after=issued.not_after,
-                )
-            )
-            await _append(db, issued.line)
-            return EnrollReply(certificate=issued.certificate, log_head=issued.line.head)
+            await _revoke_all(db, candidate.client_id, revoke, now_s)
+            issued = issue(await _next_serial(db), await log_state(db))
+            await _keep(db, candidate.client_id, issued)
+            return Enrolled(issued.certificate, await log_state(db))
 
     async def _admit(
         self, db: AsyncConnection, candidate: Candidate, invite_id: str, *, returning: bool, now_s: int
@@ -176,25 +173,52 @@ class Members:
             held: bytes | None = (await db.execute(_valid_certificate(client, now_s))).scalar_one_or_none()
             return held
 
-    async def log_head(self) -> bytes | None:
-        """Return the signed head of the key log, or None while nobody is enrolled."""
-        async with self._database.reading() as db:
-            head: bytes | None = (await db.execute(_newest_head())).scalar_one_or_none()
-            return head
+    async def renew(self, client: ClientId, extend: Callable[[bytes], tuple[bytes, int]], now_s: int) -> Enrolled:
+        """Replace a valid certificate by one that lasts longer: `extend` returns it and when it ends.
 
-    async def leave(self, client: ClientId, append: Append, now_s: int) -> None:
-        """Forget a client's name and device, revoke its certificate, and log that; again changes nothing."""
+        Raises ProtocolError (not-enrolled) if there is none: it was revoked, or it has expired already.
+        """
         async with self._database.writing() as db:
-            held = await db.execute(
-                select(certificates.c.serial).where(
-                    certificates.c.client_id == client, certificates.c.revoked_at.is_(None)
+            held = (await db.execute(_valid_certificate(client, now_s))).scalar_one_or_none()
+            if held is None:
+                raise ProtocolError(
+                    ProblemType.NOT_ENROLLED, "there is no valid certificate that could be renewed", code="T008"
                 )
-            )
-            for serial in held.scalars().all():
-                await _append(db, append(serial, await _leaves(db)))
-                await db.execute(update(certificates).where(certificates.c.serial == serial).values(revoked_at=now_s))
-            gone = {"state": ClientState.LEFT, "label": "", "device_kind": ""}
-            await db.execute(update(clients).where(clients.c.client_id == client).values(gone))
+            envelope, not_after = extend(held)
+            same = (certificates.c.client_id == client) & (certificates.c.envelope == held)
+            await db.execute(update(certificates).where(same).values(envelope=envelope, not_after=not_after))
+            return Enrolled(envelope, await log_state(db))
+
+    async def leave(self, client: ClientId, revoke: Revoke, now_s: int) -> None:
+        """Forget a client's name and device, revoke its certificate, and log that; again changes nothing."""
+        await self._end(client, ClientState.LEFT, revoke, now_s)
+
+    async def ban(self, client: ClientId, revoke: Revoke, now_s: int) -> None:
+        """Like `leave`, by the federation's decision: the key cannot be enrolled again."""
+        await self._end(client, ClientState.REVOKED, revoke, now_s)
+
+    async def _end(self, client: ClientId, state: ClientState, revoke: Revoke, now_s: int) -> None:
+        async with self._database.writing() as db:
+            await _revoke_all(db, client, revoke, now_s)
+            gone = {"state": state, "label": "", "device_kind": ""}
+            may = (clients.c.client_id == client) & (clients.c.state != ClientState.REVOKED)
+            await db.execute(update(clients).where(may).values(gone))
+
+
+async def _keep(db: AsyncConnection, client: ClientId, issued: Issued) -> None:
+    await db.execute(
+        insert(certificates).values(
+            serial=issued.serial, client_id=client, envelope=issued.certificate, not_after=issued.not_after
+        )
+    )
+    await append(db, issued.line)
+
+
+async def _revoke_all(db: AsyncConnection, client: ClientId, revoke: Revoke, now_s: int) -> None:
+    mine = (certificates.c.client_id == client) & certificates.c.revoked_at.is_(None)
+    for serial in (await db.execute(select(certificates.c.serial).where(mine))).scalars().all():
+        await append(db, revoke(serial, await log_state(db)))
+        await db.execute(update(certificates).where(certificates.c.serial == serial).values(revoked_at=now_s))
 
 
 def _check_usable(invite: InviteRow, now_s: int) -> None:
@@ -215,21 +239,8 @@ def _valid_certificate(client: ClientId, now_s: int) -> Any:
     return select(certificates.c.envelope).where(certificates.c.client_id == client, valid)
 
 
-def _newest_head() -> Any:
-    return select(key_log.c.head).order_by(key_log.c.position.desc()).limit(1)
-
-
-async def _leaves(db: AsyncConnection) -> Sequence[bytes]:
-    return (await db.execute(select(key_log.c.leaf).order_by(key_log.c.position))).scalars().all()
-
-
-async def _append(db: AsyncConnection, line: LogLine) -> None:
-    position = await _next(db, func.max(key_log.c.position))
-    await db.execute(insert(key_log).values(position=position, entry=line.entry, leaf=line.leaf, head=line.head))
-
-
-async def _next(db: AsyncConnection, newest: Any) -> int:
-    found: int | None = (await db.execute(select(newest))).scalar_one_or_none()
+async def _next_serial(db: AsyncConnection) -> int:
+    found: int | None = (await db.execute(select(func.max(certificates.c.serial)))).scalar_one_or_none()
     return 0 if found is None else found + 1
 
 

@@ -33,7 +33,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Commit:
-    """A round that succeeded: its result, its figures as a whole and of each cohort, and the adapter version that it made."""
+    """A round that succeeded: its result, the figures of all and of each cohort, and the adapter version it made."""
 
     round_id: RoundId
     result: bytes

@@ -17,6 +17,7 @@ class ClientState(StrEnum):
 
     ACTIVE = "active"
     LEFT = "left"
+    REVOKED = "revoked"
 
 
 class RoundState(StrEnum):

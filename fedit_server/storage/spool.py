@@ -22,6 +22,8 @@ from fedit_protocol.ids import ClientId, IdentityKey, RoundId, client_id
 from fedit_server.files import PRIVATE, flush_folder, make_private_folder, storing
 
 _HASH_BLOCK: Final = 1024 * 1024
+MOST_IN_FLIGHT: Final = 8
+"""How many uploads are read at the same time; the bodies of others wait in their senders."""
 _PART: Final = ".part"
 _MOST_DISCARDED: Final = 64
 """How many ended rounds are remembered: only a request that was under way at the end can still name one."""
@@ -43,6 +45,8 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.turns = asyncio.Semaphore(MOST_IN_FLIGHT)
+        """Held by a request while its body is read."""
         self._live: dict[Path, Writing] = {}
         self._discarded: deque[RoundId] = deque(maxlen=_MOST_DISCARDED)
 
@@ -74,15 +78,9 @@ class Spool:
         if self._live.get(writing.path) is writing:
             del self._live[writing.path]
 
-    def words(self, slot: Slot, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return a stored upload as a read-only array of ring words, mapped and not loaded."""
-        path = self._path(slot)
-        with storing(path):
-            return np.memmap(path, dtype=dtype, mode="r")
-
     def reader(self, slots: Collection[Slot], dtype: np.dtype[Any]) -> "SpoolReader":
         """Return what UnmaskJob.run reads the survivors' uploads with."""
-        return SpoolReader({slot.client: self.words(slot, dtype) for slot in slots})
+        return SpoolReader({slot.client: self._path(slot) for slot in slots}, dtype)
 
     async def discard(self, round_id: RoundId) -> None:
         """Delete every upload of a round (S9), and take no more for it: a request may have been let in just before."""
@@ -133,6 +131,7 @@ class Writing:
         self.path = path
         self.offset = 0
         self._descriptor: int | None = None
+        self._hash = hashlib.sha256()
         self._slot = slot
         self._stopped: ProtocolError | None = None
         self._lock = asyncio.Lock()
@@ -142,7 +141,7 @@ class Writing:
         async with self._lock:  # held from the start, so that whoever stops this one waits until the file is open
             if older is not None:
                 await older.stop()
-            self._descriptor = await asyncio.to_thread(open_at)
+            self._descriptor = await asyncio.to_thread(self._take_up, open_at, offset)
             self.offset = offset
             return self._descriptor is not None
 
@@ -179,11 +178,26 @@ class Writing:
             raise RuntimeError("this upload was never opened")
         return self._descriptor
 
+    def _take_up(self, open_at: Callable[[], int | None], offset: int) -> int | None:
+        """Open, and hash what is stored already, so that every byte is hashed once when it comes (S5)."""
+        descriptor = open_at()
+        if descriptor is None:
+            return None
+        try:
+            with storing(self.path):
+                for begin in range(0, offset, _HASH_BLOCK):
+                    self._hash.update(os.pread(descriptor, min(_HASH_BLOCK, offset - begin), begin))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def _write(self, descriptor: int, chunk: bytes) -> None:
         with storing(self.path):
             view = memoryview(chunk)
             while view:
                 written = os.write(descriptor, view)
+                self._hash.update(view[:written])
                 self.offset += written
                 view = view[written:]
 
@@ -191,11 +205,7 @@ class Writing:
         part = _part(self.path)
         with storing(part):
             os.fsync(descriptor)
-            found = hashlib.sha256()
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            while block := os.read(descriptor, _HASH_BLOCK):
-                found.update(block)
-            if found.digest() == self._slot.digest:
+            if self._hash.digest() == self._slot.digest:
                 part.rename(self.path)
                 flush_folder(self.path.parent)
                 return
@@ -204,14 +214,20 @@ class Writing:
 
 
 class SpoolReader:
-    """`read(member, start, stop)` over mapped uploads."""
+    """`read(member, start, stop)` over stored uploads.
 
-    def __init__(self, words: dict[ClientId, NDArray[Any]]) -> None:
-        self._words = words
+    Reads copy one block; mapped files would count, page by page, as memory of this process.
+    """
+
+    def __init__(self, paths: dict[ClientId, Path], dtype: np.dtype[Any]) -> None:
+        self._paths = paths
+        self._dtype = dtype
 
     def __call__(self, member: IdentityKey, start: int, stop: int) -> NDArray[Any]:
-        """Return a range of one member's ring words."""
-        return self._words[client_id(member)][start:stop]
+        """Return a range of one member's ring words; may be called from several threads."""
+        path = self._paths[client_id(member)]
+        with storing(path):
+            return np.fromfile(path, self._dtype, stop - start, offset=start * self._dtype.itemsize)
 
 
 def _part(path: Path) -> Path:

@@ -1,10 +1,11 @@
-"""The Store: one database, three rooms."""
+"""The Store: one database, four rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.database import Database
+from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.tasks import Tasks
@@ -15,6 +16,7 @@ class Store:
     """Everything that is remembered, in domain verbs."""
 
     members: Members
+    key_log: KeyLog
     tasks: Tasks
     rounds: Rounds
     database: Database
@@ -23,7 +25,7 @@ class Store:
     async def open(cls, path: Path, *, migrate: bool) -> Self:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
-        return cls(Members(database), Tasks(database), Rounds(database), database)
+        return cls(Members(database), KeyLog(database), Tasks(database), Rounds(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,5 +1,6 @@
 """How a device becomes a client: invite, descriptor, sealed request, certificate, log head (SPEC, section 3)."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Self
@@ -9,9 +10,10 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field
 
-from fedit_protocol.encoding import AsTuple, Bytes32, Message, hash_parts
+from fedit_protocol.encoding import AsTuple, Bytes32, Message, decode, hash_parts
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
-from fedit_protocol.ids import Digest, FederationId
+from fedit_protocol.ids import Digest, FederationId, IdentityKey
+from fedit_protocol.keylog import LogAction, LogEntry, LogHead, LogPath, check_inclusion, leaf_hash, revocation_digest
 from fedit_protocol.signing import Kind, SigningKey, seal, unseal
 from fedit_protocol.task import Mode
 
@@ -48,17 +50,16 @@ class Certificate(Message):
     identity_key: Bytes32
     serial: int = Field(ge=0)
     not_before: int = Field(ge=0, description="seconds since 1970, UTC")
-    not_after: int = Field(ge=0, description="seconds since 1970, UTC")
+    not_after: int = Field(ge=0, description="seconds since 1970, UTC; a renewal moves this and nothing else")
+    enrolled_at: int = Field(ge=0, description="seconds since 1970, UTC: the time of the log entry")
     log_index: int = Field(ge=0, description="position of the enrolment in the key log")
 
 
-class LogHead(Message):
-    """Size and RFC 9162 Merkle root of the authority's append-only key log at a time."""
+class ProvenCertificate(Message):
+    """A certificate and the path from its log entry to the head of one offer: what a roster shows of a member (C5)."""
 
-    federation_id: FederationId
-    size: int = Field(ge=0)
-    root: Bytes32
-    time: int = Field(ge=0, description="seconds since 1970, UTC")
+    certificate: bytes = Field(max_length=1024)
+    path: LogPath
 
 
 class EnrollRequest(Message):
@@ -70,10 +71,18 @@ class EnrollRequest(Message):
 
 
 class EnrollReply(Message):
-    """The authority's answer: a certificate and the head of the log that holds it, both as envelopes."""
+    """The authority's answer: a certificate, the head of the log that holds it, and the path from one to the other."""
 
-    certificate: bytes
-    log_head: bytes
+    certificate: bytes = Field(max_length=1024)
+    log_head: bytes = Field(max_length=512)
+    path: LogPath
+
+
+class Renew(Message):
+    """A device asks for more time before its certificate ends. Signed by the device, context: federation."""
+
+    serial: int = Field(ge=0, description="of the certificate that ends")
+    sent_at: int = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -163,3 +172,64 @@ def check_log_head(received: bytes, descriptor: FederationDescriptor) -> LogHead
     """Verify the authority's signature on a log head."""
     context = federation_context(descriptor.federation_id)
     return unseal(received, Kind.LOG_HEAD, context, LogHead, signer=descriptor.authority_key)
+
+
+@dataclass(frozen=True)
+class EnrolledView:
+    """What one log head says about who is a member: the head, and the serials that its log revokes."""
+
+    head: LogHead
+    revoked: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if revocation_digest(tuple(self.revoked)) != self.head.revoked:
+            raise SecurityError(ProblemType.NOT_ENROLLED, "the list of revoked devices is not the authority's")
+
+    @property
+    def devices(self) -> int:
+        """How many identities are enrolled and not revoked: every revocation is an entry and takes one away."""
+        return self.head.size - 2 * len(self.revoked)
+
+    @property
+    def enrolled(self) -> int:
+        """How many enrolments there ever were."""
+        return self.head.size - len(self.revoked)
+
+    def check_member(
+        self, received: bytes, descriptor: FederationDescriptor, now_s: int, min_age_s: int = 0
+    ) -> Certificate:
+        """Return the certificate of a roster member: signed, valid, in the log, unrevoked, old enough (C5)."""
+        proven = decode(ProvenCertificate, received)
+        certificate = check_certificate(proven.certificate, descriptor, now_s)
+        check_inclusion(log_leaf(certificate), certificate.log_index, proven.path, self.head)
+        if certificate.serial in self.revoked:
+            raise SecurityError(ProblemType.NOT_ENROLLED, "a certificate in the roster was revoked")
+        if now_s - certificate.enrolled_at < min_age_s:
+            raise SecurityError(
+                ProblemType.NOT_ENROLLED,
+                f"a device in the roster enrolled less than {min_age_s} s ago",
+                fix="fedit-client set limits.min_cert_age_h=0, if you trust new devices",
+            )
+        return certificate
+
+
+def log_leaf(certificate: Certificate) -> bytes:
+    """Return the leaf hash of the log entry that a certificate speaks of."""
+    identity_hash = hashlib.sha256(certificate.identity_key).digest()
+    entry = LogEntry(
+        action=LogAction.ENROLL,
+        identity_hash=identity_hash,
+        serial=certificate.serial,
+        time=certificate.enrolled_at,
+    )
+    return leaf_hash(entry)
+
+
+def check_reply(reply: EnrollReply, descriptor: FederationDescriptor, key: IdentityKey, now_s: int) -> LogHead:
+    """Return the head of an enrolment's reply: the certificate is `key`'s and in that log; raises SecurityError."""
+    certificate = check_certificate(reply.certificate, descriptor, now_s)
+    if certificate.identity_key != key:
+        raise SecurityError(ProblemType.NOT_ENROLLED, "the certificate is for another device than this one")
+    head = check_log_head(reply.log_head, descriptor)
+    check_inclusion(log_leaf(certificate), certificate.log_index, reply.path, head)
+    return head

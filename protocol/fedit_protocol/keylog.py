@@ -1,15 +1,30 @@
-"""The authority's append-only log of enrolled keys: leaves and the Merkle root of RFC 9162, section 2.1.1.
+"""The authority's append-only log of enrolled keys: RFC 9162's Merkle tree (section 2.1), its proofs, its signed head.
 
-Inclusion and consistency proofs (RFC 9162, sections 2.1.3 and 2.1.4) belong in this module.
+An inclusion proof (section 2.1.3) shows that an entry is in the log of a head, a consistency proof (section 2.1.4) that
+one head's log begins with another's. Makers need all leaves; checkers need two hashes and a path of a few.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, Final, Self
 
 from pydantic import Field
 
-from fedit_protocol.encoding import Bytes32, Message, encode
+from fedit_protocol.encoding import AsTuple, Bytes32, Message, encode, hash_parts
+from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.ids import FederationId
+
+_MAX_PATH: Final = 64
+"""Hashes in a proof: a log of 2^32 entries needs 33, one for consistency at most twice the height."""
+
+MAX_REVOCATIONS: Final = 100_000
+MOST_ENTRIES: Final = 1000
+"""Entries on one page of the log."""
+
+LogPath = Annotated[tuple[Bytes32, ...], AsTuple, Field(max_length=_MAX_PATH)]
+"""Hashes of a proof (RFC 9162, sections 2.1.3 and 2.1.4)."""
 
 
 class LogAction(StrEnum):
@@ -28,6 +43,117 @@ class LogEntry(Message):
     time: int = Field(ge=0, description="seconds since 1970, UTC")
 
 
+class LogHead(Message):
+    """Size and root of the log at a time, and the digest of all serials revoked so far. Authority, federation."""
+
+    federation_id: FederationId
+    size: int = Field(ge=0)
+    root: Bytes32
+    revoked: Bytes32 = Field(description="revocation digest of every serial that the log revokes")
+    time: int = Field(ge=0, description="seconds since 1970, UTC")
+
+
+class LogGrowth(Message):
+    """How a log got from one head to a newer one, and what the newer one revokes. Unsigned: the heads are signed."""
+
+    path: LogPath
+    revoked: Annotated[tuple[int, ...], AsTuple, Field(max_length=MAX_REVOCATIONS)] = Field(
+        description="serials in ascending order"
+    )
+
+
+class LogInclusion(Message):
+    """The path from one entry to the head of a log. Unsigned: it is worth what the head is."""
+
+    path: LogPath
+
+
+class LogPage(Message):
+    """Some entries of the log in order, as encoded `LogEntry`s. Unsigned: their hashes lead to the head's root."""
+
+    entries: Annotated[tuple[bytes, ...], AsTuple, Field(max_length=MOST_ENTRIES)]
+
+
+class MerkleTree:
+    """The tree over some leaf hashes, every inner node kept: proofs then cost as many steps as the tree is high."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        """Hash the inner nodes of `leaves`, each 32 bytes."""
+        self._levels: list[list[bytes]] = [list(leaves)]
+        while len(level := self._levels[-1]) > 1:
+            # Pairing left to right, the odd one carried up, builds the tree of RFC 9162's largest-power-of-two split.
+            pairs = [_node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+            self._levels.append(pairs + ([level[-1]] if len(level) % 2 else []))
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(self._levels[0])
+
+    @property
+    def root(self) -> bytes:
+        """The 32-byte root; that of nothing is SHA-256 of nothing (section 2.1.1)."""
+        return self._levels[-1][0] if self.size else hashlib.sha256(b"").digest()
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """Return the path from leaf `index` to the root (section 2.1.3.1); raises ValueError if there is none."""
+        if not 0 <= index < self.size:
+            raise ValueError(f"a log of {self.size} has no entry {index}")
+        siblings = ((level, (index >> height) ^ 1) for height, level in enumerate(self._levels[:-1]))
+        return tuple(level[place] for level, place in siblings if place < len(level))
+
+    def consistency(self, old_size: int) -> tuple[bytes, ...]:
+        """Return the proof that this log begins with its first `old_size` entries (section 2.1.4.1).
+
+        From an empty log, or to the same size, nothing has to be shown. Raises ValueError for a larger size.
+        """
+        if not 0 <= old_size <= self.size:
+            raise ValueError(f"a log of {self.size} did not grow from one of {old_size}")
+        return tuple(self._subproof(old_size, 0, self.size, whole=True)) if old_size else ()
+
+    def _subproof(self, old_size: int, start: int, end: int, *, whole: bool) -> Iterator[bytes]:
+        """SUBPROOF(m, D[start:end], b) of section 2.1.4.1."""
+        if old_size == end - start:
+            if not whole:
+                yield self._subtree(start, end)
+            return
+        split = start + (1 << (end - start - 1).bit_length() - 1)
+        if old_size <= split - start:
+            yield from self._subproof(old_size, start, split, whole=whole)
+            yield self._subtree(split, end)
+        else:
+            yield from self._subproof(old_size - (split - start), split, end, whole=False)
+            yield self._subtree(start, split)
+
+    def _subtree(self, start: int, end: int) -> bytes:
+        """The hash over leaves start … end - 1, which the splits above make a node of the tree."""
+        height = (end - start - 1).bit_length()
+        return self._levels[height][start >> height]
+
+
+@dataclass(frozen=True)
+class LogState:
+    """A whole log as its keeper sees it: leaf hashes, and the serials that it revokes, ascending."""
+
+    leaves: tuple[bytes, ...] = ()
+    revoked: tuple[int, ...] = ()
+
+    def add(self, entry: LogEntry) -> Self:
+        """Return the log with one more entry."""
+        gone = (entry.serial,) if entry.action is LogAction.REVOKE else ()
+        return type(self)((*self.leaves, leaf_hash(entry)), tuple(sorted({*self.revoked, *gone})))
+
+    def head(self, federation_id: FederationId, time: int) -> LogHead:
+        """Return the head to sign."""
+        return LogHead(
+            federation_id=federation_id,
+            size=len(self.leaves),
+            root=merkle_root(self.leaves),
+            revoked=revocation_digest(self.revoked),
+            time=time,
+        )
+
+
 def leaf_hash(entry: LogEntry) -> bytes:
     """Return the 32-byte leaf hash: SHA-256(0x00 ‖ entry)."""
     return hashlib.sha256(b"\x00" + encode(entry)).digest()
@@ -35,11 +161,84 @@ def leaf_hash(entry: LogEntry) -> bytes:
 
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return the 32-byte root over leaf hashes; the root of nothing is SHA-256 of nothing."""
-    if not leaves:
-        return hashlib.sha256(b"").digest()
-    level = list(leaves)
-    while len(level) > 1:
-        # Pairing left to right, the odd one carried up, builds the tree of RFC 9162's largest-power-of-two split.
-        pairs = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = pairs + ([level[-1]] if len(level) % 2 else [])
-    return level[0]
+    return MerkleTree(leaves).root
+
+
+def revocation_digest(serials: Sequence[int]) -> bytes:
+    """Return H("revoked", serials in ascending order, 8 bytes each, big-endian)."""
+    return hash_parts("revoked", b"".join(serial.to_bytes(8, "big") for serial in sorted(serials)))
+
+
+def check_inclusion(leaf: bytes, index: int, path: Sequence[bytes], head: LogHead) -> None:
+    """Raise SecurityError (not-enrolled) unless `leaf` is entry `index` of the head's log (section 2.1.3.2)."""
+    place, last, found = index, head.size - 1, leaf
+    fits = 0 <= place <= last
+    for sibling in path:
+        if not fits or last == 0:
+            fits = False
+            break
+        if place % 2 or place == last:
+            found = _node(sibling, found)
+            while place % 2 == 0 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            found = _node(found, sibling)
+        place, last = place >> 1, last >> 1
+    if not fits or last != 0 or found != head.root:
+        raise SecurityError(ProblemType.NOT_ENROLLED, "a certificate is not in the authority's key log")
+
+
+def check_consistency(old: LogHead, new: LogHead, path: Sequence[bytes]) -> None:
+    """Raise SecurityError T014 unless the new head's log begins with the old one's (section 2.1.4.2; check C7).
+
+    A smaller log is a rollback, the same size with another root a fork, and a path that does not fit is one of them.
+    """
+    if new.size < old.size:
+        raise log_alarm(f"it was shortened from {old.size} to {new.size} entries")
+    if new.size == old.size:
+        if path or new.root != old.root or new.revoked != old.revoked:
+            raise log_alarm(f"two different logs of {old.size} entries were shown")
+        return
+    if old.size == 0:
+        if path:
+            raise log_alarm("its proof of growth does not fit")
+        return
+    if _consistent_roots(old, new, path) != (old.root, new.root):
+        raise log_alarm(f"the log of {new.size} entries does not continue the one of {old.size} that was seen before")
+
+
+def _consistent_roots(old: LogHead, new: LogHead, path: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """Return the roots that a consistency path leads to, or None if it is too short or too long."""
+    hashes = [*path] if old.size & (old.size - 1) else [old.root, *path]
+    place, last = old.size - 1, new.size - 1
+    while place % 2:
+        place, last = place >> 1, last >> 1
+    if not hashes:
+        return None
+    before = after = hashes[0]
+    for sibling in hashes[1:]:
+        if last == 0:
+            return None
+        if place % 2 or place == last:
+            before, after = _node(sibling, before), _node(sibling, after)
+            while place % 2 == 0 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            after = _node(after, sibling)
+        place, last = place >> 1, last >> 1
+    return (before, after) if last == 0 else None
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def log_alarm(what: str) -> SecurityError:
+    """The error for a log that does not continue the one seen before (C7)."""
+    return SecurityError(
+        ProblemType.CONTEXT_MISMATCH,
+        f"ALARM: the federation's log of devices is not the one seen before: {what}; "
+        "somebody shows different devices different members, so nothing is sent",
+        code="T014",
+        fix="ask the organiser, and compare with other members: fedit-client status",
+    )

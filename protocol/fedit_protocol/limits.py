@@ -1,5 +1,6 @@
-"""What the owner of a device allows and no server can loosen; held against every task and offer (C1 to C3)."""
+"""What the owner of a device allows and no server can loosen; held against every task and offer (C0 to C4)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,17 +8,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
-from fedit_protocol.ids import Digest
-from fedit_protocol.messages import Offer
+from fedit_protocol.ids import Digest, IdentityKey
+from fedit_protocol.messages import Offer, SecondRule
 from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.metrics import metric_specs
-from fedit_protocol.secagg.ring import check_ring, cohort_rules, ring_spec
+from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
+from fedit_protocol.secagg.ring import check_ring
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, SUITE, can_talk
 
 _FORBIDDEN_MODULES: Final = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out"})
 """Adapting these would reveal which tokens a device trained on (THREATS, sparse updates)."""
+
+
+LEAST_SURVIVORS_OF_TWO_SUMS: Final = 8
+"""C0: with few members two sums nearly determine each one's factors (METHODS, section 1.4, what RS reveals)."""
+
+_MOST_ANSWERED_PER_ADAPTER: Final = 2
+"""C4: the round that made the adapter's successor, and one more if that came to nothing."""
 
 
 class Limits(BaseModel):
@@ -35,18 +44,38 @@ class Limits(BaseModel):
     max_weight: int = Field(256, ge=1, le=1024, description="largest weight that one device may have")
     max_local_steps: int = Field(10_000, ge=1, description="optimizer steps in one round")
     max_rank: int = Field(256, ge=1, le=256, description="LoRA rank")
+    min_cert_age_h: float = Field(
+        0.0, ge=0, le=8760, description="hours since enrolment before a device may be in a round with this one"
+    )
     modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
     base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")
+    max_overlap: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="largest share of members that two answered rounds on one adapter may have in common, unless all;"
+        " 0.9 is advised where anybody may join; 1 allows any",
+    )
+
+
+@dataclass(frozen=True)
+class AnsweredRound:
+    """A round in which this device gave shares: on which adapter, with whom, over which update."""
+
+    adapter_digest: Digest
+    members: frozenset[IdentityKey]
+    update_digest: Digest
 
 
 @dataclass(frozen=True)
 class LastSeen:
-    """What this device remembers of a task: a round it took part in, and the adapter it knew then."""
+    """What this device remembers of a task: a round it took part in, the adapter it knew then, rounds it answered."""
 
     round_no: int
     adapter_version: int
     adapter_digest: Digest
+    answered: tuple[AnsweredRound, ...] = ()
 
 
 def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
@@ -76,19 +105,29 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
             f"the task adapts {', '.join(sorted(forbidden))}, which would reveal single words of your data", code="K003"
         )
     try:
-        check_ring(ring_spec(task, document.layout.size))
+        for spec in sum_specs(document):
+            check_ring(spec.ring)
         weakest = min(
             (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.cohort_size + 1)),
             key=lambda thresholds: thresholds.hidden_among,
         )
     except ConfigError as error:
         raise TaskRefusedError(f"the task contradicts itself: {error}", code="K004") from error
-    check_cohort(weakest, limits)
+    check_cohort(weakest, limits, sums=len(sum_specs(document)))
     return weakest
 
 
-def check_cohort(thresholds: Thresholds, limits: Limits) -> None:
-    """Raise TaskRefusedError if a roster is smaller, or hides a device among fewer, than the owner allows (C3)."""
+def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> None:
+    """Raise TaskRefusedError if a roster is smaller, or hides a device among fewer, than the owner allows (C3).
+
+    A second sum says more of each update, so it needs more survivors than any setting can waive (C0).
+    """
+    if sums > 1 and thresholds.min_survivors < LEAST_SURVIVORS_OF_TWO_SUMS:
+        raise TaskRefusedError(
+            f"two sums over {thresholds.min_survivors} survivors would say too much of each update;"
+            f" {LEAST_SURVIVORS_OF_TWO_SUMS} are the fewest",
+            code="K009",
+        )
     if thresholds.members < limits.min_cohort:
         raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")
     try:
@@ -117,16 +156,21 @@ def check_offer(
         raise _refused(f"mode {offer.mode} is not allowed", "modes")
     if now_s > offer.expires_at:
         raise SecurityError(ProblemType.TOO_LATE, "the offer has expired")
-    if [spec.index for spec in offer.sums] != list(range(1, len(offer.sums) + 1)) or len(offer.sums) != 1:
-        raise SecurityError(ProblemType.POLICY_REFUSED, "this client takes part in rounds of one sum")
+    numbered = [spec.index for spec in offer.sums] == list(range(1, len(offer.sums) + 1))
+    alone = len(offer.sums) == 1
+    if not numbered or (offer.second_rule is SecondRule.NONE) != alone:
+        raise SecurityError(ProblemType.POLICY_REFUSED, "the offer contradicts itself about its sums")
+    if not alone and offer.combination.cohorts > 1:
+        raise SecurityError(ProblemType.POLICY_REFUSED, "a second sum belongs to rounds of one cohort")
     _check_chain(offer, last)
+    _check_reruns(offer, last)
     check_combination(offer.combination)
     for spec in offer.sums:
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
             raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
         if spec.ring.max_weight > limits.max_weight:
             raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight")
-        if spec.ring.metrics != metric_specs(spec.ring.max_weight):
+        if spec.ring.metrics != (metric_specs(spec.ring.max_weight) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         try:
             check_ring(spec.ring)
@@ -147,10 +191,38 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.cohort, cohort_rules(task)),
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
-        (offer.sums[0].ring, ring_spec(task, document.layout.size)),
+        (offer.sums, sum_specs(document)),
+        (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offered round is not one of the task that was agreed to")
+
+
+def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen | None, limits: Limits) -> None:
+    """Refuse a roster that is nearly that of an answered round on the same adapter (C4).
+
+    The difference of the two sums would be the update of the few who are in one and not in the other. The very same
+    roster has no such difference. Closed federations cannot avoid it, so the owner decides (`max_overlap`).
+    """
+    for answered in answered_on(offer.adapter_digest, last):
+        both, either = answered.members & set(members), answered.members | set(members)
+        share = len(both) / len(either)
+        if limits.max_overlap < share < 1:
+            raise _refused(f"{share:.0%} of this round's members were in an earlier one on this adapter", "max_overlap")
+
+
+def _check_reruns(offer: Offer, last: LastSeen | None) -> None:
+    """One adapter is the start of two answered rounds at most: each more is a difference more (C4)."""
+    if len(answered_on(offer.adapter_digest, last)) >= _MOST_ANSWERED_PER_ADAPTER:
+        raise SecurityError(
+            ProblemType.POLICY_REFUSED,
+            f"this device has already answered {_MOST_ANSWERED_PER_ADAPTER} rounds on this adapter version",
+        )
+
+
+def answered_on(adapter: Digest, last: LastSeen | None) -> list[AnsweredRound]:
+    """Return the rounds on this adapter in which this device gave shares (C4)."""
+    return [answered for answered in last.answered if answered.adapter_digest == adapter] if last else []
 
 
 def _check_chain(offer: Offer, last: LastSeen | None) -> None:

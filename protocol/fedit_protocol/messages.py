@@ -42,6 +42,7 @@ class WaitReason(StrEnum):
     TASK_PAUSED = "task-paused"
     TASK_FINISHED = "task-finished"
     TASK_CHANGED = "task-changed"
+    TOO_NEW = "too-new"
 
 
 class CheckInReply(Message):
@@ -68,6 +69,8 @@ class RingSpec(Message):
     cohort_max: int = Field(ge=3, le=MAX_COHORT, description="the n that the ring is wide enough for")
     word_bits: Literal[16, 32]
     metrics: Annotated[tuple[MetricSpec, ...], AsTuple]
+    sketch_size: int = Field(0, ge=0, le=2**32, description="coordinates behind the d, for methods that sketch")
+    sketch_range: float = Field(1.0, gt=0, description="the value range of those coordinates")
 
 
 class CohortRules(Message):
@@ -78,6 +81,8 @@ class CohortRules(Message):
     dropout_fraction: float = Field(ge=0, lt=0.7)
     min_survivors: int = Field(ge=0, le=MAX_COHORT)
     threshold: int = Field(ge=0, le=MAX_COHORT)
+    min_cert_age_s: int = Field(ge=0, description="youngest enrolment that may be in the roster")
+    strict: bool = Field(False, description="survivors confirm the one set U3 before any share is given (C17)")
 
 
 class Combination(Message):
@@ -90,20 +95,30 @@ class Combination(Message):
 
 
 class SumSpec(Message):
-    """One masked sum of the round; the second of two belongs to methods that need it (METHODS, section 1.4)."""
+    """One masked sum of the round; the second of two belongs to methods that need it (SPEC, section 6)."""
 
     index: SumIndex
-    purpose: Literal["update"]
+    purpose: Literal["update", "correction"]
     ring: RingSpec
 
 
+class SecondRule(StrEnum):
+    """When the second of two sums may be opened: by most of the first sum's survivors, or by all of them only."""
+
+    NONE = "none"
+    SUBSET = "subset"
+    ALL = "all"
+
+
 class StageSeconds(Message):
-    """How long each stage may take at most."""
+    """How long each stage may take at most; `second_s` is the upload stage of a second sum."""
 
     join_s: float = Field(gt=0)
     shares_s: float = Field(gt=0)
     upload_s: float = Field(gt=0)
+    confirm_s: float = Field(gt=0)
     unmask_s: float = Field(gt=0)
+    second_s: float = Field(gt=0)
 
 
 class Offer(Message):
@@ -131,6 +146,7 @@ class Offer(Message):
     cohort: CohortRules
     combination: Combination
     sums: Annotated[tuple[SumSpec, ...], AsTuple, Field(min_length=1, max_length=2)]
+    second_rule: SecondRule = SecondRule.NONE
     seconds: StageSeconds
 
 
@@ -143,10 +159,10 @@ class Join(Message):
 
 
 class RosterMember(Message):
-    """A join envelope and the certificate of its signer, as received."""
+    """A join envelope, and its signer's `ProvenCertificate`: certificate and path to the offer's log head."""
 
     join: bytes = Field(max_length=1024)
-    certificate: bytes = Field(max_length=2048)
+    certificate: bytes = Field(max_length=4096)
 
 
 class Roster(Message):
@@ -217,6 +233,20 @@ class Survivors(Message):
     survivors: Annotated[tuple[Survivor, ...], AsTuple, Field(max_length=MAX_COHORT)]
 
 
+class Confirm(Message):
+    """confirm, in strict rounds: «this is the one set of survivors that I was shown.» Signed by the device, ctx_j."""
+
+    sum_index: SumIndex
+    survivors: Bytes32 = Field(description="SHA-256 of the body of the Survivors message")
+
+
+class Confirmations(Message):
+    """Enough members' confirmations of one U3, as received. Signed by the server, ctx_j."""
+
+    sum_index: SumIndex
+    confirmations: Annotated[tuple[Annotated[bytes, Field(max_length=512)], ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
 class UnmaskAnswer(Message):
     """unmask: a 32-byte share per sharer: of its self mask if it survived, of its mask key if not. Device, ctx_j.
 
@@ -225,6 +255,15 @@ class UnmaskAnswer(Message):
 
     sum_index: SumIndex
     shares: Annotated[tuple[Annotated[bytes, Field(max_length=32)], ...], AsTuple, Field(max_length=MAX_COHORT)]
+
+
+class SecondInput(Message):
+    """What the second sum depends on: two blobs by digest. Signed by the server, ctx; enters ctx_2."""
+
+    result: DigestText = Field(description="the first sum's mean, float32 little-endian, and what follows it")
+    result_bytes: int = Field(ge=0, le=2**34)
+    input: DigestText = Field(description="what the server derived from it, for every client the same")
+    input_bytes: int = Field(ge=0, le=2**34)
 
 
 class RoundOutcome(StrEnum):

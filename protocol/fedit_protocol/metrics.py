@@ -44,9 +44,13 @@ class CohortReport:
     """The weighted means over a cohort; None where no client contributed."""
 
     examples: int
-    train_loss: float
+    train_loss: float | None
     held_out_loss: float | None
-    clipped_fraction: float
+    clipped_fraction: float | None
+
+
+NO_REPORT: Final = CohortReport(0, None, None, None)
+"""What is known of a sum that carries no metrics."""
 
 
 def metric_specs(max_weight: int) -> tuple[MetricSpec, ...]:

@@ -141,7 +141,9 @@ class Deadlines(Section):
     join_s: float = Field(60.0, gt=0, le=3600, description="advertise_keys: from the offer to the roster")
     shares_s: float = Field(60.0, gt=0, le=3600, description="share_keys: shares, then acknowledgements, each")
     upload_s: float = Field(3600.0, gt=0, le=7 * 86400, description="training and masked_update together")
+    confirm_s: float = Field(60.0, gt=0, le=3600, description="confirm: signatures of the survivors, in strict rounds")
     unmask_s: float = Field(120.0, gt=0, le=3600, description="unmask: answers of the survivors")
+    second_s: float = Field(120.0, gt=0, le=3600, description="a second sum: its input, then its uploads, each")
 
 
 MAX_COHORTS: Final = 256
@@ -181,14 +183,18 @@ class RoundSpec(Section):
     combine: CombineRule = Field(
         CombineRule.WEIGHTED, description="from the cohorts' sums to one update: weighted, trimmed_mean or median"
     )
-    trim: int = Field(
-        1, ge=1, le=MAX_COHORTS, description="trimmed_mean: cohorts left out at each end, per coordinate"
-    )
+    trim: int = Field(1, ge=1, le=MAX_COHORTS, description="trimmed_mean: cohorts left out at each end, per coordinate")
     selection: Selection = Field(Selection.UNIFORM, description="uniform (drawn at random) or first_come")
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
     min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
     threshold: int = Field(0, ge=0, le=128, description="t, the Shamir threshold; 0 means the default rule")
+    min_cert_age_h: float = Field(
+        0.0, ge=0, le=8760, description="hours since enrolment before a device may take part; 24 in open federations"
+    )
+    strict: bool = Field(
+        False, description="survivors sign the one survivor set before they give shares: one more round trip"
+    )
     deadlines: Deadlines = Field(default_factory=Deadlines, description="seconds per stage")
 
     @model_validator(mode="after")
@@ -205,6 +211,16 @@ class RoundSpec(Section):
     def least_cohorts(self) -> int:
         """The fewest cohorts that a round may be opened with."""
         return max(self.min_cohorts, least_for(self.combine, self.trim))
+
+    @property
+    def least_clients(self) -> int:
+        """How many devices must be free before a round may open."""
+        return self.cohort_min * self.least_cohorts
+
+    @property
+    def most_clients(self) -> int:
+        """How many devices a round invites at most."""
+        return self.cohort_size * self.cohorts
 
     def cohorts_needed(self, opened: int) -> int:
         """Return how many of the cohorts that were opened must finish, for the round to commit."""
@@ -229,7 +245,15 @@ class EncodingSpec(Section):
 class MethodSpec(Section):
     """`[method]`: from the aggregate to the next global adapter."""
 
-    name: Literal["fedavg"] = Field("fedavg", description="fedavg: add the weighted mean of the updates")
+    name: Literal["fedavg", "fedit_rs"] = Field(
+        "fedavg",
+        description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
+        " of the mean product B·A that averaging the factors loses",
+    )
+    sketch_rank: int = Field(
+        0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
+    )
+    sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
 
 
 class Task(Section):
@@ -251,6 +275,12 @@ class Task(Section):
     def _range_is_known(self) -> Self:
         if not self.encoding.value_range and not self.training.local_steps:
             raise ValueError("with training.local_steps = 0 encoding.value_range must be stated, epochs do not give it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_second_sum_has_one_cohort(self) -> Self:
+        if self.method.name == "fedit_rs" and self.round.cohorts > 1:
+            raise ValueError("method fedit_rs sums twice, which is defined for round.cohorts = 1 only")
         return self
 
     @property

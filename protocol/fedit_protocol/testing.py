@@ -8,27 +8,41 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
-from fedit_protocol.encoding import digest_of
-from fedit_protocol.enrollment import Certificate, FederationDescriptor, LogHead, federation_context
+from fedit_protocol.encoding import decode, digest_of, encode
+from fedit_protocol.enrollment import Certificate, FederationDescriptor, ProvenCertificate, federation_context
 from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
-from fedit_protocol.keylog import merkle_root
+from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, MerkleTree
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import Offer, StageSeconds, SumSpec
+from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
+from fedit_protocol.methods import METHODS, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.metrics import ClientReport
+from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.effects import Compute, Effects, Finish, Persist, Record, Send
+from fedit_protocol.secagg.context import offer_context
+from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist, Record, Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.secagg.ring import as_words, cohort_rules, ring_spec
-from fedit_protocol.secagg.stages import Stage
+from fedit_protocol.secagg.ring import as_words
+from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
-from fedit_protocol.task import BaseModelSpec, EncodingSpec, Mode, RoundSpec, Task, TaskDocument
+from fedit_protocol.task import BaseModelSpec, EncodingSpec, MethodSpec, Mode, RoundSpec, Task, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
 
 STEPS = ("join", "shares", "ack", "upload", "unmask")
-"""What a member does in a round, in order; a dropout stops before one of them."""
+"""What a member does in an ordinary round, in order; a dropout stops before one of them."""
+
+
+def steps_of(offer: Offer) -> tuple[str, ...]:
+    """Return what a member does in a round of this offer: STEPS, `confirm` if it is strict, ` 2` for a second sum."""
+    ends = ("upload", "confirm", "unmask") if offer.cohort.strict else ("upload", "unmask")
+    second = tuple(f"{step} 2" for step in ends) if len(offer.sums) == 2 else ()
+    return (*STEPS[:3], *ends, *second)
+
+
+ENROLLED_AT = 1_577_836_800
+"""When the devices of a `MemoryFederation` enrolled: the first second of 2020."""
 
 
 class ManualClock:
@@ -59,6 +73,21 @@ def seeded_random(seed: str) -> Callable[[int], bytes]:
 
 def small_task(members: int = 5, size: int = 8, **policy: object) -> TaskDocument:
     """Return a document for `members` devices and an adapter of `size` coordinates; `policy` fills `[round]`."""
+    return _document(AdapterLayout(tensors=(TensorSpec(name="lora", shape=(size,)),)), members, policy)
+
+
+def two_sum_task(members: int = 8, m: int = 6, n: int = 4, rank: int = 2, **policy: object) -> TaskDocument:
+    """Return a document of the method fedit_rs: one adapted layer of m outputs and n inputs."""
+    tensors = (
+        TensorSpec(name="layer.lora_A.weight", shape=(rank, n)),
+        TensorSpec(name="layer.lora_B.weight", shape=(m, rank)),
+    )
+    document = _document(AdapterLayout(tensors=tensors), members, policy)
+    method = MethodSpec(name="fedit_rs", sketch_rank=rank)
+    return document.model_copy(update={"task": document.task.model_copy(update={"method": method})})
+
+
+def _document(layout: AdapterLayout, members: int, policy: Mapping[str, object]) -> TaskDocument:
     task = Task(
         id=TaskId("test-task"),
         title="A task for tests",
@@ -66,7 +95,6 @@ def small_task(members: int = 5, size: int = 8, **policy: object) -> TaskDocumen
         round=RoundSpec.model_validate({"cohort_size": members, **policy}),
         encoding=EncodingSpec(value_range=1.0, clip_norm=100.0),
     )
-    layout = AdapterLayout(tensors=(TensorSpec(name="lora", shape=(size,)),))
     return TaskDocument(task=task, layout=layout, linear_parameters=0, other_parameters=0, hidden_size=0, layers=0)
 
 
@@ -87,34 +115,68 @@ class MemoryFederation:
             tls_ca="",
             modes=(Mode.MASKED,),
         )
+        self.log = LogState()
+        self._serials: dict[IdentityKey, int] = {}
+        self._places: dict[IdentityKey, int] = {}
+        for device in self.devices:
+            self.enroll(device.public)
 
     @property
     def context(self) -> bytes:
         """The federation's signature context."""
         return federation_context(self.descriptor.federation_id)
 
-    def certificate(self, device: IdentityKey, serial: int = 1) -> bytes:
-        """Return the authority's certificate for a device, valid from 2020 to 2100."""
+    def enroll(self, device: IdentityKey) -> None:
+        """Append a device to the key log; those of `devices` are there from the start."""
+        self._serials[device] = len(self._serials)
+        self._places[device] = len(self.log.leaves)
+        self._append(LogAction.ENROLL, device)
+
+    def admit(self, device: IdentityKey) -> bytes:
+        """Enrol a device unless it is enrolled already, and return its proven certificate."""
+        if device not in self._serials:
+            self.enroll(device)
+        return self.proven(device)
+
+    def revoke(self, device: IdentityKey) -> None:
+        """Append the end of a device's membership to the key log."""
+        self._append(LogAction.REVOKE, device)
+
+    def _append(self, action: LogAction, device: IdentityKey) -> None:
+        identity_hash = hashlib.sha256(device).digest()
+        entry = LogEntry(action=action, identity_hash=identity_hash, serial=self._serials[device], time=ENROLLED_AT)
+        self.log = self.log.add(entry)
+
+    def certificate(self, device: IdentityKey) -> bytes:
+        """Return the authority's certificate for a device, valid from 2020 to 2100; a stranger's is in no log."""
         certificate = Certificate(
             federation_id=self.descriptor.federation_id,
             identity_key=device,
-            serial=serial,
-            not_before=1_577_836_800,
+            serial=self._serials.get(device, 999),
+            not_before=ENROLLED_AT,
             not_after=4_102_444_800,
-            log_index=serial,
+            enrolled_at=ENROLLED_AT,
+            log_index=self._places.get(device, 0),
         )
         return seal(self.authority, Kind.CERTIFICATE, self.context, certificate)
 
+    def proven(self, device: IdentityKey) -> bytes:
+        """Return a device's certificate with its path to the log's newest head, as a roster shows it."""
+        return encode(ProvenCertificate(certificate=self.certificate(device), path=self.path(device)))
+
+    def path(self, device: IdentityKey) -> LogPath:
+        """Return the path from a device's log entry to the newest head."""
+        return MerkleTree(self.log.leaves).inclusion(self._places.get(device, 0))
+
     def log_head(self) -> bytes:
-        """Return the signed head of an empty key log."""
-        head = LogHead(federation_id=self.descriptor.federation_id, size=0, root=merkle_root([]), time=0)
+        """Return the signed head of the key log."""
+        head = self.log.head(self.descriptor.federation_id, ENROLLED_AT)
         return seal(self.authority, Kind.LOG_HEAD, self.context, head)
 
     def offer(self, document: TaskDocument, now: datetime, **changes: object) -> bytes:
         """Return a signed offer of a first round; `changes` replace its fields."""
         task = document.task
         opened_at = int(now.timestamp())
-        ring = ring_spec(task, document.layout.size)
         deadlines = task.round.deadlines
         offer = Offer(
             protocol=PROTOCOL_NAME,
@@ -138,12 +200,15 @@ class MemoryFederation:
             parent_digest="",
             cohort=cohort_rules(task),
             combination=combination_of(task, 1),
-            sums=(SumSpec(index=1, purpose="update", ring=ring),),
+            sums=sum_specs(document),
+            second_rule=second_rule(document),
             seconds=StageSeconds(
                 join_s=deadlines.join_s,
                 shares_s=deadlines.shares_s,
                 upload_s=deadlines.upload_s,
+                confirm_s=deadlines.confirm_s,
                 unmask_s=deadlines.unmask_s,
+                second_s=deadlines.second_s,
             ),
         )
         return seal(self.server, Kind.OFFER, self.context, offer.model_copy(update=changes))
@@ -153,7 +218,8 @@ class MemoryFederation:
 class MemoryRound:
     """A whole round in memory: real participants against a real aggregator, no network, every byte kept.
 
-    `drops` maps a member's number to the step (of STEPS) before which it vanishes. `sent` keeps what each member sent.
+    `drops` maps a member's number to the step (of `steps`) before which it vanishes. `sent` keeps what each member
+    sent. A method of two sums works on `adapter`, float32 (d,); the bytes that the second depends on are `blobs`.
     """
 
     federation: MemoryFederation
@@ -164,9 +230,15 @@ class MemoryRound:
     payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     sent: dict[int, dict[Kind, bytes]] = field(default_factory=dict)
     aggregate: Aggregate | None = None
+    adapter: Vector | None = None
+    blobs: tuple[bytes, bytes] = (b"", b"")
+    second_sent: dict[int, dict[Kind, bytes]] = field(default_factory=dict)
+    second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
+    finish: Finish | None = None
 
     def __post_init__(self) -> None:
         self.offer = self.federation.offer(self.document, self.clock())
+        self.method = METHODS[self.document.task.method.name]
         invited = [device.public for device in self.federation.devices]
         self.server = Aggregator(self.offer, self.federation.server, self.clock(), invited)
         self.members = [
@@ -181,13 +253,23 @@ class MemoryRound:
             for number, device in enumerate(self.federation.devices)
         ]
 
+    @property
+    def context0(self) -> bytes:
+        """ctx_0, the context of joins and of the roster."""
+        return offer_context(read_envelope(self.offer, Kind.OFFER).body)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What a member does in this round, in order."""
+        return steps_of(self.server.offer)
+
     def run(
         self, updates: list[Vector], weights: list[int], reports: list[ClientReport] | None = None
     ) -> "MemoryRound":
         """Play all steps; afterwards `aggregate` is set, or `server.failure` says why not."""
-        for step in STEPS:
+        for step in self.steps:
             stage = self.server.stage
-            if stage is Stage.FAILED:
+            if stage in (Stage.FAILED, Stage.DONE):
                 break
             for number, member in enumerate(self.members):
                 if self.is_there(number, step) and self.server.stage is stage:
@@ -198,14 +280,15 @@ class MemoryRound:
 
     def is_there(self, number: int, step: str) -> bool:
         """Say whether a member takes this step."""
-        return number not in self.drops or STEPS.index(step) < STEPS.index(self.drops[number])
+        return number not in self.drops or self.steps.index(step) < self.steps.index(self.drops[number])
 
     def act(
         self, step: str, number: int, member: Participant, update: Vector, weight: int, report: ClientReport
     ) -> None:
         """Let one member take one step."""
         now, device = self.clock(), self.federation.devices[number].public
-        match step:
+        sum_index = 2 if step.endswith("2") else 1
+        match step.removesuffix(" 2"):
             case "join":
                 effects = member.join()
             case "shares":
@@ -213,16 +296,38 @@ class MemoryRound:
             case "ack":
                 effects = member.on_inbox(self.server.inbox(device))
             case "upload":
-                member.on_sharers(self.server.sharers(device))
-                effects = member.freeze(update, weight, report)
+                if sum_index == 1:
+                    member.on_sharers(self.server.sharers(device))
+                else:
+                    self.catch_up(member, device)
+                    member.on_second_input(self.server.second_input(device), *self.blobs)
+                effects = member.freeze(self.message(update, sum_index), weight, report)
+            case "unmask" if self.server.offer.cohort.strict:
+                effects = member.on_confirmations(self.server.confirmations(device, sum_index))
             case _:
-                effects = member.on_survivors(self.server.survivors(device, 1))
+                effects = member.on_survivors(self.server.survivors(device, sum_index))
         for effect in effects:
             if isinstance(effect, Send):
-                self.sent.setdefault(number, {})[effect.kind] = effect.envelope
+                sent = self.sent if sum_index == 1 else self.second_sent
+                sent.setdefault(number, {})[effect.kind] = effect.envelope
                 self.deliver(effect)
                 if effect.kind is Kind.UPLOAD:
-                    member.on_receipt(self.server.receipt(device, 1))
+                    member.on_receipt(self.server.receipt(device, sum_index))
+
+    def catch_up(self, member: Participant, device: IdentityKey) -> None:
+        """Let a member answer the first sum although others' answers were enough: before a second sum it must."""
+        if member.stage in (ClientStage.FROZEN, ClientStage.UPLOADED):
+            member.on_survivors(self.server.survivors(device, 1))
+        if member.stage is ClientStage.CONFIRMED:
+            member.on_confirmations(self.server.confirmations(device, 1))
+
+    def message(self, update: Vector, sum_index: int) -> Vector:
+        """Return what a client whose update this is masks in that sum."""
+        if not isinstance(self.method, TwoSumMethod):
+            return update
+        if sum_index == 1:
+            return self.method.first_message(update, self.document, self.context0)
+        return self.method.second_message(update, self.document, *self.blobs)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""
@@ -230,18 +335,26 @@ class MemoryRound:
         match message.kind:
             case Kind.JOIN:
                 device = IdentityKey(read_envelope(message.envelope, Kind.JOIN).signer)
-                effects = self.server.on_join(message.envelope, self.federation.certificate(device), now)
+                effects = self.server.on_join(message.envelope, self.federation.proven(device), now)
             case Kind.SHARES:
                 effects = self.server.on_shares(message.envelope, now)
             case Kind.ACK:
                 effects = self.server.on_ack(message.envelope, now)
             case Kind.UPLOAD:
-                device = IdentityKey(read_envelope(message.envelope, Kind.UPLOAD).signer)
-                self.payloads[device] = as_words(message.payload or b"", self.server.offer.sums[0].ring)
+                envelope = read_envelope(message.envelope, Kind.UPLOAD)
+                sum_index = decode(UploadHeader, envelope.body).sum_index
+                words = as_words(message.payload or b"", self.server.offer.sums[sum_index - 1].ring)
+                self.stored(sum_index)[IdentityKey(envelope.signer)] = words
                 effects = self.server.on_upload(message.envelope, now)
+            case Kind.CONFIRM:
+                effects = self.server.on_confirm(message.envelope, now)
             case _:
                 effects = self.server.on_unmask(message.envelope, now)
         self.perform(effects)
+
+    def stored(self, sum_index: int) -> dict[IdentityKey, Words]:
+        """Return the payloads of one sum, by member."""
+        return self.payloads if sum_index == 1 else self.second_payloads
 
     def settle(self, stage: Stage) -> None:
         """Tick; if the stage still waits for a dropout, let its deadline pass."""
@@ -257,12 +370,26 @@ class MemoryRound:
                 case Persist():
                     self.journal.append(effect.record)
                 case Compute():
-                    aggregate = effect.job.run(lambda member, start, stop: self.payloads[member][start:stop])
+                    payloads = self.stored(effect.job.sum_index)
+                    aggregate = effect.job.run(lambda member, start, stop: payloads[member][start:stop])  # noqa: B023 - run now
                     self.perform(self.server.on_sum(aggregate, self.clock()))
+                case Derive():
+                    self.perform(self.derive(effect.aggregate))
                 case Finish():
-                    self.aggregate = effect.aggregate
+                    self.aggregate, self.finish = effect.aggregate, effect
                 case _:
                     pass
+
+    def derive(self, first: Aggregate) -> Effects:
+        """Prepare the second sum's input, as the server's driver would; what was prepared once is kept."""
+        if not isinstance(self.method, TwoSumMethod):
+            raise RuntimeError("this method has no second sum")
+        adapter = np.zeros(self.document.layout.size, np.float32) if self.adapter is None else self.adapter
+        derived = self.method.derive(first, adapter, self.document, self.context0)
+        if derived is None:
+            return self.server.give_up_second("there is nothing to gain by it", self.clock())
+        self.blobs = derived
+        return self.server.on_second_input(*derived, self.clock())
 
     def restart_server(self) -> None:
         """Throw the server's memory away and rebuild it from its journal."""

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-PROTOCOL_NAME: Final = "FedIT-SA/1"
+PROTOCOL_NAME: Final = "FedIT-SA/2"
 """Enters every signature and every round context; changes with any change of bytes that old peers would misread."""
 
-PROTOCOL_VERSION: Final = (1, 0)
+PROTOCOL_VERSION: Final = (2, 0)
 """Major, minor. A new optional field is a new minor; anything else is a new major."""
 
 SUITE: Final = "X25519-Ed25519-AES256CTR-CHACHA20POLY1305-SHA256"
-"""The one cipher suite of version 1; a later suite (SPEC, section 3) gets a name of its own."""
+"""The one cipher suite of this version; a later suite (SPEC, section 3) gets a name of its own."""
 
 
 def can_talk(theirs: tuple[int, int], ours: tuple[int, int] = PROTOCOL_VERSION) -> bool:

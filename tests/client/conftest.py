@@ -17,14 +17,13 @@ from fedit_protocol.enrollment import (
     EnrollReply,
     EnrollRequest,
     InviteLink,
-    LogHead,
+    ProvenCertificate,
     open_enrollment,
 )
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.ids import IdentityKey
-from fedit_protocol.keylog import merkle_root
 from fedit_protocol.requests import check_authorization
-from fedit_protocol.signing import Kind, read_envelope, seal, unseal
+from fedit_protocol.signing import Kind, read_envelope, unseal
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, small_task
 
@@ -114,9 +113,9 @@ class HttpsFederation:
         if request.code != CODE:
             raise SecurityError(ProblemType.INVITE_REFUSED, "no such invite")
         device = IdentityKey(read_envelope(signed, Kind.ENROLL).signer)
-        head = LogHead(federation_id=self.federation.descriptor.federation_id, size=9, root=merkle_root([]), time=0)
-        log_head = seal(self.federation.authority, Kind.LOG_HEAD, context, head)
-        return encode(EnrollReply(certificate=self.federation.certificate(device), log_head=log_head))
+        proven = decode(ProvenCertificate, self.federation.admit(device))
+        reply = EnrollReply(certificate=proven.certificate, log_head=self.federation.log_head(), path=proven.path)
+        return encode(reply)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         device = self._caller(request)

@@ -147,7 +147,15 @@ def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire) -> Tamp
 
 def exact_task(base: Path, members: int, **policy: object) -> Task:
     """Return a task whose ring step is exactly 1/128, with deadlines that a test can wait for."""
-    seconds = {"gather_s": 1.0, "join_s": 3.0, "shares_s": 3.0, "upload_s": 5.0, "unmask_s": 5.0}
+    seconds = {
+        "gather_s": 1.0,
+        "join_s": 3.0,
+        "shares_s": 3.0,
+        "upload_s": 5.0,
+        "confirm_s": 5.0,
+        "unmask_s": 5.0,
+        "second_s": 5.0,
+    }
     return Task.model_validate(
         {
             "id": "exact",

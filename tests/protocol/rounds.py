@@ -16,7 +16,6 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Shares
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.keys import ShareKey, seal_share
 from fedit_protocol.secagg.participant import Participant
@@ -27,7 +26,7 @@ from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import packed_leaves
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
-from fedit_protocol.testing import STEPS, MemoryFederation, MemoryRound, one_hot_updates, seeded_random, small_task
+from fedit_protocol.testing import MemoryFederation, MemoryRound, one_hot_updates, seeded_random, small_task
 
 SIZE = 8
 REPORT = ClientReport(examples=10, train_loss=1.5, held_out_loss=2.25)
@@ -59,6 +58,7 @@ class WatchedRound(MemoryRound):
         self.draws = [Recorder(f"member {number}") for number in range(len(self.members))]
         self.members = [self.participant(number) for number in range(len(self.members))]
         self.plain: dict[int, Words] = {}
+        self.second_plain: dict[int, Words] = {}
 
     def participant(self, number: int, kind: type[Participant] = Participant) -> Participant:
         """Return a fresh participant for a device; a subclass of Participant may lie."""
@@ -70,15 +70,18 @@ class WatchedRound(MemoryRound):
         self, step: str, number: int, member: Participant, update: Vector, weight: int, report: ClientReport
     ) -> None:
         super().act(step, number, member, update, weight, report)
-        if step == "upload":
-            ring = self.server.offer.sums[0].ring
-            self.plain[number] = encode_update(update, weight, report, ring, self.draws[number].last)
+        if step in ("upload", "upload 2"):
+            sum_index = 2 if step == "upload 2" else 1
+            ring = self.server.offer.sums[sum_index - 1].ring
+            message = self.message(update, sum_index)
+            plain = self.plain if sum_index == 1 else self.second_plain
+            plain[number] = encode_update(message, weight, report, ring, self.draws[number].last)
 
     def play_until(self, step: str, updates: list[Vector] | None = None, weights: list[int] | None = None) -> None:
         """Play every step before `step`, so that a test can take that one by hand."""
         updates = updates or one_hot_updates(len(self.members), self.document.layout.size)
         weights = weights or [1] * len(self.members)
-        for before in STEPS[: STEPS.index(step)]:
+        for before in self.steps[: self.steps.index(step)]:
             stage = self.server.stage
             for number, member in enumerate(self.members):
                 if self.is_there(number, before):
@@ -101,10 +104,6 @@ class WatchedRound(MemoryRound):
         return [device.public for device in self.federation.devices].index(identity)
 
     @property
-    def context0(self) -> bytes:
-        return offer_context(read_envelope(self.offer, Kind.OFFER).body)
-
-    @property
     def context(self) -> bytes:
         return self.server._state.roster.context
 
@@ -120,6 +119,20 @@ class WatchedRound(MemoryRound):
         return resigned(self.federation.server, kind, context, received, body, **changes)
 
 
+class CrashingRound(WatchedRound):
+    """Loses the server's memory right after the journal records whose numbers are in `crashes`."""
+
+    crashes: frozenset[int] = frozenset()
+
+    def perform(self, effects: Effects) -> None:
+        for effect in effects:
+            super().perform((effect,))
+            if isinstance(effect, Persist) and len(self.journal) in self.crashes:
+                self.restart_server()
+                super().perform(self.server.tick(self.clock()))
+                return  # whatever else the lost machine wanted is lost with it
+
+
 def watched(members: int = 5, *, until: str = "join", size: int = SIZE, **policy: object) -> WatchedRound:
     """Return a round of `members` that has played every step before `until`; `policy` fills the task's `[round]`."""
     round_ = WatchedRound(MemoryFederation(members), small_task(members, size, **policy))
@@ -133,6 +146,13 @@ def resigned(key: SigningKey, kind: Kind, context: bytes, received: bytes, body:
     changed = message.model_copy(update=changes)
     assert isinstance(changed, Message)
     return seal(key, kind, context, changed)
+
+
+def published(round_: MemoryRound) -> dict[str, bytes]:
+    """Return every signed document that the server holds, of the round and of its sums."""
+    state = round_.server._state
+    of_sums = {f"{name} {each.index}": body for each in state.sums for name, body in each.documents.items()}
+    return state.documents | of_sums
 
 
 def sent(effects: Effects) -> bytes:
@@ -186,7 +206,7 @@ def deal_spoiled(member: Participant, roster: VerifiedRoster, spoil: Callable[[i
 def finish(round_: WatchedRound, *, start: str) -> WatchedRound:
     """Play the rest of a round from step `start` on."""
     updates = one_hot_updates(len(round_.members), round_.document.layout.size)
-    for step in STEPS[STEPS.index(start) :]:
+    for step in round_.steps[round_.steps.index(start) :]:
         stage = round_.server.stage
         if stage in (Stage.FAILED, Stage.DONE):
             break

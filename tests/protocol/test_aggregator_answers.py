@@ -14,7 +14,7 @@ from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.shamir import PRIME, split
 from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.secagg.unmask import UnmaskJob
+from fedit_protocol.secagg.unmask import UnmaskJob, WrongSharesError
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.testing import seeded_random
 
@@ -34,34 +34,49 @@ def answered_by_liar(round_: WatchedRound, **changes: Any) -> bytes:
     return seal(liar(round_), Kind.UNMASK, round_.context1, answer.model_copy(update=changes))
 
 
-def test_s6_a_wrong_share_is_refused_and_the_sum_stays_exact() -> None:
-    """Row 15: a lying holder is dropped; the round goes on with the others' answers."""
+def test_s6_a_wrong_share_counts_for_nothing_and_names_its_holder() -> None:
+    """Row 15: the lie is dropped and kept as evidence; the sum comes out exact from the others' answers."""
     round_ = watched(8, until="unmask")
-    wrong = answered_by_liar(round_, share=b"\x01" * 32)
-    unmoved(round_, lambda: round_.server.on_unmask(wrong, round_.clock()), ProblemType.SURVIVORS_REFUSED)
+    round_.perform(round_.server.on_unmask(answered_by_liar(round_, share=b"\x01" * 32), round_.clock()))
+    assert LIAR not in round_.server._state.sums[0].shares[0]
+    assert LIAR in round_.server._state.sums[0].shares[1]  # its other shares are right, and used
     round_.drops = {LIAR: "unmask"}
     finish(round_, start="unmask")
     assert round_.aggregate is not None
     assert round_.aggregate.ring_sum.tolist() == [127] * 8
+    assert round_.server.blamed == {round_.device(LIAR): "returned a share that was not dealt"}
 
 
-def test_s6_a_share_of_the_other_secret_is_refused() -> None:
+def test_s6_the_blame_survives_a_restart_and_honest_holders_have_none() -> None:
+    round_ = watched(8, until="unmask")
+    round_.perform(round_.server.on_unmask(answered_by_liar(round_, share=b"\x01" * 32), round_.clock()))
+    round_.restart_server()
+    round_.drops = {LIAR: "unmask"}
+    finish(round_, start="unmask")
+    assert list(round_.server.blamed) == [round_.device(LIAR)]
+    assert finish(watched(8, until="unmask"), start="unmask").server.blamed == {}
+
+
+def test_s6_a_share_of_the_other_secret_is_no_answer() -> None:
     """A holder that gives the mask key of a survivor helps to open its upload: that is not what was asked."""
     round_ = watched(until="unmask")
     mask_key_share = round_.members[LIAR]._held[0][:32]
-    wrong = answered_by_liar(round_, share=mask_key_share)
-    unmoved(round_, lambda: round_.server.on_unmask(wrong, round_.clock()), ProblemType.SURVIVORS_REFUSED)
+    round_.perform(round_.server.on_unmask(answered_by_liar(round_, share=mask_key_share), round_.clock()))
+    assert LIAR not in round_.server._state.sums[0].shares[0]
+    assert list(round_.server.blamed) == [round_.device(LIAR)]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"shares": ()}, {"shares": (b"",) * 4}, {"shares": (b"",) * 6}, {"sum_index": 2}],
-    ids=["none", "one too few", "one too many", "for the second sum"],
-)
-def test_s6_an_answer_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("count", [0, 4, 6], ids=["none", "one too few", "one too many"])
+def test_s6_an_answer_of_another_shape_is_refused(count: int) -> None:
     round_ = watched(until="unmask")
-    wrong = answered_by_liar(round_, **changes)
+    wrong = answered_by_liar(round_, shares=(b"",) * count)
     unmoved(round_, lambda: round_.server.on_unmask(wrong, round_.clock()), ProblemType.MALFORMED)
+
+
+def test_s6_an_answer_for_a_sum_that_has_not_begun_is_refused() -> None:
+    round_ = watched(until="unmask")
+    wrong = answered_by_liar(round_, sum_index=2)
+    unmoved(round_, lambda: round_.server.on_unmask(wrong, round_.clock()), ProblemType.STAGE_MISMATCH)
 
 
 def test_s6_an_answer_is_given_once() -> None:
@@ -135,9 +150,11 @@ def test_s7_an_off_polynomial_dealer_fails_the_round_and_is_named(start: int) ->
     drops = {LIAR: "upload"} if start == 0 else {}
     odd = lambda holder, packed: add_one(packed, start) if holder % 2 else packed  # noqa: E731
     round_, (job,) = with_dealer(8, odd, drops)
-    with refused(ProblemType.ROUND_FAILED) as error:
+    with pytest.raises(WrongSharesError, match=round_.device(LIAR).hex()[:8]) as error:
         run(round_, job)
-    assert round_.device(LIAR).hex()[:8] in str(error.value)
+    assert error.value.dealer == round_.device(LIAR)
+    round_.server.fail(error.value.problem, str(error.value), round_.clock(), (error.value.dealer,))
+    assert list(round_.server.blamed) == [round_.device(LIAR)]
 
 
 @pytest.mark.parametrize(("members", "bad"), [(8, {7}), (8, {0}), (20, {0}), (20, {0, 3})])
@@ -180,7 +197,7 @@ def garbage_from(round_: WatchedRound, payload: bytes) -> None:
     header = UploadHeader(sum_index=1, length=len(payload), digest=digest)
     envelope = seal(liar(round_), Kind.UPLOAD, round_.context1, header)
     round_.deliver(Send(Kind.UPLOAD, envelope, payload))
-    member._header = envelope
+    member._own_sum().header = envelope
     member.on_receipt(round_.server.receipt(round_.device(LIAR), 1))
 
 

@@ -18,7 +18,7 @@ from .rounds import REPORT, SIZE, WatchedRound, sent, watched
 
 
 def certificate(round_: WatchedRound, key: SigningKey) -> bytes:
-    return round_.federation.certificate(key.public)
+    return round_.federation.proven(key.public)
 
 
 def knock_join(round_: WatchedRound, key: SigningKey, join: bytes) -> Effects:

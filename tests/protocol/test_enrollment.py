@@ -14,7 +14,6 @@ from fedit_protocol.enrollment import (
     EnrollRequest,
     FederationDescriptor,
     InviteLink,
-    LogHead,
     check_certificate,
     check_log_head,
     federation_context,
@@ -25,6 +24,7 @@ from fedit_protocol.enrollment import (
 )
 from fedit_protocol.errors import ConfigError, ProblemType
 from fedit_protocol.ids import ClientId, FederationId, client_id, identity_key
+from fedit_protocol.keylog import LogHead
 from fedit_protocol.signing import Kind, SigningKey, seal, unseal
 from fedit_protocol.testing import MemoryFederation, seeded_random
 
@@ -168,6 +168,7 @@ def certificate(signer: SigningKey = FEDERATION.authority, **changes: Any) -> by
         serial=1,
         not_before=NOW - 10,
         not_after=NOW + 10,
+        enrolled_at=NOW - 10,
         log_index=0,
     )
     return seal(signer, Kind.CERTIFICATE, FEDERATION.context, honest.model_copy(update=changes))
@@ -199,8 +200,8 @@ def test_only_the_authority_certifies(signer: SigningKey) -> None:
 
 
 def test_a_log_head_comes_from_the_authority() -> None:
-    assert check_log_head(FEDERATION.log_head(), DESCRIPTOR).size == 0
-    head = LogHead(federation_id=DESCRIPTOR.federation_id, size=3, root=bytes(32), time=0)
+    assert check_log_head(FEDERATION.log_head(), DESCRIPTOR).size == 2
+    head = LogHead(federation_id=DESCRIPTOR.federation_id, size=3, root=bytes(32), revoked=bytes(32), time=0)
     with refused(ProblemType.BAD_SIGNATURE):
         check_log_head(seal(FEDERATION.server, Kind.LOG_HEAD, FEDERATION.context, head), DESCRIPTOR)
     with refused(ProblemType.MALFORMED):

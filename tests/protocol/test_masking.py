@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign
 from fedit_protocol.secagg.prg import BLOCK_BYTES, KeyStream
+from fedit_protocol.secagg.ranges import ranges, work_in_ranges
 from fedit_protocol.testing import seeded_random
 
 SEEDS = [seeded_random(f"masking {number}")(32) for number in range(5)]
@@ -65,6 +66,35 @@ def test_ranges_masked_apart_equal_the_whole(dtype: str, blocks: list[int]) -> N
         apply_masks(part, masks, start)
         assert np.array_equal(part, whole[start : start + len(part)])
         start += len(part)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_threads_change_no_word(dtype: str, threads: int) -> None:
+    masks = [Mask(seed, 1 if number % 2 else -1) for number, seed in enumerate(SEEDS)]
+    start = 8 * 5
+    for count in (1, 17, 9 * BLOCK_BYTES // np.dtype(dtype).itemsize + 3):
+        alone, together = np.arange(count).astype(dtype), np.arange(count).astype(dtype)
+        apply_masks(alone, masks, start)
+        apply_masks(together, masks, start, threads)
+        assert np.array_equal(alone, together)
+
+
+@given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 40))
+def test_ranges_cover_every_word_once(count: int, parts: int, unit: int) -> None:
+    found = ranges(count, parts, unit)
+    assert [word for start, stop in found for word in range(start, stop)] == list(range(count))
+    assert all(start % unit == 0 for start, _ in found)
+    assert len(found) <= parts
+
+
+def test_an_error_in_one_range_is_raised() -> None:
+    def work(start: int, _stop: int) -> None:
+        if start:
+            raise OSError("the payload is gone")
+
+    with pytest.raises(OSError, match="the payload is gone"):
+        work_in_ranges(work, 1000, unit=10, threads=2)
 
 
 def test_a_mask_does_not_show_its_seed() -> None:

@@ -59,7 +59,7 @@ def test_c19_a_wiped_participant_holds_nothing_and_says_nothing(until: str) -> N
     assert member.stage is ClientStage.WIPED
     state = repr({name: value for name, value in vars(member).items() if name != "_random"})
     assert not any(secret.hex() in state or repr(secret) in state for secret in secrets)
-    assert (member._share_key, member._secrets, member._held, member._answers) == (None, (), {}, {})
+    assert (member._share_key, member._secrets, member._held, member._sums) == (None, (), {}, [])
     attempts: list[Callable[[], object]] = [
         member.join,
         lambda: member.on_roster(b"", round_.clock()),

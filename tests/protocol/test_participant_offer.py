@@ -59,10 +59,10 @@ def ring_of(offer: bytes, **changes: Any) -> tuple[SumSpec, ...]:
 
 HONEST = watched().offer
 REFUSED_OFFERS: dict[str, tuple[dict[str, Any], ProblemType]] = {
-    "C1: another protocol": ({"protocol": "FedIT-SA/2"}, ProblemType.VERSION_MISMATCH),
+    "C1: another protocol": ({"protocol": "FedIT-SA/1"}, ProblemType.VERSION_MISMATCH),
     "C1: another suite, a downgrade": ({"suite": "X25519-Ed25519-NULL"}, ProblemType.VERSION_MISMATCH),
-    "C1: a newer minor version": ({"version": (1, 99)}, ProblemType.VERSION_MISMATCH),
-    "C1: another major version": ({"version": (2, 0)}, ProblemType.VERSION_MISMATCH),
+    "C1: a newer minor version": ({"version": (2, 99)}, ProblemType.VERSION_MISMATCH),
+    "C1: another major version": ({"version": (1, 0)}, ProblemType.VERSION_MISMATCH),
     "C1: another federation": ({"federation_id": "0" * 32}, ProblemType.CONTEXT_MISMATCH),
     "C1: another authority": ({"authority_key": STRANGER.public}, ProblemType.CONTEXT_MISMATCH),
     "C2: it has expired": ({"expires_at": 1}, ProblemType.TOO_LATE),
@@ -165,11 +165,11 @@ def test_the_round_is_persisted_before_the_keys_leave() -> None:
 
 def test_every_refusal_has_a_code_and_no_traceback_for_the_user() -> None:
     with pytest.raises(FeditError) as error:
-        offered(protocol="FedIT-SA/2")
+        offered(protocol="FedIT-SA/1")
     assert isinstance(error.value, SecurityError)
     assert error.value.exit_code == 6
 
 
 def test_a_stage_without_end_is_not_offered() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
-        StageSeconds(join_s=0, shares_s=1, upload_s=1, unmask_s=1)
+        StageSeconds(join_s=0, shares_s=1, upload_s=1, confirm_s=1, unmask_s=1, second_s=1)

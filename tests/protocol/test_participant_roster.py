@@ -1,12 +1,13 @@
 """A lying server's roster (SPEC, section 8: C3, C5, C6): an honest client deals no share to devices it cannot trust."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from fedit_protocol.encoding import decode, digest_of, encode
-from fedit_protocol.enrollment import Certificate
+from fedit_protocol.enrollment import Certificate, ProvenCertificate
 from fedit_protocol.errors import ProblemType, TaskRefusedError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.limits import Limits
@@ -15,10 +16,10 @@ from fedit_protocol.secagg.keys import ShareKey
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.signing import Envelope, Kind, SigningKey, read_envelope, seal
-from fedit_protocol.testing import seeded_random
+from fedit_protocol.testing import ENROLLED_AT, ManualClock, MemoryFederation, seeded_random, small_task
 
 from .adversaries import ME, STRANGER, join_by, participant
-from .rounds import WatchedRound, refused, sent, watched
+from .rounds import SIZE, WatchedRound, refused, sent, watched
 
 # --- the attacks ----------------------------------------------------------------------------------
 
@@ -64,7 +65,9 @@ def stolen_certificate(round_: WatchedRound) -> list[RosterMember]:
 
 def certificate_by(signer: SigningKey, round_: WatchedRound, **changes: Any) -> bytes:
     honest = decode(Certificate, read_envelope(round_.federation.certificate(STRANGER.public), Kind.CERTIFICATE).body)
-    return seal(signer, Kind.CERTIFICATE, round_.federation.context, honest.model_copy(update=changes))
+    certificate = seal(signer, Kind.CERTIFICATE, round_.federation.context, honest.model_copy(update=changes))
+    return encode(decode(ProvenCertificate, round_.federation.proven(STRANGER.public)).model_copy(
+        update={"certificate": certificate}))  # fmt: skip
 
 
 def self_signed(round_: WatchedRound) -> list[RosterMember]:
@@ -89,7 +92,7 @@ def copied_key(field: str) -> Callable[[WatchedRound], list[RosterMember]]:
         mine = join_of(members_of(round_)[ME])
         copies = {"share_key": mine.share_key, "mask_keys": (mine.mask_keys[0],)}
         accomplice = round_.federation.devices[0]
-        certificate = round_.federation.certificate(accomplice.public)
+        certificate = round_.federation.proven(accomplice.public)
         return replace_peer(round_, accomplice, certificate, **{field: copies[field]})
 
     return attack
@@ -98,7 +101,7 @@ def copied_key(field: str) -> Callable[[WatchedRound], list[RosterMember]]:
 def accomplice_with(**changes: Any) -> Callable[[WatchedRound], list[RosterMember]]:
     def attack(round_: WatchedRound) -> list[RosterMember]:
         accomplice = round_.federation.devices[0]
-        return replace_peer(round_, accomplice, round_.federation.certificate(accomplice.public), **changes)
+        return replace_peer(round_, accomplice, round_.federation.proven(accomplice.public), **changes)
 
     return attack
 
@@ -108,7 +111,7 @@ def small_order_member(round_: WatchedRound) -> list[RosterMember]:
     identity = IdentityKey(b"\x01" + bytes(31))
     join = join_of(members_of(round_)[0])
     envelope = Envelope(kind=Kind.JOIN, signer=identity, body=encode(join), signature=identity + bytes(32))
-    certificate = round_.federation.certificate(identity)
+    certificate = round_.federation.proven(identity)
     return by_identity([RosterMember(join=encode(envelope), certificate=certificate), *members_of(round_)[1:]])
 
 
@@ -135,6 +138,26 @@ def my_keys_swapped(round_: WatchedRound) -> list[RosterMember]:
     return [*members[:ME], RosterMember(join=join, certificate=members[ME].certificate), *members[ME + 1 :]]
 
 
+def own_certificate(round_: WatchedRound, place: int, **changes: Any) -> list[RosterMember]:
+    """The roster as it is, but for what it shows of one enrolled member's certificate or path."""
+    members = members_of(round_)
+    shown = decode(ProvenCertificate, members[place].certificate).model_copy(update=changes)
+    return [*members[:place], members[place].model_copy(update={"certificate": encode(shown)}), *members[place + 1 :]]
+
+
+def not_in_the_log(round_: WatchedRound) -> list[RosterMember]:
+    """Row 2: a Sybil that a lying authority certified, but does not dare to log."""
+    return replace_peer(round_, STRANGER, certificate_by(round_.federation.authority, round_))
+
+
+def another_enrolment_time(round_: WatchedRound) -> list[RosterMember]:
+    """Row 2: a device is made to look older than its entry in the log says."""
+    honest = decode(Certificate, read_envelope(round_.federation.certificate(round_.device(0)), Kind.CERTIFICATE).body)
+    older = seal(round_.federation.authority, Kind.CERTIFICATE, round_.federation.context,
+                 honest.model_copy(update={"enrolled_at": honest.enrolled_at - 86400}))  # fmt: skip
+    return own_certificate(round_, 0, certificate=older)
+
+
 ROSTERS: dict[str, tuple[Callable[[WatchedRound], list[RosterMember]], ProblemType]] = {
     "C5: a peer's mask key is swapped": (swap_mask_key, ProblemType.BAD_SIGNATURE),
     "C5: a stranger with somebody else's certificate": (stolen_certificate, ProblemType.NOT_ENROLLED),
@@ -142,6 +165,21 @@ ROSTERS: dict[str, tuple[Callable[[WatchedRound], list[RosterMember]], ProblemTy
     "C5: an expired certificate": (expired, ProblemType.NOT_ENROLLED),
     "C5: a certificate from the future": (not_yet_valid, ProblemType.NOT_ENROLLED),
     "C5: a certificate that names another federation": (of_another_federation, ProblemType.NOT_ENROLLED),
+    "C5: a certificate that is in no log (row 2)": (not_in_the_log, ProblemType.NOT_ENROLLED),
+    "C5: a certificate with another time than its log entry (row 2)": (
+        another_enrolment_time,
+        ProblemType.NOT_ENROLLED,
+    ),
+    "C5: a path to the log that is cut off": (
+        lambda round_: own_certificate(round_, 0, path=()),
+        ProblemType.NOT_ENROLLED,
+    ),
+    "C5: the path of another member": (
+        lambda round_: own_certificate(
+            round_, 0, path=decode(ProvenCertificate, members_of(round_)[1].certificate).path
+        ),
+        ProblemType.NOT_ENROLLED,
+    ),
     "C5: the roster is not sorted": (lambda round_: members_of(round_)[::-1], ProblemType.KEY_REFUSED),
     "C5: a device twice": (
         lambda round_: [members_of(round_)[0], *members_of(round_)[:4]],
@@ -199,13 +237,75 @@ def test_the_honest_roster_is_taken_and_names_the_thresholds() -> None:
 
 
 def test_c5_a_roster_larger_than_the_ring_is_made_for_is_refused() -> None:
-    round_ = watched(until="shares")
+    federation = MemoryFederation(5)
+    federation.enroll(STRANGER.public)
+    round_ = WatchedRound(federation, small_task(5, SIZE))
+    round_.play_until("shares")
     members = [*members_of(round_)]
-    members.append(
-        RosterMember(join=join_by(round_, STRANGER), certificate=round_.federation.certificate(STRANGER.public))
-    )
+    members.append(RosterMember(join=join_by(round_, STRANGER), certificate=federation.proven(STRANGER.public)))
     with refused(ProblemType.POLICY_REFUSED):
         show_roster(round_, by_identity(members))
+
+
+def after_a_revocation() -> WatchedRound:
+    """Device 0 was revoked before the round: the offer's log says so, and the server invites it nevertheless."""
+    federation = MemoryFederation(5)
+    federation.revoke(federation.devices[0].public)
+    return WatchedRound(federation, small_task(5, SIZE))
+
+
+def test_c5_a_revoked_device_in_the_roster_is_refused() -> None:
+    round_ = after_a_revocation()
+    for member in round_.members:
+        member.on_revocations([0])
+    round_.play_until("shares")
+    with refused(ProblemType.NOT_ENROLLED) as error:
+        show_roster(round_, members_of(round_))
+    assert "revoked" in str(error.value)
+
+
+@pytest.mark.parametrize("serials", [(), (1,), (0, 1)], ids=["none", "another", "one too many"])
+def test_c5_a_list_of_revocations_other_than_the_authoritys_is_refused(serials: tuple[int, ...]) -> None:
+    round_ = after_a_revocation()
+    with refused(ProblemType.NOT_ENROLLED):
+        round_.members[ME].on_revocations(serials)
+    round_.play_until("shares")
+    with refused(ProblemType.NOT_ENROLLED):  # nor does a server get away with giving none at all
+        show_roster(round_, members_of(round_))
+
+
+def test_c5_two_heads_of_the_log_give_no_common_round() -> None:
+    """Row 33: each offer is honest about its own log, but a join made under one is none under the other."""
+    round_ = watched()
+    other = MemoryFederation(5)
+    other.enroll(STRANGER.public)
+    elsewhere = WatchedRound(other, small_task(5, SIZE))
+    joins = [sent(member.join()) for member in elsewhere.members[:ME]]
+    joins += [sent(member.join()) for member in round_.members[ME:]]
+    members = [
+        RosterMember(join=join, certificate=round_.federation.proven(device.public))
+        for join, device in zip(joins, round_.federation.devices, strict=True)
+    ]
+    with refused(ProblemType.BAD_SIGNATURE):
+        show_roster(round_, members)
+
+
+@pytest.mark.parametrize("by", ["the owner", "the task"])
+def test_c5_a_device_that_enrolled_too_recently_is_refused(by: str) -> None:
+    """Row 2: a crowd of devices enrolled for the occasion; the limit of the owner or of the task, whichever is more."""
+    for hours, young in ((23, False), (25, True)):
+        federation, clock = MemoryFederation(5), ManualClock(datetime.fromtimestamp(ENROLLED_AT + 24 * 3600, UTC))
+        document = small_task(5, SIZE, min_cert_age_h=hours if by == "the task" else 0)
+        round_ = WatchedRound(federation, document, clock=clock)
+        limits = Limits(min_cert_age_h=hours if by == "the owner" else 0)
+        round_.members[ME] = participant(round_.offer, federation, round_, limits=limits)
+        round_.play_until("shares")
+        if not young:
+            show_roster(round_, members_of(round_))
+            continue
+        with refused(ProblemType.NOT_ENROLLED) as error:
+            show_roster(round_, members_of(round_))
+        assert "enrolled less than" in str(error.value)
 
 
 def with_limits(limits: Limits) -> WatchedRound:
@@ -241,12 +341,14 @@ def test_c3_a_cohort_that_hides_among_fewer_than_the_owner_allows_is_refused() -
 def test_c3_an_offer_whose_threshold_would_let_both_secrets_out_is_refused() -> None:
     """2t > n + c is the client's own arithmetic; a server that announces t = 3 of 5 gets no shares."""
     round_ = watched()
-    rules = CohortRules(cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=4, threshold=3)
+    rules = CohortRules(
+        cohort_min=3, corrupt_fraction=0.1, dropout_fraction=0.3, min_survivors=4, threshold=3, min_cert_age_s=0
+    )
     round_.offer = round_.federation.offer(round_.document, round_.clock(), cohort=rules)
     round_.members = [round_.participant(number) for number in range(5)]
     joins = [sent(member.join()) for member in round_.members]
     members = [
-        RosterMember(join=join, certificate=round_.federation.certificate(device.public))
+        RosterMember(join=join, certificate=round_.federation.proven(device.public))
         for join, device in zip(joins, round_.federation.devices, strict=True)
     ]
     with refused(ProblemType.POLICY_REFUSED) as error:

@@ -52,7 +52,7 @@ def test_c9_there_is_only_one_set_of_sharers_ever() -> None:
     show_sharers(round_, (0, 1, 2, 3))
     with pytest.raises(RuntimeError):
         show_sharers(round_, (0, 1, 2, 3, 4))
-    assert round_.members[ME]._sharers == (0, 1, 2, 3)
+    assert round_.members[ME]._own_sum().participants == (0, 1, 2, 3)
 
 
 def test_c9_the_smallest_allowed_set_is_taken() -> None:
@@ -119,7 +119,9 @@ def test_c11_a_freeze_that_failed_may_not_be_tried_with_other_values() -> None:
 
 def test_c11_payload_and_header_are_stored_before_the_first_byte_leaves() -> None:
     round_ = ready()
-    persist, send = round_.members[ME].freeze(UPDATE, 1, REPORT)
+    update, persist, send = round_.members[ME].freeze(UPDATE, 1, REPORT)
+    assert isinstance(update, Persist)
+    assert update.record.body.decode() == digest_of(UPDATE.tobytes())
     assert isinstance(persist, Persist)
     assert isinstance(send, Send)
     assert persist.record.kind == "frozen"

@@ -98,3 +98,10 @@ def test_the_largest_word_occurs() -> None:
     words = stream(SEED, 1 << 20)
     assert words.max() == 65535
     assert words.min() == 0
+
+
+def test_a_read_longer_than_a_block_goes_on_with_the_stream() -> None:
+    count = BLOCK_BYTES + 12
+    reader, sizes = KeyStream(SEED, U16), (BLOCK_BYTES // 2, BLOCK_BYTES // 2, 12)
+    pieces = [reader.read_into(bytearray(BLOCK_BYTES), size).copy() for size in sizes]
+    assert np.array_equal(stream(SEED, count, U16), np.concatenate(pieces))

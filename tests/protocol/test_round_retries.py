@@ -72,7 +72,7 @@ def test_no_message_of_one_round_is_taken_in_another(kind: Kind) -> None:
 def test_an_upload_after_the_survivors_are_fixed_is_too_late() -> None:
     round_ = watched(until="upload")
     round_.members[0].on_sharers(round_.server.sharers(round_.device(0)))
-    late = round_.members[0].freeze(one_hot_updates(5, SIZE)[0], 1, REPORT)[1]
+    late = round_.members[0].freeze(one_hot_updates(5, SIZE)[0], 1, REPORT)[-1]
     assert isinstance(late, Send)
     round_.drops = {0: "upload"}
     finish(round_, start="upload")
@@ -88,7 +88,7 @@ def test_an_upload_between_freeze_and_unmask_is_too_late_and_its_bytes_stay_out(
     round_ = watched(until="upload")
     sharers = round_.server.sharers(round_.device(0))
     round_.members[0].on_sharers(sharers)
-    late = round_.members[0].freeze(one_hot_updates(5, SIZE)[0], 1, REPORT)[1]
+    late = round_.members[0].freeze(one_hot_updates(5, SIZE)[0], 1, REPORT)[-1]
     assert isinstance(late, Send)
     round_.drops = {0: "upload"}
     stage = round_.server.stage

@@ -18,6 +18,7 @@ def test_progress_counts_and_nothing_more() -> None:
         "shared": 5,
         "acknowledged": 5,
         "sharers": 5,
+        "sum": 1,
         "uploaded": 4,
         "survivors": 4,
         "answered": 3,

@@ -47,7 +47,7 @@ SMALL_ORDER = {
 
 def test_the_signed_bytes_are_name_kind_context_and_digest() -> None:
     body = b"body"
-    expected = b"FedIT-SA/1|ack\x00" + CONTEXT + hashlib.sha256(body).digest()
+    expected = b"FedIT-SA/2|ack\x00" + CONTEXT + hashlib.sha256(body).digest()
     assert signed_bytes(Kind.ACK, CONTEXT, body) == expected
 
 

@@ -33,7 +33,12 @@ GAMMAS = (0.05, 0.1, 0.15, 0.2)
 
 def rules(gamma: float = 0.1, delta: float = 0.3, survivors: int = 0, threshold: int = 0) -> CohortRules:
     return CohortRules(
-        cohort_min=3, corrupt_fraction=gamma, dropout_fraction=delta, min_survivors=survivors, threshold=threshold
+        cohort_min=3,
+        corrupt_fraction=gamma,
+        dropout_fraction=delta,
+        min_survivors=survivors,
+        threshold=threshold,
+        min_cert_age_s=0,
     )
 
 

@@ -112,7 +112,7 @@ def test_the_hash_of_parts() -> None:
 def test_ctx0_by_hand() -> None:
     vector = named("contexts", "ctx0")
     suite = b"X25519-Ed25519-AES256CTR-CHACHA20POLY1305-SHA256"
-    assert h(b"ctx0", b"FedIT-SA/1", suite, raw(vector["offer"])).hex() == vector["context"]
+    assert h(b"ctx0", b"FedIT-SA/2", suite, raw(vector["offer"])).hex() == vector["context"]
 
 
 @pytest.mark.parametrize("name", ["ctx", "ctx of cohort 1"])
@@ -133,7 +133,7 @@ def test_ctx_j_by_hand(name: str) -> None:
 def test_a_signature_by_hand() -> None:
     vector = named("contexts", "signature")
     body = hashlib.sha256(raw(vector["body"])).digest()
-    signed = b"FedIT-SA/1|" + vector["kind"].encode() + b"\x00" + raw(vector["context"]) + body
+    signed = b"FedIT-SA/2|" + vector["kind"].encode() + b"\x00" + raw(vector["context"]) + body
     assert signed.hex() == vector["signed"]
     Ed25519PublicKey.from_public_bytes(raw(vector["public"])).verify(raw(vector["signature"]), signed)
 
@@ -197,7 +197,7 @@ def test_the_transcript_alone_gives_the_sum() -> None:
     server = Aggregator(said["offer"], federation.server, clock())
     devices = [device.public for device in federation.devices]
     for number, device in enumerate(devices):
-        server.on_join(said[f"join {number}"], federation.certificate(device), clock())
+        server.on_join(said[f"join {number}"], federation.proven(device), clock())
     server.tick(clock())
     assert server.roster(devices[0]) == said["roster"]
     for number in range(3):

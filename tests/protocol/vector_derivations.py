@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fedit_protocol.encoding import encode, hash_parts
-from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash, merkle_root
+from fedit_protocol.keylog import LogAction, LogEntry, MerkleTree, leaf_hash, revocation_digest
 from fedit_protocol.messages import Ack
 from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
 from fedit_protocol.secagg.keys import (
@@ -162,12 +162,25 @@ def log_entry(number: int) -> LogEntry:
 
 
 def keylog() -> list[Vector]:
-    """Merkle roots of logs that grow entry by entry."""
+    """Merkle roots of logs that grow entry by entry, proofs between them, and the digest of what they revoke."""
     leaves = [leaf_hash(log_entry(number)) for number in range(7)]
-    return [
-        {"name": f"{size} entries", "leaves": _hex(leaves[:size]), "root": merkle_root(leaves[:size]).hex()}
-        for size in range(8)
+    trees = [MerkleTree(leaves[:size]) for size in range(8)]
+    roots: list[Vector] = [
+        {"name": f"{tree.size} entries", "leaves": _hex(leaves[: tree.size]), "root": tree.root.hex()} for tree in trees
     ]
+    inclusions: list[Vector] = [
+        {"name": f"entry {index} of 7", "index": index, "path": _hex(list(trees[7].inclusion(index)))}
+        for index in range(7)
+    ]
+    growths: list[Vector] = [
+        {"name": f"from {old} to {new}", "from": old, "to": new, "path": _hex(list(trees[new].consistency(old)))}
+        for old, new in ((1, 2), (3, 4), (3, 7), (4, 7), (6, 7), (2, 5), (7, 7))
+    ]
+    revoked = [
+        {"name": f"revoked: {list(serials)}", "serials": list(serials), "digest": revocation_digest(serials).hex()}
+        for serials in ((), (3,), (0, 3, 70_000))
+    ]
+    return [*roots, *inclusions, *growths, *revoked]
 
 
 def _hex(raws: list[bytes]) -> list[str]:

@@ -4,10 +4,17 @@ import cbor2
 
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
 from fedit_protocol.encoding import Message, decode, digest_of, encode
-from fedit_protocol.enrollment import Certificate, EnrollReply, EnrollRequest, FederationDescriptor, LogHead
+from fedit_protocol.enrollment import (
+    Certificate,
+    EnrollReply,
+    EnrollRequest,
+    FederationDescriptor,
+    ProvenCertificate,
+    Renew,
+)
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.keylog import LogEntry
+from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, MerkleTree
 from fedit_protocol.messages import (
     Abort,
     Ack,
@@ -37,8 +44,10 @@ KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
         Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, EnrollReply, EnrollRequest, Envelope,
-        FederationDescriptor, Inbox, Join, Leave, LogEntry, LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
+        FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
+        LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
+        ProvenCertificate, Renew,
     )
 }  # fmt: skip
 
@@ -49,6 +58,7 @@ def samples(round_: MemoryRound) -> list[Message]:
     sent = round_.sent[0]
     certificate, adapter = federation.certificate(device), digest_of(b"adapter 1")
     server = round_.server
+    proven = decode(ProvenCertificate, federation.proven(device))
 
     def body(kind: Kind, received: bytes, of: type[Message]) -> Message:
         return decode(of, read_envelope(received, kind).body)
@@ -56,12 +66,15 @@ def samples(round_: MemoryRound) -> list[Message]:
     return [
         federation.descriptor,
         EnrollRequest(code="K7QF2M9DXT4BW8HC", label="kitchen table", sent_at=1_767_225_600),
-        EnrollReply(certificate=certificate, log_head=federation.log_head()),
+        EnrollReply(certificate=certificate, log_head=federation.log_head(), path=proven.path),
+        proven,
+        LogGrowth(path=MerkleTree(federation.log.leaves).consistency(1), revoked=(0, 7, 300)),
+        Renew(serial=3, sent_at=1_767_225_600),
         body(Kind.CERTIFICATE, certificate, Certificate),
         body(Kind.LOG_HEAD, federation.log_head(), LogHead),
         log_entry(0),
         CheckIn(
-            version=(1, 0),
+            version=(2, 0),
             client_version="0.1.0",
             device_kind="cpu",
             task_id=TaskId("test-task"),
@@ -98,6 +111,7 @@ def samples(round_: MemoryRound) -> list[Message]:
             adapter_version=1,
             adapter_digest=adapter,
             survivors=3,
+            cohorts=1,
             sums_done=1,
         ),
         Abort(problem=ProblemType.POLICY_REFUSED),

@@ -27,6 +27,7 @@ from fedit_protocol.secagg.effects import Effects, Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.testing import STEPS
+from fedit_protocol.version import PROTOCOL_VERSION
 from fedit_server.clock import Clock, unix_seconds
 
 PATHS = {Kind.JOIN: "join", Kind.SHARES: "shares", Kind.ACK: "ack", Kind.UNMASK: "unmask/1"}
@@ -84,7 +85,7 @@ class Device:
 
     async def check_in(self, task: str = "notes", version: int = 1) -> CheckInReply:
         message = CheckIn(
-            version=(1, 0),
+            version=PROTOCOL_VERSION,
             client_version="0.1.0",
             device_kind="cpu",
             task_id=TaskId(task),

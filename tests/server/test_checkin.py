@@ -93,7 +93,7 @@ async def test_a_client_from_the_future_is_told(tmp_path: Path, base: Path, cloc
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         (device,) = await running.join(1)
         message = CheckIn(
-            version=(2, 0),
+            version=(3, 0),
             client_version="9",
             device_kind="cpu",
             task_id=TaskId("notes"),

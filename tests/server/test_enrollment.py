@@ -157,7 +157,7 @@ async def test_who_leaves_is_forgotten_and_refused(tmp_path: Path, base: Path, c
         with pytest.raises(RefusedError) as refused:
             await device.check_in()
         row = await running.parts.store.members.client(client_id(device.key.public))
-        head = await running.parts.store.members.log_head()
+        head = await running.parts.store.key_log.head()
         again = await device.enroll(await running.code())
     assert refused.value.type == ProblemType.NOT_ENROLLED
     assert row is not None

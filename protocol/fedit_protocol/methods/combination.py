@@ -1,7 +1,7 @@
 """From the sums of a round's cohorts to one update: weighted, trimmed or median (SPEC, section 11). Pure numpy.
 
-Robust rules bound what a few bad cohorts can do, however large their numbers are, as long as the server assigned devices
-to cohorts at random (THREATS). They never look at one device: a cohort's mean is the smallest thing there is.
+Robust rules bound what a few bad cohorts can do, however large their numbers are, as long as the server assigned
+devices to cohorts at random (THREATS). They never look at one device: a cohort's mean is the smallest thing there is.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,7 @@ class Combined:
 def combination_of(task: Task, cohorts: int) -> Combination:
     """Return what an offer of so many cohorts says about their combination."""
     policy = task.round
-    return Combination(
-        cohorts=cohorts, needed=policy.cohorts_needed(cohorts), rule=policy.combine, trim=policy.trim
-    )
+    return Combination(cohorts=cohorts, needed=policy.cohorts_needed(cohorts), rule=policy.combine, trim=policy.trim)
 
 
 def check_combination(combination: Combination) -> None:
@@ -78,9 +76,7 @@ def combine(sums: Sequence[CohortSum], ring: RingSpec, combination: Combination)
     coordinate the median of the cohort means (Definition 1), every cohort counting alike.
     """
     if len(sums) < combination.needed:
-        raise ProtocolError(
-            ProblemType.ROUND_FAILED, f"{len(sums)} cohorts finished, {combination.needed} are needed"
-        )
+        raise ProtocolError(ProblemType.ROUND_FAILED, f"{len(sums)} cohorts finished, {combination.needed} are needed")
     unit = ring.value_range / levels(ring)
     if combination.rule is CombineRule.WEIGHTED:
         exact = np.zeros(ring.size, dtype=np.int64)

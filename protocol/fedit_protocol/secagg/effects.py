@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedit_protocol.encoding import Message
 from fedit_protocol.errors import ProblemType
+from fedit_protocol.ids import IdentityKey
 from fedit_protocol.signing import Kind
 
 if TYPE_CHECKING:
@@ -48,10 +49,23 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Finish:
-    """The round has its aggregate."""
+class Derive:
+    """Work out the second sum's public input from the first, in a thread, and hand it to `Aggregator.on_second_input`.
+
+    If there is nothing to gain, or it cannot be done: `Aggregator.give_up_second`.
+    """
 
     aggregate: "Aggregate"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The round has its aggregate, and the second one if two were offered and both came about."""
+
+    aggregate: "Aggregate"
+    second: "Aggregate | None" = None
+    note: str = ""
+    """Why a second sum that was offered is not there."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,9 @@ class Fail:
 
     problem: ProblemType
     reason: str
+    blamed: tuple[IdentityKey, ...] = ()
+    """The devices whose signed messages made it fail."""
 
 
-Effect = Persist | Send | Compute | Finish | Fail
+Effect = Persist | Send | Compute | Derive | Finish | Fail
 Effects = tuple[Effect, ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedit_protocol.secagg.prg import BLOCK_BYTES, KeyStream, Words
+from fedit_protocol.secagg.ranges import work_in_ranges
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,34 @@ def pair_sign(own: bytes, peer: bytes) -> int:
     return 1 if own < peer else -1
 
 
-def apply_masks(words: Words, masks: Sequence[Mask], start: int = 0) -> None:
+def apply_masks(words: Words, masks: Sequence[Mask], start: int = 0, threads: int = 1) -> None:
     """Add the masks to `words` in place, modulo their word size; `start` is the position of words[0] in the vector.
 
-    Block by block, all masks per block: memory stays at one block however many masks there are.
+    Block by block, all masks per block: memory stays at one block per thread however many masks there are.
     """
-    streams = [KeyStream(mask.seed, words.dtype, start) for mask in masks]
-    block = BLOCK_BYTES // words.dtype.itemsize
-    buffer = bytearray(BLOCK_BYTES)
-    for begin in range(0, len(words), block):
-        part = words[begin : begin + block]
-        for mask, stream in zip(masks, streams, strict=True):
-            combine = np.add if mask.sign > 0 else np.subtract
-            combine(part, stream.read_into(buffer, len(part)), out=part)
+    unit = BLOCK_BYTES // words.dtype.itemsize
+    work_in_ranges(
+        lambda begin, stop: MaskStreams(masks, words.dtype, start + begin).add_to(words[begin:stop]),
+        len(words),
+        unit,
+        threads,
+    )
+
+
+class MaskStreams:
+    """The keystreams of many masks, read side by side from one position on."""
+
+    def __init__(self, masks: Sequence[Mask], word: np.dtype[np.uint16] | np.dtype[np.uint32], start: int = 0) -> None:
+        """Open all streams at word `start`, which must lie on a 16-byte boundary."""
+        self._streams = [
+            (KeyStream(mask.seed, word, start), np.add if mask.sign > 0 else np.subtract) for mask in masks
+        ]
+        self._buffer = bytearray(BLOCK_BYTES)
+        self._block = BLOCK_BYTES // word.itemsize
+
+    def add_to(self, words: Words) -> None:
+        """Add the next len(words) words of every mask to `words`, in place."""
+        for begin in range(0, len(words), self._block):
+            part = words[begin : begin + self._block]
+            for stream, combine in self._streams:
+                combine(part, stream.read_into(self._buffer, len(part)), out=part)

@@ -7,27 +7,32 @@ ACKNOWLEDGED  the peers' shares are held; those that do not open are complained 
 READY         U2, the set whose masks must cancel, is known.
 FROZEN        the update is masked, once; only its bytes may ever be sent.
 UPLOADED      the server's receipt is held.
+CONFIRMED     strict rounds only: one survivor set was signed; shares wait until a quorum has signed the same.
 ANSWERED      shares were given for one survivor set; any other set is refused for good.
 WIPED         all secrets are gone; nothing more is said.
 
-Checks carry the ids of SPEC, section 8 (C0 to C19). C4, C7, C17 and C18 belong to later sums and modes.
+A second sum starts at READY again, with secrets, context and survivors of its own (C18).
+Checks carry the ids of SPEC, section 8 (C0 to C19); those of one sum are `own_sum`, C7 belongs to the session.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from fedit_protocol.adapter import Vector
-from fedit_protocol.encoding import digest_of
-from fedit_protocol.enrollment import FederationDescriptor, check_log_head, federation_context
+from fedit_protocol.encoding import Message, digest_of
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.limits import LastSeen, Limits, check_cohort, check_offer
+from fedit_protocol.limits import LastSeen, Limits, answered_on, check_cohort, check_offer, check_overlap
 from fedit_protocol.messages import (
     Ack,
+    Confirm,
+    Confirmations,
     Inbox,
     Join,
     Offer,
     Receipt,
     Roster,
+    SecondInput,
     Sharers,
     Shares,
     Survivors,
@@ -41,19 +46,18 @@ from fedit_protocol.secagg.keys import (
     ShareKey,
     SumSecrets,
     open_share,
-    pairwise_seed,
     seal_share,
     self_mask_hash,
-    self_mask_seed,
 )
-from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign
+from fedit_protocol.secagg.masking import apply_masks
+from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
 from fedit_protocol.secagg.quantize import encode_update
-from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
 from fedit_protocol.secagg.stages import ClientStage
-from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.secagg.sum_state import second_public_input
+from fedit_protocol.secagg.thresholds import Thresholds, least_second_survivors
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 
 
@@ -71,7 +75,7 @@ class Participant:
         last: LastSeen | None = None,
         random: Callable[[int], bytes],
     ) -> None:
-        """Verify the signed offer (C1, C2, C3); raises SecurityError or TaskRefusedError.
+        """Verify the signed offer (C1 to C4); raises SecurityError or TaskRefusedError.
 
         `random` returns so many bytes of OS randomness (os.urandom): every secret of the round is drawn from it.
         """
@@ -81,7 +85,8 @@ class Participant:
         self._random = random
         context = federation_context(descriptor.federation_id)
         self.offer = unseal(offer, Kind.OFFER, context, Offer, signer=descriptor.server_key)
-        check_log_head(self.offer.log_head, descriptor)
+        self.log_head = check_log_head(self.offer.log_head, descriptor)
+        self._revoked: frozenset[int] = frozenset()
         check_offer(self.offer, descriptor, limits, last, int(now.timestamp()))
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self.stage = ClientStage.OFFERED
@@ -91,15 +96,27 @@ class Participant:
         self._roster: VerifiedRoster | None = None
         self._index = -1
         self._held: dict[int, bytes] = {}
-        self._sharers: tuple[int, ...] = ()
-        self._header = b""
-        self._receipt = b""
-        self._answers: dict[int, tuple[bytes, Effects]] = {}
+        self._last = last
+        self._sums: list[OwnSum] = []
 
     @property
     def thresholds(self) -> Thresholds | None:
         """The thresholds of the roster, once it is known."""
         return self._roster.thresholds if self._roster else None
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device."""
+        return max(1, len(self._sums))
+
+    @property
+    def survived(self) -> bool:
+        """Whether this device is among the survivors that it has answered for."""
+        return bool(self._sums) and self._index in self._own_sum().alive
+
+    def on_revocations(self, serials: Collection[int]) -> None:
+        """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
+        self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
 
     def join(self) -> Effects:
         """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again."""
@@ -119,15 +136,27 @@ class Participant:
         """Verify who else takes part (C5, C6, C3) and deal shares of every secret to every member."""
         self._expect(ClientStage.JOINED)
         message = unseal(received, Kind.ROSTER, self._ctx0, Roster, signer=self._descriptor.server_key)
-        roster = VerifiedRoster.received(message, self.offer, self._ctx0, self._descriptor, int(now.timestamp()))
+        members, now_s = EnrolledView(self.log_head, self._revoked), int(now.timestamp())
+        min_age_s = max(self.offer.cohort.min_cert_age_s, round(3600 * self._limits.min_cert_age_h))
+        roster = VerifiedRoster.received(
+            message,
+            self.offer,
+            self._ctx0,
+            lambda shown: members.check_member(shown, self._descriptor, now_s, min_age_s),
+        )
         self._index = roster.index(self._key.public)
         if roster.members[self._index].envelope != self._join:
             raise SecurityError(ProblemType.KEY_REFUSED, "the roster lists other keys for this device than it sent")
-        check_cohort(roster.thresholds, self._limits)
+        check_cohort(roster.thresholds, self._limits, sums=len(self.offer.sums))
+        check_overlap([member.identity for member in roster.members], self.offer, self._last, self._limits)
         self._roster = roster
         shares = self._deal(roster)
         self.stage = ClientStage.SHARED
-        return (Send(Kind.SHARES, seal(self._key, Kind.SHARES, roster.context, shares)),)
+        identities = b"".join(member.identity for member in roster.members)
+        return (
+            Persist(Record(kind="members", body=identities)),
+            Send(Kind.SHARES, seal(self._key, Kind.SHARES, roster.context, shares)),
+        )
 
     def on_inbox(self, received: bytes) -> Effects:
         """Open the peers' shares and acknowledge; a dealer whose share does not open is named (C8)."""
@@ -173,69 +202,110 @@ class Participant:
                 ProblemType.SURVIVORS_REFUSED,
                 f"{len(members)} sharers are fewer than {roster.thresholds.min_survivors}",
             )
-        self._sharers = members
-        self.stage = ClientStage.READY
+        self._begin_sum(roster, members, b"")
         return ()
 
     def freeze(self, update: Vector, weight: int, report: ClientReport) -> Effects:
-        """Encode and mask the update, once (C10, C11). CPU-bound: call it in a thread.
+        """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
         The payload is persisted with its signed header before the first byte leaves; any resend uses those bytes.
         """
         roster, _ = self._in_roster(ClientStage.READY)
-        self.stage = ClientStage.FROZEN  # first: whatever happens below, these masks serve no second update
-        ring = self.offer.sums[0].ring
-        words = encode_update(update, weight, report, ring, self._random(32))
-        apply_masks(words, self._masks(roster))
+        own = self._own_sum()
+        if own.frozen:
+            raise RuntimeError("the masks of this sum have covered an update already")
+        own.frozen, self.stage = True, ClientStage.FROZEN  # first: whatever happens below, they serve no second one
+        secrets = self._secrets[own.index - 1]
+        spent = self._spend(update, own)
+        words = encode_update(update, weight, report, own.ring, self._random(32))
+        apply_masks(words, own.masks(roster, self._key.public, secrets))
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
-        header = UploadHeader(sum_index=1, length=len(payload), digest=digest)
-        self._header = seal(self._key, Kind.UPLOAD, self._sum_context(roster), header)
+        header = UploadHeader(sum_index=own.index, length=len(payload), digest=digest)
+        own.header = seal(self._key, Kind.UPLOAD, own.context, header)
         return (
-            Persist(Record(kind="frozen", body=self._header), payload),
-            Send(Kind.UPLOAD, self._header, payload),
+            *spent,
+            Persist(Record(kind="frozen", body=own.header), payload),
+            Send(Kind.UPLOAD, own.header, payload),
         )
+
+    def _spend(self, update: Vector, own: OwnSum) -> Effects:
+        """Note which update was used; no second round on one adapter gets the vector of an answered one (C4)."""
+        if own.index > 1:
+            return ()
+        digest = digest_of(update.tobytes())
+        if digest in {earlier.update_digest for earlier in answered_on(self.offer.adapter_digest, self._last)}:
+            raise SecurityError(ProblemType.POLICY_REFUSED, "this update was given to an earlier round already")
+        return (Persist(Record(kind="update", body=digest.encode())),)
 
     def on_receipt(self, received: bytes) -> Effects:
         """Keep the server's word that the upload is on its disk (C12)."""
-        roster, _ = self._in_roster(ClientStage.FROZEN)
-        context = self._sum_context(roster)
-        receipt = unseal(received, Kind.RECEIPT, context, Receipt, signer=self._descriptor.server_key)
-        if f"sha256:{receipt.header.hex()}" != digest_of(self._header):
+        self._in_roster(ClientStage.FROZEN)
+        own = self._own_sum()
+        receipt = unseal(received, Kind.RECEIPT, own.context, Receipt, signer=self._descriptor.server_key)
+        if f"sha256:{receipt.header.hex()}" != digest_of(own.header):
             raise SecurityError(ProblemType.DIGEST_MISMATCH, "the receipt is for another upload")
-        self._receipt = received
+        own.receipt = received
         self.stage = ClientStage.UPLOADED
         return (Persist(Record(kind="receipt", body=received)),)
 
     def on_survivors(self, received: bytes) -> Effects:
-        """Answer one survivor set with shares (C13 to C16); the same request again gets the same stored answer."""
-        roster, _ = self._in_roster(ClientStage.FROZEN, ClientStage.UPLOADED, ClientStage.ANSWERED)
-        context = self._sum_context(roster)
-        message = unseal(received, Kind.SURVIVORS, context, Survivors, signer=self._descriptor.server_key)
-        if message.sum_index in self._answers:
-            asked, stored = self._answers[message.sum_index]
-            if asked != received:
+        """Answer one survivor set (C13 to C16): with shares, or in a strict round with our signature on it.
+
+        The same request again gets the same stored reply; another one is refused for good.
+        """
+        roster, _ = self._in_roster(
+            ClientStage.FROZEN, ClientStage.UPLOADED, ClientStage.CONFIRMED, ClientStage.ANSWERED
+        )
+        own = self._own_sum()
+        message = unseal(received, Kind.SURVIVORS, own.context, Survivors, signer=self._descriptor.server_key)
+        if own.asked:
+            if own.asked != received:  # C16
                 raise SecurityError(ProblemType.SURVIVORS_REFUSED, "the server asks about a second set of survivors")
-            return stored
-        alive = self._check_survivors(message, roster, context)
-        answer = UnmaskAnswer(
-            sum_index=message.sum_index,
-            shares=tuple(self._share_of(dealer, dealer in alive, message.sum_index) for dealer in self._sharers),
-        )
-        effects: Effects = (
-            Persist(Record(kind="answered", body=received)),
-            Send(Kind.UNMASK, seal(self._key, Kind.UNMASK, context, answer)),
-        )
-        self._answers[message.sum_index] = (received, effects)
-        self.stage = ClientStage.ANSWERED
-        return effects
+            return own.reply
+        own.alive = own.check_survivors(message, roster, self._index)
+        own.asked = received
+        if self.offer.cohort.strict:
+            confirm = Confirm(sum_index=own.index, survivors=survivors_hash(received))
+            own.reply = self._reply("confirmed", Kind.CONFIRM, confirm, own)
+            self.stage = ClientStage.CONFIRMED
+        else:
+            own.reply = self._give_shares(own)
+        return own.reply
+
+    def on_confirmations(self, received: bytes) -> Effects:
+        """Give the shares of a strict round, once a quorum has signed the set that we were shown (C17)."""
+        roster, _ = self._in_roster(ClientStage.CONFIRMED, ClientStage.ANSWERED)
+        own = self._own_sum()
+        message = unseal(received, Kind.CONFIRMATIONS, own.context, Confirmations, signer=self._descriptor.server_key)
+        own.check_confirmations(message, roster)
+        if self.stage is ClientStage.CONFIRMED:
+            own.reply = self._give_shares(own)
+        return own.reply
+
+    def on_second_input(self, received: bytes, result: bytes, derived: bytes) -> Effects:
+        """Begin the second sum: both blobs are those that the server signed, and enter ctx_2 (C18).
+
+        What the blobs must hold is the method's to check; whoever was shown others shares no masks with us.
+        """
+        roster, _ = self._in_roster(ClientStage.ANSWERED)
+        first = self._own_sum()
+        if len(self.offer.sums) < 2 or first.index != 1:
+            raise SecurityError(ProblemType.POLICY_REFUSED, "this round has no second sum to begin")
+        second = unseal(received, Kind.SECOND_INPUT, roster.context, SecondInput, signer=self._descriptor.server_key)
+        if (second.result, second.input) != (digest_of(result), digest_of(derived)):
+            raise SecurityError(ProblemType.DIGEST_MISMATCH, "the second sum depends on other bytes than were signed")
+        if self._index not in first.alive:
+            raise SecurityError(ProblemType.SURVIVORS_REFUSED, "this device did not survive the first sum")
+        self._begin_sum(roster, tuple(sorted(first.alive)), second_public_input(second))
+        return ()
 
     def wipe(self) -> None:
         """Forget every secret of the round (C19); call it at the end, on abort and on deadline."""
         self._share_key = None
         self._secrets = ()
         self._held.clear()
-        self._answers.clear()
+        self._sums.clear()
         self.stage = ClientStage.WIPED
 
     def _deal(self, roster: VerifiedRoster) -> Shares:
@@ -260,43 +330,35 @@ class Participant:
             ),
         )
 
-    def _masks(self, roster: VerifiedRoster) -> list[Mask]:
-        """The self mask and one pairwise mask per other sharer."""
-        own, secrets, context = self._key.public, self._secrets[0], self._sum_context(roster)
-        masks = [Mask(self_mask_seed(secrets.self_mask, context, own), +1)]
-        for index in self._sharers:
-            if index != self._index:
-                peer = roster.keys(index, 1)
-                seed = pairwise_seed(secrets.mask_key, peer.mask_public, context, own, peer.identity)
-                masks.append(Mask(seed, pair_sign(own, peer.identity)))
-        return masks
+    def _begin_sum(self, roster: VerifiedRoster, participants: tuple[int, ...], public_input: bytes) -> None:
+        index, least = len(self._sums) + 1, roster.thresholds.min_survivors
+        if index == 2:
+            least = least_second_survivors(self.offer.second_rule, len(participants), least)
+        context = sum_context(roster.context, index, participants, public_input)
+        self._sums.append(OwnSum(index, self.offer.sums[index - 1].ring, context, participants, least))
+        self.stage = ClientStage.READY
 
-    def _check_survivors(self, message: Survivors, roster: VerifiedRoster, context: bytes) -> frozenset[int]:
-        """Return U3 after C13, C14 and C15: inside U2, large enough, honest about this device, each with evidence."""
-        alive = [survivor.member for survivor in message.survivors]
-        if message.sum_index != 1 or alive != sorted(set(alive)) or not set(alive) <= set(self._sharers):
-            raise SecurityError(ProblemType.SURVIVORS_REFUSED, "the survivors are not a sorted subset of the sharers")
-        if len(alive) < roster.thresholds.min_survivors:
-            raise SecurityError(ProblemType.SURVIVORS_REFUSED, f"{len(alive)} survivors are too few to hide among")
-        if self._receipt and self._index not in alive:
-            raise SecurityError(
-                ProblemType.SURVIVORS_REFUSED, "the server holds this device's upload but calls it lost"
-            )
-        for survivor in message.survivors:
-            signer = roster.members[survivor.member].identity
-            header = unseal(survivor.header, Kind.UPLOAD, context, UploadHeader, signer=signer)
-            if header.sum_index != 1 or header.length != payload_length(self.offer.sums[0].ring):
-                raise SecurityError(ProblemType.SURVIVORS_REFUSED, "a survivor's header is for something else")
-        return frozenset(alive)
+    def _give_shares(self, own: OwnSum) -> Effects:
+        """One share per participant and never both: of the self mask of a survivor, of the mask key of a dropout."""
+        shares = tuple(self._share_of(dealer, dealer in own.alive, own.index) for dealer in own.participants)
+        self.stage = ClientStage.ANSWERED
+        return self._reply("answered", Kind.UNMASK, UnmaskAnswer(sum_index=own.index, shares=shares), own)
+
+    def _reply(self, record: str, kind: Kind, message: Message, own: OwnSum) -> Effects:
+        """Persist what was asked, then answer it."""
+        return (
+            Persist(Record(kind=record, body=own.asked)),
+            Send(kind, seal(self._key, kind, own.context, message)),
+        )
 
     def _share_of(self, dealer: int, alive: bool, sum_index: int) -> bytes:
-        """One share and never both: of the self mask of a survivor, of the mask key of a dropout."""
         if dealer not in self._held:
             return b""
         return unpack_shares(self._held[dealer])[sum_index, SELF_MASK if alive else MASK_KEY]
 
-    def _sum_context(self, roster: VerifiedRoster) -> bytes:
-        return sum_context(roster.context, 1, self._sharers)
+    def _own_sum(self) -> OwnSum:
+        """The sum that this device is in; call it behind `_in_roster`."""
+        return self._sums[-1]
 
     def _in_roster(self, *stages: ClientStage) -> tuple[VerifiedRoster, ShareKey]:
         self._expect(*stages)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint16] | NDArray[np.uint32]
 """Ring elements: uint16 or uint32, shape (length,)."""
 
-BLOCK_BYTES: Final = 256 * 1024
-"""Work is done in blocks of this size: large enough to amortise the call, small enough for the cache."""
+BLOCK_BYTES: Final = 128 * 1024
+"""Work is done in blocks of this size: large enough to amortise the call, small enough that the zeros, the keystream
+and the words they go to stay in the cache of one core (256 KiB takes a quarter more time, 64 KiB a little more)."""
 
 _AES_BLOCK: Final = 16
 _ZEROS: Final = bytes(BLOCK_BYTES)
@@ -29,7 +30,13 @@ class KeyStream:
         self._encryptor = Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor()
 
     def read_into(self, buffer: bytearray, count: int) -> Words:
-        """Return the next `count` words as a view of `buffer`, which they overwrite."""
+        """Return the next `count` words as a view of `buffer`, which they overwrite and which must hold them."""
         length = count * self._word.itemsize
-        self._encryptor.update_into(memoryview(_ZEROS)[:length], memoryview(buffer)[:length])
+        if length == len(buffer) == BLOCK_BYTES:  # the usual case, without a slice
+            self._encryptor.update_into(_ZEROS, buffer)
+        else:
+            target = memoryview(buffer)[:length]
+            for begin in range(0, length, BLOCK_BYTES):
+                piece = target[begin : begin + BLOCK_BYTES]
+                self._encryptor.update_into(memoryview(_ZEROS)[: len(piece)], piece)
         return np.frombuffer(buffer, dtype=self._word, count=count)  # type: ignore[return-value]  # dtype is one of two

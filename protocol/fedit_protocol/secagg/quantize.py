@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import RingSpec
-from fedit_protocol.metrics import ClientReport, CohortReport, decode_report, encode_report
+from fedit_protocol.metrics import NO_REPORT, ClientReport, CohortReport, decode_report, encode_report
 from fedit_protocol.secagg.prg import KeyStream, Words
-from fedit_protocol.secagg.ring import WEIGHT, levels, limb_bits, limb_count, tail_specs, word_count, word_type
+from fedit_protocol.secagg.ring import (
+    WEIGHT,
+    coordinate_count,
+    levels,
+    limb_bits,
+    limb_count,
+    tail_specs,
+    word_count,
+    word_type,
+)
 
 _BLOCK: Final = 1 << 16
 _UINT32: Final = np.dtype("<u4")
@@ -30,6 +39,8 @@ class Aggregate:
     ring_sum: NDArray[np.int64] = field(repr=False)
     """(d,) int64: the exact integer sum behind `total`."""
     sum_index: int = 1
+    sketch: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), repr=False)
+    """(sketch_size,) float64: Σ w·sketch, for methods that send one; empty otherwise."""
 
 
 def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingSpec, noise_seed: bytes) -> Words:
@@ -39,16 +50,21 @@ def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingS
     OS randomness) drives the rounding. Raises ProtocolError (encoding-refused) on a wrong length, a non-finite value or
     a weight outside 1..max_weight: never a warning, because an overflow would corrupt everybody's sum (C10).
     """
-    if update.shape != (ring.size,):
-        raise _refused(f"the update has shape {update.shape}, not ({ring.size},)")
+    if update.shape != (coordinate_count(ring),):
+        raise _refused(f"the update has shape {update.shape}, not ({coordinate_count(ring)},)")
     if not 1 <= weight <= ring.max_weight:
         raise _refused(f"the weight {weight} lies outside 1..{ring.max_weight}")
-    norm = float(np.linalg.norm(update.astype(np.float64)))
-    if not np.isfinite(norm):
+    norm = float(np.linalg.norm(update[: ring.size].astype(np.float64)))
+    if not (np.isfinite(norm) and np.isfinite(update[ring.size :]).all()):
         raise _refused("the update holds NaN or infinite values")
     scale = min(1.0, ring.clip_norm / norm) if norm else 1.0
     words = np.zeros(word_count(ring), dtype=word_type(ring))
-    clipped = _round_into(words, update, scale, weight, ring, noise_seed)
+    noise = KeyStream(noise_seed, _UINT32)
+    clipped = _round_into(
+        words[: ring.size], update[: ring.size], scale / ring.value_range, (levels(ring), weight), noise
+    )
+    sketch = slice(ring.size, coordinate_count(ring))
+    _round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
     report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
     _write_tail(words, {WEIGHT: weight, **encode_report(report, weight)}, ring)
     return words
@@ -57,8 +73,8 @@ def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingS
 def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1) -> Aggregate:
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
-    Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight or a metric outside its range, or a
-    mean update longer than the clip plus rounding allows (S8).
+    Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
+    its range, or a mean update longer than the clip plus rounding allows (S8).
     """
     tail = _read_tail(words, ring)
     for spec in tail_specs(ring):
@@ -67,22 +83,31 @@ def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1)
     weight = tail.pop(WEIGHT)
     if weight < survivors:
         raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
-    signed = words[: ring.size].view(np.dtype(f"<i{ring.word_bits // 8}")).astype(np.int64)  # the centred lift
+    lifted = words[: coordinate_count(ring)].view(np.dtype(f"<i{ring.word_bits // 8}")).astype(np.int64)
+    if len(lifted) and np.abs(lifted).max() > weight * levels(ring):
+        raise _refused("a coordinate of the sum exceeds what its weight allows")
+    signed, sketch = lifted[: ring.size], lifted[ring.size :]
     total = signed.astype(np.float64) * (ring.value_range / levels(ring))
     rounding = ring.value_range / levels(ring) * np.sqrt(ring.size)
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
-    return Aggregate(total, weight, survivors, decode_report(tail, weight), signed, sum_index)
+    report = decode_report(tail, weight) if ring.metrics else NO_REPORT
+    sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
+    return Aggregate(total, weight, survivors, report, signed, sum_index, sketched)
 
 
-def _round_into(words: Words, update: Vector, scale: float, weight: int, ring: RingSpec, noise_seed: bytes) -> int:
-    """Write the weighted, rounded coordinates; return how many lay outside the value range."""
-    top = levels(ring)
-    noise = KeyStream(noise_seed, _UINT32)
+def _round_into(
+    words: Words, values: Vector, per_level: float, levels_and_weight: tuple[int, int], noise: KeyStream
+) -> int:
+    """Write the weighted, rounded coordinates; return how many lay outside the value range.
+
+    `per_level` is the share of the range that a unit of the update fills, so that 1 stands for Q levels.
+    """
+    top, weight = levels_and_weight
     buffer = bytearray(_BLOCK * _UINT32.itemsize)
     clipped = 0
-    for start in range(0, ring.size, _BLOCK):
-        block = update[start : start + _BLOCK].astype(np.float64) * (scale * top / ring.value_range)
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.float64) * (per_level * top)
         clipped += int(np.count_nonzero(np.abs(block) > top))
         np.clip(block, -top, top, out=block)
         floor = np.floor(block)
@@ -94,7 +119,7 @@ def _round_into(words: Words, update: Vector, scale: float, weight: int, ring: R
 
 
 def _tail_places(ring: RingSpec) -> Iterator[tuple[str, int, slice]]:
-    start = ring.size
+    start = coordinate_count(ring)
     for spec in tail_specs(ring):
         stop = start + limb_count(ring, spec.maximum)
         yield spec.name, spec.maximum, slice(start, stop)

@@ -1,6 +1,7 @@
 """Which ring a round sums in, and where each coordinate of a payload lies (SPEC, section 6).
 
-A payload is d adapter coordinates, then the tail: the weight and each metric, in limbs small enough never to overflow.
+A payload is d adapter coordinates, a sketch if the method has one, then the tail: the weight and each metric, in limbs
+small enough never to overflow.
 """
 
 from math import ceil, log2
@@ -61,6 +62,8 @@ def cohort_rules(task: Task) -> CohortRules:
         dropout_fraction=policy.dropout_fraction,
         min_survivors=policy.min_survivors,
         threshold=policy.threshold,
+        min_cert_age_s=round(3600 * policy.min_cert_age_h),
+        strict=policy.strict,
     )
 
 
@@ -92,9 +95,14 @@ def limb_count(ring: RingSpec, maximum: int) -> int:
     return ceil(maximum.bit_length() / limb_bits(ring))
 
 
+def coordinate_count(ring: RingSpec) -> int:
+    """Return the number of coordinates before the tail: the adapter's, then those of a method's sketch."""
+    return ring.size + ring.sketch_size
+
+
 def word_count(ring: RingSpec) -> int:
-    """Return the number of words of a payload, adapter and tail."""
-    return ring.size + sum(limb_count(ring, spec.maximum) for spec in tail_specs(ring))
+    """Return the number of words of a payload: adapter, sketch and tail."""
+    return coordinate_count(ring) + sum(limb_count(ring, spec.maximum) for spec in tail_specs(ring))
 
 
 def payload_length(ring: RingSpec) -> int:

@@ -1,11 +1,11 @@
 """The roster: who joined, in what order, with which keys. Built by the server, checked by every client (C5, C6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from fedit_protocol.encoding import decode
-from fedit_protocol.enrollment import FederationDescriptor, check_certificate
+from fedit_protocol.enrollment import Certificate
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import Join, Offer, Roster
@@ -14,6 +14,9 @@ from fedit_protocol.secagg.keys import check_agreement_key
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.secagg.unmask import MemberKeys, member_keys
 from fedit_protocol.signing import Kind, read_envelope, verify
+
+CheckMember = Callable[[bytes], Certificate]
+"""Turns the membership that a roster shows into a certificate that counts, or raises SecurityError (C5)."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,17 @@ class VerifiedRoster:
         return cls(tuple(members), context, Thresholds.of(len(members), offer.cohort))
 
     @classmethod
-    def received(cls, roster: Roster, offer: Offer, ctx0: bytes, descriptor: FederationDescriptor, now_s: int) -> Self:
-        """Check a roster as a client: every join signature, every certificate, and the rules of `of` (C5, C6)."""
+    def received(cls, roster: Roster, offer: Offer, ctx0: bytes, check: CheckMember) -> Self:
+        """Check a roster as a client: every join signature, every membership, and the rules of `of` (C5, C6)."""
         if roster.cohort_id >= offer.combination.cohorts:
             raise SecurityError(
-                ProblemType.POLICY_REFUSED, f"cohort {roster.cohort_id} is not one of the {offer.combination.cohorts} offered"
+                ProblemType.POLICY_REFUSED,
+                f"cohort {roster.cohort_id} is not one of the {offer.combination.cohorts} that were offered",
             )
         members = []
         for entry in roster.members:
             member = Member.verified(entry.join, ctx0, len(offer.sums))
-            certificate = check_certificate(entry.certificate, descriptor, now_s)
+            certificate = check(entry.certificate)
             if certificate.identity_key != member.identity:
                 raise SecurityError(ProblemType.NOT_ENROLLED, "a roster entry carries somebody else's certificate")
             members.append(member)

@@ -10,8 +10,10 @@ class Stage(StrEnum):
     SHARE_KEYS = "share_keys"
     ACKNOWLEDGE = "acknowledge"
     MASKED_UPDATE = "masked_update"
+    CONFIRM = "confirm"
     UNMASK = "unmask"
     SUM = "sum"
+    SECOND_INPUT = "second_input"
     DONE = "done"
     FAILED = "failed"
 
@@ -26,5 +28,6 @@ class ClientStage(StrEnum):
     READY = "ready"
     FROZEN = "frozen"
     UPLOADED = "uploaded"
+    CONFIRMED = "confirmed"
     ANSWERED = "answered"
     WIPED = "wiped"

@@ -6,10 +6,13 @@ make it impossible to collect t shares of both secrets of one member, whatever v
 
 from dataclasses import dataclass, replace
 from math import ceil, floor
-from typing import Self
+from typing import Final, Self
 
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CohortRules
+from fedit_protocol.messages import CohortRules, SecondRule
+
+SECOND_SHARE: Final = 0.75
+"""The least share of the first sum's survivors, and of their weight, behind a second sum under the rule `subset`."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Thresholds:
     corrupt: int
     min_survivors: int
     threshold: int
+    strict: bool = False
 
     def __post_init__(self) -> None:
         n, c, s, t = self.members, self.corrupt, self.min_survivors, self.threshold
@@ -36,13 +40,13 @@ class Thresholds:
     def of(cls, n: int, rules: CohortRules) -> Self:
         """Return the thresholds for n members; raises ConfigError C020 if the rules cannot be met."""
         corrupt = corrupt_of(n, rules.corrupt_fraction)
-        least = (n + corrupt) // 2 + 1
+        least = confirmation_quorum(n, corrupt)
         survivors = rules.min_survivors or max(ceil(_exactly((1 - rules.dropout_fraction) * n)), least)
         if n >= 12 and not rules.min_survivors:
             while floor(0.9 * survivors) < least:
                 survivors += 1
         default = floor(0.9 * survivors) if n >= 12 else max(least, survivors - 1)
-        return cls(n, corrupt, survivors, rules.threshold or default)
+        return cls(n, corrupt, survivors, rules.threshold or default, rules.strict)
 
     def against(self, corrupt_fraction: float) -> Self:
         """Return the same thresholds judged by somebody who expects this share to collude, if that is more.
@@ -54,12 +58,27 @@ class Thresholds:
 
     @property
     def hidden_among(self) -> int:
-        """n_priv: the fewest honest devices that any opened sum covers, for an active server with c devices."""
+        """n_priv: the fewest honest devices that any opened sum covers, for an active server with c devices.
+
+        In strict mode no second view of U3 can be confirmed, so no pair of survivors can be split off.
+        """
         c, t = self.corrupt, self.threshold
+        if self.strict:
+            return self.min_survivors - c
         return min(
             (m - c) - ((m - c) * (m - self.min_survivors)) // (t - c)
             for m in range(self.min_survivors, self.members + 1)
         )
+
+
+def confirmation_quorum(n: int, corrupt: int) -> int:
+    """Return how many members must confirm one U3 (C17): two sets confirmed would need more than c double signers."""
+    return (n + corrupt) // 2 + 1
+
+
+def least_second_survivors(rule: SecondRule, first: int, min_survivors: int) -> int:
+    """Return how many of the `first` survivors of the first sum must stand behind a second one (C18)."""
+    return first if rule is SecondRule.ALL else max(min_survivors, ceil(SECOND_SHARE * first))
 
 
 def corrupt_of(n: int, corrupt_fraction: float) -> int:

@@ -1,6 +1,7 @@
 """From survivors' payloads and shares to the sum: rebuild seeds, add payloads, take masks off (SPEC, section 8).
 
-One pass over the vector, block by block: memory is one vector and one block, however many members and masks there are.
+One pass over the vector, block by block: memory is one vector and one block per thread, however many members and masks
+there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,17 +15,27 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.secagg.keys import MaskKey, pairwise_seed, self_mask_hash, self_mask_seed
-from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign
+from fedit_protocol.secagg.masking import Mask, MaskStreams, pair_sign
 from fedit_protocol.secagg.prg import BLOCK_BYTES, Words
 from fedit_protocol.secagg.quantize import Aggregate, decode_sum
+from fedit_protocol.secagg.ranges import work_in_ranges
 from fedit_protocol.secagg.ring import word_count, word_type
 from fedit_protocol.secagg.shamir import combine, is_element
 
 Reader = Callable[[IdentityKey, int, int], Words]
-"""read(member, start, stop) → the stored payload's ring words in that range."""
+"""read(member, start, stop) → the stored payload's ring words in that range; called from several threads at once."""
 
 _MAX_SUBSETS: Final = 512
 """How many share subsets are tried before a dealer is given up (S7)."""
+
+
+class WrongSharesError(ProtocolError):
+    """A dealer's signed shares do not rebuild the secret that it announced (S7)."""
+
+    def __init__(self, dealer: IdentityKey) -> None:
+        super().__init__(ProblemType.ROUND_FAILED, f"the shares dealt by {dealer.hex()[:8]} do not rebuild its secret")
+        self.dealer = dealer
+        """Whom later rounds should leave out; the evidence is its own signed messages."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +60,30 @@ class UnmaskJob:
     shares: Mapping[IdentityKey, Mapping[int, bytes]] = field(repr=False)
     """Sharer → holder's roster index → share: of its self mask if it survived, of its mask key if it dropped out."""
 
-    def run(self, read: Reader) -> Aggregate:
-        """Return the aggregate; CPU-bound, so call it in a thread.
+    def run(self, read: Reader, threads: int = 1) -> Aggregate:
+        """Return the aggregate; CPU-bound, so call it in a thread, and let it use `threads` of its own.
 
-        Raises ProtocolError (round-failed) if a secret cannot be rebuilt (S7), or (encoding-refused) if the sum is not
+        Raises WrongSharesError if a secret cannot be rebuilt (S7), ProtocolError (encoding-refused) if the sum is not
         one that honest clients can produce (S8).
         """
-        total = self.sum_words(read)
+        total = self.sum_words(read, threads)
         return decode_sum(total, len(self.survivors), self.ring, self.sum_index)
 
-    def sum_words(self, read: Reader) -> Words:
+    def sum_words(self, read: Reader, threads: int = 1) -> Words:
         """Return the unmasked ring sum of the survivors' whole payloads, tail included."""
-        masks = self._masks()
-        count = word_count(self.ring)
-        total = np.zeros(count, dtype=word_type(self.ring))
-        # Streams run across blocks, so the payloads are added in one pass and the masks taken off in a second.
+        masks, count = self._masks(), word_count(self.ring)
+        total: Words = np.zeros(count, dtype=word_type(self.ring))
         block = BLOCK_BYTES // total.dtype.itemsize
-        for start in range(0, count, block):
-            part = total[start : start + block]
-            for member in self.survivors:
-                np.add(part, read(member.identity, start, start + len(part)), out=part)
-        apply_masks(total, masks)
+
+        def sum_range(start: int, stop: int) -> None:
+            streams = MaskStreams(masks, total.dtype, start)
+            for begin in range(start, stop, block):
+                part = total[begin : min(begin + block, stop)]
+                for member in self.survivors:
+                    np.add(part, read(member.identity, begin, begin + len(part)), out=part)
+                streams.add_to(part)
+
+        work_in_ranges(sum_range, count, block, threads)
         return total
 
     def _masks(self) -> list[Mask]:
@@ -94,9 +108,7 @@ class UnmaskJob:
             secret = combine({holder: shares[holder] for holder in subset}, self.threshold)
             if public_of(secret) == expected:
                 return secret
-        raise ProtocolError(
-            ProblemType.ROUND_FAILED, f"the shares dealt by {member.identity.hex()[:8]} do not rebuild its secret"
-        )
+        raise WrongSharesError(member.identity)
 
 
 def _subsets(holders: Sequence[int], threshold: int) -> Iterator[list[int]]:

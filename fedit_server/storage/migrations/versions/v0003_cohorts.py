@@ -26,7 +26,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("round_id", "cohort_id", name=op.f("pk_cohorts")),
     )
     op.execute(
-        "INSERT INTO cohorts SELECT round_id, 0, stage, progress, deadline, reason, survivors, weight, report FROM rounds"
+        "INSERT INTO cohorts"
+        " SELECT round_id, 0, stage, progress, deadline, reason, survivors, weight, report FROM rounds"
     )
     for column in ("stage", "progress", "deadline"):
         op.drop_column("rounds", column)
