@@ -1,7 +1,7 @@
-"""Drives one cohort of a round: carries out its aggregator's effects in order, each record on disk before anybody hears.
+"""Drives one cohort: carries out its aggregator's effects in order, each record on disk before anybody hears of it.
 
-The rules are the aggregator's (fedit_protocol.secagg). This driver owns clock, journal, uploads and threads; how several
-cohorts make one round is `live_round`'s business.
+The rules are the aggregator's (fedit_protocol.secagg). This driver owns clock, journal, uploads and threads; how
+several cohorts make one round is `live_round`'s business.
 """
 
 import asyncio

@@ -38,7 +38,7 @@ class CohortSum:
         exact = aggregate.ring_sum
         narrow = np.iinfo(np.int16)
         fits = exact.size == 0 or (narrow.min <= exact.min() and exact.max() <= narrow.max)
-        kept = exact.astype(np.int16 if fits else np.int32)
+        kept: NDArray[np.signedinteger[Any]] = exact.astype(np.int16) if fits else exact.astype(np.int32)
         return cls(kept, aggregate.weight, aggregate.survivors, aggregate.report)
 
 
@@ -105,12 +105,10 @@ def combined_report(sums: Sequence[CohortSum]) -> CohortReport:
     """Return the cohorts' figures as the round's: examples added, means weighted by the cohorts' weights."""
     if len(sums) == 1:
         return sums[0].report
-    tested = [(cohort.report.held_out_loss, cohort.weight) for cohort in sums]
-    held_out = [(loss, weight) for loss, weight in tested if loss is not None]
     return CohortReport(
         examples=sum(cohort.report.examples for cohort in sums),
         train_loss=_mean([(cohort.report.train_loss, cohort.weight) for cohort in sums]),
-        held_out_loss=_mean(held_out) if held_out else None,
+        held_out_loss=_mean([(cohort.report.held_out_loss, cohort.weight) for cohort in sums]),
         clipped_fraction=_mean([(cohort.report.clipped_fraction, cohort.weight) for cohort in sums]),
     )
 
@@ -125,5 +123,7 @@ def _trimmed(means: NDArray[np.float64], weights: NDArray[np.float64], trim: int
     return inside
 
 
-def _mean(values: Sequence[tuple[float, int]]) -> float:
-    return sum(value * weight for value, weight in values) / sum(weight for _, weight in values)
+def _mean(values: Sequence[tuple[float | None, int]]) -> float | None:
+    """Return the weighted mean of the cohorts that have a value, None if none has."""
+    known = [(value, weight) for value, weight in values if value is not None]
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
