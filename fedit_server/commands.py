@@ -253,3 +253,18 @@ def adapter_export(
         lambda admin: admin.export_adapter(task, version, out),
         lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
     )
+
+
+@adapter_app.command("rollback")
+def adapter_rollback(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="Whose content shall be the newest again.")],
+    task: TaskName = None,
+) -> None:
+    """Go back to an earlier version's content, as a new version that devices accept."""
+    look_up(
+        context,
+        "adapter rollback",
+        lambda admin: admin.roll_back(task, version),
+        lambda data: [f"version {data['version']} of {data['task']} has the content of version {data['content_of']}"],
+    )
