@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -24,6 +22,7 @@ from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.files import write_atomically
+from fedit_server.gates import check_step
 from fedit_server.home import Identity
 from fedit_server.live_cohort import Desk
 from fedit_server.live_round import Ending, Summed
@@ -94,6 +93,9 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, ending: F
     now_s, document = unix_seconds(services.desk.clock()), task.document
     summed = await asyncio.to_thread(round_sum, opening.offer, ending)
     parent = await services.store.tasks.newest_adapter(task.task_id)
+    offer = decode(Offer, read_envelope(opening.offer, Kind.OFFER).body)
+    if parent.version != offer.adapter_version:
+        raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round ran")
     content = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), summed.update)
     digest = await services.blobs.put(content)
     adapter = AdapterRow(task.task_id, parent.version + 1, digest, parent.digest, opening.round_no, now_s)
@@ -143,10 +145,10 @@ async def _keep_correction(services: Services, task: TaskRow, opening: Opening, 
 def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined) -> bytes:
     """Apply the task's method to the newest adapter and return the next one's bytes."""
     layout, method = task.document.layout, METHODS[task.document.task.method.name]
-    vector = method.server_update(from_safetensors(layout, parent), update)
-    if not np.isfinite(vector).all():
-        raise ProtocolError(ProblemType.ROUND_FAILED, "the new adapter would hold values that are not finite")
-    return to_safetensors(layout, vector)
+    before = from_safetensors(layout, parent)
+    after = method.server_update(before, update)
+    check_step(task.document.task.gates, before, after)
+    return to_safetensors(layout, after)
 
 
 def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures:
