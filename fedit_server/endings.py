@@ -3,22 +3,25 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from fedit_protocol.accounting import spent_after
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import TaskId
-from fedit_protocol.messages import Offer, RoundOutcome, RoundResult
+from fedit_protocol.messages import Offer, PrivacySpent, RoundOutcome, RoundResult
 from fedit_protocol.methods import METHODS
 from fedit_protocol.methods.combination import Combined, combine, combined_report
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task import TaskDocument
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.files import write_atomically
@@ -102,6 +105,7 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, ending: F
     edition = Edition(adapter.version, digest, parent.digest, opening.round_no, summed.figures.survivors)
     folder = adapter_folder(services.adapters, task.task_id, adapter.version)
     await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+    spent = await asyncio.to_thread(_spent, document, opening.round_no)
     if isinstance(ending, Finish):
         await _keep_correction(services, task, opening, ending, folder)
     result = RoundResult(
@@ -112,11 +116,12 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, ending: F
         survivors=summed.figures.survivors,
         cohorts=len(summed.cohorts),
         sums_done=2 if isinstance(ending, Finish) and ending.second is not None else 1,
+        privacy=spent,
     )
     commit = Commit(
         round_id=opening.round_id,
         result=signed_result(services.identity.keys.server, opening.offer, result),
-        figures=summed.figures,
+        figures=replace(summed.figures, report=summed.figures.report | _bound(spent)),
         cohorts=summed.cohorts,
         adapter=adapter,
         task_state=TaskState.FINISHED if adapter.version >= document.task.round.rounds else TaskState.ACTIVE,
@@ -149,6 +154,17 @@ def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined) -> bytes:
     after = method.server_update(before, update)
     check_step(task.document.task.gates, before, after)
     return to_safetensors(layout, after)
+
+
+def _spent(document: TaskDocument, round_no: int) -> PrivacySpent | None:
+    """What this round and all before it bound; loads the accountant, so call it in a thread."""
+    return spent_after(ring_spec(document.task, document.layout.size), round_no)
+
+
+def _bound(spent: PrivacySpent | None) -> dict[str, float | int | None]:
+    if spent is None:
+        return {}
+    return {"epsilon": spent.total_epsilon, "round_epsilon": spent.round_epsilon, "delta": spent.delta}
 
 
 def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures:

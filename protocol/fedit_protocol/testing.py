@@ -202,14 +202,7 @@ class MemoryFederation:
             combination=combination_of(task, 1),
             sums=sum_specs(document),
             second_rule=second_rule(document),
-            seconds=StageSeconds(
-                join_s=deadlines.join_s,
-                shares_s=deadlines.shares_s,
-                upload_s=deadlines.upload_s,
-                confirm_s=deadlines.confirm_s,
-                unmask_s=deadlines.unmask_s,
-                second_s=deadlines.second_s,
-            ),
+            seconds=StageSeconds(**deadlines.model_dump(include=set(StageSeconds.model_fields))),
         )
         return seal(self.server, Kind.OFFER, self.context, offer.model_copy(update=changes))
 

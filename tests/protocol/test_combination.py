@@ -125,3 +125,16 @@ def test_a_second_sum_wants_one_cohort() -> None:
     task = small_task(3).task.model_dump()
     with pytest.raises(ValueError, match=r"round\.cohorts = 1"):
         Task.model_validate({**task, "method": {"name": "fedit_rs"}, "round": {**task["round"], "cohorts": 2}})
+
+
+def test_noise_wants_one_cohort() -> None:
+    task = small_task(3).task.model_dump()
+    one_weight = {**task["encoding"], "max_weight": 1}
+    noisy = {
+        **task,
+        "encoding": one_weight,
+        "privacy": {"noise_multiplier": 1.0, "accept_weak": True},
+        "round": {**task["round"], "cohorts": 2},
+    }
+    with pytest.raises(ValueError, match=r"\[privacy\] is defined for round\.cohorts = 1"):
+        Task.model_validate(noisy)
