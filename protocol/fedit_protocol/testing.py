@@ -199,7 +199,7 @@ class MemoryFederation:
             adapter_digest=digest_of(b"adapter 0"),
             parent_digest="",
             cohort=cohort_rules(task),
-            combination=combination_of(task, 1),
+            combination=combination_of(task, task.round.cohorts),
             sums=sum_specs(document),
             second_rule=second_rule(document),
             seconds=StageSeconds(**deadlines.model_dump(include=set(StageSeconds.model_fields))),
