@@ -50,9 +50,9 @@ def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, of
 def test_each_noisy_sum_is_counted_over_restarts(tmp_path: Path, offer: Offer) -> None:
     one = NoisySum(norm_squared=127**2, size=8, variance=64516.0)
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
+    journal.persist(offer, joined(), NOW)
     for _ in range(2):
-        journal.persist(offer, Persist(Record(kind="noise", body=encode(one))))
+        journal.persist(offer, Persist(Record(kind="noise", body=encode(one))), NOW)
     journal.commit(offer, 1, digest_of(b"next"))
     last = Journal(tmp_path).last
     assert last is not None
