@@ -262,7 +262,9 @@ class Round:
     async def _perform(self, effects: Effects) -> None:
         for effect in effects:
             if isinstance(effect, Persist):
-                await asyncio.to_thread(self._with.journal.persist, self._offer, effect)
+                await asyncio.to_thread(
+                    self._with.journal.persist, self._offer, effect, int(self._with.clock().timestamp())
+                )
             elif isinstance(effect, Send):
                 await self._send(effect)
 
