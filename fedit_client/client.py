@@ -37,6 +37,7 @@ from fedit_client.preparation import (
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
+from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
@@ -243,7 +244,8 @@ class Client:
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
-            session = Session(engagement, held, device_kind(Machine.here()), installed_version())
+            pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
+            session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
 
     def _log_watch(self, membership: Membership) -> LogWatch:
@@ -253,6 +255,10 @@ class Client:
 
     def _save_certificate(self, certificate: bytes) -> None:
         changed = self.require_membership().model_copy(update={"certificate": certificate})
+        changed.save(self._paths.membership_file)
+
+    def _save_descriptor(self, descriptor: bytes) -> None:
+        changed = self.require_membership().model_copy(update={"descriptor": descriptor})
         changed.save(self._paths.membership_file)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
@@ -276,7 +282,7 @@ class Client:
 
     async def _credential(self, offer: TaskOffer, before: Membership | None, label: str) -> Credential:
         """Return the certificate that is here already and still counts, or redeem the invite."""
-        address, known = self._address_of(before), before is not None and before.descriptor == offer.federation.raw
+        address, known = self._address_of(before), before is not None and _same(before.federation, offer.federation)
         if before is not None and known and (address.code is None or await self._counts(before, offer, address)):
             return Credential(before.certificate, before.log_head)
         if before is not None and not known:
@@ -339,6 +345,11 @@ def installed_version() -> str:
         return version("fedit")[:32]
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def _same(one: Federation, other: Federation) -> bool:
+    """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
+    return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
 
 
 async def _ended(task: "asyncio.Task[int] | None") -> None:

@@ -96,8 +96,10 @@ _CODES: Final[dict[str, str]] = {
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
     "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
     "lists; only if you know why it is damaged, remove it.",
-    "T001": "The server shows another identity than the invite pins. Nothing was sent. Ask the organiser for a new "
-    "invite.",
+    "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
+    "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
+    "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
+    "this server, for a new invite, and join with it: membership, rows and adapters stay.",
     "T002": "The TLS certificate does not come from this federation's authority. A proxy may open connections.",
     "T003": "A private authority without a pin: compare the fingerprint with the organiser's, then pass --pin.",
     "T004": "The invite has expired. Ask for a new one.",

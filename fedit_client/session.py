@@ -6,6 +6,7 @@ alarm (SecurityError), a task outside the limits, a changed task, data or hardwa
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,15 +14,16 @@ from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
+from fedit_client.succession import PinnedDescriptor
 from fedit_client.transport import jittered
 from fedit_protocol.catalogue import AdapterInfo
-from fedit_protocol.encoding import decode
+from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult, WaitReason
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
-from fedit_protocol.signing import Kind, seal
+from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.version import PROTOCOL_VERSION
 
 _AFTER_LOSS_S: Final = 2.0
@@ -44,9 +46,17 @@ _WRONG_FAR_SIDE: Final = frozenset({"T001", "T002", "T003", "T007", "T008"})
 class Session:
     """One device's stay in one task."""
 
-    def __init__(self, engagement: Engagement, held: HeldCertificate, device_kind: str, client_version: str) -> None:
+    def __init__(
+        self,
+        engagement: Engagement,
+        held: HeldCertificate,
+        pinned: PinnedDescriptor,
+        device_kind: str,
+        client_version: str,
+    ) -> None:
         self._with = engagement
         self._held = held
+        self._pinned = pinned
         self._device_kind = device_kind
         self._client_version = client_version
         self._told = ""
@@ -56,6 +66,7 @@ class Session:
 
         Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
         """
+        await self._with.patience.insist(self._look_at_the_server)
         await self._finish_interrupted_uploads()
         await self._with.patience.insist(self._renew)
         await self._with.patience.insist(self._look_at_the_log)
@@ -73,6 +84,17 @@ class Session:
                 self._wait_for(reply)
                 await asyncio.sleep(jittered(reply.retry_after_s))
         return committed
+
+    async def _look_at_the_server(self) -> None:
+        """Follow a change of the server's key, and say so; raises SecurityError T001 if nobody vouches for the new one.
+
+        The authority and the federation's id cannot change with it, so certificate and log watch stay as they are.
+        """
+        if await self._pinned.follow(self._with.transport):
+            self._with = replace(self._with, descriptor=self._pinned.descriptor)
+            pin = digest_of(self._pinned.raw)[:19]
+            text = f"the server has a new key, signed by its old one; this device follows ({pin}…)"
+            self._with.emit(Event(EventKind.NOTICE, text))
 
     async def _look_at_the_log(self) -> None:
         """See whether this device is still a member, and of what: a fork or a revocation ends the stay here (C7)."""
@@ -110,6 +132,8 @@ class Session:
     async def _round(self, offer: bytes) -> int:
         """Take part in one offered round; return 1 if it was committed, 0 if it came to nothing."""
         self._told = ""
+        if read_envelope(offer, Kind.OFFER).signer != self._with.descriptor.server_key:
+            await self._with.patience.insist(self._look_at_the_server)
         try:
             round_ = Round(offer, self._with)
         except SecurityError as error:

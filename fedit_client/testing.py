@@ -26,6 +26,7 @@ from fedit_protocol.secagg.effects import Compute, Effects, Finish
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.signing import Kind, read_envelope, seal
+from fedit_protocol.succession import Successions
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import ManualClock, MemoryFederation
 
@@ -70,6 +71,7 @@ class LoopbackServer:
     results: list[RoundResult] = field(default_factory=list)
     aborts: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
     uploads: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
+    successions: Successions = field(default_factory=Successions)
 
     def __post_init__(self) -> None:
         layout = self.document.layout
@@ -89,6 +91,10 @@ class LoopbackServer:
     def serve(self, device: IdentityKey, path: str, body: bytes) -> bytes:
         """Answer one request, as the real routes do; raises ProtocolError."""
         match path.removeprefix("/v1/").split("/"):
+            case ["federation"]:
+                return encode(self.federation.descriptor)
+            case ["federation", "successions"]:
+                return encode(self.successions)
             case ["checkin"]:
                 return encode(self._check_in(device, body))
             case ["leave"]:

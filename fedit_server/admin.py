@@ -1,5 +1,6 @@
 """What the operator's commands look up and change, in the store of a server that may be running beside them."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,13 +11,16 @@ from typing import Any, Final, Self
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
+from fedit_protocol.peft_folder import Edition
 from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.endings import adapter_folder
 from fedit_server.home import Home, Identity, load_identity
 from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.peft_folder import write_peft_folder
 from fedit_server.serving import advertised
+from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.rows import AdapterRow, ClientRow, ClientState, RoundRow, RoundState, TaskRow, report_data
 from fedit_server.storage.store import Store
 
@@ -171,17 +175,41 @@ class Admin:
 
     async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
         """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        task_id = (await self.task(task)).task_id
+        chosen = await self._version((await self.task(task)).task_id, version)
+        if out.exists():
+            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
+        shutil.copytree(adapter_folder(self.home.adapters, chosen.task_id, chosen.version), out)
+        return {**self._adapter(chosen), "folder": str(out.absolute())}
+
+    async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
+        """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.
+
+        A number once used is never used again, so devices accept it as the successor of what they know; a round that is
+        open fails with this reason when it ends, for its updates belong to another adapter.
+        """
+        found = await self.task(task)
+        chosen = await self._version(found.task_id, version)
+        newest = await self.store.tasks.newest_adapter(found.task_id)
+        if chosen.digest == newest.digest:
+            raise ConfigError(f"version {version} is what there is now", code="U025", fix="fedit-server adapter list")
+        now_s = unix_seconds(utc_now())
+        made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, now_s)
+        folder = adapter_folder(self.home.adapters, found.task_id, made.version)
+        content = await DiskBlobs(self.home.blobs).get(chosen.digest)
+        edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
+        await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
+        await self.store.tasks.append_adapter(made)
+        return {**self._adapter(made), "content_of": version}
+
+    async def _version(self, task_id: TaskId, version: int | None) -> AdapterRow:
+        """Return a version, the newest for None; raises ConfigError U025."""
         versions = {row.version: row for row in await self.store.tasks.adapters(task_id)}
         chosen = max(versions) if version is None else version
         if chosen not in versions:
             raise ConfigError(
                 f"task {task_id} has no adapter version {chosen}", code="U025", fix="fedit-server adapter list"
             )
-        if out.exists():
-            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
-        shutil.copytree(adapter_folder(self.home.adapters, task_id, chosen), out)
-        return {**self._adapter(versions[chosen]), "folder": str(out.absolute())}
+        return versions[chosen]
 
     def _adapter(self, row: AdapterRow) -> dict[str, Any]:
         return {

@@ -21,6 +21,7 @@ app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, ric
 app.add_typer(commands.round_app, name="round", help="Rounds: list, show.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
+app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export.")
 

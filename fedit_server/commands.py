@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit_server.arguments import duration_s
-from fedit_server.command_context import look_up
+from fedit_server.command_context import look_up, need_server_extra
 from fedit_server.console import table, when
 from fedit_server.words import invite_lines, round_cells, task_lines
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedit_server.admin import Admin
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
-clients_app = typer.Typer(invoke_without_command=True)
+clients_app, keys_app = typer.Typer(invoke_without_command=True), typer.Typer(no_args_is_help=True)
 task_app, adapter_app = typer.Typer(no_args_is_help=True), typer.Typer(no_args_is_help=True)
 
 TaskName = Annotated[str | None, typer.Option("--task", help="Task id; may be left out while there is only one.")]
@@ -133,6 +133,33 @@ def clients_revoke(
     look_up(context, "clients revoke", look, lambda data: [f"client {data['id'][:12]} is revoked"])
 
 
+@keys_app.callback()
+def keys() -> None:
+    """The server's signing key."""
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    context: typer.Context,
+    lost: Annotated[bool, typer.Option("--lost", help="The old key is gone: every device must join again.")] = False,
+) -> None:
+    """Give the stopped server a new signing key; the old one signs for it, so devices and invites follow."""
+    need_server_extra()
+    import asyncio
+
+    from fedit_server.home import Home
+    from fedit_server.rotation import rotate
+
+    given = context.obj
+    identity = asyncio.run(rotate(Home(given.config().home), lost=lost))
+    follow = (
+        "no device trusts it yet: each has to leave and to join with a new invite: fedit-server invite"
+        if lost
+        else "devices and invites follow by themselves; the old key is deleted"
+    )
+    given.console.answer("keys rotate", {"pin": identity.pin}, [f"the server has a new key: {follow}"])
+
+
 @task_app.command("show")
 def task_show(context: typer.Context, task: Annotated[str | None, typer.Argument()] = None) -> None:
     """Show a published task with everything that was left to defaults."""
@@ -225,4 +252,19 @@ def adapter_export(
         "adapter export",
         lambda admin: admin.export_adapter(task, version, out),
         lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
+    )
+
+
+@adapter_app.command("rollback")
+def adapter_rollback(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="Whose content shall be the newest again.")],
+    task: TaskName = None,
+) -> None:
+    """Go back to an earlier version's content, as a new version that devices accept."""
+    look_up(
+        context,
+        "adapter rollback",
+        lambda admin: admin.roll_back(task, version),
+        lambda data: [f"version {data['version']} of {data['task']} has the content of version {data['content_of']}"],
     )

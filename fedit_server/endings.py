@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from fedit_protocol.catalogue import TaskState
+from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import TaskId
-from fedit_protocol.messages import RoundOutcome, RoundResult
+from fedit_protocol.messages import Offer, RoundOutcome, RoundResult
 from fedit_protocol.methods import METHODS
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.files import write_atomically
+from fedit_server.gates import check_step
 from fedit_server.home import Identity
 from fedit_server.live_round import Desk, Ending
 from fedit_server.offers import signed_result
@@ -64,6 +65,9 @@ async def record_ending(services: Services, task: TaskRow, opening: Opening, end
 async def _commit(services: Services, task: TaskRow, opening: Opening, finish: Finish) -> None:
     now_s, document, aggregate = unix_seconds(services.desk.clock()), task.document, finish.aggregate
     parent = await services.store.tasks.newest_adapter(task.task_id)
+    offer = decode(Offer, read_envelope(opening.offer, Kind.OFFER).body)
+    if parent.version != offer.adapter_version:
+        raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round ran")
     content = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), aggregate)
     digest = await services.blobs.put(content)
     adapter = AdapterRow(task.task_id, parent.version + 1, digest, parent.digest, opening.round_no, now_s)
@@ -110,10 +114,10 @@ async def _keep_correction(services: Services, task: TaskRow, opening: Opening, 
 def _step(task: TaskRow, parent: bytes, aggregate: Aggregate) -> bytes:
     """Apply the task's method to the newest adapter and return the next one's bytes."""
     layout, method = task.document.layout, METHODS[task.document.task.method.name]
-    vector = method.server_update(from_safetensors(layout, parent), aggregate)
-    if not np.isfinite(vector).all():
-        raise ProtocolError(ProblemType.ROUND_FAILED, "the new adapter would hold values that are not finite")
-    return to_safetensors(layout, vector)
+    before = from_safetensors(layout, parent)
+    after = method.server_update(before, aggregate)
+    check_step(task.document.task.gates, before, after)
+    return to_safetensors(layout, after)
 
 
 def _figures(aggregate: Aggregate) -> CohortFigures:

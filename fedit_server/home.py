@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.ids import Digest, FederationId
+from fedit_protocol.succession import Successions
 from fedit_protocol.task import Mode
 from fedit_server.config import CONFIG_FILE
 from fedit_server.files import make_private_folder, storing, write_atomically
@@ -32,8 +33,13 @@ class Home:
 
     @property
     def descriptor(self) -> Path:
-        """The federation descriptor; its SHA-256 is the PIN of every invite, so it never changes."""
+        """The federation descriptor; its SHA-256 is the PIN of invites, and it changes with the server's key only."""
         return self.root / "descriptor.cbor"
+
+    @property
+    def successions(self) -> Path:
+        """Every earlier descriptor, each vouching for the next one; absent until the server's key was changed."""
+        return self.root / "successions.cbor"
 
     @property
     def database(self) -> Path:
@@ -117,6 +123,7 @@ class Identity:
     tls: TlsFiles
     descriptor: FederationDescriptor
     descriptor_bytes: bytes
+    successions: Successions = field(default_factory=Successions)
 
     @property
     def pin(self) -> Digest:
@@ -151,7 +158,15 @@ def load_identity(home: Home) -> Identity:
             where=str(home.keys),
             fix="restore keys and descriptor.cbor from one backup",
         )
-    return Identity(keys, tls, descriptor, received)
+    return Identity(keys, tls, descriptor, received, load_successions(home))
+
+
+def load_successions(home: Home) -> Successions:
+    """Read how the server's key changed so far; nothing was changed if there is no file."""
+    if not home.successions.exists():
+        return Successions()
+    with storing(home.successions):
+        return decode(Successions, home.successions.read_bytes())
 
 
 def _describe(keys: ServerKeys, tls: TlsFiles, name: str) -> FederationDescriptor:

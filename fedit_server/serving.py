@@ -23,6 +23,7 @@ from fedit_server.config import ServerConfig, split_address
 from fedit_server.files import make_private_folder
 from fedit_server.home import Home, Identity, create_identity, load_identity
 from fedit_server.publishing import Publisher
+from fedit_server.rotation import finish_rotation
 from fedit_server.storage.store import Store
 from fedit_server.tls import lan_address, own_names
 
@@ -113,6 +114,7 @@ def advertised(config: ServerConfig, port: int) -> tuple[str, int]:
 
 
 def _identity(plan: Plan, home: Home) -> Identity:
+    finish_rotation(home)
     identity = create_identity(home, plan.config.name, plan.clock()) if plan.create else load_identity(home)
     identity.tls.renew_leaf(_names(plan.config), plan.clock())
     return identity

@@ -66,6 +66,8 @@ def test_the_table_of_hidden_among_is_what_the_rules_give() -> None:
     assert rows["c"] == [thresholds.corrupt for thresholds in found]
     assert rows["least survivors"] == [thresholds.min_survivors for thresholds in found]
     assert rows["hidden among (honest devices behind a sum)"] == [thresholds.hidden_among for thresholds in found]
+    strict = [Thresholds.of(n, rules.model_copy(update={"strict": True})).hidden_among for n in sizes]
+    assert rows["hidden among in a strict round"] == strict
 
 
 def test_the_table_of_problem_types_has_the_statuses_that_the_server_sends() -> None:

@@ -15,6 +15,11 @@ async def descriptor(request: web.Request) -> web.Response:
     return cbor(request.app[IDENTITY].descriptor_bytes)
 
 
+async def successions(request: web.Request) -> web.Response:
+    """GET /v1/federation/successions: how earlier descriptors vouch for this one, for those who pinned one of them."""
+    return cbor(request.app[IDENTITY].successions)
+
+
 async def tasks(request: web.Request) -> web.Response:
     """GET /v1/tasks: every task with its document."""
     found = await request.app[STORE].tasks.tasks()
@@ -45,6 +50,7 @@ async def blob(request: web.Request) -> web.StreamResponse:
 
 ROUTES: Final = (
     web.get("/v1/federation", descriptor),
+    web.get("/v1/federation/successions", successions),
     web.get("/v1/tasks", tasks),
     web.get("/v1/tasks/{task_id}/adapter", adapter),
     web.get("/v1/blobs/{digest}", blob),

@@ -1,6 +1,6 @@
 """Tasks with every version of their document, and the versions of their global adapters."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Row, Select, func, insert, select, update
@@ -87,6 +87,11 @@ class Tasks:
         if row is None:
             raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
         return _adapter(row)
+
+    async def append_adapter(self, adapter: AdapterRow) -> None:
+        """Make this the newest version; raises IntegrityError if another one has taken its number meanwhile."""
+        async with self._database.writing() as db:
+            await db.execute(insert(adapters).values(asdict(adapter)))
 
     async def adapters(self, task_id: TaskId) -> list[AdapterRow]:
         """Return every version, oldest first."""

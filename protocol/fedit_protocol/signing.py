@@ -34,6 +34,7 @@ class Kind(StrEnum):
     LOG_HEAD = "log-head"
     ENROLL = "enroll"
     RENEW = "renew"
+    SUCCESSION = "succession"
     REQUEST = "request"
     CHECK_IN = "check-in"
     OFFER = "offer"

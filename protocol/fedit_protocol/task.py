@@ -196,6 +196,13 @@ class MethodSpec(Section):
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
 
 
+class GateSpec(Section):
+    """`[gates]`: what a round's step must keep to, beyond what the encoding enforces; else the round fails."""
+
+    max_norm: float = Field(0.0, ge=0, description="largest L2 norm of the step of the global adapter; 0 means any")
+    max_coordinate: float = Field(0.0, ge=0, description="largest step of one coordinate; 0 means any")
+
+
 class Task(Section):
     """A whole task file."""
 
@@ -210,6 +217,8 @@ class Task(Section):
     round: RoundSpec = Field(default_factory=RoundSpec, description="round policy")
     encoding: EncodingSpec = Field(default_factory=EncodingSpec, description="quantisation of updates")
     method: MethodSpec = Field(default_factory=MethodSpec, description="aggregation")
+
+    gates: GateSpec = Field(default_factory=GateSpec, description="what a step must keep to")
 
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:

@@ -326,10 +326,12 @@ ROWS: Final[dict[int, Row]] = {
         "a stolen invite, a server in the middle at enrolment",
         ("S1",),
         (
-            "client/test_enrollment.py::test_with_a_wrong_pin_nothing_but_the_descriptor_is_asked_for",
-            "protocol/test_enrollment.py::test_a_relay_reads_nothing_of_a_request",
-            "server/test_enrollment.py::test_who_may_not_join",
-            "server/test_enrollment.py::test_guessing_codes_locks_the_address_for_a_minute",
+            "client/test_enrollment.py::test_row_32_with_a_wrong_pin_nothing_but_the_descriptor_is_asked_for",
+            "client/test_succession.py::test_row_32_an_invite_leads_to_a_new_key_only_where_the_old_one_vouches",
+            "protocol/test_enrollment.py::test_row_32_a_relay_reads_nothing_of_a_request",
+            "protocol/test_succession.py::test_row_32_who_was_not_appointed_by_the_pinned_key_is_not_followed",
+            "server/test_enrollment.py::test_row_32_who_may_not_join",
+            "server/test_enrollment.py::test_row_32_guessing_codes_locks_the_address_for_a_minute",
         ),
     ),
     33: Row(

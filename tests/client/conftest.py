@@ -73,6 +73,8 @@ class HttpsFederation:
         path = request.path
         if path == "/v1/federation":
             return web.Response(body=self.descriptor)
+        if path == "/v1/federation/successions":
+            return web.Response(body=encode(self.loopback.successions))
         if path == "/v1/tasks":
             listing = TaskListing(document=encode(self.document), state=TaskState.ACTIVE)
             return web.Response(body=encode(TaskList(tasks=(listing,))))

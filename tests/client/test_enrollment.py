@@ -26,13 +26,13 @@ async def test_an_invite_is_recognised_and_redeemed(https: HttpsFederation) -> N
     assert all(CODE.encode() not in body for body in https.bodies)
 
 
-async def test_with_a_wrong_pin_nothing_but_the_descriptor_is_asked_for(https: HttpsFederation) -> None:
+async def test_row_32_with_a_wrong_pin_nothing_but_the_descriptor_is_asked_for(https: HttpsFederation) -> None:
     wrong = https.invite[:-4] + ("0000" if not https.invite.endswith("0000") else "1111")
     with pytest.raises(SecurityError) as alarm:
         await recognise(ServerAddress.parse(wrong))
     assert alarm.value.code == "T001"
     assert "nothing was sent" in str(alarm.value)
-    assert https.asked == ["GET /v1/federation"]
+    assert https.asked == ["GET /v1/federation", "GET /v1/federation/successions"]
     assert https.bodies == []
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from fedit_client.journal import Journal
 from fedit_protocol.encoding import decode, digest_of
-from fedit_protocol.errors import StorageError
+from fedit_protocol.errors import SecurityError, StorageError
+from fedit_protocol.ids import RoundId
+from fedit_protocol.limits import Limits, check_offer
 from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist, Record
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
@@ -106,3 +108,58 @@ def test_a_damaged_line_in_the_middle_is_not_guessed_at(tmp_path: Path, offer: O
     with pytest.raises(StorageError) as told:
         Journal(tmp_path)
     assert told.value.code == "S014"
+
+
+def answer(journal: Journal, offer: Offer, members: bytes, update: bytes) -> None:
+    """What a participant persists on its way to giving shares."""
+    for kind, body in (
+        ("joined", b""),
+        ("members", members),
+        ("update", digest_of(update).encode()),
+        ("answered", b""),
+    ):
+        journal.persist(offer, Persist(Record(kind=kind, body=body)))
+
+
+def test_c4_an_answered_round_is_remembered_with_its_members_and_its_update(tmp_path: Path, offer: Offer) -> None:
+    """Without it a restart would let a server run the same adapter again and again."""
+    answer(Journal(tmp_path), offer, b"\x01" * 32 + b"\x02" * 32, b"an update")
+    last = Journal(tmp_path).last
+    assert last is not None
+    (answered,) = last.answered
+    assert answered.adapter_digest == offer.adapter_digest
+    assert answered.members == {b"\x01" * 32, b"\x02" * 32}
+    assert answered.update_digest == digest_of(b"an update")
+
+
+def test_c4_a_third_round_on_one_adapter_is_refused_after_a_restart(tmp_path: Path) -> None:
+    federation, document, now = MemoryFederation(3), small_task(3), ManualClock()()
+    for number in (1, 2):
+        envelope = federation.offer(document, now, round_no=number, round_id=RoundId(f"{number:032x}"))
+        made = decode(Offer, read_envelope(envelope, Kind.OFFER).body)
+        answer(Journal(tmp_path), made, b"\x01" * 32, f"update {number}".encode())
+    third = decode(Offer, read_envelope(federation.offer(document, now, round_no=3), Kind.OFFER).body)
+    with pytest.raises(SecurityError, match="already answered 2 rounds"):
+        check_offer(third, federation.descriptor, Limits(), Journal(tmp_path).last, int(now.timestamp()))
+    later = third.model_copy(update={"adapter_version": 5, "adapter_digest": digest_of(b"adapter 5")})
+    check_offer(later, federation.descriptor, Limits(), Journal(tmp_path).last, int(now.timestamp()))
+
+
+def test_a_round_that_was_joined_and_not_answered_does_not_count(tmp_path: Path, offer: Offer) -> None:
+    Journal(tmp_path).persist(offer, joined())
+    last = Journal(tmp_path).last
+    assert last is not None
+    assert last.answered == ()
+
+
+def test_the_frozen_bytes_of_the_second_sum_take_the_place_of_the_first(tmp_path: Path, offer: Offer) -> None:
+    journal = Journal(tmp_path)
+    journal.persist(offer, frozen())
+    journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")))
+    message = UploadHeader(sum_index=2, length=5, digest=hashlib.sha256(b"again").digest())
+    second = seal(SigningKey(bytes(32)), Kind.UPLOAD, bytes(32), message)
+    journal.persist(offer, Persist(Record(kind="frozen", body=second), b"again"))
+    (upload,) = Journal(tmp_path).unfinished
+    assert (upload.sum_index, upload.payload()) == (2, b"again")
+    journal.close(offer.round_id)
+    assert list(tmp_path.glob("*.upload")) == []

@@ -19,9 +19,10 @@ from fedit_client.preparation import unplanned
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, LocalWork, weight_of
 from fedit_client.session import Session
+from fedit_client.succession import PinnedDescriptor
 from fedit_client.testing import FakeTrainer, LoopbackServer, LoopbackTransport, read_adapter
 from fedit_client.transport import OnBytes
-from fedit_protocol.encoding import decode
+from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import (
     ConsentError,
     DeviceError,
@@ -62,6 +63,7 @@ class World:
         self.federation = MemoryFederation(devices)
         self.server = LoopbackServer(self.federation, document)
         self.saved: list[bytes] = []
+        self.pinned: list[bytes] = []
         self.devices = [self.device(number, tmp_path / str(number)) for number in range(devices)]
 
     def device(self, number: int, home: Path, document: TaskDocument | None = None) -> Device:
@@ -83,7 +85,8 @@ class World:
         )
         certificate = self.federation.certificate(key.public)
         held = HeldCertificate(key, self.federation.descriptor, certificate, self.saved.append)
-        session = Session(engagement, held, "cpu", "test")
+        pinned = PinnedDescriptor(encode(self.federation.descriptor), self.pinned.append)
+        session = Session(engagement, held, pinned, "cpu", "test")
         return Device(session, engagement, transport, trainer, shelf, events)
 
     async def run(self, max_rounds: int | None = None) -> list[int]:

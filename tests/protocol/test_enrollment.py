@@ -128,7 +128,7 @@ def test_a_request_reaches_the_authority_and_proves_possession_of_its_key() -> N
     assert unseal(signed, Kind.ENROLL, context, EnrollRequest, signer=DEVICE.public) == REQUEST
 
 
-def test_a_relay_reads_nothing_of_a_request() -> None:
+def test_row_32_a_relay_reads_nothing_of_a_request() -> None:
     """Row 32: the server only passes it on; neither code nor label nor key is in what it holds."""
     sealed = seal_enrollment(REQUEST, DEVICE, DESCRIPTOR)
     for secret in (CODE.encode(), b"kitchen table", bytes(DEVICE.public)):

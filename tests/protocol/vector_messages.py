@@ -36,7 +36,8 @@ from fedit_protocol.messages import (
     WaitReason,
 )
 from fedit_protocol.signing import Envelope, Kind, read_envelope
-from fedit_protocol.testing import MemoryRound
+from fedit_protocol.succession import Succession, Successions, succeed
+from fedit_protocol.testing import MemoryFederation, MemoryRound
 
 from .vector_derivations import Vector, log_entry
 
@@ -47,9 +48,16 @@ KINDS: dict[str, type[Message]] = {
         FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
         LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
-        ProvenCertificate, Renew,
+        ProvenCertificate, Renew, Succession, Successions,
     )
 }  # fmt: skip
+
+
+def successions(federation: MemoryFederation) -> list[Message]:
+    """The server's key becomes another one; the whole envelope stands in the list."""
+    new_key = federation.devices[0].public
+    _, step = succeed(encode(federation.descriptor), federation.server, new_key, 1_767_225_600)
+    return [decode(Succession, read_envelope(step, Kind.SUCCESSION).body), Successions(steps=(step,))]
 
 
 def samples(round_: MemoryRound) -> list[Message]:
@@ -70,6 +78,7 @@ def samples(round_: MemoryRound) -> list[Message]:
         proven,
         LogGrowth(path=MerkleTree(federation.log.leaves).consistency(1), revoked=(0, 7, 300)),
         Renew(serial=3, sent_at=1_767_225_600),
+        *successions(federation),
         body(Kind.CERTIFICATE, certificate, Certificate),
         body(Kind.LOG_HEAD, federation.log_head(), LogHead),
         log_entry(0),

@@ -99,7 +99,7 @@ REFUSALS: dict[str, tuple[Callable[[Running, Device], Awaitable[None]], int, Pro
 
 
 @pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
-async def test_who_may_not_join(
+async def test_row_32_who_may_not_join(
     case: tuple[Callable[[Running, Device], Awaitable[None]], int, ProblemType],
     tmp_path: Path,
     base: Path,
@@ -112,7 +112,9 @@ async def test_who_may_not_join(
     assert (refused.value.status, refused.value.type) == (status, problem)
 
 
-async def test_guessing_codes_locks_the_address_for_a_minute(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+async def test_row_32_guessing_codes_locks_the_address_for_a_minute(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         device, code = running.device(), await running.code()
         attempts = [device.enroll(WRONG) for _ in range(ATTEMPTS + 2)]  # side by side, as a guesser would
