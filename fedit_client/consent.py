@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
+from fedit_protocol.accounting import planned_epsilon
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.secagg.ring import payload_length, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Task, TaskDocument
 
 NEVER_LEAVES: Final = (
     "your files, prompts, answers and file names",
@@ -79,8 +80,9 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         model=plain(f"{task.base.model} in {task.base.quantization}"),
         training=f"LoRA rank {task.adapter.rank} on {modules}, {task.round.rounds} rounds",
         leaves_masked=(
-            f"an adapter update of {size_text(size)} a round, with example count and losses",
+            f"an adapter update of {size_text(size)} a round, {_company(task)}",
             f"it is readable only as a sum: you are hidden among at least {hidden} devices",
+            *_bound(document),
         ),
         leaves_in_clear=(
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
@@ -130,6 +132,21 @@ def _level(descriptor: FederationDescriptor) -> str:
         )
     # A stronger claim for a separate authority waits for review (THREATS); until then the same level is shown.
     return "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real"
+
+
+def _company(task: Task) -> str:
+    return "with noise of its own and no figures" if task.privacy else "with example count and losses"
+
+
+def _bound(document: TaskDocument) -> list[str]:
+    """What the noise bounds, and against whom; nothing where there is none."""
+    privacy, rounds = document.task.privacy, document.task.round.rounds
+    if privacy is None:
+        return []
+    planned = planned_epsilon(document)
+    weak = " — the task itself says that this protects little" if privacy.accept_weak else ""
+    promise = f"epsilon {planned:.3g} at delta {privacy.delta:.0e} if you take part in all {rounds} rounds"
+    return [f"differential privacy of what you send: {promise}; it bounds what the sums say about you{weak}"]
 
 
 def _small(weakest: Thresholds) -> list[str]:

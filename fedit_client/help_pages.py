@@ -62,6 +62,12 @@ _CODES: Final[dict[str, str]] = {
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "There is no global adapter here yet. Take part in a round first.",
+    "C024": "The noise of the task is too coarse for its rounding; its operator has to lower encoding.clip_norm or "
+    "encoding.value_bits, or raise encoding.value_range.",
+    "C025": "The task adds noise to protect you, and the library that computes what this bounds is not installed: "
+    'pip install "fedit[dp]".',
+    "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
+    "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits.",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
     "too old?",
@@ -70,6 +76,8 @@ _CODES: Final[dict[str, str]] = {
     "K005": "The model's chat template hides where answers begin, so nothing can be learned from answers only.",
     "K006": "The adapter's layout does not fit the base model; its operator has to correct the task.",
     "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
+    "K010": "The task adds noise, but so little or so much of it that it is of no use, and does not say so. "
+    "Nothing was sent; its operator has to change [privacy].",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",

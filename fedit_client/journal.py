@@ -18,10 +18,11 @@ from fedit_protocol.ids import Digest, IdentityKey, RoundId
 from fedit_protocol.limits import AnsweredRound, LastSeen
 from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist
+from fedit_protocol.secagg.sensitivity import NoisySum
 from fedit_protocol.signing import Kind, read_envelope
 
 _FILE: Final = "rounds.jsonl"
-_KEPT: Final = frozenset({"frozen", "members", "update"})
+_KEPT: Final = frozenset({"frozen", "members", "noise", "update"})
 """The records whose bodies are needed after a restart."""
 
 
@@ -62,6 +63,7 @@ class Journal:
         self.rounds = 0
         """Rounds whose result this device has seen committed."""
         self._answered: dict[RoundId, AnsweredRound] = {}
+        self._noisy: list[NoisySum] = []
         self._given: dict[str, bytes] = {"members": b"", "update": b""}
         """Of the round that runs: who its members are, and the digest of the update that was masked (C4)."""
         for fact in self._read():
@@ -70,7 +72,9 @@ class Journal:
     @property
     def last(self) -> LastSeen | None:
         """The newest round this device took part in, the newest adapter it knows, and every round it answered."""
-        return replace(self._last, answered=tuple(self._answered.values())) if self._last else None
+        if self._last is None:
+            return None
+        return replace(self._last, answered=tuple(self._answered.values()), noisy=tuple(self._noisy))
 
     @property
     def unfinished(self) -> tuple[FrozenUpload, ...]:
@@ -141,6 +145,8 @@ class Journal:
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
             case "members" | "update":
                 self._given[fact["kind"]] = base64.b64decode(fact["body"])
+            case "noise":
+                self._noisy.append(decode(NoisySum, base64.b64decode(fact["body"])))
             case "frozen":
                 round_id, header = RoundId(fact["round"]), base64.b64decode(fact["body"])
                 path = self._payload_path(round_id, _sum_index(header))

@@ -25,6 +25,7 @@ from fedit_client.patience import Clock, Emit, Patience, RoundLostError
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.transport import OnBytes, Transport
+from fedit_protocol.accounting import check_result
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
@@ -221,11 +222,12 @@ class Round:
         raise RoundLostError("it was committed before this device was ready")
 
     def _read(self, received: bytes) -> RoundResult:
-        """Return a committed result; raises SecurityError (not the server's), RoundLostError (failed)."""
+        """Return a committed result; raises SecurityError (forged, a wrong epsilon), RoundLostError (failed)."""
         server = self._with.descriptor.server_key
         result = unseal(received, Kind.RESULT, self._ctx0, RoundResult, signer=server)
         if result.outcome is RoundOutcome.FAILED:
             raise RoundLostError(f"it has failed: {plain(result.reason)}")
+        check_result(result, self._offer)
         return result
 
     async def _train(self) -> LocalResult:

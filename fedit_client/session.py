@@ -159,6 +159,9 @@ class Session:
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
         await self._save(version, digest, round_.number)
         text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
+        if result.privacy:
+            spent = result.privacy
+            text += f"; epsilon ≤ {spent.total_epsilon:.3g} after {spent.rounds} rounds, delta {spent.delta:.0e}"
         self._with.emit(
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )

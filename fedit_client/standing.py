@@ -8,6 +8,8 @@ from fedit_client.config import ClientConfig
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
+from fedit_protocol.accounting import epsilon
+from fedit_protocol.task import Task
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Standing:
     data: tuple[str, ...] = ()
     device: str | None = None
     rounds: int = 0
+    epsilon: float | None = None
+    """What this device's noisy uploads bound so far, for the task's delta; None without noise."""
     last_round: int | None = None
     adapter_version: int | None = None
     adapter: str | None = None
@@ -42,6 +46,7 @@ class Standing:
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"client      {'running' if self.running else 'not running: fedit-client run'}",
             f"rounds      {self.rounds} with this device{last}",
+            *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
             f"data        {', '.join(self.data) or 'none remembered'}",
             f"device      {self.device}",
@@ -71,10 +76,17 @@ def standing(config: ClientConfig) -> Standing:
         data=membership.data,
         device=membership.device,
         rounds=journal.rounds if journal else 0,
+        epsilon=_given(journal, task),
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,
     )
+
+
+def _given(journal: Journal | None, task: Task) -> float | None:
+    if task.privacy is None:
+        return None
+    return epsilon(journal.last.noisy if journal and journal.last else (), task.privacy.delta)
 
 
 def server_text(membership: Membership) -> str:

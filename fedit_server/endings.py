@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fedit_protocol.accounting import spent_after
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import TaskId
-from fedit_protocol.messages import Offer, RoundOutcome, RoundResult
+from fedit_protocol.messages import Offer, PrivacySpent, RoundOutcome, RoundResult
 from fedit_protocol.methods import METHODS
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.effects import Fail, Finish
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task import TaskDocument
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.files import write_atomically
@@ -74,6 +77,7 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, finish: F
     edition = Edition(adapter.version, digest, parent.digest, opening.round_no, aggregate.survivors)
     folder = adapter_folder(services.adapters, task.task_id, adapter.version)
     await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+    spent = await asyncio.to_thread(_spent, document, opening.round_no)
     await _keep_correction(services, task, opening, finish, folder)
     result = RoundResult(
         outcome=RoundOutcome.COMMITTED,
@@ -82,11 +86,12 @@ async def _commit(services: Services, task: TaskRow, opening: Opening, finish: F
         adapter_digest=digest,
         survivors=aggregate.survivors,
         sums_done=1 if finish.second is None else 2,
+        privacy=spent,
     )
     commit = Commit(
         round_id=opening.round_id,
         result=signed_result(services.identity.keys.server, opening.offer, result),
-        figures=_figures(aggregate),
+        figures=_figures(aggregate, spent),
         adapter=adapter,
         task_state=TaskState.FINISHED if adapter.version >= document.task.round.rounds else TaskState.ACTIVE,
     )
@@ -120,8 +125,16 @@ def _step(task: TaskRow, parent: bytes, aggregate: Aggregate) -> bytes:
     return to_safetensors(layout, after)
 
 
-def _figures(aggregate: Aggregate) -> CohortFigures:
+def _spent(document: TaskDocument, round_no: int) -> PrivacySpent | None:
+    """What this round and all before it bound; loads the accountant, so call it in a thread."""
+    return spent_after(ring_spec(document.task, document.layout.size), round_no)
+
+
+def _figures(aggregate: Aggregate, spent: PrivacySpent | None) -> CohortFigures:
     report = aggregate.report
+    bound: dict[str, float] = {}
+    if spent is not None:
+        bound = {"epsilon": spent.total_epsilon, "round_epsilon": spent.round_epsilon, "delta": spent.delta}
     return CohortFigures(
         survivors=aggregate.survivors,
         weight=aggregate.weight,
@@ -130,6 +143,7 @@ def _figures(aggregate: Aggregate) -> CohortFigures:
             "train_loss": report.train_loss,
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
+            **bound,
         },
     )
 

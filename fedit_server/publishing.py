@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.messages import NoiseSpec
 from fedit_protocol.peft_folder import Edition
+from fedit_protocol.secagg.ring import ring_spec
+from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
 from fedit_server.adapter_bytes import first_adapter, to_safetensors
 from fedit_server.base_source import read_base
@@ -74,3 +77,15 @@ def _check_succession(old: TaskDocument, new: TaskDocument) -> None:
             where=new.task.label,
             fix="give the task another id",
         )
+    if _noise(old) != _noise(new):
+        raise ConfigError(
+            "other noise, clip or rounding needs a task of its own: epsilon counts all rounds of a task as alike",
+            code="C016",
+            where=new.task.label,
+            fix="give the task another id",
+        )
+
+
+def _noise(document: TaskDocument) -> tuple[NoiseSpec, NoisySum] | None:
+    ring = ring_spec(document.task, document.layout.size)
+    return (ring.noise, noisy_sum(ring)) if ring.noise else None

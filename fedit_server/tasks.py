@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from fedit_protocol.accounting import check_meaning
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
@@ -77,7 +78,8 @@ def slug(title: str) -> TaskId:
 def resolve(task: Task, base: BaseModel) -> TaskDocument:
     """Return the document that is published: the base's digest filled in, the adapter laid out.
 
-    Raises ConfigError C014 if a target module fits no linear layer of the base.
+    Raises ConfigError C014 if a target module fits no linear layer of the base, C025 or C026 if the epsilon of its
+    noise cannot be computed here or says nothing.
     """
     try:
         layout = AdapterLayout.of_lora(base.linear_shapes, task.adapter.target_modules, task.adapter.rank)
@@ -87,7 +89,7 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
             f"adapter.target_modules: {error}; it has {', '.join(present) or 'none'}", code="C014", where=task.label
         ) from error
     pinned = task.base.model_copy(update={"digest": base.digest})
-    return TaskDocument(
+    document = TaskDocument(
         task=task.model_copy(update={"base": pinned}),
         layout=layout,
         linear_parameters=base.linear_parameters,
@@ -95,6 +97,8 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
         hidden_size=base.hidden_size,
         layers=base.layers,
     )
+    check_meaning(document)
+    return document
 
 
 def _first_fault(error: ValidationError, where: str) -> ConfigError:

@@ -31,6 +31,9 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
 def _report(report: Mapping[str, Any]) -> str:
     held_out = report["held_out_loss"]
     tested = "" if held_out is None else f", held-out loss {held_out:.4f}"
+    if "epsilon" in report:  # noise leaves no room for figures of the devices
+        spent = f"epsilon {report['epsilon']:.3g} so far, {report['round_epsilon']:.3g} in one round"
+        return f"{spent}, at delta {report['delta']:.0e} ({report['survivors']} devices)"
     who = f"{report['survivors']} devices, {report['examples']} examples"
     return f"training loss {report['train_loss']:.4f}{tested} ({who})"
 

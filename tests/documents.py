@@ -58,7 +58,9 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
-    annotation = field.annotation
+    parts = typing.get_args(field.annotation)
+    optional = len(parts) == 2 and parts[1] is types.NoneType  # a table that may be left out
+    annotation = parts[0] if optional else field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 

@@ -6,13 +6,14 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
 from fedit_protocol.messages import Offer, SecondRule
-from fedit_protocol.metrics import metric_specs
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
-from fedit_protocol.secagg.ring import check_ring
+from fedit_protocol.secagg.ring import check_ring, ring_metrics
+from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, SUITE, can_talk
@@ -56,6 +57,11 @@ class Limits(BaseModel):
         description="largest share of members that two answered rounds on one adapter may have in common, unless all;"
         " 0.9 is advised where anybody may join; 1 allows any",
     )
+    max_epsilon: float = Field(
+        0.0,
+        ge=0,
+        description="largest epsilon of a task, planned and spent; it refuses tasks without noise; 0 means no limit",
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class LastSeen:
     adapter_version: int
     adapter_digest: Digest
     answered: tuple[AnsweredRound, ...] = ()
+    noisy: tuple[NoisySum, ...] = ()
+    """Every noisy sum that this device has fed, whatever came of its round."""
 
 
 def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
@@ -105,7 +113,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
         )
     try:
         for spec in sum_specs(document):
-            check_ring(spec.ring)
+            check_ring(spec.ring, cohort_rules(task))
         weakest = min(
             (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.cohort_size + 1)),
             key=lambda thresholds: thresholds.hidden_among,
@@ -113,6 +121,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
     except ConfigError as error:
         raise TaskRefusedError(f"the task contradicts itself: {error}", code="K004") from error
     check_cohort(weakest, limits, sums=len(sum_specs(document)))
+    _check_plan(document, limits)
     return weakest
 
 
@@ -165,12 +174,53 @@ def check_offer(
             raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
         if spec.ring.max_weight > limits.max_weight:
             raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight")
-        if spec.ring.metrics != (metric_specs(spec.ring.max_weight) if spec.index == 1 else ()):
+        if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         try:
-            check_ring(spec.ring)
+            check_ring(spec.ring, offer.cohort)
         except ConfigError as error:
             raise SecurityError(ProblemType.POLICY_REFUSED, str(error)) from error
+    _check_noise(offer, limits, last)
+
+
+def _check_noise(offer: Offer, limits: Limits, last: LastSeen | None) -> None:
+    """Noise covers one sum of clipped updates, all of one weight; nothing else may ride along (C3)."""
+    noisy = [spec.ring for spec in offer.sums if spec.ring.noise]
+    if noisy and (len(offer.sums) > 1 or noisy[0].sketch_size or noisy[0].max_weight > 1):
+        raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for more than its noise would cover")
+    if not noisy and limits.max_epsilon:
+        raise _refused("the round adds no noise, so epsilon has no bound", "max_epsilon")
+    check_spent(offer, limits, last)
+
+
+def check_spent(offer: Offer, limits: Limits, last: LastSeen | None, roster: Thresholds | None = None) -> None:
+    """Raise TaskRefusedError if one more noisy sum would exceed the owner's epsilon (C3).
+
+    With the thresholds of a roster it is counted as the owner sees it: by the share that the owner expects to collude.
+    """
+    if not limits.max_epsilon:
+        return
+    for ring in (spec.ring for spec in offer.sums):
+        if ring.noise is not None:
+            wanted = noisy_sum(ring) if roster is None else seen_in(ring, roster, limits.corrupt_fraction)
+            total = epsilon([*(last.noisy if last else ()), wanted], ring.noise.delta)
+            if total > limits.max_epsilon:
+                raise _refused(f"with this round epsilon would reach {total:.3g}", "max_epsilon")
+
+
+def _check_plan(document: TaskDocument, limits: Limits) -> None:
+    """Hold the epsilon of all planned rounds against the owner's; refuse one that says nothing unless it says so."""
+    if document.task.privacy is None:
+        if limits.max_epsilon:
+            raise _refused("the task adds no noise, so epsilon has no bound", "max_epsilon")
+        return
+    planned = planned_epsilon(document)
+    try:
+        check_meaning(document)
+    except ConfigError as error:
+        raise TaskRefusedError(f"the task's noise protects nobody: {error}", code="K010") from error
+    if limits.max_epsilon and planned > limits.max_epsilon:
+        raise _refused(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon")
 
 
 def check_offer_matches(offer: Offer, document: TaskDocument) -> None:

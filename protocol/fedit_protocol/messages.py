@@ -58,6 +58,13 @@ class CheckInReply(Message):
     server_time: int = Field(ge=0)
 
 
+class NoiseSpec(Message):
+    """Skellam noise of a sum: what its honest devices add at least, together (SPEC, section 6)."""
+
+    multiplier: float = Field(gt=0, le=1000, description="z: standard deviation of the noise over the clip")
+    delta: float = Field(gt=0, le=1e-4, description="the delta that epsilon is stated for")
+
+
 class RingSpec(Message):
     """How an update becomes integers, and which ring they are summed in (SPEC, section 6)."""
 
@@ -71,6 +78,7 @@ class RingSpec(Message):
     metrics: Annotated[tuple[MetricSpec, ...], AsTuple]
     sketch_size: int = Field(0, ge=0, le=2**32, description="coordinates behind the d, for methods that sketch")
     sketch_range: float = Field(1.0, gt=0, description="the value range of those coordinates")
+    noise: NoiseSpec | None = Field(None, description="none: the sum is exact, and bounds nothing about one device")
 
 
 class CohortRules(Message):
@@ -263,6 +271,15 @@ class RoundOutcome(StrEnum):
     FAILED = "failed"
 
 
+class PrivacySpent(Message):
+    """What noisy sums bound, for a device that was in every round so far; the reader computes it again."""
+
+    rounds: int = Field(ge=1, description="rounds counted: all that were opened, because a failed one may have summed")
+    round_epsilon: float = Field(ge=0)
+    total_epsilon: float = Field(ge=0)
+    delta: float = Field(gt=0, le=1e-4)
+
+
 class RoundResult(Message):
     """What came of the round. Signed by the server, ctx0."""
 
@@ -272,6 +289,7 @@ class RoundResult(Message):
     adapter_digest: DigestText
     survivors: int = Field(ge=0, le=MAX_COHORT)
     sums_done: int = Field(ge=0, le=2)
+    privacy: PrivacySpent | None = Field(None, description="none: the sum has no noise, and bounds nothing")
 
 
 class Abort(Message):

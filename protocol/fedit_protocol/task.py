@@ -182,6 +182,18 @@ class EncodingSpec(Section):
     rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
 
 
+class PrivacySpec(Section):
+    """`[privacy]`, optional: devices add noise, so that a sum bounds what it says about each of them."""
+
+    noise_multiplier: float = Field(
+        gt=0, le=1000, description="z: standard deviation of a sum's noise over clip_norm, from its honest devices"
+    )
+    delta: float = Field(1e-5, gt=0, le=1e-4, description="the delta that epsilon is stated for")
+    accept_weak: bool = Field(
+        False, description="true: publish although epsilon says little or the noise drowns what is learned"
+    )
+
+
 class MethodSpec(Section):
     """`[method]`: from the aggregate to the next global adapter."""
 
@@ -217,6 +229,17 @@ class Task(Section):
     round: RoundSpec = Field(default_factory=RoundSpec, description="round policy")
     encoding: EncodingSpec = Field(default_factory=EncodingSpec, description="quantisation of updates")
     method: MethodSpec = Field(default_factory=MethodSpec, description="aggregation")
+    privacy: PrivacySpec | None = Field(None, description="differential privacy; without this table there is none")
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> Self:
+        if self.privacy and self.encoding.max_weight != 1:
+            raise ValueError("with [privacy] every device weighs the same: set encoding.max_weight = 1")
+        if self.privacy and self.round.mode is not Mode.MASKED:
+            raise ValueError("[privacy] needs round.mode = masked: devices share the noise of one sum")
+        if self.privacy and self.method.name != "fedavg":
+            raise ValueError("[privacy] needs method.name = fedavg: a sketch is not clipped, so noise bounds nothing")
+        return self
 
     gates: GateSpec = Field(default_factory=GateSpec, description="what a step must keep to")
 

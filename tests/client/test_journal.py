@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from fedit_client.journal import Journal
-from fedit_protocol.encoding import decode, digest_of
+from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import SecurityError, StorageError
 from fedit_protocol.ids import RoundId
 from fedit_protocol.limits import Limits, check_offer
 from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist, Record
+from fedit_protocol.secagg.sensitivity import NoisySum
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
 
@@ -42,6 +43,18 @@ def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, of
     assert last is not None
     assert (last.round_no, last.adapter_version, last.adapter_digest) == (1, 0, offer.adapter_digest)
     assert Journal(tmp_path).unfinished == ()
+
+
+def test_each_noisy_sum_is_counted_over_restarts(tmp_path: Path, offer: Offer) -> None:
+    one = NoisySum(norm_squared=127**2, size=8, variance=64516.0)
+    journal = Journal(tmp_path)
+    journal.persist(offer, joined())
+    for _ in range(2):
+        journal.persist(offer, Persist(Record(kind="noise", body=encode(one))))
+    journal.commit(offer, 1, digest_of(b"next"))
+    last = Journal(tmp_path).last
+    assert last is not None
+    assert last.noisy == (one, one)
 
 
 def test_frozen_bytes_come_back_as_they_were(tmp_path: Path, offer: Offer) -> None:

@@ -37,6 +37,7 @@ from fedit_protocol.messages import (
 )
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Record
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.secagg.ring import noise_reach
 from fedit_protocol.secagg.roster import Member, check_distinct_keys
 from fedit_protocol.secagg.round_documents import RoundDocuments
 from fedit_protocol.secagg.round_state import RoundState
@@ -283,6 +284,7 @@ class Aggregator(RoundDocuments):
             survivors=tuple(roster.keys(index, sum_index) for index in wanted.survivors),
             dropouts=tuple(roster.keys(index, sum_index) for index in wanted.dropouts),
             shares={roster.members[dealer].identity: shares for dealer, shares in wanted.shares.items()},
+            noise=noise_reach(wanted.ring, self.offer.cohort),
         )
         return (Compute(job),)
 

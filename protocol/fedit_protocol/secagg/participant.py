@@ -19,10 +19,18 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from fedit_protocol.adapter import Vector
-from fedit_protocol.encoding import Message, digest_of
+from fedit_protocol.encoding import Message, digest_of, encode
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.limits import LastSeen, Limits, answered_on, check_cohort, check_offer, check_overlap
+from fedit_protocol.limits import (
+    LastSeen,
+    Limits,
+    answered_on,
+    check_cohort,
+    check_offer,
+    check_overlap,
+    check_spent,
+)
 from fedit_protocol.messages import (
     Ack,
     Confirm,
@@ -50,9 +58,12 @@ from fedit_protocol.secagg.keys import (
     self_mask_hash,
 )
 from fedit_protocol.secagg.masking import apply_masks
+from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
 from fedit_protocol.secagg.quantize import encode_update
+from fedit_protocol.secagg.ring import client_variance
 from fedit_protocol.secagg.roster import VerifiedRoster
+from fedit_protocol.secagg.sensitivity import seen_in
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
 from fedit_protocol.secagg.stages import ClientStage
@@ -149,6 +160,7 @@ class Participant:
             raise SecurityError(ProblemType.KEY_REFUSED, "the roster lists other keys for this device than it sent")
         check_cohort(roster.thresholds, self._limits, sums=len(self.offer.sums))
         check_overlap([member.identity for member in roster.members], self.offer, self._last, self._limits)
+        check_spent(self.offer, self._limits, self._last, roster.thresholds)
         self._roster = roster
         shares = self._deal(roster)
         self.stage = ClientStage.SHARED
@@ -217,7 +229,13 @@ class Participant:
         own.frozen, self.stage = True, ClientStage.FROZEN  # first: whatever happens below, they serve no second one
         secrets = self._secrets[own.index - 1]
         spent = self._spend(update, own)
-        words = encode_update(update, weight, report, own.ring, self._random(32))
+        if own.ring.noise is None:
+            words = encode_update(update, weight, report, own.ring, self._random(32))
+        else:
+            variance = client_variance(own.ring, roster.thresholds.hidden_among)
+            words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
+            account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
+            spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
         apply_masks(words, own.masks(roster, self._key.public, secrets))
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))

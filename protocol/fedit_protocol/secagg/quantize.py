@@ -50,6 +50,24 @@ def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingS
     OS randomness) drives the rounding. Raises ProtocolError (encoding-refused) on a wrong length, a non-finite value or
     a weight outside 1..max_weight: never a warning, because an overflow would corrupt everybody's sum (C10).
     """
+    if ring.noise is not None:
+        raise RuntimeError("this ring asks for noise: encode_noisy adds it")
+    norm = checked_norm(update, weight, ring)
+    scale = min(1.0, ring.clip_norm / norm) if norm else 1.0
+    words = np.zeros(word_count(ring), dtype=word_type(ring))
+    noise = KeyStream(noise_seed, _UINT32)
+    clipped = round_into(
+        words[: ring.size], update[: ring.size], scale / ring.value_range, (levels(ring), weight), noise
+    )
+    sketch = slice(ring.size, coordinate_count(ring))
+    round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
+    report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
+    write_tail(words, {WEIGHT: weight, **encode_report(report, weight)}, ring)
+    return words
+
+
+def checked_norm(update: Vector, weight: int, ring: RingSpec) -> float:
+    """Return the L2 norm of the adapter's coordinates; raises ProtocolError (encoding-refused), see encode_update."""
     if update.shape != (coordinate_count(ring),):
         raise _refused(f"the update has shape {update.shape}, not ({coordinate_count(ring)},)")
     if not 1 <= weight <= ring.max_weight:
@@ -57,22 +75,13 @@ def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingS
     norm = float(np.linalg.norm(update[: ring.size].astype(np.float64)))
     if not (np.isfinite(norm) and np.isfinite(update[ring.size :]).all()):
         raise _refused("the update holds NaN or infinite values")
-    scale = min(1.0, ring.clip_norm / norm) if norm else 1.0
-    words = np.zeros(word_count(ring), dtype=word_type(ring))
-    noise = KeyStream(noise_seed, _UINT32)
-    clipped = _round_into(
-        words[: ring.size], update[: ring.size], scale / ring.value_range, (levels(ring), weight), noise
-    )
-    sketch = slice(ring.size, coordinate_count(ring))
-    _round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
-    report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
-    _write_tail(words, {WEIGHT: weight, **encode_report(report, weight)}, ring)
-    return words
+    return norm
 
 
-def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1) -> Aggregate:
+def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1, noise: int = 0) -> Aggregate:
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
+    `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise.
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
@@ -84,11 +93,11 @@ def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1)
     if weight < survivors:
         raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
     lifted = words[: coordinate_count(ring)].view(np.dtype(f"<i{ring.word_bits // 8}")).astype(np.int64)
-    if len(lifted) and np.abs(lifted).max() > weight * levels(ring):
+    if len(lifted) and np.abs(lifted).max() > weight * levels(ring) + noise:
         raise _refused("a coordinate of the sum exceeds what its weight allows")
     signed, sketch = lifted[: ring.size], lifted[ring.size :]
     total = signed.astype(np.float64) * (ring.value_range / levels(ring))
-    rounding = ring.value_range / levels(ring) * np.sqrt(ring.size)
+    rounding = ring.value_range / levels(ring) * np.sqrt(ring.size) * (1 + noise / weight)
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
     report = decode_report(tail, weight) if ring.metrics else NO_REPORT
@@ -96,7 +105,7 @@ def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1)
     return Aggregate(total, weight, survivors, report, signed, sum_index, sketched)
 
 
-def _round_into(
+def round_into(
     words: Words, values: Vector, per_level: float, levels_and_weight: tuple[int, int], noise: KeyStream
 ) -> int:
     """Write the weighted, rounded coordinates; return how many lay outside the value range.
@@ -126,7 +135,8 @@ def _tail_places(ring: RingSpec) -> Iterator[tuple[str, int, slice]]:
         start = stop
 
 
-def _write_tail(words: Words, values: Mapping[str, int], ring: RingSpec) -> None:
+def write_tail(words: Words, values: Mapping[str, int], ring: RingSpec) -> None:
+    """Write the tail behind the coordinates; raises ProtocolError (encoding-refused) for a value out of range."""
     bits = limb_bits(ring)
     for name, maximum, place in _tail_places(ring):
         value = values[name]

@@ -5,14 +5,16 @@ small enough never to overflow.
 """
 
 from math import ceil, log2
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CohortRules, RingSpec
+from fedit_protocol.messages import CohortRules, NoiseSpec, RingSpec
 from fedit_protocol.metrics import MetricSpec, metric_specs
 from fedit_protocol.secagg.prg import Words
+from fedit_protocol.secagg.skellam import drawn_variance, reach
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Task
 
 WEIGHT: Final = "weight"
@@ -24,33 +26,69 @@ def levels(ring: RingSpec) -> int:
     return int(2 ** (ring.value_bits - 1)) - 1
 
 
-def needed_bits(cohort: int, max_weight: int, value_bits: int) -> int:
-    """Return the ring width b ≥ log2(2·n·w_max·Q + 1) that no cohort of n can overflow."""
-    largest = cohort * max_weight * (2 ** (value_bits - 1) - 1)
+def scale(ring: RingSpec) -> float:
+    """Return s = Q/r, ring steps per unit of the update."""
+    return levels(ring) / ring.value_range
+
+
+def target_variance(ring: RingSpec) -> float:
+    """Return (z·s·C)², the least variance of a sum's noise from honest devices; 0 without noise."""
+    return (ring.noise.multiplier * scale(ring) * ring.clip_norm) ** 2 if ring.noise else 0.0
+
+
+def client_variance(ring: RingSpec, floor: int) -> float:
+    """Return μ_i, the variance of one device's noise: its part if `floor` honest devices share the target.
+
+    `floor` is `hidden_among` of the roster, not its size: neither dropouts nor colluders nor split views dilute it.
+    Raises ConfigError C024 if it is too large to draw.
+    """
+    return drawn_variance(target_variance(ring) / floor)
+
+
+def noise_reach(ring: RingSpec, rules: CohortRules) -> int:
+    """Return how far the noise of any roster that the rules allow may move one coordinate; 0 without noise."""
+    if ring.noise is None:
+        return 0
+    if rules.cohort_min > ring.cohort_max:
+        raise ConfigError("the least cohort exceeds the one that the ring is made for", code="C020")
+    rosters = (Thresholds.of(n, rules) for n in range(rules.cohort_min, ring.cohort_max + 1))
+    return max(reach(roster.members * client_variance(ring, roster.hidden_among)) for roster in rosters)
+
+
+def needed_bits(cohort: int, max_weight: int, value_bits: int, noise: int = 0) -> int:
+    """Return the ring width b ≥ log2(2·(n·w_max·Q + noise) + 1) that no cohort of n can overflow."""
+    largest = cohort * max_weight * (2 ** (value_bits - 1) - 1) + noise
     return ceil(log2(2 * largest + 1))
 
 
 def ring_spec(task: Task, size: int) -> RingSpec:
     """Return the ring of a task's rounds for d = `size` coordinates; raises ConfigError C021 if 32 bits are too few."""
-    encoding = task.encoding
-    bits = needed_bits(task.round.cohort_size, encoding.max_weight, encoding.value_bits)
-    if bits > 32:
-        raise ConfigError(
-            f"encoding.value_bits = {encoding.value_bits} and max_weight = {encoding.max_weight} need a ring of"
-            f" {bits} bits; 32 is the widest",
-            code="C021",
-        )
-    word_bits: Literal[16, 32] = 16 if bits <= 16 else 32
-    return RingSpec(
+    encoding, privacy = task.encoding, task.privacy
+    noise = NoiseSpec(multiplier=privacy.noise_multiplier, delta=privacy.delta) if privacy else None
+    ring = RingSpec(
         size=size,
         clip_norm=encoding.clip_norm,
         value_bits=encoding.value_bits,
         value_range=task.value_range,
         max_weight=encoding.max_weight,
         cohort_max=task.round.cohort_size,
-        word_bits=word_bits,
-        metrics=metric_specs(encoding.max_weight),
+        word_bits=32,
+        metrics=ring_metrics(encoding.max_weight, noise),
+        noise=noise,
     )
+    bits = _bits(ring, cohort_rules(task))
+    if bits > 32:
+        raise ConfigError(
+            f"encoding.value_bits = {encoding.value_bits} and max_weight = {encoding.max_weight} need a ring of"
+            f" {bits} bits; 32 is the widest",
+            code="C021",
+        )
+    return ring.model_copy(update={"word_bits": 16}) if bits <= 16 else ring
+
+
+def ring_metrics(max_weight: int, noise: NoiseSpec | None) -> tuple[MetricSpec, ...]:
+    """Return the figures behind the weight: none beside noise, which would not cover them (decision 0016)."""
+    return () if noise else metric_specs(max_weight)
 
 
 def cohort_rules(task: Task) -> CohortRules:
@@ -110,7 +148,18 @@ def payload_length(ring: RingSpec) -> int:
     return word_count(ring) * ring.word_bits // 8
 
 
-def check_ring(ring: RingSpec) -> None:
-    """Raise ConfigError C021 unless the word is wide enough for the stated cohort (both sides check: C3)."""
-    if needed_bits(ring.cohort_max, ring.max_weight, ring.value_bits) > ring.word_bits:
+def check_ring(ring: RingSpec, rules: CohortRules | None = None) -> None:
+    """Raise ConfigError C021 unless the word is wide enough for the stated cohort and noise (both sides check: C3).
+
+    `rules` may be left out for a ring without noise only: they say which rosters share the noise.
+    """
+    if _bits(ring, rules) > ring.word_bits:
         raise ConfigError("the ring is too narrow for the cohort: a sum could overflow", code="C021")
+
+
+def _bits(ring: RingSpec, rules: CohortRules | None) -> int:
+    if ring.noise is None:
+        return needed_bits(ring.cohort_max, ring.max_weight, ring.value_bits)
+    if rules is None:
+        raise RuntimeError("the width of a ring with noise depends on the cohort's rules")
+    return needed_bits(ring.cohort_max, ring.max_weight, ring.value_bits, noise_reach(ring, rules))

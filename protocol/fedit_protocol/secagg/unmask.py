@@ -59,6 +59,8 @@ class UnmaskJob:
     dropouts: tuple[MemberKeys, ...]
     shares: Mapping[IdentityKey, Mapping[int, bytes]] = field(repr=False)
     """Sharer → holder's roster index → share: of its self mask if it survived, of its mask key if it dropped out."""
+    noise: int = 0
+    """How far the devices' noise may move a coordinate of the sum, in ring steps."""
 
     def run(self, read: Reader, threads: int = 1) -> Aggregate:
         """Return the aggregate; CPU-bound, so call it in a thread, and let it use `threads` of its own.
@@ -67,7 +69,7 @@ class UnmaskJob:
         one that honest clients can produce (S8).
         """
         total = self.sum_words(read, threads)
-        return decode_sum(total, len(self.survivors), self.ring, self.sum_index)
+        return decode_sum(total, len(self.survivors), self.ring, self.sum_index, self.noise)
 
     def sum_words(self, read: Reader, threads: int = 1) -> Words:
         """Return the unmasked ring sum of the survivors' whole payloads, tail included."""
