@@ -89,7 +89,7 @@ CLIENT: Final = (
     ),
     Deletion(
         "C3", "the ring is wide enough", P + "secagg/ring.py",
-        "if needed_bits(ring.cohort_max, ring.max_weight, ring.value_bits) > ring.word_bits:", OFF,
+        "if _bits(ring, rules) > ring.word_bits:", OFF,
         _attack("values", "row_12_a_ring_one_bit_too_narrow_is_refused_by_the_device"),
     ),
     Deletion(
