@@ -12,8 +12,9 @@ from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_server.auth import joiner
 from fedit_server.live_cohort import LiveCohort
-from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK, TURNSTILE
 from fedit_server.routes.wire import caller, cbor, done, read_body
 
 _ROUND: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}"
@@ -52,7 +53,11 @@ async def cohort_of(request: web.Request, received: bytes, kind: Kind) -> LiveCo
 
 async def join(request: web.Request) -> web.Response:
     """POST join: keys of a device whose certificate the authority has signed."""
+    turnstile, clock = request.app[TURNSTILE], request.app[DOORKEEPER].clock
+    turnstile.pass_address(request.remote or "", clock())
     received = await read_body(request, _MOST_JOIN_BYTES)
+    live = await request.app[COORDINATOR].live(round_id(request))
+    turnstile.pass_device(joiner(received, live.opening.offer), clock())
     certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
     cohort = await cohort_of(request, received, Kind.JOIN)
     proven = await request.app[LOG_BOOK].proven(certificate, cohort.machine.offer.log_head)

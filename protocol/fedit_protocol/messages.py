@@ -94,7 +94,7 @@ class CohortRules(Message):
 
 
 class Combination(Message):
-    """How many cohorts the round has, how many must finish, and how their sums become one update (SPEC, section 11)."""
+    """How many cohorts the round has, how many must finish, and how their sums become one update (SPEC, section 12)."""
 
     cohorts: int = Field(ge=1, le=MAX_COHORTS)
     needed: int = Field(ge=1, le=MAX_COHORTS)

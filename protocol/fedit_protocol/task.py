@@ -56,7 +56,7 @@ class Selection(StrEnum):
 
 
 class CombineRule(StrEnum):
-    """How the sums of a round's cohorts become one update (SPEC, section 11)."""
+    """How the sums of a round's cohorts become one update (SPEC, section 12)."""
 
     WEIGHTED = "weighted"
     TRIMMED_MEAN = "trimmed_mean"

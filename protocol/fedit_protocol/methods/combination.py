@@ -1,4 +1,4 @@
-"""From the sums of a round's cohorts to one update: weighted, trimmed or median (SPEC, section 11). Pure numpy.
+"""From the sums of a round's cohorts to one update: weighted, trimmed or median (SPEC, section 12). Pure numpy.
 
 Robust rules bound what a few bad cohorts can do, however large their numbers are, as long as the server assigned
 devices to cohorts at random (THREATS). They never look at one device: a cohort's mean is the smallest thing there is.
