@@ -14,7 +14,7 @@ SITE  := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 TESTS  = env PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(WHEEL)/bin:$$PATH" \
 	FEDIT_WHEEL="$$(echo "$(CURDIR)"/build/*.whl)" $(WHEEL)/bin/python -m pytest -n $(JOBS) --dist loadgroup
 
-.PHONY: help setup demo test test-all check format bench wheel wheel-env release clean
+.PHONY: help setup demo test test-all check format bench mutants wheel wheel-env release clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,10 @@ format: $(READY) ## let ruff format, and repair what it can
 
 bench: $(READY) ## timings; BENCH=secagg for one of them, ARGS=--json for machines
 	@$(BIN)/python -m tests.bench $(BENCH) $(ARGS)
+
+mutants: $(READY) ## hours: change each line of the masked sum and see a test fail; ARGS="shamir ring" for some modules
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[mutants]"
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 wheel: wheel-env ## build the wheel, install it, test it in a clean environment
 	$(TESTS) tests/integration/test_base_wheel.py $(ARGS)

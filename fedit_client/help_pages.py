@@ -17,8 +17,8 @@ _TOPICS: Final[dict[str, str]] = {
     ),
     "limits": (
         "The table [limits] of client.toml says what no task may exceed: min_cohort, hidden_among, max_clip_norm, "
-        "max_weight, max_local_steps, max_rank, quantizations, base_digests. Example: fedit-client set "
-        "limits.hidden_among=5"
+        "max_weight, max_local_steps, max_rank, max_rounds_per_day, quantizations, base_digests. Example: "
+        "fedit-client set limits.hidden_among=5"
     ),
 }
 

@@ -62,6 +62,8 @@ class Journal:
         self._frozen: dict[RoundId, FrozenUpload] = {}
         self.rounds = 0
         """Rounds whose result this device has seen committed."""
+        self.joined_at: list[int] = []
+        """When this device joined each round, by its own clock, in seconds since 1970, UTC."""
         self._answered: dict[RoundId, AnsweredRound] = {}
         self._noisy: list[NoisySum] = []
         self._given: dict[str, bytes] = {"members": b"", "update": b""}
@@ -81,7 +83,7 @@ class Journal:
         """Frozen uploads without a receipt, oldest first."""
         return tuple(self._frozen.values())
 
-    def persist(self, offer: Offer, effect: Persist) -> None:
+    def persist(self, offer: Offer, effect: Persist, now_s: int) -> None:
         """Make one record of the participant durable; its payload first, so that no record points at nothing."""
         if effect.payload is not None:
             sum_index = _sum_index(effect.record.body)
@@ -95,6 +97,7 @@ class Journal:
                 "version": offer.adapter_version,
                 "digest": offer.adapter_digest,
                 "expires": offer.expires_at,
+                "at": now_s,
                 "body": base64.b64encode(body).decode(),
             }
         )
@@ -141,6 +144,7 @@ class Journal:
     def _apply(self, fact: dict[str, Any]) -> None:
         match fact["kind"]:
             case "joined":
+                self.joined_at.append(fact.get("at", 0))
                 # Also in version 0 of a task: from here on this round number is spent.
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
             case "members" | "update":

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from fedit_client.events import Event, EventKind
-from fedit_client.problems import NotReadyError
+from fedit_client.problems import BusyError, NotReadyError
 from fedit_client.transport import jittered
 from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
 
@@ -46,6 +46,8 @@ class Patience:
                 answer = await action()
             except TransportError as error:
                 pause = jittered(min(wait_s, self.max_wait_s))
+                if isinstance(error, BusyError):
+                    pause = max(pause, error.retry_after_s + jittered(_FIRST_WAIT_S))
                 self._give_up_after(until, str(error))
                 lost, wait_s = True, wait_s * 2
                 self.emit(Event(EventKind.CONNECTION_LOST, f"{error}; trying again in {pause:.0f} s"))

@@ -43,7 +43,6 @@ _FIXES: Final = {
 }
 _RETRYABLE: Final = {
     ProblemType.INTERNAL: ("N006", "the server failed while answering"),
-    ProblemType.RATE_LIMITED: ("N009", "the server asks for fewer requests"),
     ProblemType.OFFSET_MISMATCH: ("N011", "the upload has to go on elsewhere"),
     ProblemType.STORE_FULL: ("N010", "the server's disk is full"),
 }
@@ -59,6 +58,14 @@ class NotReadyError(ProtocolError):
         self.retry_after_s = retry_after_s
 
 
+class BusyError(TransportError):
+    """The server asks for fewer requests: the next one after `retry_after_s`, and none before."""
+
+    def __init__(self, message: str, where: str, retry_after_s: float) -> None:
+        super().__init__(message, code="N009", where=where, fix="wait; this client tries again")
+        self.retry_after_s = retry_after_s
+
+
 def problem_error(status: int, body: bytes, retry_after: str | None, where: str) -> FeditError:
     """Return the error behind an HTTP answer of status 400 or more."""
     document = _document(body)
@@ -69,6 +76,8 @@ def problem_error(status: int, body: bytes, retry_after: str | None, where: str)
     detail = _clean(document.get("detail")) or problem.title_text
     if problem is ProblemType.NOT_READY:
         return NotReadyError(detail, _seconds(retry_after))
+    if problem is ProblemType.RATE_LIMITED:
+        return BusyError(f"the server asks for fewer requests: {detail}", where, _seconds(retry_after))
     if problem in _RETRYABLE:
         retry_code, words = _RETRYABLE[problem]
         return TransportError(f"{words}: {detail}", code=retry_code, where=where, fix="wait; this client tries again")

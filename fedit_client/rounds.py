@@ -159,7 +159,8 @@ class Round:
         self._stage(RoundStage.MASK, "masking the update")
         participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
         report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
-        frozen = await asyncio.to_thread(participant.freeze, message, weight, report)
+        threads = self._with.work.plan.threads  # training is over: its cores are free
+        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads)
         with _over_is_fine():
             await self._perform(frozen)
         # An upload that came too late does not end the round: the others' sum still needs this device's shares.
@@ -261,7 +262,9 @@ class Round:
     async def _perform(self, effects: Effects) -> None:
         for effect in effects:
             if isinstance(effect, Persist):
-                await asyncio.to_thread(self._with.journal.persist, self._offer, effect)
+                await asyncio.to_thread(
+                    self._with.journal.persist, self._offer, effect, int(self._with.clock().timestamp())
+                )
             elif isinstance(effect, Send):
                 await self._send(effect)
 

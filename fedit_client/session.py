@@ -21,6 +21,7 @@ from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.ids import Digest
+from fedit_protocol.limits import participation_wait_s
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult, WaitReason
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.signing import Kind, read_envelope, seal
@@ -72,6 +73,7 @@ class Session:
         await self._with.patience.insist(self._look_at_the_log)
         committed = 0
         while max_rounds is None or committed < max_rounds:
+            await self._keep_to_the_owners_rate()
             await self._with.patience.insist(self._renew)
             reply = await self._with.patience.insist(self._check_in)
             self._check_clock(reply.server_time)
@@ -113,6 +115,15 @@ class Session:
 
     def _now_s(self) -> int:
         return int(self._with.clock().timestamp())
+
+    async def _keep_to_the_owners_rate(self) -> None:
+        """Wait, checked out, while this device has joined as many rounds as its owner allows in a day (C3)."""
+        most = self._with.limits.max_rounds_per_day
+        while wait_s := participation_wait_s(self._with.journal.joined_at, self._with.limits, self._now_s()):
+            until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
+            text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
+            self._tell_once(f"{text} (limits.max_rounds_per_day)")
+            await asyncio.sleep(min(wait_s, self._with.patience.max_wait_s))
 
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
@@ -190,6 +201,9 @@ class Session:
             raise ConsentError(f"the task changed since you agreed to {task.label}; nothing is trained until you agree",
                                code="A003", fix="fedit-client join")  # fmt: skip
         text = _REASONS.get(reply.reason, _in_general)(reply) if reply.reason else _in_general(reply)
+        self._tell_once(text)
+
+    def _tell_once(self, text: str) -> None:
         if text != self._told:
             self._told = text
             self._with.emit(Event(EventKind.WAITING, text, None, RoundStage.WAIT))

@@ -14,7 +14,7 @@ import aiohttp
 
 from fedit_client.durable import make_private, sync_folder
 from fedit_client.durable import translating as translating_disk
-from fedit_client.problems import problem_error, translating
+from fedit_client.problems import BusyError, problem_error, translating
 from fedit_protocol.encoding import MAX_CONTROL_BYTES, to_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, TransportError
 from fedit_protocol.ids import Digest, FederationId
@@ -112,9 +112,9 @@ class HttpTransport:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await action()
-            except TransportError:
-                if attempt == _ATTEMPTS:
-                    raise
+            except TransportError as error:
+                if attempt == _ATTEMPTS or isinstance(error, BusyError):
+                    raise  # who is asked for fewer requests does not send the next one at once
                 await asyncio.sleep(jittered(_FIRST_WAIT_S * 2**attempt))
         raise AssertionError("unreachable")
 

@@ -17,6 +17,7 @@ from fedit_server.home import Home, Identity
 from fedit_server.live_round import Desk
 from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
+from fedit_server.rate import Turnstile
 from fedit_server.routes import add_routes, keys
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
@@ -34,6 +35,7 @@ class Parts:
     authority: Authority
     log_book: LogBook
     doorkeeper: Doorkeeper
+    turnstile: Turnstile
     coordinator: Coordinator
 
     @classmethod
@@ -52,6 +54,7 @@ class Parts:
             authority=Authority(identity, store.members, salt, clock),
             log_book=LogBook(store.key_log),
             doorkeeper=Doorkeeper(federation, store.members, clock),
+            turnstile=Turnstile(),
             coordinator=Coordinator(services),
         )
 
@@ -67,6 +70,7 @@ def build_app(parts: Parts) -> web.Application:
     app[keys.LOG_BOOK] = parts.log_book
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
+    app[keys.TURNSTILE] = parts.turnstile
     add_routes(app)
     app.cleanup_ctx.append(_running_rounds)
     app.on_shutdown.append(_end_long_polls)

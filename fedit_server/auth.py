@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.ids import FederationId, IdentityKey, client_id
+from fedit_protocol.ids import ClientId, FederationId, IdentityKey, client_id
 from fedit_protocol.messages import CheckIn
 from fedit_protocol.requests import check_authorization, check_clock
-from fedit_protocol.signing import Kind, read_envelope, unseal
+from fedit_protocol.secagg.context import offer_context
+from fedit_protocol.signing import Kind, read_envelope, unseal, verify
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.storage.members import Members
 from fedit_server.storage.rows import ClientRow, ClientState
@@ -53,6 +54,14 @@ class Doorkeeper:
         if held is None:
             raise _not_enrolled("this device has no valid certificate: it has left, or it joined more than a year ago")
         return held
+
+
+def joiner(received: bytes, offer: bytes) -> ClientId:
+    """Return who signed a join of the offered round; raises SecurityError (bad-signature). It may not be enrolled."""
+    envelope = read_envelope(received, Kind.JOIN)
+    context = offer_context(read_envelope(offer, Kind.OFFER).body)
+    verify(envelope.signer, Kind.JOIN, context, envelope.body, envelope.signature)
+    return client_id(IdentityKey(envelope.signer))
 
 
 def _not_enrolled(reason: str) -> SecurityError:

@@ -1,6 +1,7 @@
 """One list of wire errors, one way out: every error leaves as problem details (RFC 9457)."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -54,6 +55,14 @@ _CONTENT_TYPE: Final = "application/problem+json"
 log = logging.getLogger(__name__)
 
 
+class RateLimitedError(ProtocolError):
+    """Too many requests; the next one counts again after `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(ProblemType.RATE_LIMITED, message, code="T022")
+        self.retry_after_s = retry_after_s
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with problem details; what is not meant for the wire becomes `internal`, logged by class."""
@@ -96,7 +105,9 @@ def problem_response(error: ProtocolError) -> web.Response:
     if error.fix:
         body["fix"] = error.fix
     response = web.json_response(body, status=status, content_type=_CONTENT_TYPE)
-    if error.problem in RETRY_AFTER_S:
+    if isinstance(error, RateLimitedError):
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    elif error.problem in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(RETRY_AFTER_S[error.problem])
     if error.problem is ProblemType.TOO_LARGE:
         response.force_close()  # the rest of the body is not worth reading

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from fedit_server.clock import unix_seconds
-from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, STORE
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, STORE, TURNSTILE
 from fedit_server.routes.wire import cbor, read_body
 
 _MOST_CHECK_IN_BYTES: Final = 8192
@@ -13,8 +13,10 @@ _MOST_CHECK_IN_BYTES: Final = 8192
 
 async def check_in(request: web.Request) -> web.Response:
     """POST /v1/checkin."""
-    doorkeeper = request.app[DOORKEEPER]
+    doorkeeper, turnstile = request.app[DOORKEEPER], request.app[TURNSTILE]
+    turnstile.pass_address(request.remote or "", doorkeeper.clock())
     client, message = await doorkeeper.check_in(await read_body(request, _MOST_CHECK_IN_BYTES))
+    turnstile.pass_device(client.client_id, doorkeeper.clock())
     await request.app[STORE].members.saw(client, message.device_kind, unix_seconds(doorkeeper.clock()))
     return cbor(await request.app[COORDINATOR].check_in(client, message))
 

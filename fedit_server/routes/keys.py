@@ -9,6 +9,7 @@ from fedit_server.authority import Authority
 from fedit_server.coordinator import Coordinator
 from fedit_server.home import Identity
 from fedit_server.log_book import LogBook
+from fedit_server.rate import Turnstile
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
@@ -21,3 +22,4 @@ IDENTITY: Final = web.AppKey("identity", Identity)
 LOG_BOOK: Final = web.AppKey("log_book", LogBook)
 SPOOL: Final = web.AppKey("spool", Spool)
 STORE: Final = web.AppKey("store", Store)
+TURNSTILE: Final = web.AppKey("turnstile", Turnstile)

@@ -12,7 +12,8 @@ from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.signing import Kind
-from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK
+from fedit_server.auth import joiner
+from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK, TURNSTILE
 from fedit_server.routes.wire import caller, cbor, done, read_body
 
 _ROUND: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}"
@@ -45,9 +46,12 @@ def sum_index(request: web.Request) -> int:
 
 async def join(request: web.Request) -> web.Response:
     """POST join: keys of a device whose certificate the authority has signed."""
+    turnstile, clock = request.app[TURNSTILE], request.app[DOORKEEPER].clock
+    turnstile.pass_address(request.remote or "", clock())
     received = await read_body(request, _MOST_JOIN_BYTES)
-    certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
     live = await request.app[COORDINATOR].live(round_id(request))
+    turnstile.pass_device(joiner(received, live.opening.offer), clock())
+    certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
     proven = await request.app[LOG_BOOK].proven(certificate, live.machine.offer.log_head)
     await live.handle(lambda machine, now: machine.on_join(received, proven, now))
     return done()

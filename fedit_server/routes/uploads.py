@@ -17,7 +17,11 @@ from fedit_server.storage.spool import Slot, Writing
 IDLE_TIMEOUT_S: Final = 60.0
 """How long an upload may stand still before its connection is given up; what arrived stays."""
 
-_BATCH_BYTES: Final = 256 * 1024
+_BATCH_BYTES: Final = 1024 * 1024
+"""How much of an upload waits in memory for its turn to be written, times spool.MOST_IN_FLIGHT in all."""
+_BATCH_CHUNKS: Final = _BATCH_BYTES // (
+    16 * 1024
+)  # TLS records; who sends single bytes costs no more memory than others
 _MOST_HEADER_CHARACTERS: Final = 1024
 _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 
@@ -66,14 +70,13 @@ async def store(request: web.Request, slot: Slot, offset: int) -> None:
 
 
 async def _append(request: web.Request, writing: Writing) -> None:
-    """Write batch by batch: a thread per chunk of a few KiB would cost more than the bytes themselves."""
-    batch = bytearray()
+    """Write batch by batch and join nothing: a thread per chunk, and copies, would cost more than the bytes."""
+    batch: list[bytes] = []
     try:
         while not request.content.at_eof():
             # One limit for a whole batch: who sends byte by byte may not hold a turn for ever.
             async with asyncio.timeout(IDLE_TIMEOUT_S):
-                while len(batch) < _BATCH_BYTES and (chunk := await request.content.readany()):
-                    batch += chunk
+                await _fill(request, batch)
             await _flush(writing, batch)
     except TimeoutError as error:
         await _flush(writing, batch)
@@ -83,11 +86,18 @@ async def _append(request: web.Request, writing: Writing) -> None:
         raise
 
 
-async def _flush(writing: Writing, batch: bytearray) -> None:
-    content = bytes(batch)
+async def _fill(request: web.Request, batch: list[bytes]) -> None:
+    size = 0
+    while size < _BATCH_BYTES and len(batch) < _BATCH_CHUNKS and (chunk := await request.content.readany()):
+        batch.append(chunk)
+        size += len(chunk)
+
+
+async def _flush(writing: Writing, batch: list[bytes]) -> None:
+    chunks = tuple(batch)
     batch.clear()
-    if content:
-        await writing.append(content)
+    if chunks:
+        await writing.append(*chunks)
 
 
 async def _skip(request: web.Request, length: int) -> None:

@@ -25,6 +25,8 @@ _FORBIDDEN_MODULES: Final = frozenset({"embed_tokens", "lm_head", "wte", "wpe", 
 LEAST_SURVIVORS_OF_TWO_SUMS: Final = 8
 """C0: with few members two sums nearly determine each one's factors (METHODS, section 1.4, what RS reveals)."""
 
+_DAY_S: Final = 86400
+
 _MOST_ANSWERED_PER_ADAPTER: Final = 2
 """C4: the round that made the adapter's successor, and one more if that came to nothing."""
 
@@ -46,6 +48,9 @@ class Limits(BaseModel):
     max_rank: int = Field(256, ge=1, le=256, description="LoRA rank")
     min_cert_age_h: float = Field(
         0.0, ge=0, le=8760, description="hours since enrolment before a device may be in a round with this one"
+    )
+    max_rounds_per_day: int = Field(
+        0, ge=0, description="most rounds of a task that this device joins in any 24 hours; 0 for no limit"
     )
     modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
@@ -83,6 +88,17 @@ class LastSeen:
     answered: tuple[AnsweredRound, ...] = ()
     noisy: tuple[NoisySum, ...] = ()
     """Every noisy sum that this device has fed, whatever came of its round."""
+
+
+def participation_wait_s(joined_at: Collection[int], limits: Limits, now_s: int) -> int:
+    """Return for how many seconds the owner's limit keeps this device out of rounds, 0 if it may join now (C3).
+
+    `joined_at` are the times of earlier joins by this device's own clock: no server's word goes into it.
+    """
+    window = sorted(at for at in joined_at if at > now_s - _DAY_S)
+    if not limits.max_rounds_per_day or len(window) < limits.max_rounds_per_day:
+        return 0
+    return window[-limits.max_rounds_per_day] + _DAY_S - now_s
 
 
 def check_task(document: TaskDocument, limits: Limits) -> Thresholds:

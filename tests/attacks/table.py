@@ -115,7 +115,8 @@ ROWS: Final[dict[int, Row]] = {
     10: Row(
         "a tiny cohort",
         ("C0", "C3"),
-        _here(
+        _here("second_sum", "row_10_two_sums_over_fewer_than_eight_survivors_are_refused_by_everybody")
+        + _here(
             "other_rounds",
             "row_10_a_cohort_one_below_the_owners_floor_is_refused",
             "row_10_a_crowd_one_below_the_owners_floor_is_refused",

@@ -46,8 +46,8 @@ def total(round_: AttackedRound) -> Any:
 class UploadsGarbage(Participant):
     """Signs a header for random bytes of the right length and uploads them."""
 
-    def freeze(self, update: Vector, weight: int, report: ClientReport) -> Effects:
-        super().freeze(update, weight, report)
+    def freeze(self, update: Vector, weight: int, report: ClientReport, threads: int = 1) -> Effects:
+        super().freeze(update, weight, report, threads)
         own = self._own_sum()
         payload = seeded_random("garbage")(payload_length(own.ring))
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))

@@ -46,7 +46,8 @@ def updates_of(document: TaskDocument) -> list[Vector]:
 
 
 def play(round_: AttackedRound) -> AttackedRound:
-    round_.run(updates_of(round_.document), [1] * MEMBERS, [REPORT] * MEMBERS)
+    count = len(round_.members)
+    round_.run(updates_of(round_.document)[:count], [1] * count, [REPORT] * count)
     return round_
 
 
@@ -259,3 +260,11 @@ def test_row_30_a_server_that_crashes_in_the_second_sum_ends_with_the_first(step
     assert round_.finish is not None
     assert round_.finish.second is None
     assert round_.finish.aggregate.ring_sum.tolist() == first_sum()
+
+
+def test_row_10_two_sums_over_fewer_than_eight_survivors_are_refused_by_everybody() -> None:
+    """C0: eight devices with s_min = 6 are enough for one sum; two would nearly determine each one's factors."""
+    round_ = play(AttackedRound(8, Cast(), document=two_sum_task(8)))
+    assert set(round_.refusals) == set(range(8))
+    assert {getattr(refusal, "code", "") for refusal in round_.refusals.values()} == {"K009"}
+    assert all(round_.kinds_said(number) == [Kind.JOIN] for number in range(8))

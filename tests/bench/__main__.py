@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 BENCHES = ("secagg", "training")
 
-Result = dict[str, float | str | None]
+Figure = float | str | None
+Result = dict[str, Figure | dict[str, Figure]]
 
 
 def measure(name: str) -> Result:
@@ -20,13 +21,24 @@ def table(results: dict[str, Result]) -> str:
     """The results for people: one line per number, a dash for what could not be measured here."""
     lines = []
     for name, result in results.items():
-        width = max((len(key) for key in result), default=0)
+        rows = flat(result)
+        width = max((len(key) for key in rows), default=0)
         lines.append(name)
-        lines += [f"  {key:<{width}}  {shown(value)}" for key, value in result.items()]
+        lines += [f"  {key:<{width}}  {shown(value)}" for key, value in rows.items()]
     return "\n".join(lines)
 
 
-def shown(value: float | str | None) -> str:
+def flat(result: Result) -> dict[str, Figure]:
+    """The figures with those of an inner object named `outer.inner`."""
+    rows: dict[str, Figure] = {}
+    for key, value in result.items():
+        rows |= (
+            {f"{key}.{inner}": figure for inner, figure in value.items()} if isinstance(value, dict) else {key: value}
+        )
+    return rows
+
+
+def shown(value: Figure) -> str:
     """The value as a person reads it: four digits that count, or a dash."""
     if value is None:
         return "–"

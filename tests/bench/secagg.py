@@ -28,9 +28,11 @@ from fedit_protocol.secagg.unmask import MemberKeys, UnmaskJob
 from fedit_protocol.testing import MemoryFederation, MemoryRound, seeded_random, small_task
 from fedit_server.storage.spool import SpoolReader
 
-from .ingest import ingest_over_sink
+from . import flower
+from .ingest import ingest_figures
 
-Result = dict[str, float | str | None]
+Figure = float | str | None
+Result = dict[str, Figure | dict[str, Figure]]
 
 PARAMETERS = 4_194_304
 MEMBERS, DROPPED = 100, 10
@@ -44,8 +46,10 @@ def run() -> Result:
     limit = aes_seconds_per_byte()
     mask_limit, unmask_limit = (limit * masks * payload_length(ring) for masks in (MEMBERS, server_masks()))
     job = unmask_job(ring)
+    rounds = {f"n{count}": best_of(1, partial(one_round, count)) for count in (50, MEMBERS)}
     return {
-        "setting": f"d = {PARAMETERS:,}, n = {MEMBERS}, {DROPPED} dropped, {ring.word_bits}-bit ring",
+        "setting": f"d = {PARAMETERS:,}, n = {MEMBERS}, {DROPPED} dropped, {ring.word_bits}-bit ring; "
+        f"rounds of {ROUND_PARAMETERS:,} parameters, a tenth dropped",
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "aes_256_ctr_gb_per_cpu_s": 1e-9 / limit,
         "client_mask_over_limit": client_mask_seconds(ring) / mask_limit,
@@ -53,13 +57,18 @@ def run() -> Result:
         "server_unmask_wall_over_cpu_limit": best_of(20, partial(unmask, job, 2), perf_counter) / unmask_limit,
         "bytes_per_parameter": payload_length(ring) / ring.size,
         "server_rss_vectors": (peak_bytes(MEMBERS) - peak_bytes(10)) / payload_length(ring),
-        "ingest_cpu_over_sink": ingest_over_sink(),
-        "reconstruct_first_ms": reconstruct_ms(first=True),
-        "reconstruct_cached_ms": reconstruct_ms(first=False),
-        "round_setting": f"d = {ROUND_PARAMETERS:,}, a tenth dropped",
-        "round_cpu_s_n50": best_of(1, partial(one_round, 50)),
-        "round_cpu_s_n100": best_of(1, partial(one_round, 100)),
+        "round_cpu_s": {**rounds, **beside_flwr(rounds["n50"])},
+        **ingest_figures(),
+        "reconstruct_ms": {"first": reconstruct_ms(first=True), "cached": reconstruct_ms(first=False)},
     }
+
+
+def beside_flwr(own: float) -> dict[str, Figure]:
+    """The round of 50 by flwr's functions at the same threshold, and how many times ours it costs; None without it."""
+    if not flower.is_installed():
+        return {"flwr_n50": None, "flwr_n50_over_ours": None}
+    theirs = flower.round_cpu_s(flower.Setting(50, 5, rules(50).threshold), ROUND_PARAMETERS)
+    return {"flwr_n50": theirs, "flwr_n50_over_ours": theirs / own}
 
 
 def best_of(times: int, work: Callable[[], object], clock: Callable[[], float] = process_time) -> float:

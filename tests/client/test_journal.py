@@ -16,6 +16,8 @@ from fedit_protocol.secagg.sensitivity import NoisySum
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
 
+NOW = 1_800_000_000
+
 
 @pytest.fixture
 def offer() -> Offer:
@@ -38,7 +40,7 @@ def frozen() -> Persist:
 
 
 def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, offer: Offer) -> None:
-    Journal(tmp_path).persist(offer, joined())
+    Journal(tmp_path).persist(offer, joined(), NOW)
     last = Journal(tmp_path).last
     assert last is not None
     assert (last.round_no, last.adapter_version, last.adapter_digest) == (1, 0, offer.adapter_digest)
@@ -48,9 +50,9 @@ def test_a_joined_round_is_remembered_before_anything_is_sent(tmp_path: Path, of
 def test_each_noisy_sum_is_counted_over_restarts(tmp_path: Path, offer: Offer) -> None:
     one = NoisySum(norm_squared=127**2, size=8, variance=64516.0)
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
+    journal.persist(offer, joined(), NOW)
     for _ in range(2):
-        journal.persist(offer, Persist(Record(kind="noise", body=encode(one))))
+        journal.persist(offer, Persist(Record(kind="noise", body=encode(one))), NOW)
     journal.commit(offer, 1, digest_of(b"next"))
     last = Journal(tmp_path).last
     assert last is not None
@@ -59,15 +61,15 @@ def test_each_noisy_sum_is_counted_over_restarts(tmp_path: Path, offer: Offer) -
 
 def test_frozen_bytes_come_back_as_they_were(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
-    journal.persist(offer, frozen())
+    journal.persist(offer, joined(), NOW)
+    journal.persist(offer, frozen(), NOW)
     (upload,) = Journal(tmp_path).unfinished
     assert (upload.header, upload.payload(), upload.expires_at) == (header(), b"masked bytes", offer.expires_at)
 
 
 def test_frozen_bytes_that_the_disk_damaged_are_never_sent(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, frozen())
+    journal.persist(offer, frozen(), NOW)
     (upload,) = journal.unfinished
     upload.path.write_bytes(b"masked byte")
     with pytest.raises(StorageError) as damaged:
@@ -78,10 +80,10 @@ def test_frozen_bytes_that_the_disk_damaged_are_never_sent(tmp_path: Path, offer
 @pytest.mark.parametrize("end", ["receipt", "close", "commit"])
 def test_an_upload_that_arrived_or_is_over_is_not_sent_again(tmp_path: Path, offer: Offer, end: str) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, frozen())
+    journal.persist(offer, frozen(), NOW)
     match end:
         case "receipt":
-            journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")))
+            journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")), NOW)
         case "close":
             journal.close(offer.round_id)
         case _:
@@ -92,7 +94,7 @@ def test_an_upload_that_arrived_or_is_over_is_not_sent_again(tmp_path: Path, off
 
 def test_a_commit_moves_the_chain_on(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
+    journal.persist(offer, joined(), NOW)
     journal.commit(offer, 1, digest_of(b"next"))
     last = Journal(tmp_path).last
     assert last is not None
@@ -102,9 +104,9 @@ def test_a_commit_moves_the_chain_on(tmp_path: Path, offer: Offer) -> None:
 
 def test_every_torn_last_line_is_forgiven(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
+    journal.persist(offer, joined(), NOW)
     whole = (tmp_path / "rounds.jsonl").read_bytes()
-    journal.persist(offer, frozen())
+    journal.persist(offer, frozen(), NOW)
     both = (tmp_path / "rounds.jsonl").read_bytes()
     for cut in range(len(whole), len(both), 11):
         (tmp_path / "rounds.jsonl").write_bytes(both[:cut])
@@ -114,8 +116,8 @@ def test_every_torn_last_line_is_forgiven(tmp_path: Path, offer: Offer) -> None:
 
 def test_a_damaged_line_in_the_middle_is_not_guessed_at(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, joined())
-    journal.persist(offer, frozen())
+    journal.persist(offer, joined(), NOW)
+    journal.persist(offer, frozen(), NOW)
     content = (tmp_path / "rounds.jsonl").read_bytes()
     (tmp_path / "rounds.jsonl").write_bytes(b"x" + content[1:])
     with pytest.raises(StorageError) as told:
@@ -131,7 +133,7 @@ def answer(journal: Journal, offer: Offer, members: bytes, update: bytes) -> Non
         ("update", digest_of(update).encode()),
         ("answered", b""),
     ):
-        journal.persist(offer, Persist(Record(kind=kind, body=body)))
+        journal.persist(offer, Persist(Record(kind=kind, body=body)), NOW)
 
 
 def test_c4_an_answered_round_is_remembered_with_its_members_and_its_update(tmp_path: Path, offer: Offer) -> None:
@@ -159,7 +161,7 @@ def test_c4_a_third_round_on_one_adapter_is_refused_after_a_restart(tmp_path: Pa
 
 
 def test_a_round_that_was_joined_and_not_answered_does_not_count(tmp_path: Path, offer: Offer) -> None:
-    Journal(tmp_path).persist(offer, joined())
+    Journal(tmp_path).persist(offer, joined(), NOW)
     last = Journal(tmp_path).last
     assert last is not None
     assert last.answered == ()
@@ -167,11 +169,11 @@ def test_a_round_that_was_joined_and_not_answered_does_not_count(tmp_path: Path,
 
 def test_the_frozen_bytes_of_the_second_sum_take_the_place_of_the_first(tmp_path: Path, offer: Offer) -> None:
     journal = Journal(tmp_path)
-    journal.persist(offer, frozen())
-    journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")))
+    journal.persist(offer, frozen(), NOW)
+    journal.persist(offer, Persist(Record(kind="receipt", body=b"receipt")), NOW)
     message = UploadHeader(sum_index=2, length=5, digest=hashlib.sha256(b"again").digest())
     second = seal(SigningKey(bytes(32)), Kind.UPLOAD, bytes(32), message)
-    journal.persist(offer, Persist(Record(kind="frozen", body=second), b"again"))
+    journal.persist(offer, Persist(Record(kind="frozen", body=second), b"again"), NOW)
     (upload,) = Journal(tmp_path).unfinished
     assert (upload.sum_index, upload.payload()) == (2, b"again")
     journal.close(offer.round_id)

@@ -1,49 +1,77 @@
-"""Lays the package and its tests out the way mutmut expects them: `src/`, `tests/`, one pyproject.toml.
+"""Lays one module's package and its tests out the way mutmut expects them: `src/`, `tests/`, one pyproject.toml.
 
-mutmut names a mutant by its path below `src/`, and our package lies in `protocol/` (decision 0001).
+mutmut names a mutant by its path below `src/`, and our package lies in `protocol/` (decision 0001). Every module gets
+a stage of its own with the tests that are about it, or each mutant would wait for tests of everything else.
 """
 
 import json
 import shutil
 from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).resolve().parents[2]
-STAGE = ROOT / ".mutants"
-PACKAGE = "fedit_protocol"
-MUTATED = f"src/{PACKAGE}/secagg"
+ROOT: Final = Path(__file__).resolve().parents[2]
+STAGES: Final = ROOT / ".mutants"
+PACKAGE: Final = "fedit_protocol"
+SECAGG: Final = ROOT / "protocol" / PACKAGE / "secagg"
 
-SELECTION = ("tests/protocol", "tests/attacks")
-"""The tests that may kill a mutant."""
+_DEVICE: Final = ("protocol/test_participant_*.py", "protocol/test_round.py", "protocol/test_second_sum.py")
+_SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
+TESTS: Final[dict[str, tuple[str, ...]]] = {
+    "aggregator": _SERVER,
+    "own_sum": _DEVICE,
+    "participant": _DEVICE,
+    "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),
+    "roster": ("protocol/test_participant_roster.py", "protocol/test_aggregator_joins.py"),
+    "round_documents": _SERVER,
+    "round_state": _SERVER,
+    "stage_ends": _SERVER,
+    "sum_state": _SERVER,
+    "unmask": ("protocol/test_aggregator_answers.py", "protocol/test_round.py"),
+}
+"""Module → the tests below tests/ that may kill its mutants; a module that is not named here has tests of its name."""
 
-CONFIG = """
+CONFIG: Final = """
 [tool.mutmut]
 source_paths = ["src"]
-only_mutate = ["MUTATED/*"]
+only_mutate = ["MUTATED"]
 also_copy = ["protocol"]
 pytest_add_cli_args_test_selection = SELECTION
-pytest_add_cli_args = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "ignore"]
+pytest_add_cli_args = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "-W", "ignore"]
 timeout_multiplier = 4.0
-timeout_constant = 4.0
+timeout_constant = 8.0
 use_git_change_detection = false
 """
 
 
-def stage() -> Path:
+def modules() -> list[str]:
+    """Return the modules of secagg that have code to mutate."""
+    return sorted(path.stem for path in SECAGG.glob("*.py") if path.stem != "__init__")
+
+
+def stage(module: str) -> Path:
     """Copy package, tests, vectors and configuration anew; what mutmut remembers of earlier runs stays."""
-    STAGE.mkdir(exist_ok=True)
+    folder = STAGES / module
     pairs = [
-        (ROOT / "protocol" / PACKAGE, STAGE / "src" / PACKAGE),
-        (ROOT / "protocol" / "vectors", STAGE / "protocol" / "vectors"),
-        *((ROOT / folder, STAGE / folder) for folder in SELECTION),
+        (ROOT / "protocol" / PACKAGE, folder / "src" / PACKAGE),
+        (ROOT / "protocol" / "vectors", folder / "protocol" / "vectors"),
+        (ROOT / "tests" / "protocol", folder / "tests" / "protocol"),
     ]
     for source, target in pairs:
-        if target.exists():
-            shutil.rmtree(target)
-        if source.exists():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "tests" / "conftest.py", STAGE / "tests" / "conftest.py")
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    selection = json.dumps([folder for folder in SELECTION if (ROOT / folder).exists()])
-    config = CONFIG.replace("MUTATED", MUTATED).replace("SELECTION", selection)
-    (STAGE / "pyproject.toml").write_text(project + config, "utf-8")
-    return STAGE
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests" / "conftest.py")
+    config = CONFIG.replace("MUTATED", mutated(module)).replace("SELECTION", json.dumps(selection(module)))
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text("utf-8") + config, "utf-8")
+    return folder
+
+
+def mutated(module: str) -> str:
+    """Return where a module lies in its stage."""
+    return f"src/{PACKAGE}/secagg/{module}.py"
+
+
+def selection(module: str) -> list[str]:
+    """Return the test files of a module, as they lie in its stage."""
+    patterns = TESTS.get(module, (f"protocol/test_{module}.py",))
+    found = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in (ROOT / "tests").glob(pattern)}
+    return sorted(found)

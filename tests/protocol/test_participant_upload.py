@@ -133,6 +133,12 @@ def test_c11_payload_and_header_are_stored_before_the_first_byte_leaves() -> Non
     assert header.length == len(send.payload) == payload_length(round_.server.offer.sums[0].ring)
 
 
+def test_the_number_of_threads_changes_no_byte_of_an_upload() -> None:
+    # Two runs of one round, to the last random byte: a frozen update cannot be frozen again.
+    alone, together = (ready().members[ME].freeze(UPDATE, 1, REPORT, threads) for threads in (1, 3))
+    assert alone == together
+
+
 def test_the_payload_is_not_printed() -> None:
     effects = ready().members[ME].freeze(UPDATE, 1, REPORT)
     assert "payload" not in repr(effects)

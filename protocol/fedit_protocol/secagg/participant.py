@@ -217,9 +217,10 @@ class Participant:
         self._begin_sum(roster, members, b"")
         return ()
 
-    def freeze(self, update: Vector, weight: int, report: ClientReport) -> Effects:
+    def freeze(self, update: Vector, weight: int, report: ClientReport, threads: int = 1) -> Effects:
         """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
+        The masks are grown on so many threads of its own; their number changes no byte.
         The payload is persisted with its signed header before the first byte leaves; any resend uses those bytes.
         """
         roster, _ = self._in_roster(ClientStage.READY)
@@ -236,7 +237,7 @@ class Participant:
             words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
             account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
             spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
-        apply_masks(words, own.masks(roster, self._key.public, secrets))
+        apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
         header = UploadHeader(sum_index=own.index, length=len(payload), digest=digest)

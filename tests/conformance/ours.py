@@ -1,0 +1,128 @@
+"""Our implementation as an answerer: JSON questions on stdin, one a line, JSON answers on stdout.
+
+`python -m tests.conformance.ours` is what `python -m tests.conformance vectors` asks if no other program is named.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from fedit_protocol.encoding import decode, encode, hash_parts
+from fedit_protocol.errors import ProtocolError
+from fedit_protocol.keylog import merkle_root
+from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
+from fedit_protocol.secagg.keys import (
+    MaskKey,
+    ShareKey,
+    pairwise_seed,
+    seal_share,
+    self_mask_hash,
+    self_mask_seed,
+    share_leaf,
+)
+from fedit_protocol.secagg.masking import pair_sign
+from fedit_protocol.secagg.prg import KeyStream
+from fedit_protocol.secagg.shamir import split
+from fedit_protocol.secagg.shares import ROLES
+from fedit_protocol.signing import Kind, SigningKey, signed_bytes
+
+from ..protocol.vector_messages import KINDS
+
+Fields = dict[str, Any]
+
+
+def _raw(text: str) -> bytes:
+    return bytes.fromhex(text)
+
+
+def _decode(asked: Fields) -> Fields:
+    try:
+        message = decode(KINDS[asked["kind"]], _raw(asked["bytes"]))
+    except ProtocolError as refusal:
+        return {"result": str(refusal.problem)}
+    return {"result": "success" if encode(message).hex() == asked["bytes"] else "other bytes"}
+
+
+def _sign(asked: Fields) -> Fields:
+    key, kind = SigningKey(_raw(asked["secret"])), Kind(asked["kind"])
+    context, body = _raw(asked["context"]), _raw(asked["body"])
+    return {
+        "public": key.public.hex(),
+        "signed": signed_bytes(kind, context, body).hex(),
+        "signature": key.sign(kind, context, body).hex(),
+    }
+
+
+def _pairwise(asked: Fields) -> Fields:
+    own = MaskKey(_raw(asked["own_secret"]))
+    names = _raw(asked["own_identity"]), _raw(asked["peer_identity"])
+    seed = pairwise_seed(own, _raw(asked["peer_public"]), _raw(asked["context"]), *names)
+    return {"own_public": own.public.hex(), "seed": seed.hex(), "sign": pair_sign(*names)}
+
+
+def _self_mask(asked: Fields) -> Fields:
+    secret = _raw(asked["secret"])
+    seed = self_mask_seed(secret, _raw(asked["context"]), _raw(asked["owner"]))
+    return {"commitment": self_mask_hash(secret).hex(), "seed": seed.hex()}
+
+
+def _seal_share(asked: Fields) -> Fields:
+    context, dealer, holder = (_raw(asked[name]) for name in ("context", "dealer", "holder"))
+    share = _raw(asked["share"])
+    sealed = seal_share(
+        ShareKey(_raw(asked["dealer_secret"])), _raw(asked["holder_public"]), context, dealer, holder, share
+    )
+    parts = zip(ROLES, (share[:32], share[32:]), strict=True)
+    leaves = [share_leaf(context, dealer, holder, 1, role, part).hex() for role, part in parts]
+    return {"sealed": sealed.hex(), "leaves": leaves}
+
+
+def _mask(asked: Fields) -> Fields:
+    stream = KeyStream(_raw(asked["seed"]), np.dtype("<u2"), asked["offset"] // 2)
+    return {"bytes": stream.read_into(bytearray(64), 32).tobytes().hex()}
+
+
+def _split(asked: Fields) -> Fields:
+    coefficients: Iterator[str] = iter(asked["coefficients"])
+    shares = split(_raw(asked["secret"]), asked["threshold"], asked["members"], lambda _: _raw(next(coefficients)))
+    return {"shares": [share.hex() for share in shares]}
+
+
+def _sum_context(asked: Fields) -> Fields:
+    inputs = _raw(asked["ctx"]), asked["sum_index"], asked["participants"], _raw(asked["public_input"])
+    return {"context": sum_context(*inputs).hex()}
+
+
+def _roster_context(asked: Fields) -> Fields:
+    joins = [_raw(join) for join in asked["joins"]]
+    return {"context": roster_context(_raw(asked["ctx0"]), asked["cohort_id"], joins).hex()}
+
+
+ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
+    "decode": _decode,
+    "hash-parts": lambda asked: {"digest": hash_parts(*map(_raw, asked["parts"])).hex()},
+    "ctx0": lambda asked: {"context": offer_context(_raw(asked["offer"])).hex()},
+    "ctx": _roster_context,
+    "ctx-j": _sum_context,
+    "sign": _sign,
+    "pairwise-seed": _pairwise,
+    "self-mask": _self_mask,
+    "seal-share": _seal_share,
+    "mask": _mask,
+    "split": _split,
+    "merkle-root": lambda asked: {"root": merkle_root([_raw(leaf) for leaf in asked["leaves"]]).hex()},
+}
+
+
+def main() -> None:
+    """Answer until the questions end."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(ANSWERS[asked["do"]](asked)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
