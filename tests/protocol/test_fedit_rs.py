@@ -34,7 +34,7 @@ def updates(count: int, seed: int = 3) -> list[Vector]:
 
 def summed(vectors: list[Vector], size: int) -> Aggregate:
     """An aggregate as a ring without rounding would give it; every client weighs one."""
-    total = np.sum(np.stack(vectors), axis=0, dtype=np.float64)
+    total = np.stack(vectors).astype(np.float64).sum(axis=0)
     ring_sum = np.zeros(size, np.int64)
     return Aggregate(total[:size], len(vectors), len(vectors), NO_REPORT, ring_sum, sketch=total[size:])
 
