@@ -136,6 +136,7 @@ def status(context: typer.Context) -> None:
 def leave(
     context: typer.Context,
     erase: Annotated[bool, typer.Option("--erase", help="Also remove identity, adapters, caches, settings.")] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Also remove identity; the next join makes one.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
 ) -> None:
     """Leave the federation: the server forgets this device. Adapters stay, unless --erase."""
@@ -144,7 +145,7 @@ def leave(
     given: Globals = context.obj
     if erase and not given.console.confirm("Remove identity, adapters, caches and settings for good?", flag="--yes"):
         raise ConfigError("nothing was removed", code="U002", fix="fedit-client leave, to keep the adapters")
-    removed = run_async(_client(given.config()).leave(erase=erase, offline=offline))
+    removed = run_async(_client(given.config()).leave(erase=erase, offline=offline, new_key=new_key))
     lines = [*(f"removed {path}" for path in removed), "left; sums of past rounds hold your part and cannot be undone"]
     given.console.answer("leave", {"removed": [str(path) for path in removed]}, lines)
 

@@ -197,19 +197,24 @@ class Client:
         newest = newest_adapter(self._paths.adapters, membership.task_document.task.id)
         return newest[1] if newest else None
 
-    async def leave(self, *, erase: bool = False, offline: bool = False) -> list[Path]:
+    async def leave(self, *, erase: bool = False, offline: bool = False, new_key: bool = False) -> list[Path]:
         """Deregister this device, forget the membership, return what was removed; adapters stay unless `erase`.
 
-        `offline` does not tell the server, for one that is gone. Past sums cannot be undone. Raises TransportError;
+        `new_key` removes the identity too: the server revokes it, and the next `join` makes another (ADR 0021).
+        `offline` does not tell the server, for one that is gone; not with `new_key`: the old key would stay good.
+        Past sums cannot be undone. Raises TransportError, ConfigError U001 for both of these at once;
         StorageError for damaged files, but not with `erase`: it removes them, and without them nobody can be told.
         """
+        if new_key and offline:
+            raise ConfigError("a new key needs the server, which revokes the old one", code="U001",
+                              fix="fedit-client leave --new-key")  # fmt: skip
         with held_alone(self._paths.lock_file):
             joined = self._joined_with_key(erase=erase)
             if joined and not offline:
                 membership, key = joined
                 async with self._signing_transport(membership) as transport:
                     await deregister(transport, key, membership)
-            return await asyncio.to_thread(forget, self._paths, erase=erase)
+            return await asyncio.to_thread(forget, self._paths, erase=erase, new_key=new_key)
 
     def _joined_with_key(self, *, erase: bool) -> tuple[Membership, SigningKey] | None:
         try:

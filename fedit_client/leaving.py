@@ -27,9 +27,11 @@ async def deregister(transport: Transport, key: SigningKey, membership: Membersh
             raise
 
 
-def forget(paths: Paths, *, erase: bool) -> list[Path]:
-    """Remove the membership, and with `erase` everything else of this client; return what was there and is gone."""
+def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Path]:
+    """Remove the membership, with `new_key` the identity, with `erase` everything; return what is gone."""
     gone = [paths.membership_file]
+    if new_key and not erase:
+        gone.append(paths.identity_file)  # journal and key log stay: what this device saw and answered still binds it
     if erase:
         gone += [paths.identity_file, paths.journal, paths.key_log, paths.adapters, paths.cache, paths.settings_file]
     removed = [path for path in gone if path.exists()]

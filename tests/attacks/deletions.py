@@ -122,7 +122,7 @@ CLIENT: Final = (
     Deletion(
         "C5", "a certificate in force", _ENROLLED,
         "if not certificate.not_before <= now_s <= certificate.not_after:", OFF,
-        "protocol/test_participant_roster.py::test_a_roster_is_refused_and_nothing_is_dealt",
+        "protocol/test_enrollment.py::test_a_certificate_is_refused_outside_its_time",
     ),
     Deletion(
         "C5", "in the log", _ENROLLED,

@@ -356,4 +356,12 @@ ROWS: Final[dict[int, Row]] = {
             "row_35_one_more_than_the_declared_range_is_refused",
         ),
     ),
+    36: Row(
+        "noise diluted by drop-outs or split views",
+        (),
+        (
+            "protocol/test_noisy_round.py::test_row_36_the_smallest_honest_sum_has_the_noise_that_was_promised",
+            "protocol/test_noisy_round.py::test_row_36_every_roster_that_the_rules_allow_keeps_the_target",
+        ),
+    ),
 }

@@ -181,6 +181,25 @@ async def test_one_home_belongs_to_one_federation(https: HttpsFederation, tmp_pa
     assert told.value.code == "J002"
 
 
+async def test_a_new_key_is_a_new_enrolment_and_forgets_nothing_else(https: HttpsFederation, tmp_path: Path) -> None:
+    """The server is told under the old key; the next join makes another one (ADR 0021)."""
+    client = await joined(https, tmp_path)
+    before, old_key = client.require_membership(), (tmp_path / "identity.key").read_bytes()
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "key-log").mkdir()
+    with pytest.raises(ConfigError) as needs_server:
+        await client.leave(new_key=True, offline=True)
+    assert (needs_server.value.code, (tmp_path / "identity.key").read_bytes()) == ("U001", old_key)
+    removed = await client.leave(new_key=True)
+    assert {path.name for path in removed} == {"membership.json", "identity.key"}
+    assert https.asked.count("POST /v1/leave") == 1
+    assert (tmp_path / "journal").exists()
+    assert (tmp_path / "key-log").exists()
+    again = (await joined(https, tmp_path)).require_membership()
+    assert (tmp_path / "identity.key").read_bytes() != old_key
+    assert again.certificate != before.certificate
+
+
 async def test_stopping_the_iterator_leaves_the_round(https: HttpsFederation, tmp_path: Path) -> None:
     held = asyncio.Event()
     clients = [await joined(https, tmp_path / str(number), FakeTrainer(wait_for=held)) for number in range(3)]

@@ -38,7 +38,7 @@ def run_json(program: str, *words: str) -> dict[str, Any]:
 def write_task(task: Task, folder: Path) -> Path:
     """Write a task as the TOML file that an operator would give."""
     path = folder / "task.toml"
-    path.write_text(tomlkit.dumps(task.model_dump(mode="json")), encoding="utf-8")
+    path.write_text(tomlkit.dumps(task.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
     return path
 
 
