@@ -229,6 +229,7 @@ class LoopbackServer:
             adapter_version=len(self.digests) - 1,
             adapter_digest=self.digests[-1],
             survivors=survivors,
+            cohorts=int(outcome is RoundOutcome.COMMITTED),
             sums_done=int(outcome is RoundOutcome.COMMITTED),
         )
         context = offer_context(read_envelope(self._offer, Kind.OFFER).body)

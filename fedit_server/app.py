@@ -14,7 +14,7 @@ from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
 from fedit_server.endings import Services
 from fedit_server.home import Home, Identity
-from fedit_server.live_round import Desk
+from fedit_server.live_cohort import Desk
 from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.rate import Turnstile

@@ -1,10 +1,11 @@
-"""From the clients that are free to the cohort of a round: pure, so that a seed repeats a draw."""
+"""From the clients that are free to the cohorts of a round: pure, so that a seed repeats a draw."""
 
 import hashlib
 from collections.abc import Sequence
+from math import ceil
 
 from fedit_protocol.ids import ClientId
-from fedit_protocol.task import Selection
+from fedit_protocol.task import RoundSpec, Selection
 
 
 def draw_cohort(free: Sequence[ClientId], size: int, selection: Selection, seed: bytes) -> list[ClientId]:
@@ -16,3 +17,15 @@ def draw_cohort(free: Sequence[ClientId], size: int, selection: Selection, seed:
     if selection is Selection.FIRST_COME:
         return list(free[:size])
     return sorted(free, key=lambda client: hashlib.sha256(seed + client.encode()).digest())[:size]
+
+
+def divide(chosen: Sequence[ClientId], policy: RoundSpec, seed: bytes) -> list[list[ClientId]]:
+    """Assign the chosen clients to cohorts at random: as many as fill them, never fewer than the task's rule needs.
+
+    Robust rules and suspicion over rounds both rest on the order of arrival saying nothing about the cohort, whatever
+    the selection was. Sizes differ by one at most; nobody beyond `cohorts * cohort_size` is taken.
+    """
+    filled = min(policy.cohorts, ceil(len(chosen) / policy.cohort_size), len(chosen) // policy.cohort_min)
+    count = max(filled, policy.least_cohorts, 1)
+    dealt = draw_cohort(chosen, count * policy.cohort_size, Selection.UNIFORM, hashlib.sha256(seed + b"deal").digest())
+    return [dealt[number::count] for number in range(count)]

@@ -16,6 +16,7 @@ from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.bell import Bell
 from fedit_server.endings import Services, record_ending
+from fedit_server.live_cohort import LiveCohort
 from fedit_server.live_round import LiveRound
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
@@ -62,7 +63,7 @@ class Coordinator:
         for runner in self._runners.values():
             runner.bell.ring()
             if runner.live is not None:
-                runner.live.bell.ring()
+                runner.live.look_again()
 
     async def check_in(self, caller: ClientRow, message: CheckIn) -> CheckInReply:
         """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
@@ -100,14 +101,21 @@ class Coordinator:
             raise ProtocolError(ProblemType.ROUND_FAILED, row.reason)
         raise ProtocolError(ProblemType.TOO_LATE, f"round {row.round_no} is over")
 
+    async def cohort(self, round_id: RoundId, client: ClientId) -> LiveCohort:
+        """Return a client's cohort of an open round; raises as `live`, and SecurityError (not-in-cohort)."""
+        cohort = (await self.live(round_id)).cohort_of(client)
+        if isinstance(cohort.ending, Fail):
+            raise ProtocolError(ProblemType.ROUND_FAILED, cohort.ending.reason)
+        return cohort
+
     async def result(self, round_id: RoundId) -> bytes:
         """Return a round's signed result, waiting for it as long as a long poll may; then raises not-ready."""
         return await self.poll(lambda: self._result(round_id), self._bell(round_id))
 
-    async def document(self, round_id: RoundId, question: Callable[[Aggregator], bytes]) -> bytes:
-        """Ask an open round for a document, waiting until it is there; then raises not-ready."""
-        live = await self.live(round_id)
-        return await self.poll(lambda: self._ask(live, question), live.bell)
+    async def document(self, round_id: RoundId, reader: ClientId, question: Callable[[Aggregator], bytes]) -> bytes:
+        """Ask the reader's cohort for a document, waiting until it is there; then raises not-ready."""
+        cohort = await self.cohort(round_id, reader)
+        return await self.poll(lambda: self._ask(cohort, question), cohort.bell)
 
     async def poll(self, look: Callable[[], Awaitable[bytes]], bell: Bell) -> bytes:
         """Look again at every ring until there is an answer, another error than not-ready, or the long poll is over."""
@@ -134,10 +142,10 @@ class Coordinator:
                 return runner.live.bell
         return Bell()
 
-    async def _ask(self, live: LiveRound, question: Callable[[Aggregator], bytes]) -> bytes:
-        if live.ending is not None and not isinstance(live.ending, Fail):
-            raise ProtocolError(ProblemType.TOO_LATE, f"round {live.opening.round_no} is over")
-        return await live.read(question)
+    async def _ask(self, cohort: LiveCohort, question: Callable[[Aggregator], bytes]) -> bytes:
+        if cohort.ending is not None and not isinstance(cohort.ending, Fail):
+            raise ProtocolError(ProblemType.TOO_LATE, f"round {cohort.opening.round_no} is over")
+        return await cohort.read(question)
 
     async def _row(self, round_id: RoundId) -> RoundRow:
         row = await self.services.store.rounds.round(round_id)
@@ -171,14 +179,14 @@ class Coordinator:
             task_version=row.task_version,
             round_no=row.round_no,
             offer=row.offer,
-            invited=frozenset(await rounds.invited(row.round_id)),
+            cohorts=await rounds.invited(row.round_id),
         )
         try:
             if row.task_version != task.version:
                 raise ValueError(f"the task is at version {task.version} now")
-            live = LiveRound(opening, task.document, self.services.desk, await rounds.journal(row.round_id))
-            if live.lost_uploads():
-                raise ValueError("an upload is no longer on disk")
+            journals = [await rounds.journal(row.round_id, number) for number in range(len(opening.cohorts))]
+            live = LiveRound(opening, task.document, self.services.desk, journals)
+            await _give_up_lost_cohorts(live)
         except (FeditError, RuntimeError, ValueError, KeyError) as error:
             log.warning("a round cannot go on after the restart", extra={"task": row.task_id, "round": row.round_no})
             reason = f"the server restarted and could not continue: {error}"
@@ -186,3 +194,13 @@ class Coordinator:
             return None
         log.info("a round goes on after the restart", extra={"task": row.task_id, "round": row.round_no})
         return live
+
+
+async def _give_up_lost_cohorts(live: LiveRound) -> None:
+    """Fail every cohort that lost an upload; raises ValueError if that is the round's only one."""
+    for cohort in live.cohorts:
+        if not cohort.lost_uploads():
+            continue
+        if len(live.cohorts) == 1:
+            raise ValueError("an upload is no longer on disk")
+        await cohort.fail(ProblemType.ROUND_FAILED, "after a restart an upload is no longer on disk")

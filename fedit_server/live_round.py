@@ -1,290 +1,119 @@
-"""Drives one open round: carries out the aggregator's effects in order, each record on disk before anybody hears of it.
+"""One open round: its cohorts run side by side, and it ends when enough of them have their sums, or no longer can.
 
-The rules are the aggregator's (fedit_protocol.secagg). This driver owns clock, database, uploads and threads.
+A cohort that fails contributes nothing; what it was given stays under its masks for good.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, TypeVar
 
-from fedit_protocol.encoding import decode
-from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
-from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
-from fedit_protocol.messages import RosterMember, UploadHeader
-from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.effects import Compute, Derive, Effects, Fail, Finish, Persist, Record
-from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.secagg.ring import word_type
-from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.secagg.unmask import UnmaskJob, WrongSharesError
-from fedit_protocol.signing import Kind, SigningKey, read_envelope
+from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.ids import ClientId
+from fedit_protocol.methods.combination import CohortSum
+from fedit_protocol.secagg.effects import Fail, Finish, Record
 from fedit_protocol.task import TaskDocument
 from fedit_server.bell import Bell
-from fedit_server.clock import Clock
-from fedit_server.cores import usable_cores
-from fedit_server.second_sum import SecondSum
-from fedit_server.storage import BlobStore
-from fedit_server.storage.rounds import Opening, Rounds
+from fedit_server.live_cohort import CohortEnding, Desk, LiveCohort
+from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import RoundView
-from fedit_server.storage.spool import Slot, Spool
-
-Event = Callable[[Aggregator, datetime], Effects]
-Ending = Finish | Fail
-T = TypeVar("T")
-
-RETRY_S: Final = 5.0
-"""How long a round waits when the disk refuses, before it tries again."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What every round works with."""
+class Summed:
+    """Enough of several cohorts have finished: what the server learned of each, by cohort id."""
 
-    rounds: Rounds
-    spool: Spool
-    blobs: BlobStore
-    key: SigningKey
-    clock: Clock
+    sums: dict[int, CohortSum]
+
+
+Ending = Finish | Summed | Fail
+"""A round of one cohort ends as its cohort does."""
 
 
 class LiveRound:
-    """One open round. `handle` feeds it messages, `run` moves it on; both end with `ending` set."""
+    """The cohorts of one open round. `run` moves them on until `ending` is set; `bell` rings when it is."""
 
-    def __init__(self, opening: Opening, document: TaskDocument, desk: Desk, records: Sequence[Record] = ()) -> None:
-        """Take up a round at the start, or from the `records` of its journal. Raises FeditError if they do not fit."""
+    def __init__(
+        self, opening: Opening, document: TaskDocument, desk: Desk, journals: Sequence[Sequence[Record]] = ()
+    ) -> None:
+        """Take up a round at the start, or from its cohorts' journals. Raises FeditError if they do not fit."""
         self.opening = opening
         self.bell = Bell()
         self.ending: Ending | None = None
-        self._desk = desk
-        self._lock = asyncio.Lock()
-        self._stale = False
-        self._job: UnmaskJob | None = None
-        self._first: Aggregate | None = None
-        """The first sum, while the second's input is to be derived from it."""
-        self._second_sum = SecondSum.of(document, opening.offer, desk.blobs)
-        self._joined: set[ClientId] = set()
-        self._uploads: dict[tuple[int, ClientId], Slot] = {}
-        self.machine = self._rebuild(records)
-        self._take_note_again(records)
-        self._view = self.view
+        self.cohorts = tuple(
+            LiveCohort(opening, number, document, desk, journals[number] if journals else ())
+            for number in range(len(opening.cohorts))
+        )
+        self._needed = self.cohorts[0].machine.offer.combination.needed
+        self._sums: dict[int, CohortSum] = {}
+        self._failures: dict[int, Fail] = {}
 
     @property
-    def view(self) -> RoundView:
-        """Where the round stands, as counts."""
-        deadline = self.machine.deadline
-        return RoundView(self.machine.stage, self.machine.progress, deadline.timestamp() if deadline else None)
+    def views(self) -> list[RoundView]:
+        """Where each cohort stands."""
+        return [cohort.view for cohort in self.cohorts]
+
+    def cohort_of(self, client: ClientId) -> LiveCohort:
+        """Return the cohort that a client was assigned to; raises SecurityError (not-in-cohort)."""
+        for cohort in self.cohorts:
+            if client in cohort.invited:
+                return cohort
+        raise SecurityError(ProblemType.NOT_IN_COHORT, "this device was not invited to the round")
 
     def awaits(self, client: ClientId) -> bool:
-        """Say whether the offer still stands for this client: invited, not joined, joining still open."""
-        invited = client in self.opening.invited and client not in self._joined
-        return invited and self.machine.stage is Stage.ADVERTISE_KEYS
+        """Say whether the offer still stands for this client."""
+        return any(cohort.awaits(client) for cohort in self.cohorts)
 
-    def lost_uploads(self) -> bool:
-        """Say whether an upload that the journal counts is no longer on disk."""
-        stored = (
-            (slot, self._desk.spool.received(slot.round_id, slot.client, slot.sum_index))
-            for slot in self._uploads.values()
-        )
-        return any(slot.length != length for slot, length in stored)
-
-    async def handle(self, event: Event) -> None:
-        """Tick, feed one event, tick again; when this returns, what was accepted is on disk. Raises FeditError."""
-        try:
-            async with self._lock:
-                await self._catch_up()
-                await self._tick()
-                await self._perform(await self._off_loop(event))
-                await self._tick()
-        finally:
-            self.bell.ring()
-
-    async def read(self, question: Callable[[Aggregator], T]) -> T:
-        """Ask the machine for a document; never sees a fact before it is on disk. Raises FeditError."""
-        async with self._lock:
-            await self._catch_up()
-            machine = self.machine
-            return await asyncio.to_thread(question, machine)
+    def look_again(self) -> None:
+        """Wake everything that waits for this round."""
+        self.bell.ring()
+        for cohort in self.cohorts:
+            cohort.bell.ring()
 
     async def run(self) -> Ending:
-        """Move the round on until it ends; every way out is a Finish or a Fail with a reason."""
-        while self.ending is None:
-            try:
-                await self._move()
-            except StorageError as error:
-                log.error("the round waits for the disk: %s", error, extra=self._fields)
-                await self.bell.wait(RETRY_S)
+        """Run every cohort to its end; the round then has its sums, or a reason why there are too few."""
+        if self.ending is None:
+            if len(self.cohorts) == 1:
+                self.ending = await self.cohorts[0].run()
+            else:
+                async with asyncio.TaskGroup() as group:
+                    for cohort in self.cohorts:
+                        group.create_task(self._run(cohort), name=f"cohort {cohort.cohort_id}")
+                self.ending = self._conclude()
+            self.bell.ring()
         return self.ending
 
-    async def _move(self) -> None:
-        try:
-            await self.handle(_nothing)
-            if self.ending is None and self.machine.failure is None:
-                if self._job is not None:
-                    await self._sum(self._job)
-                    return
-                if self._first is not None:
-                    await self._derive(self._first)
-                    return
-        except StorageError:
-            raise
-        except Exception as error:
-            log.exception("the round cannot go on", extra=self._fields)
-            self._stale = True
-            await self._fail(ProblemType.INTERNAL, f"the server could not go on ({type(error).__name__})")
-        if self.ending is None and self.machine.failure is not None:
-            # It failed before a restart that lost the rest.
-            self.ending = Fail(*self.machine.failure, tuple(self.machine.blamed))
-        if self.ending is None:
-            await self.bell.wait(self._seconds_left())
+    async def _run(self, cohort: LiveCohort) -> None:
+        self._take(cohort, await cohort.run())
+        if self._is_hopeless():
+            for other in self.cohorts:
+                if other.ending is None:
+                    await other.fail(ProblemType.ROUND_FAILED, "too many cohorts of the round have failed")
 
-    def slot(self, header: bytes, opened: UploadHeader) -> Slot:
-        """Return where an upload with this checked header is stored."""
-        client = client_id(IdentityKey(read_envelope(header, Kind.UPLOAD).signer))
-        return Slot(self.opening.round_id, client, opened.sum_index, opened.length, opened.digest)
+    def _take(self, cohort: LiveCohort, ending: CohortEnding) -> None:
+        number = cohort.cohort_id
+        if number in self._sums:
+            return  # the round ran on after trouble with the disk
+        if isinstance(ending, Finish):
+            self._sums[number] = CohortSum.of(ending.aggregate)
+            cohort.let_go()
+        elif number not in self._failures:
+            self._failures[number] = ending
+            fields = {"task": self.opening.task_id, "round": self.opening.round_no, "cohort": number}
+            log.warning("a cohort failed and contributes nothing: %s", ending.reason, extra=fields)
 
-    def now(self) -> datetime:
-        """Return the time on the round's clock."""
-        return self._desk.clock()
+    def _is_hopeless(self) -> bool:
+        return len(self.cohorts) - len(self._failures) < self._needed
 
-    @property
-    def _fields(self) -> dict[str, object]:
-        return {"task": self.opening.task_id, "round": self.opening.round_no, "stage": str(self.machine.stage)}
-
-    def _seconds_left(self) -> float | None:
-        deadline = self.machine.deadline
-        return None if deadline is None else max(0.0, (deadline - self._desk.clock()).total_seconds())
-
-    async def _off_loop(self, event: Event) -> Effects:
-        """Feed the machine in a thread: signatures, shares and rosters of a hundred devices are no work for the loop.
-
-        The caller holds the lock, so one thread at a time works on the machine.
-        """
-        try:
-            return await asyncio.to_thread(event, self.machine, self._desk.clock())
-        except asyncio.CancelledError:
-            self._stale = True  # the thread goes on, with a machine that is given up: what it does is on no disk
-            raise
-
-    async def _tick(self) -> None:
-        try:
-            effects = await self._off_loop(_tick)
-        except Exception:
-            self._stale = True  # the steps that it took before it broke are in memory only
-            raise
-        await self._perform(effects)
-
-    async def _perform(self, effects: Effects) -> None:
-        """Carry out effects in order: all records in one transaction first, then what they allow."""
-        records = [effect.record for effect in effects if isinstance(effect, Persist)]
-        if records or self.view != self._view:
-            await self._persist(records)
-        for effect in effects:
-            match effect:
-                case Compute(job):
-                    self._job = job
-                case Derive(aggregate):
-                    self._first = aggregate
-                case Finish() | Fail():
-                    self.ending = effect
-                case _:
-                    pass
-
-    async def _persist(self, records: Sequence[Record]) -> None:
-        before = self._view.stage
-        # Until the disk has what the machine has taken in, a retry must not be told that it is stored.
-        self._stale = True
-        await self._desk.rounds.append(self.opening.round_id, records, self.view)
-        self._stale = False
-        self._note(records)
-        self._view = self.view
-        if before != self._view.stage:
-            log.info("the round has a new stage", extra={**self._fields, **self._view.progress})
-
-    async def _catch_up(self) -> None:
-        """After a failed write, go back to what the journal says."""
-        if self._stale:
-            records = await self._desk.rounds.journal(self.opening.round_id)
-            self.machine = await asyncio.to_thread(self._rebuild, records)
-            self._take_note_again(records)
-            self._view = self.view
-            self._stale = False
-
-    def _rebuild(self, records: Sequence[Record]) -> Aggregator:
-        invited = [identity_key(client) for client in self.opening.invited]
-        return Aggregator.restore(self.opening.offer, self._desk.key, records, self._desk.clock(), invited)
-
-    def _take_note_again(self, records: Sequence[Record]) -> None:
-        self._job = self._first = None
-        self._joined.clear()
-        self._uploads.clear()
-        self._note(records)
-
-    def _note(self, records: Sequence[Record]) -> None:
-        """Keep who joined and where uploads lie, as the journal says it."""
-        for record in records:
-            if record.kind == "join":
-                join = read_envelope(decode(RosterMember, record.body).join, Kind.JOIN)
-                self._joined.add(client_id(IdentityKey(join.signer)))
-            elif record.kind == "upload":
-                header = decode(UploadHeader, read_envelope(record.body, Kind.UPLOAD).body)
-                slot = self.slot(record.body, header)
-                self._uploads[slot.sum_index, slot.client] = slot
-
-    async def _sum(self, job: UnmaskJob) -> None:
-        """Run the job in a thread and hand its result back, or fail the round with the reason."""
-        self._job = None
-        try:
-            slots = [self._uploads[job.sum_index, client_id(survivor.identity)] for survivor in job.survivors]
-            reader = self._desk.spool.reader(slots, word_type(job.ring))
-            aggregate = await asyncio.to_thread(job.run, reader, usable_cores())
-        except WrongSharesError as error:
-            await self._fail(error.problem, str(error), (error.dealer,))
-        except ProtocolError as error:
-            await self._fail(error.problem, str(error))
-        except Exception as error:  # an error that escaped would leave the stage without job and without deadline
-            log.exception("the sum failed", extra=self._fields)
-            await self._fail(ProblemType.INTERNAL, f"the server could not sum the uploads ({type(error).__name__})")
-        else:
-            await self.handle(lambda machine, now: machine.on_sum(aggregate, now))
-
-    async def _derive(self, first: Aggregate) -> None:
-        """Prepare the second sum's input; whatever goes wrong leaves the first sum, which is safe."""
-        self._first = None
-        try:
-            derived = await self._second_sum.derive(first) if self._second_sum else None
-        except Exception as error:
-            log.exception("the second sum's input cannot be derived", extra=self._fields)
-            reason = f"its input could not be derived ({type(error).__name__})"
-            await self.handle(lambda machine, now: machine.give_up_second(reason, now))
-            return
-        if derived is None:
-            await self.handle(lambda machine, now: machine.give_up_second("there is nothing to gain by it", now))
-        else:
-            await self.handle(lambda machine, now: machine.on_second_input(*derived, now))
-
-    async def _fail(self, problem: ProblemType, reason: str, blamed: tuple[IdentityKey, ...] = ()) -> None:
-        """End the round without a tick: a tick may be what cannot go on."""
-        try:
-            async with self._lock:
-                await self._catch_up()
-                await self._perform(self.machine.fail(problem, reason, self._desk.clock(), blamed))
-        except StorageError:
-            raise
-        except Exception:  # not even the journal can be taken up again; the round's row still says how it ended
-            log.exception("the round fails without a last record", extra=self._fields)
-            self.ending = Fail(problem, reason, blamed)
-        finally:
-            self.bell.ring()
-
-
-def _tick(machine: Aggregator, now: datetime) -> Effects:
-    return machine.tick(now)
-
-
-def _nothing(_machine: Aggregator, _now: datetime) -> Effects:
-    return ()
+    def _conclude(self) -> Summed | Fail:
+        if not self._is_hopeless():
+            return Summed(dict(sorted(self._sums.items())))
+        first = next(iter(self._failures.values()))  # later ones may have been given up because of it
+        done = len(self.cohorts) - len(self._failures)
+        return Fail(
+            ProblemType.ROUND_FAILED,
+            f"{done} of {len(self.cohorts)} cohorts finished, {self._needed} are needed;"
+            f" the first failed: {first.reason}",
+        )

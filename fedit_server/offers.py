@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import Offer, RoundResult, StageSeconds
+from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
@@ -23,6 +24,7 @@ class RoundFacts:
     adapter: AdapterRow
     log_head: bytes
     now_s: int
+    cohorts: int = 1
 
 
 def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) -> bytes:
@@ -50,6 +52,7 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         adapter_digest=facts.adapter.digest,
         parent_digest=facts.adapter.parent_digest,
         cohort=cohort_rules(task),
+        combination=combination_of(task, facts.cohorts),
         sums=sum_specs(document),
         second_rule=second_rule(document),
         seconds=seconds,

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Final
 
 from fedit_protocol.catalogue import TaskState
@@ -14,9 +15,10 @@ from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
 from fedit_server.bell import Bell
 from fedit_server.clock import unix_seconds
-from fedit_server.cohort import draw_cohort
+from fedit_server.cohort import divide, draw_cohort
 from fedit_server.endings import Services, record_ending
-from fedit_server.live_round import RETRY_S, Ending, LiveRound
+from fedit_server.live_cohort import RETRY_S
+from fedit_server.live_round import Ending, LiveRound
 from fedit_server.lobby import Lobby
 from fedit_server.offers import RoundFacts, signed_offer
 from fedit_server.storage.rounds import Opening
@@ -105,7 +107,7 @@ class TaskRunner:
             offer=offer,
             reason=reason,
             free_clients=len(self.lobby.free(now)),
-            wanted_clients=self.task.document.task.round.cohort_min,
+            wanted_clients=self.task.document.task.round.least_clients,
             round_no=self.round_no,
             adapter_version=self.adapter_version,
             retry_after_s=_RETRY_AFTER_S.get(reason, 1.0) if reason else 0.0,
@@ -127,39 +129,40 @@ class TaskRunner:
         """Open a round once enough clients are free, or wait a little for them."""
         policy, now = self.task.document.task.round, self._services.desk.clock()
         gather = timedelta(seconds=policy.deadlines.gather_s)
-        opens_at = self.lobby.opens_at(policy.cohort_min, policy.cohort_size, gather, now)
+        opens_at = self.lobby.opens_at(policy.least_clients, policy.most_clients, gather, now)
         if opens_at is None or opens_at > now:
             left = LOOK_AGAIN_S if opens_at is None else (opens_at - now).total_seconds()
             await self.bell.wait(min(LOOK_AGAIN_S, left))
             return
         free = self.lobby.free(now)
-        cohort = draw_cohort(free, policy.cohort_size, policy.selection, secrets.token_bytes(32))
-        await self._open(cohort)
-        self._passed_over = frozenset(free) - frozenset(cohort)
+        seed = secrets.token_bytes(32)
+        cohorts = divide(draw_cohort(free, policy.most_clients, policy.selection, seed), policy, seed)
+        await self._open(cohorts)
+        self._passed_over = frozenset(free).difference(*cohorts)
 
-    async def _open(self, cohort: Collection[ClientId]) -> None:
+    async def _open(self, cohorts: Sequence[Collection[ClientId]]) -> None:
         services = self._services
         now_s = unix_seconds(services.desk.clock())
         head = await services.store.key_log.head()
         if head is None:
             raise RuntimeError("clients are free although nobody is enrolled")
         adapter = await services.store.tasks.newest_adapter(self.task.task_id)
-        facts = RoundFacts(RoundId(secrets.token_hex(16)), self.round_no + 1, adapter, head, now_s)
+        facts = RoundFacts(RoundId(secrets.token_hex(16)), self.round_no + 1, adapter, head, now_s, len(cohorts))
         opening = Opening(
             round_id=facts.round_id,
             task_id=self.task.task_id,
             task_version=self.task.version,
             round_no=facts.round_no,
             offer=signed_offer(services.identity, self.task.document, facts),
-            invited=frozenset(cohort),
+            cohorts=tuple(map(frozenset, cohorts)),
         )
         live = LiveRound(opening, self.task.document, services.desk)
-        await services.store.rounds.open(opening, live.view, now_s)
-        for client in cohort:
+        await services.store.rounds.open(opening, live.views, now_s)
+        for client in chain.from_iterable(cohorts):
             self.lobby.remove(client)
         self.lobby.start_over()
         self.live, self.round_no = live, facts.round_no
-        log.info("a round is open", extra={**self._fields, "invited": len(cohort)})
+        log.info("a round is open", extra={**self._fields, "invited": sum(map(len, cohorts)), "cohorts": len(cohorts)})
         self.bell.ring()
 
     @property
@@ -169,13 +172,14 @@ class TaskRunner:
     async def _end(self, live: LiveRound, ending: Ending) -> None:
         """Record how the round ended, tell everybody, delete what was uploaded (S9)."""
         await record_ending(self._services, self.task, live.opening, ending)
-        for device, deed in live.machine.blamed.items():
-            client = client_id(device)
-            self.lobby.bar(client)
-            log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
+        for cohort in live.cohorts:
+            for device, deed in cohort.machine.blamed.items():
+                client = client_id(device)
+                self.lobby.bar(client)
+                log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
         await self.refresh()
-        live.bell.ring()
+        live.look_again()
         self.bell.ring()
         await self._services.store.database.clear_log()

@@ -7,12 +7,13 @@ from typing import Final
 from aiohttp import web
 
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import IdentityKey, RoundId
+from fedit_protocol.ids import IdentityKey, RoundId, client_id
 from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
-from fedit_protocol.signing import Kind
+from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.auth import joiner
+from fedit_server.live_cohort import LiveCohort
 from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK, TURNSTILE
 from fedit_server.routes.wire import caller, cbor, done, read_body
 
@@ -44,6 +45,12 @@ def sum_index(request: web.Request) -> int:
     return int(text)
 
 
+async def cohort_of(request: web.Request, received: bytes, kind: Kind) -> LiveCohort:
+    """Return the cohort of whoever says to have signed a message; its machine checks the signature."""
+    signer = IdentityKey(read_envelope(received, kind).signer)
+    return await request.app[COORDINATOR].cohort(round_id(request), client_id(signer))
+
+
 async def join(request: web.Request) -> web.Response:
     """POST join: keys of a device whose certificate the authority has signed."""
     turnstile, clock = request.app[TURNSTILE], request.app[DOORKEEPER].clock
@@ -52,18 +59,19 @@ async def join(request: web.Request) -> web.Response:
     live = await request.app[COORDINATOR].live(round_id(request))
     turnstile.pass_device(joiner(received, live.opening.offer), clock())
     certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
-    proven = await request.app[LOG_BOOK].proven(certificate, live.machine.offer.log_head)
-    await live.handle(lambda machine, now: machine.on_join(received, proven, now))
+    cohort = await cohort_of(request, received, Kind.JOIN)
+    proven = await request.app[LOG_BOOK].proven(certificate, cohort.machine.offer.log_head)
+    await cohort.handle(lambda machine, now: machine.on_join(received, proven, now))
     return done()
 
 
-def taking(most: int, take: Take) -> Handler:
+def taking(kind: Kind, most: int, take: Take) -> Handler:
     """Return the handler of a signed message; the machine checks who signed it."""
 
     async def handler(request: web.Request) -> web.Response:
         received = await read_body(request, most)
-        live = await request.app[COORDINATOR].live(round_id(request))
-        await live.handle(lambda machine, now: take(machine, received, now))
+        cohort = await cohort_of(request, received, kind)
+        await cohort.handle(lambda machine, now: take(machine, received, now))
         return done()
 
     return handler
@@ -76,7 +84,9 @@ def giving(document: Document) -> Handler:
         reader = await caller(request)
         index = sum_index(request) if "sum_index" in request.match_info else 1
         coordinator = request.app[COORDINATOR]
-        found = await coordinator.document(round_id(request), lambda machine: document(machine, reader, index))
+        found = await coordinator.document(
+            round_id(request), client_id(reader), lambda machine: document(machine, reader, index)
+        )
         return cbor(found)
 
     return handler
@@ -90,11 +100,11 @@ async def result(request: web.Request) -> web.Response:
 
 ROUTES: Final = (
     web.post(f"{_ROUND}/join", join),
-    web.post(f"{_ROUND}/shares", taking(_MOST_SHARES_BYTES, Aggregator.on_shares)),
-    web.post(f"{_ROUND}/ack", taking(_MOST_ACK_BYTES, Aggregator.on_ack)),
-    web.post(f"{_ROUND}/confirm/{{sum_index}}", taking(_MOST_CONFIRM_BYTES, Aggregator.on_confirm)),
-    web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(_MOST_UNMASK_BYTES, Aggregator.on_unmask)),
-    web.post(f"{_ROUND}/abort", taking(_MOST_ABORT_BYTES, Aggregator.on_abort)),
+    web.post(f"{_ROUND}/shares", taking(Kind.SHARES, _MOST_SHARES_BYTES, Aggregator.on_shares)),
+    web.post(f"{_ROUND}/ack", taking(Kind.ACK, _MOST_ACK_BYTES, Aggregator.on_ack)),
+    web.post(f"{_ROUND}/confirm/{{sum_index}}", taking(Kind.CONFIRM, _MOST_CONFIRM_BYTES, Aggregator.on_confirm)),
+    web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(Kind.UNMASK, _MOST_UNMASK_BYTES, Aggregator.on_unmask)),
+    web.post(f"{_ROUND}/abort", taking(Kind.ABORT, _MOST_ABORT_BYTES, Aggregator.on_abort)),
     web.get(f"{_ROUND}/roster", giving(lambda machine, reader, _: machine.roster(reader))),
     web.get(f"{_ROUND}/inbox", giving(lambda machine, reader, _: machine.inbox(reader))),
     web.get(f"{_ROUND}/sharers", giving(lambda machine, reader, _: machine.sharers(reader))),

@@ -8,9 +8,10 @@ from aiohttp import web
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, client_id, identity_key
-from fedit_server.live_round import LiveRound
+from fedit_protocol.signing import Kind
+from fedit_server.live_cohort import LiveCohort
 from fedit_server.routes.keys import COORDINATOR, SPOOL
-from fedit_server.routes.rounds import round_id, sum_index
+from fedit_server.routes.rounds import cohort_of, round_id, sum_index
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.spool import Slot, Writing
 
@@ -29,17 +30,17 @@ _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 async def put(request: web.Request) -> web.Response:
     """PUT uploads/{j}: append from `Upload-Offset` on; the whole upload is answered with its receipt."""
     header, offset = _header(request), _offset(request)
-    live = await request.app[COORDINATOR].live(round_id(request))
-    opened = await live.read(lambda machine: machine.check_upload(header, live.now()))
+    cohort = await cohort_of(request, header, Kind.UPLOAD)
+    opened = await cohort.read(lambda machine: machine.check_upload(header, cohort.now()))
     if opened.sum_index != sum_index(request):
         raise ProtocolError(ProblemType.CONTEXT_MISMATCH, "the path and the header name different sums")
-    slot = live.slot(header, opened)
+    slot = cohort.slot(header, opened)
     if request.content_length is not None and offset + request.content_length > slot.length:
         raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {slot.length} bytes it announced")
     async with request.app[SPOOL].turns:
         await store(request, slot, offset)
-    await live.handle(lambda machine, now: machine.on_upload(header, now))
-    return cbor(await _receipt(live, identity_key(slot.client), slot.sum_index))
+    await cohort.handle(lambda machine, now: machine.on_upload(header, now))
+    return cbor(await _receipt(cohort, identity_key(slot.client), slot.sum_index))
 
 
 async def head(request: web.Request) -> web.Response:
@@ -122,8 +123,8 @@ def _stood_still(stored: int) -> ProtocolError:
     return ProtocolError(ProblemType.OFFSET_MISMATCH, message)
 
 
-async def _receipt(live: LiveRound, key: IdentityKey, index: int) -> bytes:
-    return await live.read(lambda machine: machine.receipt(key, index))
+async def _receipt(cohort: LiveCohort, key: IdentityKey, index: int) -> bytes:
+    return await cohort.read(lambda machine: machine.receipt(key, index))
 
 
 def _header(request: web.Request) -> bytes:

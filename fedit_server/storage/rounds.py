@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import ClientId, RoundId, TaskId
 from fedit_protocol.secagg.effects import Record
-from fedit_protocol.secagg.stages import Stage
 from fedit_server.storage.database import Database
-from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundRow, RoundState, RoundView
-from fedit_server.storage.tables import adapters, invited, journal, rounds, tasks
+from fedit_server.storage.rows import AdapterRow, CohortFigures, CohortRow, RoundRow, RoundState, RoundView
+from fedit_server.storage.tables import adapters, cohorts, invited, journal, rounds, tasks
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,19 @@ class Opening:
     task_version: int
     round_no: int
     offer: bytes
-    invited: Collection[ClientId]
+    cohorts: Sequence[Collection[ClientId]]
+    """Who is invited to which cohort; a cohort's id is its place in this list."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A round that succeeded: its result, its cohort's figures and the adapter version that it made."""
+    """A round that succeeded: its result, the figures of all and of each cohort, and the adapter version it made."""
 
     round_id: RoundId
     result: bytes
     figures: CohortFigures
+    cohorts: Mapping[int, CohortFigures]
+    """The figures of each cohort that finished."""
     adapter: AdapterRow
     task_state: TaskState
 
@@ -61,12 +63,13 @@ class Rounds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, opening: Opening, view: RoundView, now_s: int) -> None:
-        """Record a round with its offer and who is invited, before anybody hears of it."""
+    async def open(self, opening: Opening, views: Sequence[RoundView], now_s: int) -> None:
+        """Record a round with its offer and who is invited to which cohort, before anybody hears of it."""
+        round_id = opening.round_id
         async with self._database.writing() as db:
             await db.execute(
                 insert(rounds).values(
-                    round_id=opening.round_id,
+                    round_id=round_id,
                     task_id=opening.task_id,
                     task_version=opening.task_version,
                     round_no=opening.round_no,
@@ -75,46 +78,53 @@ class Rounds:
                     opened_at=now_s,
                     problem="",
                     reason="",
-                    **_view_values(view),
                 )
             )
-            members = [{"round_id": opening.round_id, "client_id": client} for client in sorted(opening.invited)]
+            standing = [{"round_id": round_id, "cohort_id": i, **_view_values(view)} for i, view in enumerate(views)]
+            await db.execute(insert(cohorts), standing)
+            members = [
+                {"round_id": round_id, "cohort_id": number, "client_id": client}
+                for number, clients in enumerate(opening.cohorts)
+                for client in sorted(clients)
+            ]
             await db.execute(insert(invited), members)
 
-    async def append(self, round_id: RoundId, records: Sequence[Record], view: RoundView) -> None:
-        """Make these records durable, with where the round now stands; all of them or none."""
+    async def append(self, round_id: RoundId, cohort_id: int, records: Sequence[Record], view: RoundView) -> None:
+        """Make a cohort's records durable, with where it now stands; all of them or none."""
         async with self._database.writing() as db:
             if records:
-                await db.execute(insert(journal), [_journal_values(round_id, record) for record in records])
-            await db.execute(update(rounds).where(rounds.c.round_id == round_id).values(_view_values(view)))
+                await db.execute(insert(journal), [_journal_values(round_id, cohort_id, one) for one in records])
+            here = (cohorts.c.round_id == round_id) & (cohorts.c.cohort_id == cohort_id)
+            await db.execute(update(cohorts).where(here).values(_view_values(view)))
 
-    async def journal(self, round_id: RoundId) -> list[Record]:
-        """Return an open round's records in their order."""
+    async def journal(self, round_id: RoundId, cohort_id: int) -> list[Record]:
+        """Return an open cohort's records in their order."""
         async with self._database.reading() as db:
-            query = select(journal).where(journal.c.round_id == round_id).order_by(journal.c.position)
-            return [Record(kind=row.kind, body=row.body) for row in await db.execute(query)]
+            here = (journal.c.round_id == round_id) & (journal.c.cohort_id == cohort_id)
+            found = await db.execute(select(journal).where(here).order_by(journal.c.position))
+            return [Record(kind=row.kind, body=row.body) for row in found]
 
-    async def invited(self, round_id: RoundId) -> set[ClientId]:
-        """Return who was chosen for a round."""
+    async def invited(self, round_id: RoundId) -> list[frozenset[ClientId]]:
+        """Return who was assigned to each cohort of a round, by cohort id."""
         async with self._database.reading() as db:
-            found = await db.execute(select(invited.c.client_id).where(invited.c.round_id == round_id))
-            return {ClientId(client) for client in found.scalars()}
+            found = (await db.execute(select(invited).where(invited.c.round_id == round_id))).all()
+        count = max((row.cohort_id for row in found), default=-1) + 1
+        return [frozenset(ClientId(row.client_id) for row in found if row.cohort_id == i) for i in range(count)]
 
     async def commit(self, commit: Commit, now_s: int) -> None:
         """End a round with a new adapter version: all of it in one transaction, journal bodies deleted (S9)."""
         values = {
             "state": RoundState.COMMITTED,
-            "stage": Stage.DONE,
-            "deadline": None,
             "ended_at": now_s,
             "result": commit.result,
-            "survivors": commit.figures.survivors,
-            "weight": commit.figures.weight,
-            "report": json.dumps(commit.figures.report),
+            **_figure_values(commit.figures),
         }
         async with self._database.writing() as db:
             await db.execute(insert(adapters).values(asdict(commit.adapter)))
             await self._end(db, commit.round_id, values)
+            for number, figures in commit.cohorts.items():
+                here = (cohorts.c.round_id == commit.round_id) & (cohorts.c.cohort_id == number)
+                await db.execute(update(cohorts).where(here).values(_figure_values(figures)))
             done = {"state": commit.task_state, "failures": 0}
             running = (tasks.c.task_id == commit.adapter.task_id) & (tasks.c.state == TaskState.ACTIVE)
             await db.execute(update(tasks).where(running).values(done))
@@ -123,8 +133,6 @@ class Rounds:
         """End a round without a result, with the reason; pause the task if it failed too often."""
         values = {
             "state": RoundState.FAILED,
-            "stage": Stage.FAILED,
-            "deadline": None,
             "ended_at": now_s,
             "result": failure.result,
             "problem": failure.problem,
@@ -147,9 +155,7 @@ class Rounds:
 
     async def round(self, round_id: RoundId) -> RoundRow | None:
         """Return one round, or None."""
-        async with self._database.reading() as db:
-            row = (await db.execute(select(rounds).where(rounds.c.round_id == round_id))).first()
-            return None if row is None else _round(row)
+        return next(iter(await self._many(select(rounds).where(rounds.c.round_id == round_id))), None)
 
     async def open_rounds(self) -> list[RoundRow]:
         """Return the rounds that were running when the server last stopped."""
@@ -176,35 +182,53 @@ class Rounds:
 
     async def _many(self, query: Select[Any]) -> list[RoundRow]:
         async with self._database.reading() as db:
-            return [_round(row) for row in await db.execute(query)]
+            found = (await db.execute(query)).all()
+            ids = query.with_only_columns(rounds.c.round_id).order_by(None)
+            standing = select(cohorts).where(cohorts.c.round_id.in_(ids)).order_by(cohorts.c.cohort_id)
+            by_round: dict[str, list[CohortRow]] = {}
+            for row in await db.execute(standing):
+                by_round.setdefault(row.round_id, []).append(_cohort(row))
+        return [_round(row, by_round[row.round_id]) for row in found]
 
 
-def _journal_values(round_id: RoundId, record: Record) -> dict[str, Any]:
+def _journal_values(round_id: RoundId, cohort_id: int, record: Record) -> dict[str, Any]:
     # The hash outlives the body: it proves what was received without keeping it.
     body_hash = hashlib.sha256(record.body).digest()
-    return {"round_id": round_id, "kind": record.kind, "body": record.body, "body_hash": body_hash}
+    place = {"round_id": round_id, "cohort_id": cohort_id}
+    return {**place, "kind": record.kind, "body": record.body, "body_hash": body_hash}
 
 
 def _view_values(view: RoundView) -> dict[str, Any]:
-    return {"stage": view.stage, "progress": json.dumps(view.progress), "deadline": view.deadline}
+    progress = json.dumps(view.progress)
+    return {"stage": view.stage, "progress": progress, "deadline": view.deadline, "reason": view.reason}
 
 
-def _round(row: Row[Any]) -> RoundRow:
-    figures = None
-    if row.report is not None:
-        figures = CohortFigures(row.survivors, row.weight, json.loads(row.report))
+def _figure_values(figures: CohortFigures) -> dict[str, Any]:
+    return {"survivors": figures.survivors, "weight": figures.weight, "report": json.dumps(figures.report)}
+
+
+def _figures(row: Row[Any]) -> CohortFigures | None:
+    return None if row.report is None else CohortFigures(row.survivors, row.weight, json.loads(row.report))
+
+
+def _cohort(row: Row[Any]) -> CohortRow:
+    view = RoundView(row.stage, json.loads(row.progress), row.deadline, row.reason)
+    return CohortRow(row.cohort_id, view, _figures(row))
+
+
+def _round(row: Row[Any], cohorts_of: Sequence[CohortRow]) -> RoundRow:
     return RoundRow(
         round_id=RoundId(row.round_id),
         task_id=TaskId(row.task_id),
         task_version=row.task_version,
         round_no=row.round_no,
         state=RoundState(row.state),
-        view=RoundView(row.stage, json.loads(row.progress), row.deadline),
+        cohorts=tuple(cohorts_of),
         offer=row.offer,
         opened_at=row.opened_at,
         ended_at=row.ended_at,
         result=row.result,
         problem=row.problem,
         reason=row.reason,
-        figures=figures,
+        figures=_figures(row),
     )

@@ -1,11 +1,14 @@
 """What the store returns: frozen rows in the words of the domain."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
+from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.task import TaskDocument
 
 
@@ -85,11 +88,13 @@ class AdapterRow:
 
 @dataclass(frozen=True)
 class RoundView:
-    """Where an open round stands, for `status`."""
+    """Where a cohort, or a round as a whole, stands, for `status`."""
 
     stage: str
     progress: dict[str, int]
     deadline: float | None
+    reason: str = ""
+    """Why a cohort failed."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,26 @@ class CohortFigures:
 
 
 @dataclass(frozen=True)
+class CohortRow:
+    """One cohort of a round: where it stands, and once the round is committed what it said as a whole."""
+
+    cohort_id: int
+    view: RoundView
+    figures: CohortFigures | None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return one cohort of `round show --json`."""
+        return {
+            "cohort": self.cohort_id,
+            "stage": self.view.stage,
+            "progress": self.view.progress,
+            "deadline": self.view.deadline,
+            "reason": self.view.reason,
+            "report": report_data(self.figures),
+        }
+
+
+@dataclass(frozen=True)
 class RoundRow:
     """One round, open or over."""
 
@@ -110,7 +135,7 @@ class RoundRow:
     task_version: int
     round_no: int
     state: RoundState
-    view: RoundView
+    cohorts: tuple[CohortRow, ...]
     offer: bytes
     opened_at: int
     ended_at: int | None
@@ -119,22 +144,43 @@ class RoundRow:
     reason: str
     figures: CohortFigures | None
 
+    @property
+    def view(self) -> RoundView:
+        """Where the round stands as a whole."""
+        whole = merged([cohort.view for cohort in self.cohorts])
+        ended = {RoundState.COMMITTED: Stage.DONE, RoundState.FAILED: Stage.FAILED}
+        return replace(whole, stage=ended[self.state], deadline=None) if self.state in ended else whole
+
     def as_data(self) -> dict[str, Any]:
         """Return what `round show --json` prints."""
+        view = self.view
         return {
             "id": self.round_id,
             "task": self.task_id,
             "task_version": self.task_version,
             "no": self.round_no,
             "state": str(self.state),
-            "stage": self.view.stage,
-            "progress": self.view.progress,
-            "deadline": self.view.deadline,
+            "stage": view.stage,
+            "progress": view.progress,
+            "deadline": view.deadline,
             "opened_at": self.opened_at,
             "ended_at": self.ended_at,
             "reason": self.reason,
             "report": report_data(self.figures),
+            "cohorts": [cohort.as_data() for cohort in self.cohorts],
         }
+
+
+def merged(views: Sequence[RoundView]) -> RoundView:
+    """Return a round's view from its cohorts': the stage of the slowest that still runs, counts added."""
+    running = [view for view in views if view.stage not in (Stage.DONE, Stage.FAILED)] or list(views)
+    slowest = min(running, key=lambda view: list(Stage).index(Stage(view.stage)))
+    deadlines = [view.deadline for view in running if view.deadline is not None]
+    progress: Counter[str] = Counter()
+    for view in views:
+        progress.update(view.progress)
+    reason = next((view.reason for view in views if view.reason), "")
+    return RoundView(slowest.stage, dict(progress), max(deadlines, default=None), reason)
 
 
 def report_data(figures: CohortFigures | None) -> dict[str, Any] | None:

@@ -104,9 +104,6 @@ rounds = Table(
     Column("task_version", Integer, nullable=False),
     Column("round_no", Integer, nullable=False),
     Column("state", String, nullable=False),
-    Column("stage", String, nullable=False),
-    Column("progress", String, nullable=False),
-    Column("deadline", Float),
     Column("offer", LargeBinary, nullable=False),
     Column("opened_at", Integer, nullable=False),
     Column("ended_at", Integer),
@@ -122,11 +119,26 @@ Index(
     "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state == "open"
 )  # two writers could otherwise open two rounds on one adapter
 
+cohorts = Table(
+    "cohorts",
+    metadata,
+    Column("round_id", String, ForeignKey("rounds.round_id"), primary_key=True),
+    Column("cohort_id", Integer, primary_key=True, autoincrement=False),
+    Column("stage", String, nullable=False),
+    Column("progress", String, nullable=False),
+    Column("deadline", Float),
+    Column("reason", String, nullable=False),
+    Column("survivors", Integer),
+    Column("weight", Integer),
+    Column("report", String),
+)
+
 invited = Table(
     "invited",
     metadata,
     Column("round_id", String, ForeignKey("rounds.round_id"), primary_key=True),
     Column("client_id", String, ForeignKey("clients.client_id"), primary_key=True),
+    Column("cohort_id", Integer, nullable=False),
 )
 
 journal = Table(
@@ -134,6 +146,7 @@ journal = Table(
     metadata,
     Column("position", Integer, primary_key=True),
     Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("cohort_id", Integer, nullable=False),
     Column("kind", String, nullable=False),
     Column("body", LargeBinary),
     Column("body_hash", LargeBinary, nullable=False),

@@ -11,6 +11,7 @@ from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
 from fedit_protocol.messages import Offer, SecondRule
+from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
@@ -181,10 +182,14 @@ def check_offer(
     if now_s > offer.expires_at:
         raise SecurityError(ProblemType.TOO_LATE, "the offer has expired")
     numbered = [spec.index for spec in offer.sums] == list(range(1, len(offer.sums) + 1))
-    if not numbered or (offer.second_rule is SecondRule.NONE) != (len(offer.sums) == 1):
+    alone = len(offer.sums) == 1
+    if not numbered or (offer.second_rule is SecondRule.NONE) != alone:
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer contradicts itself about its sums")
+    if not alone and offer.combination.cohorts > 1:
+        raise SecurityError(ProblemType.POLICY_REFUSED, "a second sum belongs to rounds of one cohort")
     _check_chain(offer, last)
     _check_reruns(offer, last)
+    check_combination(offer.combination)
     for spec in offer.sums:
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
             raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
@@ -250,6 +255,8 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.layout_digest, document.layout.digest),
         (offer.mode, task.round.mode),
         (offer.cohort, cohort_rules(task)),
+        (offer.combination, combination_of(task, offer.combination.cohorts)),
+        (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums, sum_specs(document)),
         (offer.second_rule, second_rule(document)),
     )

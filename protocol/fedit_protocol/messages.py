@@ -12,7 +12,7 @@ from pydantic import Field
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
-from fedit_protocol.task import Mode
+from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode
 
 MAX_COHORT = 128
 
@@ -93,6 +93,15 @@ class CohortRules(Message):
     strict: bool = Field(False, description="survivors confirm the one set U3 before any share is given (C17)")
 
 
+class Combination(Message):
+    """How many cohorts the round has, how many must finish, and how their sums become one update (SPEC, section 12)."""
+
+    cohorts: int = Field(ge=1, le=MAX_COHORTS)
+    needed: int = Field(ge=1, le=MAX_COHORTS)
+    rule: CombineRule
+    trim: int = Field(ge=1, le=MAX_COHORTS)
+
+
 class SumSpec(Message):
     """One masked sum of the round; the second of two belongs to methods that need it (SPEC, section 6)."""
 
@@ -143,6 +152,7 @@ class Offer(Message):
     adapter_digest: DigestText
     parent_digest: DigestText | Literal[""] = Field(description="the adapter before this one; empty for version 0")
     cohort: CohortRules
+    combination: Combination
     sums: Annotated[tuple[SumSpec, ...], AsTuple, Field(min_length=1, max_length=2)]
     second_rule: SecondRule = SecondRule.NONE
     seconds: StageSeconds
@@ -166,7 +176,7 @@ class RosterMember(Message):
 class Roster(Message):
     """Everyone who joined, sorted by identity key. Signed by the server, ctx0."""
 
-    cohort_id: int = Field(ge=0, lt=2**32, description="0 while a round is one cohort")
+    cohort_id: int = Field(ge=0, lt=MAX_COHORTS, description="which of the round's cohorts; they share the offer")
     members: Annotated[tuple[RosterMember, ...], AsTuple, Field(max_length=MAX_COHORT)]
 
 
@@ -287,7 +297,8 @@ class RoundResult(Message):
     reason: str = Field(max_length=200, description="empty when committed")
     adapter_version: int = Field(ge=0)
     adapter_digest: DigestText
-    survivors: int = Field(ge=0, le=MAX_COHORT)
+    survivors: int = Field(ge=0, le=MAX_COHORT * MAX_COHORTS)
+    cohorts: int = Field(ge=0, le=MAX_COHORTS, description="cohorts whose sums went into the version")
     sums_done: int = Field(ge=0, le=2)
     privacy: PrivacySpent | None = Field(None, description="none: the sum has no noise, and bounds nothing")
 

@@ -5,7 +5,8 @@ the adapter's layout) and publishes a TaskDocument, whose digest every round is 
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from math import ceil
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -52,6 +53,14 @@ class Selection(StrEnum):
 
     UNIFORM = "uniform"
     FIRST_COME = "first_come"
+
+
+class CombineRule(StrEnum):
+    """How the sums of a round's cohorts become one update (SPEC, section 12)."""
+
+    WEIGHTED = "weighted"
+    TRIMMED_MEAN = "trimmed_mean"
+    MEDIAN = "median"
 
 
 class Section(BaseModel):
@@ -137,6 +146,24 @@ class Deadlines(Section):
     second_s: float = Field(120.0, gt=0, le=3600, description="a second sum: its input, then its uploads, each")
 
 
+MAX_COHORTS: Final = 256
+"""Cohorts of one round."""
+
+ROBUST_COHORTS: Final = 5
+"""Fewest cohorts whose trimmed mean or median says anything about outliers (PROTOCOL, section 9.1)."""
+
+
+def least_for(rule: CombineRule, trim: int) -> int:
+    """Return how many cohorts a rule needs at least, to hold what it promises."""
+    match rule:
+        case CombineRule.WEIGHTED:
+            return 1
+        case CombineRule.TRIMMED_MEAN:
+            return max(ROBUST_COHORTS, 2 * trim + 1)
+        case CombineRule.MEDIAN:
+            return ROBUST_COHORTS
+
+
 class RoundSpec(Section):
     """`[round]`: how many rounds, how large, who may drop out."""
 
@@ -145,8 +172,18 @@ class RoundSpec(Section):
     mode: Mode = Field(Mode.MASKED, description="masked: the server sees sums only")
     cohort_min: int = Field(3, ge=3, le=128, description="fewest devices in a round's roster")
     cohort_size: int = Field(
-        3, ge=3, le=128, description="devices invited to a round; also the size the ring is made for"
+        3, ge=3, le=128, description="devices invited to one cohort; also the size the ring is made for"
     )
+    cohorts: int = Field(
+        1, ge=1, le=MAX_COHORTS, description="cohorts of a round at most, each a secure sum of its own"
+    )
+    min_cohorts: int = Field(
+        0, ge=0, le=MAX_COHORTS, description="cohorts that must finish; 0 means half of those that were opened"
+    )
+    combine: CombineRule = Field(
+        CombineRule.WEIGHTED, description="from the cohorts' sums to one update: weighted, trimmed_mean or median"
+    )
+    trim: int = Field(1, ge=1, le=MAX_COHORTS, description="trimmed_mean: cohorts left out at each end, per coordinate")
     selection: Selection = Field(Selection.UNIFORM, description="uniform (drawn at random) or first_come")
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
@@ -164,7 +201,30 @@ class RoundSpec(Section):
     def _sizes_are_ordered(self) -> Self:
         if self.cohort_min > self.cohort_size:
             raise ValueError("cohort_min exceeds cohort_size")
+        if self.min_cohorts > self.cohorts:
+            raise ValueError("min_cohorts exceeds cohorts")
+        if self.least_cohorts > self.cohorts:
+            raise ValueError(f"combine = {self.combine} needs cohorts of at least {self.least_cohorts}")
         return self
+
+    @property
+    def least_cohorts(self) -> int:
+        """The fewest cohorts that a round may be opened with."""
+        return max(self.min_cohorts, least_for(self.combine, self.trim))
+
+    @property
+    def least_clients(self) -> int:
+        """How many devices must be free before a round may open."""
+        return self.cohort_min * self.least_cohorts
+
+    @property
+    def most_clients(self) -> int:
+        """How many devices a round invites at most."""
+        return self.cohort_size * self.cohorts
+
+    def cohorts_needed(self, opened: int) -> int:
+        """Return how many of the cohorts that were opened must finish, for the round to commit."""
+        return max(self.least_cohorts, 0 if self.min_cohorts else ceil(opened / 2))
 
 
 class EncodingSpec(Section):
@@ -247,6 +307,14 @@ class Task(Section):
     def _range_is_known(self) -> Self:
         if not self.encoding.value_range and not self.training.local_steps:
             raise ValueError("with training.local_steps = 0 encoding.value_range must be stated, epochs do not give it")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_and_second_sums_have_one_cohort(self) -> Self:
+        if self.method.name == "fedit_rs" and self.round.cohorts > 1:
+            raise ValueError("method fedit_rs sums twice, which is defined for round.cohorts = 1 only")
+        if self.privacy and self.round.cohorts > 1:
+            raise ValueError("[privacy] is defined for round.cohorts = 1 only: noisy sums are not combined yet")
         return self
 
     @property

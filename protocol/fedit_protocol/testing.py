@@ -15,6 +15,7 @@ from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, Merkle
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
 from fedit_protocol.methods import METHODS, TwoSumMethod
+from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.aggregator import Aggregator
@@ -198,16 +199,10 @@ class MemoryFederation:
             adapter_digest=digest_of(b"adapter 0"),
             parent_digest="",
             cohort=cohort_rules(task),
+            combination=combination_of(task, task.round.cohorts),
             sums=sum_specs(document),
             second_rule=second_rule(document),
-            seconds=StageSeconds(
-                join_s=deadlines.join_s,
-                shares_s=deadlines.shares_s,
-                upload_s=deadlines.upload_s,
-                confirm_s=deadlines.confirm_s,
-                unmask_s=deadlines.unmask_s,
-                second_s=deadlines.second_s,
-            ),
+            seconds=StageSeconds(**deadlines.model_dump(include=set(StageSeconds.model_fields))),
         )
         return seal(self.server, Kind.OFFER, self.context, offer.model_copy(update=changes))
 

@@ -145,7 +145,7 @@ def _install_database(point: Point) -> None:
         _replace(Rounds, verb, _labelled(getattr(Rounds, verb), f"round {verb}"))
     append = Rounds.append
 
-    async def appended(self: Rounds, round_id: Any, records: Any, view: Any) -> None:
+    async def appended(self: Rounds, round_id: Any, cohort_id: Any, records: Any, view: Any) -> None:
         """Name the transaction after its records' numbers in the round's journal, which counts over all lives."""
         async with self._database.reading() as db:
             query = select(func.count()).select_from(journal).where(journal.c.round_id == round_id)
@@ -153,7 +153,7 @@ def _install_database(point: Point) -> None:
         numbers = [f"record {first + place}" for place in range(len(records))]
         token = _doing.set("+".join(["journal", *numbers]) if records else "view")
         try:
-            await append(self, round_id, records, view)
+            await append(self, round_id, cohort_id, records, view)
         finally:
             _doing.reset(token)
 

@@ -136,6 +136,7 @@ def result_for(offer: Offer, **changes: object) -> RoundResult:
         adapter_version=1,
         adapter_digest=digest_of(b"next"),
         survivors=8,
+        cohorts=1,
         sums_done=1,
         privacy=spent.model_copy(update=changes),
     )

@@ -358,10 +358,16 @@ def test_c3_an_offer_whose_threshold_would_let_both_secrets_out_is_refused() -> 
 
 def test_another_cohort_number_gives_another_context() -> None:
     """Row 9.1: the same offer serves several cohorts, whose messages must not be taken for one another's."""
-    round_ = watched(until="shares")
+    round_ = watched(until="shares", cohorts=2)
     shares = show_roster(round_, members_of(round_), cohort_id=1)
     with refused(ProblemType.BAD_SIGNATURE):
         round_.server.on_shares(shares, round_.clock())
+
+
+def test_a_cohort_that_was_not_offered_is_refused() -> None:
+    round_ = watched(until="shares", cohorts=2)
+    with refused(ProblemType.POLICY_REFUSED):
+        show_roster(round_, members_of(round_), cohort_id=2)
 
 
 def test_shares_are_sealed_for_each_peer_and_hashed_for_all() -> None:

@@ -120,6 +120,7 @@ def samples(round_: MemoryRound) -> list[Message]:
             adapter_version=1,
             adapter_digest=adapter,
             survivors=3,
+            cohorts=1,
             sums_done=1,
         ),
         Abort(problem=ProblemType.POLICY_REFUSED),

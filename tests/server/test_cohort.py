@@ -4,9 +4,9 @@ from collections import Counter
 from datetime import timedelta
 
 from fedit_protocol.ids import ClientId
-from fedit_protocol.task import Selection
+from fedit_protocol.task import RoundSpec, Selection
 from fedit_protocol.testing import ManualClock
-from fedit_server.cohort import draw_cohort
+from fedit_server.cohort import divide, draw_cohort
 from fedit_server.lobby import GRACE, Lobby
 
 FREE = [ClientId(f"client {number}") for number in range(8)]
@@ -32,6 +32,25 @@ def test_uniform_chooses_everybody_equally_often() -> None:
     )
     # Half of the draws each; 2000 fair coins leave 5 standard deviations (112) about once in two million.
     assert all(abs(count[client] - draws / 2) < 112 for client in FREE)
+
+
+def test_everybody_chosen_is_in_one_cohort_and_sizes_differ_by_one_at_most() -> None:
+    policy = RoundSpec(cohort_min=2 + 1, cohort_size=4, cohorts=5)
+    for count, sizes in ((3, [3]), (4, [4]), (5, [4]), (6, [3, 3]), (8, [4, 4]), (9, [3, 3, 3]), (20, [4] * 5)):
+        free = [ClientId(f"client {number}") for number in range(count)]
+        cohorts = divide(free, policy, b"seed")
+        assert sorted(map(len, cohorts), reverse=True) == sizes
+        assert len({client for cohort in cohorts for client in cohort}) == sum(sizes)
+
+
+def test_which_cohort_a_device_gets_does_not_depend_on_when_it_came() -> None:
+    policy = RoundSpec(cohort_min=4, cohort_size=4, cohorts=2)
+    together = sum(
+        any({FREE[0], FREE[1]} <= set(cohort) for cohort in divide(FREE, policy, seed.to_bytes(4, "big")))
+        for seed in range(700)
+    )
+    # Of the seven others, three share a cohort with the first: 300 of 700 expected, deviation 13.
+    assert abs(together - 300) < 66
 
 
 def test_a_round_opens_at_once_with_a_full_cohort(clock: ManualClock) -> None:

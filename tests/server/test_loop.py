@@ -23,7 +23,7 @@ async def test_row_21_the_rounds_machine_never_works_on_the_loop(
         for device, offer in zip(devices, await asyncio.gather(*(d.offer() for d in devices)), strict=True):
             device.accept(offer)
         assert devices[0].participant is not None
-        live = await running.parts.coordinator.live(devices[0].participant.offer.round_id)
+        (live,) = (await running.parts.coordinator.live(devices[0].participant.offer.round_id)).cohorts
         seen: list[threading.Thread] = []
         tick = Aggregator.tick
 

@@ -22,7 +22,7 @@ from fedit_protocol.secagg.effects import Record
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.adapter_bytes import from_safetensors
 from fedit_server.endings import adapter_folder
-from fedit_server.live_round import LiveRound
+from fedit_server.live_cohort import LiveCohort
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.rows import RoundRow, RoundState, RoundView
 from fedit_server.storage.spool import Slot, Spool, SpoolReader
@@ -56,12 +56,13 @@ async def take_step(running: Running, devices: Sequence[Device], name: str, drop
         await running.until(lambda: changed(live, stage))
 
 
-async def changed(live: LiveRound, stage: object) -> bool:
+async def changed(live: LiveCohort, stage: object) -> bool:
     return live.machine.stage is not stage
 
 
-def live_round(running: Running) -> LiveRound | None:
-    return running.parts.coordinator._runners[TASK].live
+def live_round(running: Running) -> LiveCohort | None:
+    live = running.parts.coordinator._runners[TASK].live
+    return None if live is None else live.cohorts[0]
 
 
 async def size_of(running: Running) -> int:
@@ -325,10 +326,10 @@ class FullRounds(Rounds):
 
     full = False
 
-    async def append(self, round_id: RoundId, records: Sequence[Record], view: RoundView) -> None:
+    async def append(self, round_id: RoundId, cohort_id: int, records: Sequence[Record], view: RoundView) -> None:
         if self.full and records:
             raise StorageError("the disk that holds the database is full", code="S004")
-        await super().append(round_id, records, view)
+        await super().append(round_id, cohort_id, records, view)
 
 
 async def test_a_message_that_the_disk_refused_is_not_taken_and_can_be_sent_again(

@@ -46,8 +46,8 @@ async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
         line = LogLine(encode(entry), leaf_hash(entry), b"head")
         candidate = Candidate(CLIENT, b"hash", "")
         await store.members.enroll(candidate, lambda *_: Issued(0, b"cert", 9, line), lambda *_: line, 1)
-        await store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", {CLIENT}), VIEW, 1)
-        await store.rounds.append(ROUND, [Record(kind="join", body=b"one"), Record(kind="join", body=b"two")], VIEW)
+        await store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", [{CLIENT}]), [VIEW], 1)
+        await store.rounds.append(ROUND, 0, [Record(kind="join", body=b"one"), Record(kind="join", body=b"two")], VIEW)
         yield store
 
 
@@ -93,8 +93,8 @@ async def test_a_file_that_is_no_database_is_an_error_for_people(tmp_path: Path)
 
 
 async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
-    assert [record.body for record in await store.rounds.journal(ROUND)] == [b"one", b"two"]
-    assert await store.rounds.invited(ROUND) == {CLIENT}
+    assert [record.body for record in await store.rounds.journal(ROUND, 0)] == [b"one", b"two"]
+    assert await store.rounds.invited(ROUND) == [{CLIENT}]
     (row,) = await store.rounds.open_rounds()
     assert (row.round_no, row.offer, row.view) == (1, b"offer", VIEW)
 
@@ -102,7 +102,7 @@ async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
 def committed(version: int = 1) -> Commit:
     adapter = AdapterRow(TASK, version, digest_of(b"1"), digest_of(b"0"), 1, 2)
     figures = CohortFigures(3, 5, {"examples": 9, "train_loss": 1.0, "held_out_loss": None, "clipped_fraction": 0.0})
-    return Commit(ROUND, b"result", figures, adapter, TaskState.ACTIVE)
+    return Commit(ROUND, b"result", figures, {0: figures}, adapter, TaskState.ACTIVE)
 
 
 def failed() -> Failure:
@@ -126,7 +126,7 @@ async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
     committing: bool, store: Store, tmp_path: Path
 ) -> None:
     secret = b"a share that nobody may find" * 500
-    await store.rounds.append(ROUND, [Record(kind="unmask", body=secret)], VIEW)
+    await store.rounds.append(ROUND, 0, [Record(kind="unmask", body=secret)], VIEW)
     assert secret[:28] in b"".join(path.read_bytes() for path in tmp_path.glob("fedit.db*"))
     await (store.rounds.commit(committed(), 2) if committing else store.rounds.fail(failed(), 2))
     await store.database.clear_log()
@@ -149,12 +149,12 @@ async def test_a_commit_is_all_or_nothing(store: Store) -> None:
     row = await store.rounds.round(ROUND)
     assert row is not None
     assert (row.state, row.result) == (RoundState.OPEN, None)
-    assert len(await store.rounds.journal(ROUND)) == 2
+    assert len(await store.rounds.journal(ROUND, 0)) == 2
 
 
 async def test_a_task_has_one_open_round(store: Store) -> None:
     with pytest.raises(StorageError):
-        await store.rounds.open(Opening(RoundId("1" * 32), TASK, 1, 2, b"offer", {CLIENT}), VIEW, 1)
+        await store.rounds.open(Opening(RoundId("1" * 32), TASK, 1, 2, b"offer", [{CLIENT}]), [VIEW], 1)
 
 
 async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> None:

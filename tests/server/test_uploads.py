@@ -128,7 +128,9 @@ async def test_a_stored_upload_that_was_never_counted_is_counted_by_an_empty_req
 
 async def spooled(one: Frozen) -> None:
     """Put the whole upload on disk without telling the round: a server that was killed in between leaves this."""
-    (live,) = [runner.live for runner in one.running.parts.coordinator._runners.values() if runner.live is not None]
+    (live,) = [
+        runner.live.cohorts[0] for runner in one.running.parts.coordinator._runners.values() if runner.live is not None
+    ]
     await write(one.running.parts.spool, live.slot(one.header, live.machine.check_upload(one.header, live.now())),
                 one.payload)  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.messages import RingSpec
+from fedit_protocol.methods.combination import Combined
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import Correction, FedItRs
 from fedit_protocol.secagg.quantize import Aggregate
@@ -22,7 +23,7 @@ class AggregationMethod(Protocol):
         """Return what a client puts under the mask, float32 (d,)."""
         ...
 
-    def server_update(self, adapter: Vector, aggregate: Aggregate) -> Vector:
+    def server_update(self, adapter: Vector, aggregate: Aggregate | Combined) -> Vector:
         """Return the next global adapter, float32 (d,); raises ProtocolError if no weight came."""
         ...
 

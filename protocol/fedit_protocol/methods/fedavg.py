@@ -4,6 +4,7 @@ import numpy as np
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.methods.combination import Combined
 from fedit_protocol.secagg.quantize import Aggregate
 
 
@@ -14,7 +15,7 @@ class FedAvg:
         """Return what a client puts under the mask: the update itself, float32 (d,)."""
         return update
 
-    def server_update(self, adapter: Vector, aggregate: Aggregate) -> Vector:
+    def server_update(self, adapter: Vector, aggregate: Aggregate | Combined) -> Vector:
         """Return the next adapter, float32 (d,), computed in float64. Raises ProtocolError if no weight came."""
         if aggregate.weight == 0:
             raise ProtocolError(ProblemType.ROUND_FAILED, "no examples stand behind this aggregate")

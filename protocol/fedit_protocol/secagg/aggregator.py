@@ -65,7 +65,7 @@ class Aggregator(RoundDocuments):
         invited: Collection[IdentityKey] | None = None,
         cohort_id: int = 0,
     ) -> None:
-        """Open a round from its signed offer envelope; `invited` are the devices that were chosen (None: any)."""
+        """Open one cohort of a round from its signed offer; `invited` are the devices assigned to it (None: any)."""
         super().__init__(RoundState(offer, key.public, now, invited), key)
         self._ends = StageEnds(self._state, key, cohort_id)
         self._computing = 0
@@ -81,7 +81,7 @@ class Aggregator(RoundDocuments):
         invited: Collection[IdentityKey] | None = None,
         cohort_id: int = 0,
     ) -> Self:
-        """Rebuild a round from its journal; the deadline of its stage starts again at `now`."""
+        """Rebuild a cohort from its journal; the deadline of its stage starts again at `now`."""
         machine = cls(offer, key, now, invited, cohort_id)
         for record in records:
             machine._state.apply(record, now)
@@ -295,6 +295,7 @@ class Aggregator(RoundDocuments):
         if second is not None and not note and second.weight < SECOND_SHARE * first.weight:
             note = f"the second sum has weight {second.weight} of {first.weight}"
         state.enter(Stage.DONE, now)
+        self._aggregates.clear()  # the effect holds them; a round of many cohorts could not afford both
         return (Finish(first, None if note else second, note),)
 
     def _only_second_is_at_stake(self) -> bool:

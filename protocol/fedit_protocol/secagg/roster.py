@@ -65,6 +65,11 @@ class VerifiedRoster:
     @classmethod
     def received(cls, roster: Roster, offer: Offer, ctx0: bytes, check: CheckMember) -> Self:
         """Check a roster as a client: every join signature, every membership, and the rules of `of` (C5, C6)."""
+        if roster.cohort_id >= offer.combination.cohorts:
+            raise SecurityError(
+                ProblemType.POLICY_REFUSED,
+                f"cohort {roster.cohort_id} is not one of the {offer.combination.cohorts} that were offered",
+            )
         members = []
         for entry in roster.members:
             member = Member.verified(entry.join, ctx0, len(offer.sums))
