@@ -257,7 +257,7 @@ CLIENT: Final = (
     ),
     Deletion(
         "C18", "three quarters of the first survivors", _PARTICIPANT, "if index == 2:", OFF,
-        "protocol/test_second_sum.py::test_c18_the_second_set_of_survivors_needs_three_quarters_of_the_first",
+        _attack("second_sum", "row_30_a_second_sum_over_fewer_than_three_quarters_of_the_first_is_refused"),
     ),
     Deletion(
         "C19", "shares are wiped", _PARTICIPANT, "self._held.clear()", "pass",

@@ -311,6 +311,7 @@ ROWS: Final[dict[int, Row]] = {
             "second_sum",
             "row_30_a_second_sum_that_fails_leaves_the_first_byte_for_byte",
             "row_30_a_server_that_crashes_in_the_second_sum_ends_with_the_first",
+            "row_30_a_second_sum_over_fewer_than_three_quarters_of_the_first_is_refused",
         ),
     ),
     31: Row(

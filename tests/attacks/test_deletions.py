@@ -29,7 +29,8 @@ def run(code: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Run tests against the packages in `code` instead of the working tree's."""
     path = os.pathsep.join(str(folder) for folder in (code, code / "protocol", ROOT))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    # A safe path keeps the working directory, and with it the unchanged fedit_server, from being found first.
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.errors import ProblemType
+from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SecondInput
 from fedit_protocol.methods import TwoSumMethod
@@ -28,7 +28,7 @@ from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import two_sum_task
 
 from ..protocol.rounds import REPORT
-from .cast import LIAR, AttackedRound, Cast, LyingServer, looks_uniform, rewrite
+from .cast import LIAR, AttackedRound, Cast, LyingServer, looks_uniform, rewrite, survivors_of
 
 MEMBERS = 12  # enough that the default thresholds leave eight survivors, which two sums need (C0)
 LOST = 11
@@ -268,3 +268,19 @@ def test_row_10_two_sums_over_fewer_than_eight_survivors_are_refused_by_everybod
     assert set(round_.refusals) == set(range(8))
     assert {getattr(refusal, "code", "") for refusal in round_.refusals.values()} == {"K009"}
     assert all(round_.kinds_said(number) == [Kind.JOIN] for number in range(8))
+
+
+def test_row_30_a_second_sum_over_fewer_than_three_quarters_of_the_first_is_refused() -> None:
+    """C18: s_min = 8 would do for the first sum of twelve; behind the second must stand nine."""
+    round_ = AttackedRound(MEMBERS, Cast(), document=two_sum_task(MEMBERS, cohort_min=MEMBERS, min_survivors=8))
+    round_.play_until("unmask 2", updates_of(round_.document))
+    second = round_.server._state.sums[1]
+    for count, refusing in ((8, True), (9, False)):
+        headers = {member: second.uploads[member] for member in range(count)}
+        shown = survivors_of(round_, second.context, headers, sum_index=2)
+        if refusing:
+            with pytest.raises(SecurityError) as refused:
+                round_.members[0].on_survivors(shown)
+            assert refused.value.problem is ProblemType.SURVIVORS_REFUSED
+        else:
+            assert round_.members[1].on_survivors(shown)
