@@ -95,7 +95,9 @@ class Campaign:
         for version, round_id in committed.items():
             survivors = self.witness.survivors(round_id)
             # Nobody was slow and no deadline passed, so a device that is missing was lost by the server.
-            assert survivors == list(range(DEVICES)) == sorted(self.witness.receipted[round_id]), round_id
+            assert survivors == list(range(DEVICES)), round_id
+            # A kill may take a receipt with it; four answers then end the round before the fifth device asks again.
+            assert self.witness.receipted[round_id] <= set(survivors), round_id
             self._check_sum(version, survivors)
         return len(committed)
 
