@@ -116,7 +116,7 @@ async def test_a_wrong_pin_ends_before_the_code_is_used(joining: Joining) -> Non
     wrong = joining.https.invite[:-6] + ("000000" if not joining.https.invite.endswith("000000") else "111111")
     done = await joining.run("--server", wrong, "--yes")
     assert (done.status, "FEDIT-T001" in done.err) == (6, True)
-    assert joining.https.asked == ["GET /v1/federation"]
+    assert joining.https.asked == ["GET /v1/federation", "GET /v1/federation/successions"]  # reads, nothing sent
 
 
 @pytest.mark.parametrize(
