@@ -49,6 +49,8 @@ _CODES: Final[dict[str, str]] = {
     "D012": "After cutting at the task's token limit no row keeps an answer to learn from. Use shorter rows.",
     "D014": "A conversation must end with the assistant, for the last answer is what is learned.",
     "D015": "The task's template takes one question and one answer; rows with several turns do not fit it.",
+    "D016": "The chat template of the task's base model refuses one of the conversations, such as one with a system "
+    "message. The message says why; leave out such rows.",
     "D020": "No rows were given. Add --data PATH; it is remembered, never copied.",
     "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
@@ -80,6 +82,8 @@ _CODES: Final[dict[str, str]] = {
     "Nothing was sent; its operator has to change [privacy].",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
+    "K011": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
+    "sandbox, within seconds and to a bounded length. Such a base is not for training here.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",
     "M002": "The files of the base model differ from those that the task pins, so the sums would not fit together.",
     "M003": "The folder does not hold a language model with a tokenizer that can be trained here.",
