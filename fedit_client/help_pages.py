@@ -82,13 +82,19 @@ _CODES: Final[dict[str, str]] = {
     "Nothing was sent; its operator has to change [privacy].",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
-    "K011": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
+    "K012": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
     "sandbox, within seconds and to a bounded length. Such a base is not for training here.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",
     "M002": "The files of the base model differ from those that the task pins, so the sums would not fit together.",
-    "M003": "The folder does not hold a language model with a tokenizer that can be trained here.",
+    "M003": "The folder does not hold a language model with a tokenizer that can be trained here, or a weights file "
+    "says something else than it holds.",
     "M004": "The adapter's files are damaged or belong to another base.",
     "M005": "Too little disk for the base model.",
+    "M007": "The base model comes with pickled weights, or its configuration asks for code of its own. Either could do "
+    "anything on this machine, so neither is ever opened. Ask the operator for a base in safetensors that transformers "
+    "loads by itself.",
+    "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
+    "file is far larger than such a file should be, it is damaged or hostile.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",

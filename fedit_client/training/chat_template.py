@@ -50,7 +50,7 @@ class ChatTemplate:
         """Return the text of each view of a conversation.
 
         Raises ModelError M003 without a template, DataError D016 if it says that it does not take this conversation,
-        TaskRefusedError K011 if it breaks, takes too long, or writes or needs too much.
+        TaskRefusedError K012 if it breaks, takes too long, or writes or needs too much.
         """
         process = self._process or self._start()
         turns = [{"role": message.role.value, "content": message.content} for message in messages]
@@ -123,4 +123,4 @@ def _ask(process: "subprocess.Popen[str]", message: dict[str, Any]) -> dict[str,
 
 
 def _refused(reason: str) -> TaskRefusedError:
-    return TaskRefusedError(f"the base's chat template cannot be used: {reason}", code="K011", fix=_ALPACA)
+    return TaskRefusedError(f"the base's chat template cannot be used: {reason}", code="K012", fix=_ALPACA)

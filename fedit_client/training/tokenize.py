@@ -52,7 +52,7 @@ def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tok
 
     Raises DataError D012 if no row keeps an answer token, D015 for a conversation under an Alpaca template, D016 for
     one that the chat template does not take, ModelError M003 without a chat template, TaskRefusedError K005 if the
-    template hides where answers begin, K011 if it is beyond bounds.
+    template hides where answers begin, K012 if it is beyond bounds.
     """
     result = Tokenized()
     with ChatTemplate(tokenizer) as chat:

@@ -8,7 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from fedit_client.base_model import digest_folder
 from fedit_client.cli import invoke
@@ -43,7 +45,7 @@ class Joining:
         self.rows.write_text(ROWS)
         base.mkdir()
         (base / "config.json").write_text("{}")
-        (base / "model.safetensors").write_bytes(b"weights")
+        (base / "model.safetensors").write_bytes(save({"w": np.zeros(4, np.float32)}))
         spec = https.document.task.base.model_copy(update={"model": str(base), "digest": digest_folder(base)})
         task = https.document.task.model_copy(update={"base": spec})
         https.loopback.document = https.document.model_copy(update={"task": task})
@@ -101,7 +103,7 @@ async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> No
 
 
 async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joining) -> None:
-    (joining.base / "model.safetensors").write_bytes(b"other weights")
+    (joining.base / "model.safetensors").write_bytes(save({"w": np.ones(4, np.float32)}))
     done = await joining.run("--accept", "test-task@1")
     assert (done.status, "FEDIT-M002" in done.err) == (5, True)
     assert "POST /v1/enroll" not in joining.https.asked

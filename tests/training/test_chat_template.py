@@ -49,7 +49,7 @@ def texts(template: str | None, patience_s: float = 10.0) -> list[str]:
 def refused(template: str, patience_s: float = 10.0) -> str:
     with pytest.raises(TaskRefusedError) as told:
         texts(template, patience_s)
-    assert told.value.code == "K011"
+    assert told.value.code == "K012"
     assert "alpaca" in (told.value.fix or "")
     return str(told.value)
 
@@ -179,7 +179,7 @@ def test_a_hostile_template_of_a_base_ends_the_training_of_its_rows_only(templat
     template_file.write_text("{{ messages.__class__.__base__ }}")
     with pytest.raises(TaskRefusedError) as told:
         tokenize(letters(2), load_tokenizer(other_base), PromptSpec())
-    assert told.value.code == "K011"
+    assert told.value.code == "K012"
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
