@@ -4,6 +4,13 @@ from typing import Final
 
 from fedit_protocol.errors import EXIT_CODES, ConfigError
 
+_POLICY: Final = (
+    "Your policy says what no task may exceed and no server can loosen: how many devices, how well an update hides, "
+    "clip, modules, base models, modes, epsilon and more. fedit-client policy show lists all of it, with defaults and "
+    "meanings; fedit-client policy set hidden_among 5 changes one limit; fedit-client policy reset hidden_among undoes "
+    "that. It is the table [limits] of client.toml."
+)
+
 _TOPICS: Final[dict[str, str]] = {
     "levels": (
         "Level T1: an honest-but-curious server learns one weighted sum per round and nothing about a single device; a "
@@ -15,11 +22,8 @@ _TOPICS: Final[dict[str, str]] = {
         "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
         "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
     ),
-    "limits": (
-        "The table [limits] of client.toml says what no task may exceed: min_cohort, hidden_among, max_clip_norm, "
-        "max_weight, max_local_steps, max_rank, max_rounds_per_day, quantizations, base_digests. Example: "
-        "fedit-client set limits.hidden_among=5"
-    ),
+    "limits": _POLICY,
+    "policy": _POLICY,
 }
 
 _CODES: Final[dict[str, str]] = {
@@ -70,7 +74,8 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
-    "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits.",
+    "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
+    "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
     "too old?",
     "K003": "The task would train embeddings or the output layer, which reveals single words. It is always refused.",

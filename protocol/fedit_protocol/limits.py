@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
+from fedit_protocol.encoding import DigestText
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
@@ -58,7 +59,7 @@ class Limits(BaseModel):
     )
     modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
-    base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")
+    base_digests: tuple[DigestText, ...] = Field((), description="if not empty: the only base models that may be used")
     target_modules: tuple[str, ...] = Field(
         (), description="if not empty: the only modules that may be adapted, by their last name, such as q_proj"
     )

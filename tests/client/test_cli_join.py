@@ -102,6 +102,24 @@ async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> No
     assert "A task for tests (test-task@1), masked" in joining.capsys.readouterr().out
 
 
+async def test_a_policy_that_the_joined_task_does_not_keep_to_is_said_and_stops_its_rounds(joining: Joining) -> None:
+    assert (await joining.run("--no-run", "--accept", "test-task@1")).status == 0
+    assert invoke(["policy", "show", "--json"]) == 0
+    shown = json.loads(joining.capsys.readouterr().out.splitlines()[-1])
+    assert shown["data"]["joined"] == {"task": "test-task@1", "fits": True}
+    assert invoke(["policy", "set", "min_cohort", "128"]) == 0
+    assert "test-task@1 is refused from now on" in joining.capsys.readouterr().err
+    assert invoke(["policy", "show", "--json"]) == 0
+    joined = json.loads(joining.capsys.readouterr().out)["data"]["joined"]
+    least = joining.https.document.task.round.cohort_min
+    assert joined["fits"] is False
+    assert joined["fix"].startswith(f"fedit-client policy set min_cohort {least}")
+    assert await asyncio.to_thread(invoke, ["run"]) == 11
+    assert f"policy set min_cohort {least}" in joining.capsys.readouterr().err
+    assert invoke(["status"]) == 0
+    assert "min_cohort 128" in joining.capsys.readouterr().out
+
+
 async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joining) -> None:
     (joining.base / "model.safetensors").write_bytes(save({"w": np.ones(4, np.float32)}))
     done = await joining.run("--accept", "test-task@1")
