@@ -14,20 +14,24 @@ from fedit_protocol.enrollment import (
 )
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, MerkleTree
+from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.messages import (
     Abort,
     Ack,
     CheckIn,
     CheckInReply,
+    Confirm,
+    Confirmations,
     Inbox,
     Join,
     Leave,
     Offer,
+    PrivacySpent,
     Receipt,
     Roster,
     RoundOutcome,
     RoundResult,
+    SecondInput,
     Sharers,
     Shares,
     Survivors,
@@ -35,7 +39,7 @@ from fedit_protocol.messages import (
     UploadHeader,
     WaitReason,
 )
-from fedit_protocol.signing import Envelope, Kind, read_envelope
+from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -44,9 +48,9 @@ from .vector_derivations import Vector, log_entry
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, EnrollReply, EnrollRequest, Envelope,
-        FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
-        LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
+        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
+        EnrollRequest, Envelope, FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
+        LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
         ProvenCertificate, Renew, Succession, Successions,
     )
@@ -77,6 +81,8 @@ def samples(round_: MemoryRound) -> list[Message]:
         EnrollReply(certificate=certificate, log_head=federation.log_head(), path=proven.path),
         proven,
         LogGrowth(path=MerkleTree(federation.log.leaves).consistency(1), revoked=(0, 7, 300)),
+        LogInclusion(path=proven.path),
+        LogPage(entries=(encode(log_entry(0)), encode(log_entry(3)))),
         Renew(serial=3, sent_at=1_767_225_600),
         *successions(federation),
         body(Kind.CERTIFICATE, certificate, Certificate),
@@ -114,6 +120,17 @@ def samples(round_: MemoryRound) -> list[Message]:
         body(Kind.RECEIPT, server.receipt(device, 1), Receipt),
         body(Kind.SURVIVORS, server.survivors(device, 1), Survivors),
         body(Kind.UNMASK, sent[Kind.UNMASK], UnmaskAnswer),
+        *_of_strict_and_second_sums(federation),
+        RoundResult(
+            outcome=RoundOutcome.FAILED,
+            reason="the adapter's step is too long",
+            adapter_version=1,
+            adapter_digest=adapter,
+            survivors=0,
+            cohorts=0,
+            sums_done=1,
+            privacy=PrivacySpent(rounds=2, round_epsilon=0.75, total_epsilon=1.125, delta=1e-5),
+        ),
         RoundResult(
             outcome=RoundOutcome.COMMITTED,
             reason="",
@@ -130,6 +147,16 @@ def samples(round_: MemoryRound) -> list[Message]:
             task_id=TaskId("test-task"), version=0, digest=Digest(adapter), parent_digest="", round_no=0
         ),
     ]  # fmt: skip
+
+
+def _of_strict_and_second_sums(federation: MemoryFederation) -> list[Message]:
+    confirm = Confirm(sum_index=1, survivors=bytes(range(32)))
+    signed = [seal(device, Kind.CONFIRM, bytes(32), confirm) for device in federation.devices]
+    result, derived = bytes(40), bytes(24)
+    second = SecondInput(
+        result=digest_of(result), result_bytes=len(result), input=digest_of(derived), input_bytes=len(derived)
+    )
+    return [confirm, Confirmations(sum_index=1, confirmations=tuple(signed)), second]
 
 
 def messages(round_: MemoryRound) -> list[Vector]:
