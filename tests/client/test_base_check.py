@@ -48,7 +48,7 @@ def test_an_ordinary_base_passes_with_what_is_pinned_and_nothing_else(folder: Pa
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "weights.pkl", "model.ckpt"])
-def test_pickled_weights_are_refused_unopened(name: str, folder: Path) -> None:
+def test_row_08_pickled_weights_are_refused_unopened(name: str, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps({"w": 1}))
     said = refused(folder, "M007")
@@ -75,7 +75,7 @@ ASKS_FOR_CODE: dict[str, tuple[str, object]] = {
 
 
 @pytest.mark.parametrize(("name", "content"), ASKS_FOR_CODE.values(), ids=ASKS_FOR_CODE)
-def test_a_base_that_asks_for_code_is_refused(name: str, content: object, folder: Path) -> None:
+def test_row_08_a_base_that_asks_for_code_is_refused(name: str, content: object, folder: Path) -> None:
     (folder / name).write_text(json.dumps(content))
     assert "none of it is ever run here" in refused(folder, "M007")
 
@@ -145,7 +145,7 @@ def test_an_adapter_of_exactly_the_layout_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "code"), OTHER.values(), ids=OTHER)
-def test_an_adapter_of_any_other_form_is_refused(content: bytes, code: str, tmp_path: Path) -> None:
+def test_row_08_an_adapter_of_any_other_form_is_refused(content: bytes, code: str, tmp_path: Path) -> None:
     (tmp_path / "adapter.safetensors").write_bytes(content)
     with pytest.raises(ModelError) as told:
         check_adapter(tmp_path / "adapter.safetensors", LAYOUT)

@@ -102,7 +102,7 @@ def lora(*modules: str) -> AdapterLayout:
     return AdapterLayout.of_lora({f"model.layers.0.{name}": (4, 4) for name in modules}, modules, 2)
 
 
-def test_only_allowed_modules_are_adapted_whatever_the_task_calls_them() -> None:
+def test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them() -> None:
     chosen = document().model_copy(update={"layout": lora("mlp.up_proj", "self_attn.q_proj")})
     check_task(chosen, Limits(target_modules=("q_proj", "up_proj", "k_proj")))
     with pytest.raises(TaskRefusedError, match="it adapts up_proj") as error:

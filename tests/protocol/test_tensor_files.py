@@ -34,9 +34,9 @@ def test_what_is_stated_is_returned() -> None:
 
 
 LIES: dict[str, dict[str, Any]] = {
-    "a gap": {"b": {"dtype": "BF16", "shape": [4], "data_offsets": [25, 33]}},
-    "an overlap": {"b": {"dtype": "BF16", "shape": [4], "data_offsets": [20, 28]}},
-    "the same bytes twice": {"b": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}},
+    "a gap": {"b": {"dtype": "BF16", "shape": [3], "data_offsets": [26, 32]}},
+    "an overlap": {"b": {"dtype": "F32", "shape": [3], "data_offsets": [20, 32]}},
+    "the same bytes twice": {"b": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}},
     "a shape larger than its bytes": {"b": {"dtype": "BF16", "shape": [4, 2**60], "data_offsets": [24, 32]}},
     "a type larger than its bytes": {"b": {"dtype": "F64", "shape": [4], "data_offsets": [24, 32]}},
     "a type that runs code": {"b": {"dtype": "pickle", "shape": [4], "data_offsets": [24, 32]}},

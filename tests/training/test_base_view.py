@@ -43,7 +43,7 @@ def test_the_view_holds_the_pinned_files_and_is_gone_afterwards(beset: Path) -> 
     assert (beset / "model.safetensors").exists()
 
 
-def test_what_lies_beside_the_pinned_files_changes_nothing(beset: Path, base: Path) -> None:
+def test_row_08_what_lies_beside_the_pinned_files_changes_nothing(beset: Path, base: Path) -> None:
     """Without the view an unpinned file would decide: its digest is that of the base all the same."""
     assert digest_folder(beset) == digest_folder(base)
     assert load_tokenizer(beset).get_chat_template() == CHAT_TEMPLATE

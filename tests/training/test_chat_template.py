@@ -101,7 +101,7 @@ def test_a_template_sees_messages_special_tokens_and_what_transformers_adds() ->
         "{% import 'os' as os %}{{ os }}",
     ],
 )
-def test_a_template_reaches_nothing_but_its_inputs(template: str) -> None:
+def test_row_08_a_template_reaches_nothing_but_its_inputs(template: str) -> None:
     assert refused(template)
 
 
