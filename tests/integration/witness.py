@@ -33,6 +33,8 @@ class Witness:
     """(path of the upload, device) → its one signed header and the one payload behind it."""
     receipted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Round → devices that hold the server's receipt."""
+    offsets: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
+    """(path of the upload, device) → where each of its attempts began."""
     devices: dict[IdentityKey, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +58,13 @@ class Witness:
         """Note an upload as a whole; a second payload in the same context is a two-time pad (C11)."""
         if self.payloads.setdefault((path, device), (header, payload)) != (header, payload):
             self.faults.append(f"device {device} masked two updates for {path}")
+
+    def saw_attempt(self, device: int, path: str, offset: int) -> None:
+        """Note where an attempt to upload begins; what the server had once said it holds, it still holds."""
+        before = self.offsets[path, device]
+        if before and offset < before[-1]:
+            self.faults.append(f"device {device} went back from {before[-1]} to {offset} for {path}")
+        before.append(offset)
 
     def saw_piece(self, device: int, path: str, offset: int, piece: bytes) -> None:
         """Note bytes that went to the network; they must be those of the one payload, at their place."""
@@ -123,7 +132,9 @@ class WitnessedTransport(HttpTransport):
             header, _ = self.witness.payloads[path, self.device]
             if from_base64url(sent["Fedit-Upload-Header"]) != header:
                 self.witness.faults.append(f"device {self.device} announced another upload for {path}")
-            options["data"] = self._watched(path, int(sent["Upload-Offset"]), options["data"])
+            offset = int(sent["Upload-Offset"])
+            self.witness.saw_attempt(self.device, path, offset)
+            options["data"] = self._watched(path, offset, options["data"])
         return super()._request(method, path, **options)
 
     async def _watched(self, path: str, offset: int, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
