@@ -12,6 +12,7 @@ from typing import Final
 
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
+from fedit_client.masked_round import MaskedRound
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.succession import PinnedDescriptor
@@ -146,7 +147,7 @@ class Session:
         if read_envelope(offer, Kind.OFFER).signer != self._with.descriptor.server_key:
             await self._with.patience.insist(self._look_at_the_server)
         try:
-            round_ = Round(offer, self._with)
+            round_ = MaskedRound(offer, self._with)
         except SecurityError as error:
             if error.problem is not ProblemType.TOO_LATE:
                 raise
