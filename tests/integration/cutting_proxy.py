@@ -38,7 +38,7 @@ class Cut:
         return f"{self.fault} after {self.after} bytes {'up' if self.up else 'down'}"
 
 
-def drawn(seed: int, count: int, most_up: int) -> list[Cut]:
+def drawn(seed: int | str, count: int, most_up: int) -> list[Cut]:
     """Draw cuts from a seed: half of them where control messages are, half anywhere in the first `most_up` bytes.
 
     Every cut has a generator of its own, so that `drawn(seed, …)[index]` is the same cut in any list.
@@ -116,9 +116,9 @@ class CuttingProxy:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
             for writer in (client[1], server[1]):
                 writer.close()
+            await asyncio.gather(*ways, return_exceptions=True)
 
     async def _carry(self, line: Line, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, up: bool) -> None:
         """Carry one direction up to its end or its cut; the other direction of a silent line stops with it."""

@@ -59,12 +59,11 @@ class Witness:
         if self.payloads.setdefault((path, device), (header, payload)) != (header, payload):
             self.faults.append(f"device {device} masked two updates for {path}")
 
-    def saw_attempt(self, device: int, path: str, offset: int) -> None:
-        """Note where an attempt to upload begins; what the server had once said it holds, it still holds."""
-        before = self.offsets[path, device]
-        if before and offset < before[-1]:
-            self.faults.append(f"device {device} went back from {before[-1]} to {offset} for {path}")
-        before.append(offset)
+    def saw_receipt(self, device: int, path: str) -> None:
+        """Note that an upload is whole; what the server had once said it holds of it, it must have kept."""
+        self.receipted[_named(path)[0]].add(device)
+        if (begun := self.offsets[path, device]) != sorted(begun):
+            self.faults.append(f"device {device} went back for {path}: {begun}")
 
     def saw_piece(self, device: int, path: str, offset: int, piece: bytes) -> None:
         """Note bytes that went to the network; they must be those of the one payload, at their place."""
@@ -123,7 +122,7 @@ class WitnessedTransport(HttpTransport):
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
         self.witness.saw_upload(self.device, path, header, payload)
         receipt = await super().upload(path, header, payload, on_bytes)
-        self.witness.receipted[_named(path)[0]].add(self.device)
+        self.witness.saw_receipt(self.device, path)
         return receipt
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
@@ -133,7 +132,7 @@ class WitnessedTransport(HttpTransport):
             if from_base64url(sent["Fedit-Upload-Header"]) != header:
                 self.witness.faults.append(f"device {self.device} announced another upload for {path}")
             offset = int(sent["Upload-Offset"])
-            self.witness.saw_attempt(self.device, path, offset)
+            self.witness.offsets[path, self.device].append(offset)
             options["data"] = self._watched(path, offset, options["data"])
         return super()._request(method, path, **options)
 
