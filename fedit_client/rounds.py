@@ -104,7 +104,7 @@ class Round(ABC):
         return self._offer.round_no
 
     async def take_part(self) -> RoundResult:
-        """Join, train, upload, see it through; return the committed result.
+        """Join, train, upload, see it through; return the result, committed or held.
 
         Raises RoundLostError or ProtocolError if the round came to nothing, and what training raises. On any failure
         and on cancellation the server is told that this device gives up.
@@ -142,13 +142,19 @@ class Round(ABC):
         self._read(await quiet.until_ready(lambda: self._with.transport.get(f"{self._path}/result"), self._until))
         raise RoundLostError("it was committed before this device was ready")
 
+    async def decided(self) -> RoundResult:
+        """Return the result of a round that was held when this device last saw one; raises as `take_part`."""
+        transport = self._with.transport
+        return self._read(await self._with.patience.insist(lambda: transport.get(f"{self._path}/result")))
+
     def _read(self, received: bytes) -> RoundResult:
-        """Return a committed result; raises SecurityError (forged, a wrong epsilon), RoundLostError (failed)."""
+        """Return a committed or held result; raises SecurityError (forged, wrong epsilon), RoundLostError (failed)."""
         server = self._with.descriptor.server_key
         result = unseal(received, Kind.RESULT, self._ctx0, RoundResult, signer=server)
         if result.outcome is RoundOutcome.FAILED:
             raise RoundLostError(f"it has failed: {plain(result.reason)}")
-        check_result(result, self._offer)
+        if result.outcome is RoundOutcome.COMMITTED:
+            check_result(result, self._offer)
         return result
 
     async def _train(self) -> LocalResult:

@@ -2,12 +2,12 @@
 
 from aiohttp import web
 
-from fedit_server.routes import checkin, enrollment, federation, log, rounds, uploads
+from fedit_server.routes import checkin, enrollment, evaluation, federation, log, rounds, uploads
 
 __all__ = ["add_routes"]
 
 
 def add_routes(app: web.Application) -> None:
     """Register every endpoint."""
-    for room in (federation, enrollment, log, checkin, rounds, uploads):
+    for room in (federation, enrollment, log, checkin, rounds, uploads, evaluation):
         app.add_routes(room.ROUTES)

@@ -7,6 +7,7 @@ from aiohttp import web
 from fedit_server.auth import Doorkeeper
 from fedit_server.authority import Authority
 from fedit_server.coordinator import Coordinator
+from fedit_server.evaluations import Evaluations
 from fedit_server.home import Identity
 from fedit_server.log_book import LogBook
 from fedit_server.rate import Turnstile
@@ -18,6 +19,7 @@ AUTHORITY: Final = web.AppKey("authority", Authority)
 BLOBS: Final = web.AppKey("blobs", DiskBlobs)
 COORDINATOR: Final = web.AppKey("coordinator", Coordinator)
 DOORKEEPER: Final = web.AppKey("doorkeeper", Doorkeeper)
+EVALUATIONS: Final = web.AppKey("evaluations", Evaluations)
 IDENTITY: Final = web.AppKey("identity", Identity)
 LOG_BOOK: Final = web.AppKey("log_book", LogBook)
 SPOOL: Final = web.AppKey("spool", Spool)

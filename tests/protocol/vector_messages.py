@@ -1,5 +1,7 @@
 """The golden vectors of the messages: one of every kind, and bytes close to it that must be refused."""
 
+import math
+
 import cbor2
 
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
@@ -13,7 +15,8 @@ from fedit_protocol.enrollment import (
     Renew,
 )
 from fedit_protocol.errors import ProblemType
-from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.evaluation import Candidate, CandidateState, EvaluationReport
+from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.messages import (
     Abort,
@@ -52,7 +55,7 @@ KINDS: dict[str, type[Message]] = {
         EnrollRequest, Envelope, FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
         LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
-        ProvenCertificate, Renew, Succession, Successions,
+        ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport,
     )
 }  # fmt: skip
 
@@ -62,6 +65,42 @@ def successions(federation: MemoryFederation) -> list[Message]:
     new_key = federation.devices[0].public
     _, step = succeed(encode(federation.descriptor), federation.server, new_key, 1_767_225_600)
     return [decode(Succession, read_envelope(step, Kind.SUCCESSION).body), Successions(steps=(step,))]
+
+
+def evaluation(adapter: Digest) -> list[Message]:
+    """A step that is held, a report about it, and what devices are told of the round meanwhile."""
+    task, round_id, parent = TaskId("test-task"), RoundId("0123456789abcdef" * 2), digest_of(b"adapter 0")
+    candidate = Candidate(
+        task_id=task,
+        task_digest=digest_of(b"task document"),
+        round_id=round_id,
+        round_no=1,
+        adapter_version=1,
+        adapter_digest=adapter,
+        parent_digest=parent,
+        state=CandidateState.HELD,
+        reported=False,
+    )
+    report = EvaluationReport(
+        task_id=task,
+        round_id=round_id,
+        adapter_digest=adapter,
+        parent_digest=parent,
+        loss_before=2.25,
+        loss_after=1.9375,
+        rows=60,
+        tokens=4711,
+    )
+    held = RoundResult(
+        outcome=RoundOutcome.HELD,
+        reason="waiting for an evaluator's report",
+        adapter_version=0,
+        adapter_digest=parent,
+        survivors=0,
+        cohorts=0,
+        sums_done=0,
+    )
+    return [candidate, report, held]
 
 
 def samples(round_: MemoryRound) -> list[Message]:
@@ -140,6 +179,7 @@ def samples(round_: MemoryRound) -> list[Message]:
             cohorts=1,
             sums_done=1,
         ),
+        *evaluation(adapter),
         Abort(problem=ProblemType.POLICY_REFUSED),
         Leave(sent_at=1_767_225_600),
         TaskList(tasks=(TaskListing(document=encode(round_.document), state="active"),)),
@@ -185,7 +225,13 @@ def _odd_messages(round_: MemoryRound) -> list[Vector]:
     relabelled = cbor2.loads(join) | {"kind": "nonsense"}
     short_key = cbor2.loads(read_envelope(join, Kind.JOIN).body) | {"share_key": bytes(31)}
     bad = ProblemType.MALFORMED
+    report = evaluation(digest_of(b"adapter 1"))[1].model_dump()
     return [
+        _message("EvaluationReport", "a loss that is no number", _cbor({**report, "loss_after": math.nan}), bad),
+        _message("EvaluationReport", "a loss without end", _cbor({**report, "loss_after": math.inf}), bad),
+        _message("EvaluationReport", "a negative loss", _cbor({**report, "loss_before": -0.5}), bad),
+        _message("EvaluationReport", "a loss above 1000", _cbor({**report, "loss_before": 1000.5}), bad),
+        _message("EvaluationReport", "no rows", _cbor({**report, "rows": 0}), bad),
         _message("Ack", "an integer in a longer form", b"\xa1jcomplaints\x81\x18\x05", bad),
         _message("Ack", "a member beyond the largest cohort", _cbor({"complaints": [128]}), bad),
         _message("Ack", "a negative member", _cbor({"complaints": [-1]}), bad),
