@@ -6,7 +6,7 @@ from .explained import why_harmless
 
 HARMLESS = {
     "an error's words": '- raise ValueError("too long")\n+ raise ValueError("XXtoo longXX")',
-    "no words": '- raise ProtocolError(ProblemType.MALFORMED, "odd")\n+ raise ProtocolError(ProblemType.MALFORMED, None)',
+    "no words": '- raise SecurityError(problem, "odd")\n+ raise SecurityError(problem, None)',
     "zip": "- return dict(zip(labels, parts, strict=True))\n+ return dict(zip(labels, parts, strict=False))",
     "zip without": "- return dict(zip(labels, parts, strict=True))\n+ return dict(zip(labels, parts, ))",
     "a default": '- value = int.from_bytes(secret, "big")\n+ value = int.from_bytes(secret, )',
