@@ -1,9 +1,10 @@
-"""The Store: one database, four rooms."""
+"""The Store: one database, five rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from fedit_server.storage.admissions import Admissions
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
@@ -16,6 +17,7 @@ class Store:
     """Everything that is remembered, in domain verbs."""
 
     members: Members
+    admissions: Admissions
     key_log: KeyLog
     tasks: Tasks
     rounds: Rounds
@@ -25,7 +27,9 @@ class Store:
     async def open(cls, path: Path, *, migrate: bool) -> Self:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
-        return cls(Members(database), KeyLog(database), Tasks(database), Rounds(database), database)
+        return cls(
+            Members(database), Admissions(database), KeyLog(database), Tasks(database), Rounds(database), database
+        )
 
     async def close(self) -> None:
         """Close every connection."""

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 from fedit_protocol.task import Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.app import Parts, build_app
+from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home, create_identity
 from fedit_server.invites import Terms, create_invite
@@ -33,12 +34,18 @@ class Running:
     clock: ManualClock
     devices: list[Device] = field(default_factory=list)
 
+    @property
+    def authority(self) -> Authority:
+        """The authority inside the server."""
+        assert isinstance(self.parts.admission, Authority)
+        return self.parts.admission
+
     async def code(self, uses: int = 100, lifetime_s: int = 3600) -> str:
         """Return the code of a new invite."""
         parts = self.parts
         made = await create_invite(
             parts.store.members,
-            parts.authority.salt,
+            parts.invite_salt,
             ("localhost", 1),
             parts.identity.pin,
             Terms(uses, lifetime_s),
