@@ -53,6 +53,8 @@ class AuthorityWorker:
     store: Store
     server: LinkedServer
     resend: bool = False
+    page: int = MOST_LINES
+    """Log entries in one message."""
     _waited_s: float = field(default=0.0, repr=False)
 
     async def run(self, say: Callable[[str], None]) -> NoReturn:
@@ -149,8 +151,8 @@ class AuthorityWorker:
         """Send every entry that the server lacks, page by page, the answers with the last."""
         serials = [answer.serial for answer in answers if answer.serial is not None]
         while True:
-            lines = await self.store.key_log.lines(start, MOST_LINES)
-            last = len(lines) < MOST_LINES
+            lines = await self.store.key_log.lines(start, self.page)
+            last = len(lines) < self.page
             if not lines and not answers:
                 return
             wanted = [*_enrolled(lines), *(serials if last else ())]
