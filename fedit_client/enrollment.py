@@ -68,6 +68,12 @@ async def _answer(transport: Transport, sealed: bytes, patience: EnrollPatience)
             return await transport.post("/v1/enroll", sealed)
         except NotReadyError as error:
             minutes = max(1, round(patience.wait_s / 60))
+            if not told:
+                patience.say(
+                    "the enrolment authority lives apart from the server and has not answered yet; "
+                    f"waiting for it, up to {minutes} min (Ctrl-C, and the same command later, is fine)"
+                )
+            told = True
             if loop.time() >= until:
                 raise TransportError(
                     f"the federation's enrolment authority has not answered in {minutes} min; the server keeps the "
@@ -75,12 +81,6 @@ async def _answer(transport: Transport, sealed: bytes, patience: EnrollPatience)
                     code="N012",
                     fix="run the same command again later, with the same invite: nothing is lost",
                 ) from error
-            if not told:
-                patience.say(
-                    "the enrolment authority lives apart from the server and has not answered yet; "
-                    f"waiting for it, up to {minutes} min (Ctrl-C, and the same command later, is fine)"
-                )
-            told = True
             await asyncio.sleep(min(jittered(error.retry_after_s), max(0.0, until - loop.time())))
 
 

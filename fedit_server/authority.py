@@ -75,7 +75,7 @@ class Authority:
         enrolled = await self.members.enroll(
             candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), now_s
         )
-        log.info("a device is enrolled")
+        log.info("a request to join is granted")
         return self._reply(enrolled)
 
     async def renew(self, received: bytes) -> EnrollReply:

@@ -43,7 +43,7 @@ from fedit_server.storage.store import Store
 QUEUE_POLL_S: Final = 5.0
 """How long the authority's question stays open: what it does by itself, such as revoking, comes no later than that."""
 
-_PRESENT: Final = timedelta(seconds=60)
+_PRESENT: Final = timedelta(seconds=20)
 _AGAIN_S: Final = 5.0
 _NEW_REQUESTS: Final = Rate(burst=100, per_minute=60)
 """Of one address, behind which there may be a whole school."""

@@ -154,7 +154,7 @@ class AuthorityHome:
                 "this authority does not know its server yet, and invites name it",
                 code="C036",
                 where=str(self.root),
-                fix="fedit-server authority run --server 'https://HOST:PORT#sha256:…', as the server's operator says",
+                fix="fedit-server authority run --server 'https://HOST:PORT#sha256:…', as `fedit-server up` prints it",
             )
         return found
 

@@ -91,9 +91,10 @@ class HttpsWire:
                 fix="check for a proxy that opens connections, and ask the server's operator",
             ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            reason = (getattr(cause, "strerror", None) or type(cause).__name__).lower()
             raise TransportError(
-                f"the server does not answer: {reason}", code="N020", where=self._where, fix="fedit-server status"
+                f"the server at {self._where} does not answer ({reason})", code="N020", where=self._where
             ) from error
 
 

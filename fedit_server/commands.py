@@ -8,7 +8,7 @@ import typer
 from fedit_server.arguments import duration_s
 from fedit_server.command_context import look_up, need_server_extra
 from fedit_server.console import table
-from fedit_server.words import invite_lines, invite_list_lines, revoked_lines, round_cells, task_lines
+from fedit_server.words import invite_lines, invite_list_lines, revoked_lines, rotated_lines, round_cells, task_lines
 
 if TYPE_CHECKING:
     from fedit_server.admin import Admin
@@ -148,12 +148,9 @@ def keys_rotate(
 
     given = context.obj
     identity = asyncio.run(rotate(Home(given.config().home), lost=lost))
-    follow = (
-        "no device trusts it yet: each has to leave and to join with a new invite: fedit-server invite"
-        if lost
-        else "devices and invites follow by themselves; the old key is deleted"
+    given.console.answer(
+        "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )
-    given.console.answer("keys rotate", {"pin": identity.pin}, [f"the server has a new key: {follow}"])
 
 
 @task_app.command("show")

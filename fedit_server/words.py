@@ -16,7 +16,8 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
 
 def _authority(data: Mapping[str, Any]) -> Iterator[str]:
     if data["apart"]:
-        waiting = f"{data['waiting']} requests wait for it, the oldest since {when(data['waiting_since'])}"
+        many = "1 request waits" if data["waiting"] == 1 else f"{data['waiting']} requests wait"
+        waiting = f"{many} for it, since {when(data['waiting_since'])}"
         yield f"admits   an authority apart; {waiting if data['waiting'] else 'nothing waits for it'}"
 
 
@@ -69,7 +70,7 @@ def audit_lines(data: Mapping[str, Any]) -> list[str]:
     return [
         *table(("ENTRY", "ACTION", "SERIAL", "IDENTITY (SHA-256)", "TIME"), cells),
         f"federation {data['federation']}, kept by {where}",
-        f"size {data['size']}, {data['devices']} devices enrolled, root {data['root']}",
+        f"size {data['size']}, enrolled now {data['devices']}, root {data['root']}",
         "checked: every entry, every signed head, and that each log continues the one before",
     ]
 
@@ -91,6 +92,19 @@ def revoked_lines(data: Mapping[str, Any]) -> list[str]:
     return [
         f"client {short} is blocked on this server; its certificate is in force until the authority revokes it:",
         f"  fedit-server authority revoke {short}",
+    ]
+
+
+def rotated_lines(*, lost: bool, apart: bool) -> list[str]:
+    """Return what `keys rotate` prints."""
+    if not lost:
+        return ["the server has a new key: devices and invites follow by themselves; the old key is deleted"]
+    new = "each has to leave and to join with a new invite"
+    if not apart:
+        return [f"the server has a new key: no device trusts it yet: {new}: fedit-server invite"]
+    return [
+        f"the server has a new key: no device trusts it yet, nor does the authority: {new}",
+        "  the server prints, when it runs, the line with which its authority meets it anew and makes invites",
     ]
 
 
