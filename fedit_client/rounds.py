@@ -1,10 +1,12 @@
-"""One round of one device: the participant's messages travel while training runs; then mask, upload, unmask, result.
+"""What every round of a device has in common, whatever hides its updates: training, messages, disk and cancellation.
 
-The protocol package decides (secagg.participant); this module owns network, threads, disk and cancellation.
+The protocol package decides what is said; this module owns network, threads, disk and cancellation. A kind of round is
+a subclass: `masked_round` sends its update under masks.
 """
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,36 +24,20 @@ from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
-from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
-from fedit_client.transport import OnBytes, Transport
+from fedit_client.transport import Transport
 from fedit_protocol.accounting import check_result
-from fedit_protocol.adapter import Vector
-from fedit_protocol.encoding import decode
-from fedit_protocol.enrollment import FederationDescriptor
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
 from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError, StorageError
-from fedit_protocol.ids import Digest
 from fedit_protocol.limits import Limits, check_offer_matches
-from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult, SecondInput
-from fedit_protocol.methods import METHODS, TwoSumMethod
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
-from fedit_protocol.secagg.participant import Participant
-from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.task import Task, TaskDocument
 
 T = TypeVar("T")
 
-_PATHS: Final = {
-    Kind.JOIN: "join",
-    Kind.SHARES: "shares",
-    Kind.ACK: "ack",
-    Kind.CONFIRM: "confirm/{}",
-    Kind.UNMASK: "unmask/{}",
-}
-"""Where each message goes, with the number of the sum that it is about."""
 _OVER: Final = frozenset({ProblemType.TOO_LATE, ProblemType.UNKNOWN_ROUND, ProblemType.STAGE_MISMATCH})
 _GRACE_S: Final = 60.0
 _GOODBYE_S: Final = 3.0
@@ -95,26 +81,17 @@ class Engagement:
         return self.patience.clock
 
 
-class Round:
-    """One offered round. `take_part` runs it once; a failure on the way wipes its keys."""
+class Round(ABC):
+    """One offered round. `take_part` runs it once; a failure on the way wipes its secrets."""
 
-    def __init__(self, offer: bytes, engagement: Engagement) -> None:
-        """Verify the offer; raises SecurityError, TaskRefusedError (C1 to C3)."""
+    def __init__(self, offer: bytes, verified: Offer, engagement: Engagement) -> None:
+        """Take an offer that a participant has verified; raises SecurityError unless it is of the agreed task (C2)."""
         self._with = engagement
-        self._participant = Participant(
-            offer,
-            engagement.descriptor,
-            engagement.key,
-            engagement.limits,
-            engagement.clock(),
-            last=engagement.journal.last,
-            random=secrets.token_bytes,
-        )
-        self._offer = self._participant.offer
-        check_offer_matches(self._offer, engagement.document)
+        self._offer = verified
+        check_offer_matches(verified, engagement.document)
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
-        self._path = f"/v1/rounds/{self._offer.round_id}"
-        self._until = datetime.fromtimestamp(self._offer.expires_at, UTC) + timedelta(seconds=_GRACE_S)
+        self._path = f"/v1/rounds/{verified.round_id}"
+        self._until = datetime.fromtimestamp(verified.expires_at, UTC) + timedelta(seconds=_GRACE_S)
 
     @property
     def offer(self) -> Offer:
@@ -127,7 +104,7 @@ class Round:
         return self._offer.round_no
 
     async def take_part(self) -> RoundResult:
-        """Join, train, upload, unmask; return the committed result.
+        """Join, train, upload, see it through; return the result, committed or held.
 
         Raises RoundLostError or ProtocolError if the round came to nothing, and what training raises. On any failure
         and on cancellation the server is told that this device gives up.
@@ -135,86 +112,29 @@ class Round:
         self._tell(EventKind.ROUND_OPENED, f"round {self.number} has opened")
         try:
             members = await self._with.log.follow(self._with.transport, self._offer.log_head)
-            self._participant.on_revocations(members.revoked)
-            await self._perform(self._participant.join())
-            return await self._after_join()
+            return await self._run(members)
         except BaseException as error:
-            if self._participant.stage is not ClientStage.OFFERED:
+            if self._has_joined():
                 await self._give_up(error)
             raise
         finally:
-            self._participant.wipe()
+            self._wipe()
 
-    async def _after_join(self) -> RoundResult:
-        local = await self._train_while_keys_are_agreed()
-        message = await asyncio.to_thread(self._first_message, local.update)
-        await self._sum(message, local)
-        if len(self._offer.sums) == 2 and self._participant.survived:
-            with _over_is_fine():  # without a second sum the first one stands
-                await self._second_sum(local)
-        return self._read(await self._fetch("result"))
+    @abstractmethod
+    async def _run(self, members: EnrolledView) -> RoundResult:
+        """Do this device's part among these members of the federation, and return the committed result."""
 
-    async def _sum(self, message: Vector, local: LocalResult) -> None:
-        """Mask and upload a vector, then help to open the sum that it is in."""
-        self._stage(RoundStage.MASK, "masking the update")
-        participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
-        report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
-        threads = self._with.work.plan.threads  # training is over: its cores are free
-        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads)
-        with _over_is_fine():
-            await self._perform(frozen)
-        # An upload that came too late does not end the round: the others' sum still needs this device's shares.
-        self._stage(RoundStage.UNMASK, "waiting for the other devices")
-        with _over_is_fine():
-            index = participant.sum_index
-            await self._step(participant.on_survivors, await self._fetch(f"survivors/{index}"))
-            if self._offer.cohort.strict:
-                await self._step(participant.on_confirmations, await self._fetch(f"confirmations/{index}"))
+    @abstractmethod
+    async def _send(self, effect: Send) -> None:
+        """Bring one of the participant's messages to the server."""
 
-    async def _second_sum(self, local: LocalResult) -> None:
-        """Take part in the second sum: over the same update, given what the first one showed (C18)."""
-        received = await self._fetch("second-input")
-        announced = decode(SecondInput, read_envelope(received, Kind.SECOND_INPUT).body)
-        result = await self._blob(announced.result, announced.result_bytes)
-        derived = await self._blob(announced.input, announced.input_bytes)
-        await self._step(lambda document: self._participant.on_second_input(document, result, derived), received)
-        method, document = METHODS[self._with.document.task.method.name], self._with.document
-        if not isinstance(method, TwoSumMethod):
-            raise RuntimeError(f"the method {document.task.method.name} has no second sum")
-        message = await asyncio.to_thread(method.second_message, local.update, document, result, derived)
-        await self._sum(message, local)
+    @abstractmethod
+    def _has_joined(self) -> bool:
+        """Say whether the server may be waiting for this device."""
 
-    def _first_message(self, update: Vector) -> Vector:
-        document = self._with.document
-        method = METHODS[document.task.method.name]
-        if isinstance(method, TwoSumMethod):
-            return method.first_message(update, document, self._ctx0)
-        return method.client_message(update)
-
-    async def _blob(self, digest: Digest, size: int) -> bytes:
-        """Return a blob of a stated size, checked against its digest."""
-        path = self._with.shelf.folder(self._offer.adapter_version) / f".{digest.removeprefix('sha256:')[:16]}.blob"
-        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a progress bar for a megabyte is a flicker
-        await self._insist(lambda: self._with.transport.download(digest, path, size, quiet))
-        try:
-            return await asyncio.to_thread(path.read_bytes)
-        finally:
-            path.unlink(missing_ok=True)
-
-    async def _train_while_keys_are_agreed(self) -> LocalResult:
-        async with task_group() as group:
-            training = group.create_task(self._train())
-            keys = group.create_task(self._agree_on_keys())
-            watch = group.create_task(self._hear_of_the_end())
-            await asyncio.wait({training, keys})
-            watch.cancel()
-        return training.result()
-
-    async def _agree_on_keys(self) -> None:
-        roster = await self._fetch("roster")
-        await self._step(lambda received: self._participant.on_roster(received, self._with.clock()), roster)
-        await self._step(self._participant.on_inbox, await self._fetch("inbox"))
-        await self._step(self._participant.on_sharers, await self._fetch("sharers"))
+    @abstractmethod
+    def _wipe(self) -> None:
+        """Forget every secret of the round."""
 
     async def _hear_of_the_end(self) -> None:
         """Notice a round that fails while training still runs, so that no hours are spent on it."""
@@ -222,13 +142,19 @@ class Round:
         self._read(await quiet.until_ready(lambda: self._with.transport.get(f"{self._path}/result"), self._until))
         raise RoundLostError("it was committed before this device was ready")
 
+    async def decided(self) -> RoundResult:
+        """Return the result of a round that was held when this device last saw one; raises as `take_part`."""
+        transport = self._with.transport
+        return self._read(await self._with.patience.insist(lambda: transport.get(f"{self._path}/result")))
+
     def _read(self, received: bytes) -> RoundResult:
-        """Return a committed result; raises SecurityError (forged, a wrong epsilon), RoundLostError (failed)."""
+        """Return a committed or held result; raises SecurityError (forged, wrong epsilon), RoundLostError (failed)."""
         server = self._with.descriptor.server_key
         result = unseal(received, Kind.RESULT, self._ctx0, RoundResult, signer=server)
         if result.outcome is RoundOutcome.FAILED:
             raise RoundLostError(f"it has failed: {plain(result.reason)}")
-        check_result(result, self._offer)
+        if result.outcome is RoundOutcome.COMMITTED:
+            check_result(result, self._offer)
         return result
 
     async def _train(self) -> LocalResult:
@@ -267,17 +193,6 @@ class Round:
                 )
             elif isinstance(effect, Send):
                 await self._send(effect)
-
-    async def _send(self, effect: Send) -> None:
-        transport, payload = self._with.transport, effect.payload
-        if payload is None:
-            path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
-            await self._insist(lambda: transport.post(path, effect.envelope))
-            return
-        self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
-        path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
-        receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
-        await self._step(self._participant.on_receipt, receipt)
 
     async def _fetch(self, name: str) -> bytes:
         path = f"{self._path}/{name}"
@@ -328,7 +243,7 @@ class Round:
 
 
 @contextmanager
-def _over_is_fine() -> Iterator[None]:
+def over_is_fine() -> Iterator[None]:
     """Over already: enough others have answered, or only a reply was lost. The result will tell; alarms pass."""
     try:
         yield

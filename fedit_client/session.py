@@ -10,8 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from fedit_client.consent import plain
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
+from fedit_client.masked_round import MaskedRound
+from fedit_client.patience import RoundLostError
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.succession import PinnedDescriptor
@@ -22,7 +25,7 @@ from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.ids import Digest
 from fedit_protocol.limits import participation_wait_s
-from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult, WaitReason
+from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.version import PROTOCOL_VERSION
@@ -61,6 +64,8 @@ class Session:
         self._device_kind = device_kind
         self._client_version = client_version
         self._told = ""
+        self._undecided: Round | None = None
+        """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
         """Take part until `max_rounds` rounds were committed with this device, or the task ends; return how many.
@@ -77,6 +82,9 @@ class Session:
             await self._with.patience.insist(self._renew)
             reply = await self._with.patience.insist(self._check_in)
             self._check_clock(reply.server_time)
+            committed += await self._settle(reply)
+            if max_rounds is not None and committed >= max_rounds:
+                break
             if reply.offer is not None:
                 committed += await self._round(reply.offer)
             elif reply.reason is WaitReason.TASK_FINISHED:
@@ -146,7 +154,7 @@ class Session:
         if read_envelope(offer, Kind.OFFER).signer != self._with.descriptor.server_key:
             await self._with.patience.insist(self._look_at_the_server)
         try:
-            round_ = Round(offer, self._with)
+            round_ = MaskedRound(offer, self._with)
         except SecurityError as error:
             if error.problem is not ProblemType.TOO_LATE:
                 raise
@@ -162,6 +170,29 @@ class Session:
                 raise
             await self._lost(f"round {round_.number} is lost to this device: {error}; checking in again", round_.number)
             return 0
+        if result.outcome is RoundOutcome.HELD:
+            await asyncio.to_thread(self._with.journal.close, round_.offer.round_id)
+            self._undecided = round_
+            text = f"round {round_.number} is held by the organiser: {plain(result.reason)}"
+            self._with.emit(Event(EventKind.NOTICE, text, round_no=round_.number))
+            return 0
+        await self._commit(round_, result)
+        return 1
+
+    async def _settle(self, reply: CheckInReply) -> int:
+        """Learn what became of a held round once the server holds it no more; return 1 if it was committed."""
+        if self._undecided is None or reply.reason is WaitReason.ROUND_HELD:
+            return 0
+        round_ = self._undecided
+        try:
+            result = await round_.decided()
+        except RoundLostError as error:
+            self._undecided = None
+            self._with.emit(Event(EventKind.ROUND_LOST, f"round {round_.number}: {error}", round_no=round_.number))
+            return 0
+        if result.outcome is RoundOutcome.HELD:
+            return 0  # the task is paused as well
+        self._undecided = None
         await self._commit(round_, result)
         return 1
 
@@ -268,5 +299,6 @@ _REASONS: Final[dict[WaitReason, _Words]] = {
     WaitReason.TOO_NEW: lambda _reply: (
         "this task takes devices only some time after they joined the federation; waiting until this one is old enough"
     ),
+    WaitReason.ROUND_HELD: lambda reply: f"round {reply.round_no} waits for the organiser's decision; waiting",
     WaitReason.TASK_PAUSED: lambda _reply: "the organiser has paused the task; waiting",
 }

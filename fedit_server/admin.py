@@ -15,13 +15,22 @@ from fedit_protocol.peft_folder import Edition
 from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
-from fedit_server.endings import adapter_folder
 from fedit_server.home import Home, Identity, load_identity
 from fedit_server.invites import NewInvite, Terms, create_invite, list_invites, revoke_invite
 from fedit_server.peft_folder import write_peft_folder
+from fedit_server.services import adapter_folder
 from fedit_server.serving import advertised
 from fedit_server.storage.disk import DiskBlobs
-from fedit_server.storage.rows import AdapterRow, ClientRow, ClientState, RoundRow, RoundState, TaskRow, report_data
+from fedit_server.storage.rows import (
+    AdapterRow,
+    ClientRow,
+    ClientState,
+    Decision,
+    RoundRow,
+    RoundState,
+    TaskRow,
+    report_data,
+)
 from fedit_server.storage.store import Store
 
 _HOUR_S: Final = 3600
@@ -77,6 +86,7 @@ class Admin:
             "state": str(task.state),
             "reason": task.reason,
             "round": _open_round(rounds),
+            "held": _held_round(rounds),
             "rounds": task.document.task.round.rounds,
             "committed": len(committed),
             "failed": sum(row.state is RoundState.FAILED for row in rounds),
@@ -137,19 +147,50 @@ class Admin:
         A running server refuses it from then on; a round that is open already ends as it began. Where the authority
         lives apart it is blocked here and nowhere else.
         """
+        found = await self.client(name)
+        described, keys = self.identity.descriptor, self.identity.keys.authority
+        if keys is None:
+            await self.store.admissions.block(found.client_id)
+        else:
+            salt = await self.store.members.federation_salt(described.federation_id, unix_seconds(utc_now()))
+            await Authority(keys, described.federation_id, self.store.members, salt, utc_now).revoke(found.client_id)
+        return found
+
+    async def client(self, name: str) -> ClientRow:
+        """Return a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits."""
         found = [row for row in await self.store.members.clients() if name and row.client_id.startswith(name.lower())]
         if len(found) != 1:
             what = "no client" if not found else f"{len(found)} clients"
             raise ConfigError(
                 f"{what} with an id that begins with {name}", code="U025", fix="fedit-server clients list"
             )
-        described, keys = self.identity.descriptor, self.identity.keys.authority
-        if keys is None:
-            await self.store.admissions.block(found[0].client_id)
-        else:
-            salt = await self.store.members.federation_salt(described.federation_id, unix_seconds(utc_now()))
-            await Authority(keys, described.federation_id, self.store.members, salt, utc_now).revoke(found[0].client_id)
         return found[0]
+
+    async def decide(self, task: str | None, number: int, decision: Decision, note: str) -> RoundRow:
+        """Approve or reject a held round; a running server carries it out within seconds, else the next start does.
+
+        Raises ConfigError U025 if there is no such round, U030 if it is not held, or decided already.
+        """
+        found = await self.round(task, number)
+        if not await self.store.candidates.decide(found.round_id, decision, note):
+            decided = found.candidate.decision if found.candidate else Decision.NONE
+            what = f"was decided already ({decided})" if decided else f"is {found.state}, not held"
+            raise ConfigError(f"round {number} {what}", code="U030", fix=f"fedit-server round show {number}")
+        return await self.round(task, number)
+
+    async def evaluators(self) -> list[dict[str, Any]]:
+        """Return the devices whose reports of losses count."""
+        named = await self.store.candidates.evaluators()
+        return [client for client in await self.clients() if client["id"] in named]
+
+    async def appoint(self, name: str, *, may: bool) -> ClientRow:
+        """Let a device report losses of candidates, or no more; raises ConfigError U025 unless exactly one fits."""
+        found = await self.client(name)
+        if may:
+            await self.store.candidates.appoint(found.client_id, unix_seconds(utc_now()))
+        else:
+            await self.store.candidates.dismiss(found.client_id)
+        return found
 
     async def rounds(self, task: str | None) -> list[RoundRow]:
         """Return the rounds of one task, or of all."""
@@ -252,4 +293,11 @@ def _open_round(rounds: list[RoundRow]) -> dict[str, Any] | None:
         if row.state is RoundState.OPEN:
             view = row.view
             return {"no": row.round_no, "stage": view.stage, "progress": view.progress, "deadline": view.deadline}
+    return None
+
+
+def _held_round(rounds: list[RoundRow]) -> dict[str, Any] | None:
+    for row in rounds:
+        if row.state is RoundState.HELD and row.candidate is not None:
+            return {"no": row.round_no, "reason": row.reason, **row.candidate.as_data()}
     return None

@@ -13,13 +13,14 @@ from fedit_server.authority import Authority
 from fedit_server.authority_desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
-from fedit_server.endings import Services
+from fedit_server.evaluations import Evaluations
 from fedit_server.home import Home, Identity
 from fedit_server.live_cohort import Desk
 from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.rate import Turnstile
 from fedit_server.routes import add_routes, keys
+from fedit_server.services import Services
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
@@ -40,6 +41,7 @@ class Parts:
     doorkeeper: Doorkeeper
     turnstile: Turnstile
     coordinator: Coordinator
+    evaluations: Evaluations
 
     @classmethod
     async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
@@ -50,6 +52,7 @@ class Parts:
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
         log_book = LogBook(store.key_log)
+        doorkeeper, coordinator = Doorkeeper(federation, store.members, clock), Coordinator(services)
         return cls(
             identity=identity,
             store=store,
@@ -58,9 +61,10 @@ class Parts:
             invite_salt=salt,
             admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
             log_book=log_book,
-            doorkeeper=Doorkeeper(federation, store.members, clock),
+            doorkeeper=doorkeeper,
             turnstile=Turnstile(),
-            coordinator=Coordinator(services),
+            coordinator=coordinator,
+            evaluations=Evaluations(coordinator, doorkeeper),
         )
 
 
@@ -80,6 +84,7 @@ def build_app(parts: Parts) -> web.Application:
     app[keys.BLOBS] = parts.blobs
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
+    app[keys.EVALUATIONS] = parts.evaluations
     app[keys.IDENTITY] = parts.identity
     app[keys.LOG_BOOK] = parts.log_book
     app[keys.SPOOL] = parts.spool

@@ -138,7 +138,8 @@ class Authority:
             log_index=len(state.leaves),
         )
         envelope = seal(self.keys.sign, Kind.CERTIFICATE, self._context, certificate)
-        return Issued(serial, envelope, certificate.not_after, self._line(LogAction.ENROLL, key, serial, state))
+        line = self._line(LogAction.ENROLL, key, serial, state, now_s)
+        return Issued(serial, envelope, certificate.not_after, line)
 
     def _extend(self, held: bytes, request: Renew) -> tuple[bytes, int]:
         """Return the same certificate with a later end, and that end; raises conflict for another one's serial.
@@ -152,10 +153,10 @@ class Authority:
         return seal(self.keys.sign, Kind.CERTIFICATE, self._context, after), after.not_after
 
     def _revoking(self, key: IdentityKey) -> Revoke:
-        return lambda serial, state: self._line(LogAction.REVOKE, key, serial, state)
+        return lambda serial, state: self._line(LogAction.REVOKE, key, serial, state, unix_seconds(self.clock()))
 
-    def _line(self, action: LogAction, key: IdentityKey, serial: int, state: LogState) -> LogLine:
-        now_s = unix_seconds(self.clock())
+    def _line(self, action: LogAction, key: IdentityKey, serial: int, state: LogState, now_s: int) -> LogLine:
+        """`now_s` is the certificate's own time: an entry of another second would not be that certificate's."""
         entry = LogEntry(action=action, identity_hash=hashlib.sha256(key).digest(), serial=serial, time=now_s)
         head = state.add(entry).head(self.federation_id, now_s)
         signed = seal(self.keys.sign, Kind.LOG_HEAD, self._context, head)

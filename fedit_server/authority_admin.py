@@ -51,7 +51,7 @@ class AuthorityAdmin:
     async def run(self, server: str | None, say: Callable[[str], None], *, resend: bool) -> None:
         """Answer for one server until cancelled. `server` is needed the first time, and after it lost its key.
 
-        Raises StorageError S002 while another process does, ConfigError C036, U030, SecurityError T024 to T026.
+        Raises StorageError S002 while another process does, ConfigError C036, U034, SecurityError T024 to T026.
         """
         with self.home.lock():
             if server is not None:

@@ -112,13 +112,13 @@ def refusal(status: int, content: bytes, where: str) -> FeditError:
 
 
 def parse_server(text: str) -> tuple[str, int, Digest | None]:
-    """Return host, port and pin of `https://host[:port][#sha256:…]`; raises ConfigError U030."""
+    """Return host, port and pin of `https://host[:port][#sha256:…]`; raises ConfigError U034."""
     match = _SERVER.match(text.strip())
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65536:
         raise ConfigError(
             "this is not the address of a server; one looks like https://fl.example.org:8443#sha256:9f2c…",
-            code="U030",
+            code="U034",
             fix="copy the line that `fedit-server up` printed for you, quotes included",
         )
     return match["host"].strip("[]"), port, Digest(match["pin"]) if match["pin"] else None
@@ -127,7 +127,7 @@ def parse_server(text: str) -> tuple[str, int, Digest | None]:
 async def introduce(card: AuthorityCard, text: str) -> LinkedServer:
     """Meet a server for the first time, or anew after it lost its key: its descriptor must have the pin in `text`.
 
-    Raises ConfigError U030 without a pin, SecurityError T025 for another server, or one with another authority.
+    Raises ConfigError U034 without a pin, SecurityError T025 for another server, or one with another authority.
     """
     host, port, pin = parse_server(text)
     async with HttpsWire(host, port, _unchecked_tls(), None) as wire:
@@ -136,7 +136,7 @@ async def introduce(card: AuthorityCard, text: str) -> LinkedServer:
     if pin is None:
         raise ConfigError(
             "there is no pin to know the server by",
-            code="U030",
+            code="U034",
             where=f"fingerprint seen: {seen}",
             fix="compare it with what the server's operator sees, and only if it is the same: "
             f"--server 'https://{host}:{port}#{seen}'",

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server import authority_commands, commands
+from fedit_server import approval, authority_commands, commands
 from fedit_server.arguments import command_of, lift_global_options
 from fedit_server.command_context import CommandContext, look_up, need_server_extra
 from fedit_server.console import PROGRAM, Console, configure_logs
@@ -18,9 +18,10 @@ from fedit_server.words import status_lines
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(commands.round_app, name="round", help="Rounds: list, show.")
+app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
+app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(
     authority_commands.authority_app, name="authority", help="An enrolment authority apart: init, run, log, invite."

@@ -15,9 +15,10 @@ from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.bell import Bell
-from fedit_server.endings import Services, record_ending
+from fedit_server.endings import record_ending
 from fedit_server.live_cohort import LiveCohort
 from fedit_server.live_round import LiveRound
+from fedit_server.services import Services
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
 from fedit_server.task_runner import FINAL, TaskRunner
@@ -130,6 +131,10 @@ class Coordinator:
                 if error.problem is not ProblemType.NOT_READY or left <= 0 or self._stopping:
                     raise
             await ear.wait(left)
+
+    def bell_of(self, task_id: TaskId) -> Bell:
+        """Return the bell of a task; raises ProtocolError (unknown-task)."""
+        return self._runner(task_id).bell
 
     def _runner(self, task_id: TaskId) -> TaskRunner:
         if task_id not in self._runners:

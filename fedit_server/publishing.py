@@ -12,8 +12,8 @@ from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
 from fedit_server.adapter_bytes import first_adapter, to_safetensors
 from fedit_server.base_source import read_base
-from fedit_server.endings import adapter_folder
 from fedit_server.peft_folder import write_peft_folder
+from fedit_server.services import adapter_folder
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rows import TaskRow
 from fedit_server.storage.store import Store

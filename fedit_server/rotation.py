@@ -35,13 +35,13 @@ async def rotate(home: Home, *, lost: bool) -> Identity:
         if lost:
             return replace_lost_key(home)
         async with await Store.open(home.database, migrate=True) as store:
-            if any(row.state is RoundState.OPEN for row in await store.rounds.rounds(None)):
+            if any(row.state in (RoundState.OPEN, RoundState.HELD) for row in await store.rounds.rounds(None)):
                 # Its documents are signed by the old key; half of it under another one is an alarm on every device.
                 raise ConfigError(
-                    "a round is open, and it has to end under the key it began with",
+                    "a round is open or held, and it has to end under the key it began with",
                     code="U028",
                     fix="fedit-server serve, then: fedit-server task pause, and stop it when `fedit-server status` "
-                    "shows no open round",
+                    "shows none; a held one ends with: fedit-server round approve N",
                 )
         return rotate_server_key(home, unix_seconds(utc_now()))
 

@@ -6,6 +6,7 @@ from typing import Any
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.console import Console
 from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.memory import settle
 from fedit_server.serving import Plan, Serving, serving, wait_for_signal
 from fedit_server.words import join_line
 
@@ -20,6 +21,7 @@ async def start(plan: Plan, console: Console) -> int:
             plan.config.save()
         invite = await _invite(server) if plan.create and server.apart is None else None
         _tell(console, server, invite, fresh=fresh)
+        settle()
         received = await wait_for_signal()
         console.say("stopping: open requests end, the open round continues after the next start")
     return exit_status(received)

@@ -14,15 +14,17 @@ from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
 from fedit_server.bell import Bell
+from fedit_server.candidates import settle
 from fedit_server.clock import unix_seconds
 from fedit_server.cohort import divide, draw_cohort
-from fedit_server.endings import Services, record_ending
+from fedit_server.endings import record_ending
 from fedit_server.live_cohort import RETRY_S
 from fedit_server.live_round import Ending, LiveRound
 from fedit_server.lobby import Lobby
 from fedit_server.offers import RoundFacts, signed_offer
+from fedit_server.services import Services
 from fedit_server.storage.rounds import Opening
-from fedit_server.storage.rows import ClientRow, TaskRow
+from fedit_server.storage.rows import ClientRow, RoundRow, TaskRow
 
 LOOK_AGAIN_S: Final = 2.0
 """How often a task's state is read again: an administrator's command writes it from another process."""
@@ -40,11 +42,12 @@ log = logging.getLogger(__name__)
 
 
 class TaskRunner:
-    """One task. `live` is its open round, `bell` rings when something changed for those who wait."""
+    """One task. `live` is its open round, `held` one that waits for a decision; `bell` rings for those who wait."""
 
     def __init__(self, task: TaskRow, services: Services) -> None:
         self.task = task
         self.live: LiveRound | None = None
+        self.held: RoundRow | None = None
         self.lobby = Lobby()
         self.bell = Bell()
         self.round_no = 0
@@ -53,8 +56,8 @@ class TaskRunner:
         self._passed_over: frozenset[ClientId] = frozenset()
 
     async def run(self) -> None:
-        """Run rounds until the task is finished."""
-        while self.task.state is not TaskState.FINISHED:
+        """Run rounds until the task is finished, and nothing of it waits for a decision."""
+        while self.task.state is not TaskState.FINISHED or self.held is not None:
             try:
                 await self._turn()
             except StorageError as error:
@@ -71,6 +74,7 @@ class TaskRunner:
         if task is not None:
             self.task = task
         self.round_no = await store.rounds.newest_no(self.task.task_id)
+        self.held = await store.rounds.held(self.task.task_id)
         self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
         if self.adapter_version >= self.task.document.task.round.rounds and self.task.state is TaskState.ACTIVE:
             await store.tasks.set_state(self.task.task_id, TaskState.FINISHED, "")
@@ -80,6 +84,8 @@ class TaskRunner:
         await self.refresh()
         if self.live is not None:
             await self._end(self.live, await self.live.run())
+        elif self.held is not None:
+            await self._settle(self.held)
         elif self.task.state is TaskState.ACTIVE:
             await self._gather()
         else:
@@ -121,9 +127,22 @@ class TaskRunner:
             return WaitReason.TASK_CHANGED
         if self.task.state is TaskState.PAUSED:
             return WaitReason.TASK_PAUSED
+        if self.held is not None:
+            return WaitReason.ROUND_HELD
         if self.live is None:
             return WaitReason.GATHERING
         return WaitReason.NOT_SELECTED if client in self._passed_over else WaitReason.ROUND_RUNNING
+
+    async def _settle(self, held: RoundRow) -> None:
+        """Carry out what became of a held round, or wait: for evaluators, whose reports ring, or for the operator."""
+        ear = self.bell.listen()
+        verdict = await settle(self._services, self.task, held)
+        await self.refresh()
+        if self.held is None:
+            self.bell.ring()
+            return
+        left = LOOK_AGAIN_S if verdict.until is None else verdict.until - unix_seconds(self._services.desk.clock())
+        await ear.wait(min(LOOK_AGAIN_S, max(0.0, left)))
 
     async def _gather(self) -> None:
         """Open a round once enough clients are free, or wait a little for them."""

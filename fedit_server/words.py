@@ -34,6 +34,10 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
             deadline = when(task["round"]["deadline"])
             until = f", until {deadline} at the latest" if deadline else ""
             yield f"  now      round {task['round']['no']}, {task['round']['stage']} ({counts or 'nobody yet'}){until}"
+        if task["held"]:
+            number = task["held"]["no"]
+            yield f"  held     round {number}: {task['held']['reason']}"
+            yield f"           fedit-server round approve {number}, or: fedit-server round reject {number}"
 
 
 def _report(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The wire between a server and an enrolment authority that lives apart (SPEC, section 13)."""
+"""The wire between a server and an enrolment authority that lives apart (SPEC, section 14)."""
 
 from typing import Final
 

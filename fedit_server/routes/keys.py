@@ -8,6 +8,7 @@ from fedit_server.auth import Doorkeeper
 from fedit_server.authority import Authority
 from fedit_server.authority_desk import AuthorityDesk
 from fedit_server.coordinator import Coordinator
+from fedit_server.evaluations import Evaluations
 from fedit_server.home import Identity
 from fedit_server.log_book import LogBook
 from fedit_server.rate import Turnstile
@@ -19,6 +20,7 @@ ADMISSION: Final[web.AppKey[Authority | AuthorityDesk]] = web.AppKey("admission"
 BLOBS: Final = web.AppKey("blobs", DiskBlobs)
 COORDINATOR: Final = web.AppKey("coordinator", Coordinator)
 DOORKEEPER: Final = web.AppKey("doorkeeper", Doorkeeper)
+EVALUATIONS: Final = web.AppKey("evaluations", Evaluations)
 IDENTITY: Final = web.AppKey("identity", Identity)
 LOG_BOOK: Final = web.AppKey("log_book", LogBook)
 SPOOL: Final = web.AppKey("spool", Spool)

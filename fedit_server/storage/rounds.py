@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, Select, func, insert, select, update
@@ -13,9 +13,28 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import ClientId, RoundId, TaskId
 from fedit_protocol.secagg.effects import Record
+from fedit_server.storage.candidates import candidate_row, evaluation_row
 from fedit_server.storage.database import Database
-from fedit_server.storage.rows import AdapterRow, CohortFigures, CohortRow, RoundRow, RoundState, RoundView
-from fedit_server.storage.tables import adapters, cohorts, invited, journal, rounds, tasks
+from fedit_server.storage.rows import (
+    AdapterRow,
+    CandidateRow,
+    CohortFigures,
+    CohortRow,
+    EvaluationRow,
+    RoundRow,
+    RoundState,
+    RoundView,
+)
+from fedit_server.storage.tables import (
+    adapters,
+    candidates,
+    cohorts,
+    evaluations,
+    invited,
+    journal,
+    rounds,
+    tasks,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,18 @@ class Commit:
     """The figures of each cohort that finished."""
     adapter: AdapterRow
     task_state: TaskState
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A round whose step waits for a decision: what devices are told, and what is kept for a later commit."""
+
+    round_id: RoundId
+    result: bytes
+    reason: str
+    figures: CohortFigures
+    cohorts: Mapping[int, CohortFigures]
+    candidate: CandidateRow
 
 
 @dataclass(frozen=True)
@@ -117,17 +148,37 @@ class Rounds:
             "state": RoundState.COMMITTED,
             "ended_at": now_s,
             "result": commit.result,
+            "reason": "",
             **_figure_values(commit.figures),
         }
         async with self._database.writing() as db:
             await db.execute(insert(adapters).values(asdict(commit.adapter)))
             await self._end(db, commit.round_id, values)
-            for number, figures in commit.cohorts.items():
-                here = (cohorts.c.round_id == commit.round_id) & (cohorts.c.cohort_id == number)
-                await db.execute(update(cohorts).where(here).values(_figure_values(figures)))
+            await _note_figures(db, commit.round_id, commit.cohorts)
             done = {"state": commit.task_state, "failures": 0}
             running = (tasks.c.task_id == commit.adapter.task_id) & (tasks.c.state == TaskState.ACTIVE)
             await db.execute(update(tasks).where(running).values(done))
+
+    async def hold(self, holding: Holding, now_s: int) -> None:
+        """Keep a round's step for a decision: nobody's next adapter yet, and the journal's bodies are deleted (S9)."""
+        candidate = holding.candidate
+        values = {
+            "state": RoundState.HELD,
+            "ended_at": now_s,
+            "result": holding.result,
+            "reason": holding.reason,
+            **_figure_values(holding.figures),
+        }
+        async with self._database.writing() as db:
+            await self._end(db, holding.round_id, values)
+            await _note_figures(db, holding.round_id, holding.cohorts)
+            await db.execute(insert(candidates).values(round_id=holding.round_id, **asdict(candidate)))
+
+    async def note_reason(self, round_id: RoundId, reason: str) -> None:
+        """Say anew why a held round is held."""
+        async with self._database.writing() as db:
+            held = (rounds.c.round_id == round_id) & (rounds.c.state == RoundState.HELD)
+            await db.execute(update(rounds).where(held).values(reason=reason))
 
     async def fail(self, failure: Failure, now_s: int) -> None:
         """End a round without a result, with the reason; pause the task if it failed too often."""
@@ -147,8 +198,9 @@ class Rounds:
             await db.execute(update(tasks).where(running).values(after))
 
     async def _end(self, db: AsyncConnection, round_id: RoundId, values: dict[str, Any]) -> None:
-        still_open = (rounds.c.round_id == round_id) & (rounds.c.state == RoundState.OPEN)
-        changed = await db.execute(update(rounds).where(still_open).values(values))
+        before = [RoundState.OPEN] if values["state"] is RoundState.HELD else [RoundState.OPEN, RoundState.HELD]
+        may_end = (rounds.c.round_id == round_id) & rounds.c.state.in_(before)
+        changed = await db.execute(update(rounds).where(may_end).values(values))
         if changed.rowcount != 1:
             raise RuntimeError("a round ends once; its result never changes")
         await db.execute(update(journal).where(journal.c.round_id == round_id).values(body=None))
@@ -160,6 +212,17 @@ class Rounds:
     async def open_rounds(self) -> list[RoundRow]:
         """Return the rounds that were running when the server last stopped."""
         return await self._many(select(rounds).where(rounds.c.state == RoundState.OPEN))
+
+    async def held(self, task_id: TaskId) -> RoundRow | None:
+        """Return the round of a task whose step waits for a decision, or None."""
+        query = select(rounds).where(rounds.c.task_id == task_id, rounds.c.state == RoundState.HELD)
+        return next(iter(await self._many(query)), None)
+
+    async def newest_step(self, task_id: TaskId, after: int) -> RoundRow | None:
+        """Return the newest round behind number `after` that has made a step, held or committed, or None."""
+        made = (rounds.c.task_id == task_id) & rounds.c.state.in_([RoundState.HELD, RoundState.COMMITTED])
+        newest = select(func.max(rounds.c.round_no)).where(made, rounds.c.round_no > after).scalar_subquery()
+        return next(iter(await self._many(select(rounds).where(made, rounds.c.round_no == newest))), None)
 
     async def rounds(self, task_id: TaskId | None = None) -> list[RoundRow]:
         """Return all rounds, or one task's, newest last."""
@@ -188,7 +251,20 @@ class Rounds:
             by_round: dict[str, list[CohortRow]] = {}
             for row in await db.execute(standing):
                 by_round.setdefault(row.round_id, []).append(_cohort(row))
-        return [_round(row, by_round[row.round_id]) for row in found]
+            waiting = await db.execute(select(candidates).where(candidates.c.round_id.in_(ids)))
+            steps = {row.round_id: candidate_row(row) for row in waiting}
+            reports: dict[str, list[EvaluationRow]] = {}
+            told = select(evaluations).where(evaluations.c.round_id.in_(ids)).order_by(evaluations.c.received_at)
+            for row in await db.execute(told):
+                reports.setdefault(row.round_id, []).append(evaluation_row(row))
+        whole = ((_round(row, by_round[row.round_id]), row.round_id) for row in found)
+        return [replace(row, candidate=steps.get(i), evaluations=tuple(reports.get(i, ()))) for row, i in whole]
+
+
+async def _note_figures(db: AsyncConnection, round_id: RoundId, figures: Mapping[int, CohortFigures]) -> None:
+    for number, of_cohort in figures.items():
+        here = (cohorts.c.round_id == round_id) & (cohorts.c.cohort_id == number)
+        await db.execute(update(cohorts).where(here).values(_figure_values(of_cohort)))
 
 
 def _journal_values(round_id: RoundId, cohort_id: int, record: Record) -> dict[str, Any]:

@@ -23,9 +23,10 @@ class ClientState(StrEnum):
 
 
 class RoundState(StrEnum):
-    """Whether a round still runs, and how it ended."""
+    """Whether a round still runs, waits for a decision on its step, or how it ended."""
 
     OPEN = "open"
+    HELD = "held"
     COMMITTED = "committed"
     FAILED = "failed"
 
@@ -128,6 +129,63 @@ class CohortRow:
         }
 
 
+class Decision(StrEnum):
+    """What the operator wants to become of a held round."""
+
+    NONE = ""
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """The step of a held round: stored, not published."""
+
+    version: int
+    digest: Digest
+    parent_digest: Digest
+    sums_done: int
+    correction: str
+    """Digest of the blob with what a second sum recovered; empty without one."""
+    alarm: str
+    """Why a gate holds the step, whatever evaluators say; empty if none does."""
+    held_at: int
+    reports_until: int | None
+    """How long evaluators' reports are waited for; None if the task asks for none."""
+    decision: Decision = Decision.NONE
+    note: str = ""
+    """The operator's reason for rejecting it."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the candidate of `round show --json`."""
+        return {
+            "adapter_version": self.version,
+            "digest": self.digest,
+            "held_at": self.held_at,
+            "reports_until": self.reports_until,
+            "alarm": self.alarm,
+            "decision": str(self.decision),
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """What one evaluator reported about a round's step; `envelope` is its signed word."""
+
+    client_id: ClientId
+    envelope: bytes
+    loss_before: float
+    loss_after: float
+    rows: int
+    tokens: int
+    received_at: int
+
+    def as_data(self) -> dict[str, Any]:
+        """Return one evaluation of `round show --json`."""
+        names = ("loss_before", "loss_after", "rows", "tokens", "received_at")
+        return {"evaluator": self.client_id, **{name: getattr(self, name) for name in names}}
+
+
 @dataclass(frozen=True)
 class RoundRow:
     """One round, open or over."""
@@ -145,12 +203,14 @@ class RoundRow:
     problem: str
     reason: str
     figures: CohortFigures | None
+    candidate: CandidateRow | None = None
+    evaluations: tuple[EvaluationRow, ...] = ()
 
     @property
     def view(self) -> RoundView:
         """Where the round stands as a whole."""
         whole = merged([cohort.view for cohort in self.cohorts])
-        ended = {RoundState.COMMITTED: Stage.DONE, RoundState.FAILED: Stage.FAILED}
+        ended = {RoundState.HELD: Stage.DONE, RoundState.COMMITTED: Stage.DONE, RoundState.FAILED: Stage.FAILED}
         return replace(whole, stage=ended[self.state], deadline=None) if self.state in ended else whole
 
     def as_data(self) -> dict[str, Any]:
@@ -170,6 +230,8 @@ class RoundRow:
             "reason": self.reason,
             "report": report_data(self.figures),
             "cohorts": [cohort.as_data() for cohort in self.cohorts],
+            "candidate": self.candidate.as_data() if self.candidate else None,
+            "evaluations": [evaluation.as_data() for evaluation in self.evaluations],
         }
 
 

@@ -1,10 +1,11 @@
-"""The Store: one database, five rooms."""
+"""The Store: one database, six rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.admissions import Admissions
+from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
@@ -21,15 +22,16 @@ class Store:
     key_log: KeyLog
     tasks: Tasks
     rounds: Rounds
+    candidates: Candidates
     database: Database
 
     @classmethod
     async def open(cls, path: Path, *, migrate: bool) -> Self:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
-        return cls(
-            Members(database), Admissions(database), KeyLog(database), Tasks(database), Rounds(database), database
-        )
+        members, admissions, log = Members(database), Admissions(database), KeyLog(database)
+        rooms = Tasks(database), Rounds(database), Candidates(database)
+        return cls(members, admissions, log, *rooms, database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -132,7 +132,7 @@ rounds = Table(
     UniqueConstraint("task_id", "round_no"),
 )
 Index(
-    "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state == "open"
+    "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state.in_(["open", "held"])
 )  # two writers could otherwise open two rounds on one adapter
 
 cohorts = Table(
@@ -177,4 +177,40 @@ adapters = Table(
     Column("parent_digest", String, nullable=False),
     Column("round_no", Integer, nullable=False),
     Column("created_at", Integer, nullable=False),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("round_id", String, ForeignKey("rounds.round_id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("parent_digest", String, nullable=False),
+    Column("sums_done", Integer, nullable=False),
+    Column("correction", String, nullable=False),
+    Column("alarm", String, nullable=False),
+    Column("held_at", Integer, nullable=False),
+    Column("reports_until", Integer),
+    Column("decision", String, nullable=False),
+    Column("note", String, nullable=False),
+)
+
+evaluators = Table(
+    "evaluators",
+    metadata,
+    Column("client_id", String, ForeignKey("clients.client_id"), primary_key=True),
+    Column("appointed_at", Integer, nullable=False),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("round_id", String, ForeignKey("rounds.round_id"), primary_key=True),
+    Column("client_id", String, ForeignKey("clients.client_id"), primary_key=True),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("loss_before", Float, nullable=False),
+    Column("loss_after", Float, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("received_at", Integer, nullable=False),
 )

@@ -107,3 +107,8 @@ class AdapterLayout(BaseModel):
         if vector.shape != (self.size,):
             raise ValueError(f"a vector of shape {vector.shape} does not fill a layout of {self.size} coordinates")
         return {tensor.name: vector[span].reshape(tensor.shape).astype(np.float32) for tensor, span in self.spans()}
+
+
+def vector_digest(vector: Vector) -> Digest:
+    """Return the digest of a vector's bytes, (d,) float32 little-endian, without a copy of them."""
+    return digest_of(np.ascontiguousarray(vector).data.cast("B"))

@@ -1,4 +1,4 @@
-"""An enrolment authority apart from the server: its card, the server's queue, its updates (SPEC 13; ADR 0024)."""
+"""An enrolment authority apart from the server: its card, the server's queue, its updates (SPEC 14; ADR 0024)."""
 
 import hashlib
 from enum import StrEnum

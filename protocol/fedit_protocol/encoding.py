@@ -66,7 +66,7 @@ def _brief(error: Exception) -> str:
     return type(error).__name__
 
 
-def digest_of(content: bytes) -> Digest:
+def digest_of(content: bytes | memoryview) -> Digest:
     """Return `sha256:` and the hex SHA-256 of these bytes."""
     return Digest("sha256:" + hashlib.sha256(content).hexdigest())
 
@@ -76,12 +76,8 @@ def hash_parts(*parts: bytes | str) -> bytes:
 
     The lengths make the split unambiguous: H("ab", "c") and H("a", "bc") differ.
     """
-    state = hashlib.sha256()
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        state.update(len(raw).to_bytes(8, "big"))
-        state.update(raw)
-    return state.digest()
+    raw = [part.encode() if isinstance(part, str) else part for part in parts]
+    return hashlib.sha256(b"".join([piece for part in raw for piece in (len(part).to_bytes(8, "big"), part)])).digest()
 
 
 def to_base64url(raw: bytes) -> str:

@@ -42,6 +42,7 @@ class WaitReason(StrEnum):
     TASK_PAUSED = "task-paused"
     TASK_FINISHED = "task-finished"
     TASK_CHANGED = "task-changed"
+    ROUND_HELD = "round-held"
     TOO_NEW = "too-new"
 
 
@@ -275,10 +276,11 @@ class SecondInput(Message):
 
 
 class RoundOutcome(StrEnum):
-    """How a round ended."""
+    """How a round ended. `held` is the only outcome that another one follows: its step waits for a decision."""
 
     COMMITTED = "committed"
     FAILED = "failed"
+    HELD = "held"
 
 
 class PrivacySpent(Message):

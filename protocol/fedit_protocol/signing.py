@@ -54,6 +54,8 @@ class Kind(StrEnum):
     UNMASK = "unmask"
     SECOND_INPUT = "second-input"
     RESULT = "result"
+    CANDIDATE = "candidate"
+    EVALUATION = "evaluation"
     ABORT = "abort"
     LEAVE = "leave"
 

@@ -84,7 +84,7 @@ class BaseModelSpec(Section):
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("the same module is named twice")
+        raise ValueError("the same name stands there twice")
     return tuple(sorted(names))
 
 
@@ -268,11 +268,38 @@ class MethodSpec(Section):
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
 
 
+GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]
+
+
 class GateSpec(Section):
-    """`[gates]`: what a round's step must keep to, beyond what the encoding enforces; else the round fails."""
+    """`[gates]`: what a round's step must keep to, beyond what the encoding enforces; else it is rejected, or held."""
 
     max_norm: float = Field(0.0, ge=0, description="largest L2 norm of the step of the global adapter; 0 means any")
     max_coordinate: float = Field(0.0, ge=0, description="largest step of one coordinate; 0 means any")
+    max_loss_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="largest held-out loss of the new adapter over that of the one before, as evaluators report it; 0"
+        " asks no evaluator",
+    )
+    hold: Annotated[tuple[GateName, ...], AfterValidator(_distinct)] = Field(
+        (),
+        description="the gates whose failure holds a round until the operator approves or rejects it; the others reject"
+        " it at once",
+    )
+    evaluation_s: float = Field(
+        3600.0, gt=0, le=7 * 86400, description="wait for evaluators; the round is held meanwhile"
+    )
+    without_report: Literal["hold", "pass"] = Field(
+        "hold", description="what becomes of a round if no evaluator has reported in that time"
+    )
+
+    @model_validator(mode="after")
+    def _only_what_is_set_can_hold(self) -> Self:
+        if idle := [name for name in self.hold if not getattr(self, name)]:
+            raise ValueError(f"gates.hold names {idle[0]}, which is not set")
+        return self
 
 
 class Task(Section):

@@ -188,6 +188,7 @@ ROWS: Final[dict[int, Row]] = {
                 "row_17_a_device_that_starts_again_cannot_join_the_round_again",
             ),
             "client/test_session.py::test_a_frozen_upload_is_finished_after_a_crash_with_the_same_bytes",
+            "integration/test_cut_lines.py::test_an_upload_that_is_cut_fifty_times_is_one_upload",
         ),
     ),
     18: Row(
@@ -201,6 +202,7 @@ ROWS: Final[dict[int, Row]] = {
                 "row_18_garbage_at_any_door_is_refused_and_changes_nothing",
             ),
             "server/test_uploads.py::test_an_upload_resumes_where_the_line_was_cut",
+            "integration/test_cut_lines.py::test_an_upload_goes_on_where_its_line_was_cut",
             "server/test_uploads.py::test_a_wrong_upload_is_refused_and_the_right_one_still_counts",
         ),
     ),

@@ -30,6 +30,7 @@ from fedit_server.storage.spool import SpoolReader
 
 from . import flower
 from .ingest import ingest_figures
+from .loop_gap import loop_gap_figures
 
 Figure = float | str | None
 Result = dict[str, Figure | dict[str, Figure]]
@@ -37,6 +38,8 @@ Result = dict[str, Figure | dict[str, Figure]]
 PARAMETERS = 4_194_304
 MEMBERS, DROPPED = 100, 10
 ROUND_PARAMETERS = 1_048_576
+WEIGHT = 2
+"""w_max: the widest that a cohort of 100 sends at 8 bits in 16-bit words."""
 CALLS_KIB = (64, 128, 256, 512, 1024)
 
 
@@ -49,7 +52,7 @@ def run() -> Result:
     rounds = {f"n{count}": best_of(1, partial(one_round, count)) for count in (50, MEMBERS)}
     return {
         "setting": f"d = {PARAMETERS:,}, n = {MEMBERS}, {DROPPED} dropped, {ring.word_bits}-bit ring; "
-        f"rounds of {ROUND_PARAMETERS:,} parameters, a tenth dropped",
+        f"rounds of {ROUND_PARAMETERS:,} parameters with weights up to {WEIGHT}, a tenth dropped",
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "aes_256_ctr_gb_per_cpu_s": 1e-9 / limit,
         "client_mask_over_limit": client_mask_seconds(ring) / mask_limit,
@@ -59,6 +62,7 @@ def run() -> Result:
         "server_rss_vectors": (peak_bytes(MEMBERS) - peak_bytes(10)) / payload_length(ring),
         "round_cpu_s": {**rounds, **beside_flwr(rounds["n50"])},
         **ingest_figures(),
+        **loop_gap_figures(),
         "reconstruct_ms": {"first": reconstruct_ms(first=True), "cached": reconstruct_ms(first=False)},
     }
 
@@ -83,17 +87,16 @@ def best_of(times: int, work: Callable[[], object], clock: Callable[[], float] =
 
 def ring_of(size: int, members: int) -> RingSpec:
     """The ring of an 8-bit task with weights up to 2: the widest cohort that 16-bit words still hold."""
-    weight = 2
-    assert needed_bits(members, weight, 8) <= 16
+    assert needed_bits(members, WEIGHT, 8) <= 16
     return RingSpec(
         size=size,
         clip_norm=10.0,
         value_bits=8,
         value_range=1.0,
-        max_weight=weight,
+        max_weight=WEIGHT,
         cohort_max=members,
         word_bits=16,
-        metrics=metric_specs(weight),
+        metrics=metric_specs(WEIGHT),
     )
 
 
@@ -178,9 +181,10 @@ def rules(count: int = MEMBERS) -> Thresholds:
 def one_round(count: int) -> None:
     """A whole round in memory: every signature, share, mask and check of all parties; a tenth drops out."""
     dropped = count // 10
-    round_ = MemoryRound(
-        MemoryFederation(count), small_task(count, ROUND_PARAMETERS), drops=dict.fromkeys(range(dropped), "upload")
-    )
+    document = small_task(count, ROUND_PARAMETERS)
+    encoding = document.task.encoding.model_copy(update={"max_weight": WEIGHT})
+    document = document.model_copy(update={"task": document.task.model_copy(update={"encoding": encoding})})
+    round_ = MemoryRound(MemoryFederation(count), document, drops=dict.fromkeys(range(dropped), "upload"))
     updates = [np.full(ROUND_PARAMETERS, 0.01, dtype=np.float32)] * count
     round_.run(updates, [1] * count, [ClientReport(1, 1.0, None)] * count)
     if round_.aggregate is None or round_.aggregate.survivors != count - dropped:

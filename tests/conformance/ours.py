@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from fedit_protocol.encoding import decode, encode, hash_parts
 from fedit_protocol.errors import ProtocolError
 from fedit_protocol.keylog import merkle_root
+from fedit_protocol.messages import RingSpec
+from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
 from fedit_protocol.secagg.keys import (
     MaskKey,
@@ -24,11 +27,15 @@ from fedit_protocol.secagg.keys import (
     share_leaf,
 )
 from fedit_protocol.secagg.masking import pair_sign
+from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.prg import KeyStream
+from fedit_protocol.secagg.quantize import decode_sum, encode_update
+from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import ROLES
 from fedit_protocol.signing import Kind, SigningKey, signed_bytes
 
+from ..protocol.replays import ServerReplay
 from ..protocol.vector_messages import KINDS
 
 Fields = dict[str, Any]
@@ -101,6 +108,38 @@ def _roster_context(asked: Fields) -> Fields:
     return {"context": roster_context(_raw(asked["ctx0"]), asked["cohort_id"], joins).hex()}
 
 
+def _encode(asked: Fields) -> Fields:
+    update, ring = np.frombuffer(_raw(asked["update"]), "<f4"), RingSpec.model_validate(asked["ring"])
+    report = ClientReport(**asked["report"])
+    try:
+        words = encode_update(update, asked["weight"], report, ring, _raw(asked["rounding_seed"]))
+    except ProtocolError as refusal:
+        return {"expect": str(refusal.problem)}
+    return {"words": words.tobytes().hex(), "expect": "success"}
+
+
+def _encode_noisy(asked: Fields) -> Fields:
+    update, ring = np.frombuffer(_raw(asked["update"]), "<f4"), RingSpec.model_validate(asked["ring"])
+    seeds = _raw(asked["rounding_seed"]), _raw(asked["noise_seed"])
+    return {"words": encode_noisy(update, ring, asked["variance"], seeds).tobytes().hex()}
+
+
+def _decode_sum(asked: Fields) -> Fields:
+    ring = RingSpec.model_validate(asked["ring"])
+    try:
+        found = decode_sum(as_words(_raw(asked["words"]), ring), asked["survivors"], ring)
+    except ProtocolError as refusal:
+        return {"expect": str(refusal.problem)}
+    figures = {"ring_sum": found.ring_sum.tolist(), "weight": found.weight, "report": asdict(found.report)}
+    return figures | {"sketch": found.sketch.tolist(), "expect": "success"}
+
+
+def _server(asked: Fields) -> Fields:
+    replay = ServerReplay(asked)
+    documents = replay.play()
+    return {"documents": documents, "outcome": replay.outcome()}
+
+
 ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "decode": _decode,
     "hash-parts": lambda asked: {"digest": hash_parts(*map(_raw, asked["parts"])).hex()},
@@ -113,6 +152,10 @@ ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "seal-share": _seal_share,
     "mask": _mask,
     "split": _split,
+    "encode": _encode,
+    "encode-noisy": _encode_noisy,
+    "decode-sum": _decode_sum,
+    "server": _server,
     "merkle-root": lambda asked: {"root": merkle_root([_raw(leaf) for leaf in asked["leaves"]]).hex()},
 }
 

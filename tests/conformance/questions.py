@@ -38,6 +38,13 @@ class Question:
     answer: Fields
 
 
+_ENCODINGS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "update": ("encode", ("words", "expect")),
+    "noisy update": ("encode-noisy", ("words",)),
+    "sum": ("decode-sum", ("ring_sum", "weight", "report", "sketch", "expect")),
+}
+
+
 def _load(name: str) -> list[Fields]:
     found: list[Fields] = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     return found
@@ -45,11 +52,24 @@ def _load(name: str) -> list[Fields]:
 
 def _derivation(name: str, do: str, vector: Fields, *answers: str) -> Question:
     asked = {key: value for key, value in vector.items() if key not in {"name", *answers}}
-    return Question(f"{name}: {vector['name']}", {"do": do, **asked}, {key: vector[key] for key in answers})
+    answer = {key: vector[key] for key in answers if key in vector}
+    return Question(f"{name}: {vector['name']}", {"do": do, **asked}, answer)
+
+
+def _server(path: Path) -> Question:
+    """Ask for the server's half of a recorded round: its lines without their bytes, and no outcome."""
+    said: Fields = json.loads(path.read_text("utf-8"))
+    own = [line for line in said["lines"] if line["from"] == "server"]
+    lines = [
+        {key: line[key] for key in ("at", "from", "to", "kind")} if line in own else line for line in said["lines"]
+    ]
+    known = {key: said[key] for key in ("server_secret", "offer", "cohort_id", "devices")}
+    answer = {"documents": [line["bytes"] for line in own], "outcome": said["outcome"]}
+    return Question(f"server: {path.stem}", {"do": "server", **known, "lines": lines}, answer)
 
 
 def questions() -> Iterator[Question]:
-    """Yield every vector that has one right answer; the transcript's are the messages between the parties."""
+    """Yield every vector that has one right answer."""
     for vector in _load("messages"):
         yield Question(
             f"message: {vector['name']}",
@@ -72,3 +92,9 @@ def questions() -> Iterator[Question]:
             yield _derivation(
                 "key log", "merkle-root", {key: vector[key] for key in ("name", "leaves", "root")}, "root"
             )
+    for vector in _load("encodings"):
+        what, _, name = vector["name"].partition(": ")
+        do, answers = _ENCODINGS[what]
+        yield _derivation(what, do, vector | {"name": name}, *answers)
+    for path in sorted((FOLDER / "transcripts").glob("*.json")):
+        yield _server(path)

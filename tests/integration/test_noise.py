@@ -9,10 +9,12 @@ from fedit_client.events import EventKind
 from fedit_client.standing import standing
 from fedit_protocol.accounting import spent_after
 from fedit_protocol.errors import ConfigError, SecurityError
+from fedit_protocol.messages import PrivacySpent
 from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.task import Task
-from fedit_server import endings
+from fedit_server import candidates
 from fedit_server.publishing import _check_succession
+from fedit_server.storage.rows import TaskRow
 from fedit_server.words import status_lines
 
 from ..server.bases import make_base
@@ -56,12 +58,11 @@ async def test_operator_and_devices_hear_the_same_epsilon(tmp_path: Path) -> Non
 async def test_a_server_that_states_less_than_its_noise_gives_is_an_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def flattered(*given: object) -> object:
-        spent = honest(*given)  # type: ignore[arg-type]  # passed on as it came
-        return spent and spent.model_copy(update={"total_epsilon": 0.1})
+    def flattered(task: TaskRow, round_no: int) -> PrivacySpent | None:
+        honest = candidates.spent(task, round_no)
+        return honest and honest.model_copy(update={"total_epsilon": 0.1})
 
-    honest = endings._spent
-    monkeypatch.setattr(endings, "_spent", flattered)
+    monkeypatch.setattr("fedit_server.endings.spent", flattered)
     async with federation(tmp_path, noisy(make_base(tmp_path / "base"))) as fed:
         clients = [fed.client(f"device-{n}", StepTrainer(place=n)) for n in range(DEVICES)]
         with pytest.raises((SecurityError, ExceptionGroup)) as error:
@@ -87,6 +88,7 @@ def test_status_says_epsilon() -> None:
     task = {
         "id": "t", "version": 1, "title": "T", "state": "active", "reason": "", "committed": 2, "rounds": 3,
         "failed": 0, "adapter_version": 2, "last_report": report | {"held_out_loss": None}, "round": None,
+        "held": None,
     }  # fmt: skip
     data = {"server": {"running": False}, "clients": {"enrolled": 4}, "tasks": [task]}
     assert "  last     epsilon 4.25 so far, 2.5 in one round, at delta 1e-05 (4 devices)" in status_lines(data)

@@ -16,10 +16,13 @@ SECAGG: Final = ROOT / "protocol" / PACKAGE / "secagg"
 
 _DEVICE: Final = ("protocol/test_participant_*.py", "protocol/test_round.py", "protocol/test_second_sum.py")
 _SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
+_VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
+    "noisy_update": ("protocol/test_noisy_round.py", *_VECTORS),
     "own_sum": _DEVICE,
     "participant": _DEVICE,
+    "sensitivity": ("protocol/test_accounting.py", "protocol/test_noisy_round.py"),
     "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),
     "roster": ("protocol/test_participant_roster.py", "protocol/test_aggregator_joins.py"),
     "round_documents": _SERVER,
@@ -28,7 +31,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "sum_state": _SERVER,
     "unmask": ("protocol/test_aggregator_answers.py", "protocol/test_round.py"),
 }
-"""Module → the tests below tests/ that may kill its mutants; a module that is not named here has tests of its name."""
+"""Module → the tests below tests/ that may kill its mutants; others have tests of their name, and the vectors."""
 
 CONFIG: Final = """
 [tool.mutmut]
@@ -72,6 +75,6 @@ def mutated(module: str) -> str:
 
 def selection(module: str) -> list[str]:
     """Return the test files of a module, as they lie in its stage."""
-    patterns = TESTS.get(module, (f"protocol/test_{module}.py",))
+    patterns = TESTS.get(module, (f"protocol/test_{module}.py", *_VECTORS))
     found = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in (ROOT / "tests").glob(pattern)}
     return sorted(found)

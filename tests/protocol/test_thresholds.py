@@ -7,8 +7,8 @@ from math import ceil
 import pytest
 
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CohortRules
-from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.messages import CohortRules, SecondRule
+from fedit_protocol.secagg.thresholds import Thresholds, least_second_survivors
 
 # From the roster's size to c, s_min, t, d_post = s_min - t and n_priv.
 TABLE = {
@@ -107,6 +107,10 @@ VARIANTS = {
     "three devices, one may be lost": (3, rules(survivors=2, threshold=2), (0, 2, 2, 2)),
     "three devices, all are needed": (3, rules(survivors=3, threshold=3), (0, 3, 3, 3)),
     "a hundred, a fifth may drop": (100, rules(delta=0.2, survivors=80, threshold=72), (10, 80, 72, 61)),
+    "eleven, a tenth may drop: one less than the survivors": (11, rules(delta=0.1), (1, 10, 9, 9)),
+    "twelve, a tenth may drop: nine tenths of the survivors": (12, rules(delta=0.1), (1, 11, 9, 10)),
+    "twelve, so many corrupt that more must survive": (12, rules(0.3, 0.4), (3, 9, 8, 4)),
+    "eleven, so many corrupt that all survivors are needed": (11, rules(0.3, 0.4), (3, 8, 8, 4)),
 }
 
 
@@ -118,6 +122,7 @@ def test_an_operator_may_choose_other_numbers(n: int, chosen: CohortRules, expec
 
 INFEASIBLE = {
     "a threshold that lets both secrets out": (10, rules(threshold=5), "too low"),
+    "a threshold that lets both secrets out by one": (11, rules(threshold=6), "2t must exceed n \\+ c = 12"),
     "a threshold above the least survivors": (10, rules(survivors=7, threshold=8), "exceeds min_survivors"),
     "more survivors than members": (5, rules(survivors=6), "exceeds the roster"),
     "survivors too few for any safe threshold": (10, rules(survivors=5), "exceeds min_survivors"),
@@ -131,3 +136,36 @@ def test_an_infeasible_choice_is_refused(n: int, chosen: CohortRules, reason: st
     with pytest.raises(ConfigError, match=reason) as error:
         Thresholds.of(n, chosen)
     assert error.value.code == "C020"
+
+
+def test_a_strict_round_hides_a_device_among_all_honest_survivors() -> None:
+    strict = rules().model_copy(update={"strict": True})
+    for n in (3, 10, 100):
+        found = Thresholds.of(n, strict)
+        assert found.strict
+        assert found.hidden_among == found.min_survivors - found.corrupt >= Thresholds.of(n, rules()).hidden_among
+
+
+def test_who_expects_more_to_collude_finds_fewer_to_hide_among() -> None:
+    found = Thresholds.of(100, rules())
+    assert found.against(0.05) == found.against(0.1) == found, "never fewer than the offer says"
+    judged = found.against(0.2)
+    assert (judged.corrupt, judged.min_survivors, judged.threshold) == (20, 70, 63)
+    assert judged.hidden_among < found.hidden_among
+    with pytest.raises(ConfigError, match="too low"):
+        found.against(0.26)  # 2 * 63 is not more than 100 + 26
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "least", "expected"),
+    [
+        (SecondRule.ALL, 9, 8, 9),
+        (SecondRule.SUBSET, 9, 6, 7),
+        (SecondRule.SUBSET, 9, 8, 8),
+        (SecondRule.SUBSET, 12, 8, 9),
+    ],
+)
+def test_a_second_sum_needs_three_quarters_of_the_first(
+    rule: SecondRule, first: int, least: int, expected: int
+) -> None:
+    assert least_second_survivors(rule, first, least) == expected

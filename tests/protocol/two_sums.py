@@ -14,10 +14,10 @@ TWELVE = set(range(MEMBERS))
 M, N, RANK = 6, 4, 2
 
 
-def factor_updates(members: int = MEMBERS, seed: int = 1) -> list[Vector]:
+def factor_updates(members: int = MEMBERS, seed: int = 1, *, m: int = M, n: int = N, rank: int = RANK) -> list[Vector]:
     """Return updates of (A, B) with all coordinates of about half the range: AdamW's moves look like that."""
     draw = np.random.default_rng(seed)
-    size = RANK * N + M * RANK
+    size = rank * n + m * rank
     return [(0.5 * draw.choice([-1.0, 1.0], size) + 0.1 * draw.normal(size=size)).astype("<f4") for _ in range(members)]
 
 

@@ -1,5 +1,7 @@
 """The golden vectors of the messages: one of every kind, and bytes close to it that must be refused."""
 
+import math
+
 import cbor2
 
 from fedit_protocol.authority import (
@@ -24,21 +26,26 @@ from fedit_protocol.enrollment import (
     Renew,
 )
 from fedit_protocol.errors import ProblemType
-from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, MerkleTree
+from fedit_protocol.evaluation import Candidate, CandidateState, EvaluationReport
+from fedit_protocol.ids import Digest, RoundId, TaskId
+from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.messages import (
     Abort,
     Ack,
     CheckIn,
     CheckInReply,
+    Confirm,
+    Confirmations,
     Inbox,
     Join,
     Leave,
     Offer,
+    PrivacySpent,
     Receipt,
     Roster,
     RoundOutcome,
     RoundResult,
+    SecondInput,
     Sharers,
     Shares,
     Survivors,
@@ -46,7 +53,7 @@ from fedit_protocol.messages import (
     UploadHeader,
     WaitReason,
 )
-from fedit_protocol.signing import Envelope, Kind, read_envelope
+from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -55,12 +62,12 @@ from .vector_derivations import Vector, log_entry
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, EnrollReply, EnrollRequest, Envelope,
-        FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
-        LogHead, Offer, Receipt, Roster, RoundResult, Sharers,
+        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
+        EnrollRequest, Envelope, FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
+        LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
-        ProvenCertificate, Renew, Succession, Successions,
         AuthorityCard, AuthorityQueue, AuthorityUpdate,
+        ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport,
     )
 }  # fmt: skip
 
@@ -99,6 +106,42 @@ def authority_apart(federation: MemoryFederation) -> list[Message]:
     ]
 
 
+def evaluation(adapter: Digest) -> list[Message]:
+    """A step that is held, a report about it, and what devices are told of the round meanwhile."""
+    task, round_id, parent = TaskId("test-task"), RoundId("0123456789abcdef" * 2), digest_of(b"adapter 0")
+    candidate = Candidate(
+        task_id=task,
+        task_digest=digest_of(b"task document"),
+        round_id=round_id,
+        round_no=1,
+        adapter_version=1,
+        adapter_digest=adapter,
+        parent_digest=parent,
+        state=CandidateState.HELD,
+        reported=False,
+    )
+    report = EvaluationReport(
+        task_id=task,
+        round_id=round_id,
+        adapter_digest=adapter,
+        parent_digest=parent,
+        loss_before=2.25,
+        loss_after=1.9375,
+        rows=60,
+        tokens=4711,
+    )
+    held = RoundResult(
+        outcome=RoundOutcome.HELD,
+        reason="waiting for an evaluator's report",
+        adapter_version=0,
+        adapter_digest=parent,
+        survivors=0,
+        cohorts=0,
+        sums_done=0,
+    )
+    return [candidate, report, held]
+
+
 def samples(round_: MemoryRound) -> list[Message]:
     """One message of every kind; those of a round are the transcript's own."""
     federation, device = round_.federation, round_.federation.devices[0].public
@@ -116,6 +159,8 @@ def samples(round_: MemoryRound) -> list[Message]:
         EnrollReply(certificate=certificate, log_head=federation.log_head(), path=proven.path),
         proven,
         LogGrowth(path=MerkleTree(federation.log.leaves).consistency(1), revoked=(0, 7, 300)),
+        LogInclusion(path=proven.path),
+        LogPage(entries=(encode(log_entry(0)), encode(log_entry(3)))),
         Renew(serial=3, sent_at=1_767_225_600),
         *successions(federation),
         *authority_apart(federation),
@@ -154,6 +199,17 @@ def samples(round_: MemoryRound) -> list[Message]:
         body(Kind.RECEIPT, server.receipt(device, 1), Receipt),
         body(Kind.SURVIVORS, server.survivors(device, 1), Survivors),
         body(Kind.UNMASK, sent[Kind.UNMASK], UnmaskAnswer),
+        *_of_strict_and_second_sums(federation),
+        RoundResult(
+            outcome=RoundOutcome.FAILED,
+            reason="the adapter's step is too long",
+            adapter_version=1,
+            adapter_digest=adapter,
+            survivors=0,
+            cohorts=0,
+            sums_done=1,
+            privacy=PrivacySpent(rounds=2, round_epsilon=0.75, total_epsilon=1.125, delta=1e-5),
+        ),
         RoundResult(
             outcome=RoundOutcome.COMMITTED,
             reason="",
@@ -163,6 +219,7 @@ def samples(round_: MemoryRound) -> list[Message]:
             cohorts=1,
             sums_done=1,
         ),
+        *evaluation(adapter),
         Abort(problem=ProblemType.POLICY_REFUSED),
         Leave(sent_at=1_767_225_600),
         TaskList(tasks=(TaskListing(document=encode(round_.document), state="active"),)),
@@ -170,6 +227,16 @@ def samples(round_: MemoryRound) -> list[Message]:
             task_id=TaskId("test-task"), version=0, digest=Digest(adapter), parent_digest="", round_no=0
         ),
     ]  # fmt: skip
+
+
+def _of_strict_and_second_sums(federation: MemoryFederation) -> list[Message]:
+    confirm = Confirm(sum_index=1, survivors=bytes(range(32)))
+    signed = [seal(device, Kind.CONFIRM, bytes(32), confirm) for device in federation.devices]
+    result, derived = bytes(40), bytes(24)
+    second = SecondInput(
+        result=digest_of(result), result_bytes=len(result), input=digest_of(derived), input_bytes=len(derived)
+    )
+    return [confirm, Confirmations(sum_index=1, confirmations=tuple(signed)), second]
 
 
 def messages(round_: MemoryRound) -> list[Vector]:
@@ -198,7 +265,13 @@ def _odd_messages(round_: MemoryRound) -> list[Vector]:
     relabelled = cbor2.loads(join) | {"kind": "nonsense"}
     short_key = cbor2.loads(read_envelope(join, Kind.JOIN).body) | {"share_key": bytes(31)}
     bad = ProblemType.MALFORMED
+    report = evaluation(digest_of(b"adapter 1"))[1].model_dump()
     return [
+        _message("EvaluationReport", "a loss that is no number", _cbor({**report, "loss_after": math.nan}), bad),
+        _message("EvaluationReport", "a loss without end", _cbor({**report, "loss_after": math.inf}), bad),
+        _message("EvaluationReport", "a negative loss", _cbor({**report, "loss_before": -0.5}), bad),
+        _message("EvaluationReport", "a loss above 1000", _cbor({**report, "loss_before": 1000.5}), bad),
+        _message("EvaluationReport", "no rows", _cbor({**report, "rows": 0}), bad),
         _message("Ack", "an integer in a longer form", b"\xa1jcomplaints\x81\x18\x05", bad),
         _message("Ack", "a member beyond the largest cohort", _cbor({"complaints": [128]}), bad),
         _message("Ack", "a negative member", _cbor({"complaints": [-1]}), bad),

@@ -348,4 +348,4 @@ def test_how_an_authority_is_told_its_server(text: str) -> None:
 def test_what_is_no_servers_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_server(text)
-    assert refused.value.code == "U030"
+    assert refused.value.code == "U034"

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from fedit_protocol.enrollment import EnrollRequest, check_certificate, check_log_head, seal_enrollment
+from fedit_protocol.enrollment import EnrollRequest, check_certificate, check_log_head, check_reply, seal_enrollment
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import client_id
 from fedit_protocol.messages import Leave
@@ -35,6 +36,25 @@ async def test_an_invite_becomes_a_certificate_that_every_client_can_check(
     assert (certificate.log_index, head.size) == (0, 1)
     assert row is not None
     assert (row.label, row.state, row.last_seen % 3600) == ("kitchen laptop", "active", 0)
+
+
+class HurriedClock(ManualClock):
+    """A second goes by between any two looks."""
+
+    def __call__(self) -> datetime:
+        self.advance(seconds=1)
+        return super().__call__()
+
+
+async def test_a_second_that_ends_while_a_device_enrols_does_not_leave_it_outside_the_log(
+    tmp_path: Path, base: Path
+) -> None:
+    """Certificate and log entry state one time; two looks at the clock gave a device that no member could accept."""
+    clock = HurriedClock()
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        device = running.device()
+        reply = await device.enroll(await running.code())
+    assert check_reply(reply, device.descriptor, device.key.public, unix_seconds(clock())).size == 1
 
 
 async def test_a_lost_reply_costs_nothing(tmp_path: Path, base: Path, clock: ManualClock) -> None:

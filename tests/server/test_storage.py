@@ -162,7 +162,7 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
     task = await store.tasks.task(TASK)
     assert task is not None
     assert (task.state, task.failures, task.reason) == (TaskState.PAUSED, 1, "paused")
-    assert await store.rounds.counts(TASK) == {"open": 0, "committed": 0, "failed": 1}
+    assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
 
 
 async def test_two_processes_may_write_at_the_same_time(store: Store, tmp_path: Path) -> None:

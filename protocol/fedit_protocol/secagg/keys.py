@@ -71,7 +71,20 @@ class MaskKey(_AgreementKey):
 
 
 class ShareKey(_AgreementKey):
-    """CK: the channel that carries shares. Never revealed; another key than MK because MK may be."""
+    """CK: the channel that carries shares. Never revealed; another key than MK because MK may be.
+
+    Each peer is agreed with once, though shares go both ways; the agreed secrets die with the key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(secret)
+        self._agreed: dict[bytes, bytes] = {}
+
+    def agree(self, peer: bytes) -> bytes:
+        """Return the 32-byte shared secret; raises SecurityError (key-refused) like every agreement."""
+        if peer not in self._agreed:
+            self._agreed[peer] = super().agree(peer)
+        return self._agreed[peer]
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,7 @@ Checks carry the ids of SPEC, section 8 (C0 to C19); those of one sum are `own_s
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from fedit_protocol.adapter import Vector
+from fedit_protocol.adapter import Vector, vector_digest
 from fedit_protocol.encoding import Message, digest_of, encode
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ProblemType, SecurityError
@@ -252,7 +252,7 @@ class Participant:
         """Note which update was used; no second round on one adapter gets the vector of an answered one (C4)."""
         if own.index > 1:
             return ()
-        digest = digest_of(update.tobytes())
+        digest = vector_digest(update)
         if digest in {earlier.update_digest for earlier in answered_on(self.offer.adapter_digest, self._last)}:
             raise SecurityError(ProblemType.POLICY_REFUSED, "this update was given to an earlier round already")
         return (Persist(Record(kind="update", body=digest.encode())),)

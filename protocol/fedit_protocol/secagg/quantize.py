@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,8 @@ from fedit_protocol.secagg.ring import (
     word_type,
 )
 
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 1 << 13
+"""Coordinates that are worked on at a time: their float64 values stay in the cache of one core."""
 _UINT32: Final = np.dtype("<u4")
 
 
@@ -72,10 +74,16 @@ def checked_norm(update: Vector, weight: int, ring: RingSpec) -> float:
         raise _refused(f"the update has shape {update.shape}, not ({coordinate_count(ring)},)")
     if not 1 <= weight <= ring.max_weight:
         raise _refused(f"the weight {weight} lies outside 1..{ring.max_weight}")
-    norm = float(np.linalg.norm(update[: ring.size].astype(np.float64)))
+    norm = _norm(update[: ring.size])
     if not (np.isfinite(norm) and np.isfinite(update[ring.size :]).all()):
         raise _refused("the update holds NaN or infinite values")
     return norm
+
+
+def _norm(values: Vector) -> float:
+    """The L2 norm of a float32 vector, added up in float64."""
+    parts = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK))
+    return sqrt(sum(float(part @ part) for part in parts))
 
 
 def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1, noise: int = 0) -> Aggregate:
@@ -113,17 +121,24 @@ def round_into(
     `per_level` is the share of the range that a unit of the update fills, so that 1 stands for Q levels.
     """
     top, weight = levels_and_weight
-    buffer = bytearray(_BLOCK * _UINT32.itemsize)
+    buffer, scratch, rounded = bytearray(_BLOCK * _UINT32.itemsize), np.empty((3, _BLOCK)), np.empty(_BLOCK, np.int32)
     clipped = 0
     for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK].astype(np.float64) * (per_level * top)
-        clipped += int(np.count_nonzero(np.abs(block) > top))
-        np.clip(block, -top, top, out=block)
-        floor = np.floor(block)
+        stop = min(start + _BLOCK, len(values))
+        scaled, floor, uniform = scratch[:, : stop - start]
+        np.multiply(values[start:stop], per_level * top, out=scaled, dtype=np.float64)
+        np.abs(scaled, out=floor)
+        if floor.max() > top:
+            clipped += int(np.count_nonzero(floor > top))
+            np.clip(scaled, -top, top, out=scaled)
+        np.floor(scaled, out=floor)
+        scaled -= floor
         # floor + (U < fraction), in float64: the shorter floor(x + U) exceeds the range at x = top in float32.
-        uniform = noise.read_into(buffer, len(block)) / 2.0**32
-        rounded = floor + (uniform < block - floor)
-        words[start : start + len(block)] = (rounded.astype(np.int64) * weight).astype(words.dtype)
+        np.multiply(noise.read_into(buffer, stop - start), 2.0**-32, out=uniform)
+        floor += uniform < scaled
+        # A ring of at most 32 bits holds the weighted integer of one client, so int32 does.
+        np.multiply(floor, weight, out=rounded[: stop - start], casting="unsafe")
+        words[start:stop] = rounded[: stop - start].view(np.uint32)  # modulo 2^word_bits
     return clipped
 
 
