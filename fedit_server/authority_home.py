@@ -13,7 +13,7 @@ import platformdirs
 from fedit_protocol.authority import AuthorityCard, card_text, read_card
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import FederationDescriptor
-from fedit_protocol.errors import ConfigError, StorageError
+from fedit_protocol.errors import ConfigError, SecurityError, StorageError
 from fedit_protocol.ids import Digest, FederationId
 from fedit_server.files import make_private_folder, storing, write_atomically
 from fedit_server.home import CARD_FILE
@@ -25,7 +25,11 @@ def read_card_file(path: Path) -> AuthorityCard:
     """Read a card from the file that an authority wrote; raises ConfigError C032, StorageError."""
     with storing(path):
         raw = path.read_bytes()
-    return read_card(raw.decode("utf-8", errors="replace"))
+    try:
+        return read_card(raw.decode("utf-8", errors="replace"))
+    except SecurityError as error:
+        fix = "ask for the file authority.card that `fedit-server authority init` wrote"
+        raise ConfigError(str(error), code="C032", where=str(path), fix=fix) from error
 
 
 @dataclass(frozen=True)

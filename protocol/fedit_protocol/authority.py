@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedit_protocol.encoding import AsTuple, Bytes32, Message, decode, from_base64url, to_base64url
 from fedit_protocol.enrollment import federation_context
-from fedit_protocol.errors import ConfigError, FeditError, ProblemType
+from fedit_protocol.errors import FeditError, ProblemType, SecurityError
 from fedit_protocol.ids import FederationId
 from fedit_protocol.signing import Kind, SigningKey, check_public_key, read_envelope, seal, unseal
 
@@ -104,7 +104,7 @@ def card_text(key: SigningKey, card: AuthorityCard) -> str:
 
 
 def read_card(text: str) -> AuthorityCard:
-    """Read a card that its own key signed; raises ConfigError C032 for anything else."""
+    """Read a card that its own key signed; raises SecurityError for anything else."""
     prefix, _, encoded = text.strip().partition(":")
     try:
         received = from_base64url(encoded)
@@ -119,9 +119,5 @@ def read_card(text: str) -> AuthorityCard:
     return card
 
 
-def _not_a_card() -> ConfigError:
-    return ConfigError(
-        "this is not an authority's card, or it was altered",
-        code="C032",
-        fix="ask for the file authority.card that `fedit-server authority init` wrote",
-    )
+def _not_a_card() -> SecurityError:
+    return SecurityError(ProblemType.BAD_SIGNATURE, "this is not an authority's card, or it was altered")

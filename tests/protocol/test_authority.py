@@ -5,7 +5,7 @@ import pytest
 from fedit_protocol.authority import AuthorityCard, card_text, read_card
 from fedit_protocol.encoding import encode, from_base64url, to_base64url
 from fedit_protocol.enrollment import federation_context
-from fedit_protocol.errors import ConfigError, SecurityError
+from fedit_protocol.errors import SecurityError
 from fedit_protocol.ids import FederationId
 from fedit_protocol.keylog import LogAction, LogEntry, LogState, MerkleTree, RunningRoot
 from fedit_protocol.keylog_audit import LogAuditor
@@ -43,9 +43,8 @@ WRONG_CARDS = {
 
 @pytest.mark.parametrize("text", WRONG_CARDS.values(), ids=WRONG_CARDS)
 def test_a_card_that_its_key_did_not_sign_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SecurityError, match="not an authority's card"):
         read_card(text)
-    assert refused.value.code == "C032"
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 9, 31, 100])

@@ -9,9 +9,9 @@ from fedit_protocol.ids import client_id
 from fedit_protocol.testing import ManualClock
 from fedit_server.admin import Admin
 from fedit_server.authority_admin import AuthorityAdmin, audit
-from fedit_server.authority_home import AuthorityHome
+from fedit_server.authority_home import AuthorityHome, read_card_file
 from fedit_server.config import ServerConfig
-from fedit_server.home import Home, create_identity
+from fedit_server.home import CARD_FILE, Home, create_identity
 from fedit_server.invites import Terms
 
 from .apart import apart
@@ -66,6 +66,14 @@ async def test_a_server_and_an_authority_do_not_share_a_folder(tmp_path: Path, c
     with pytest.raises(ConfigError) as nothing:
         AuthorityHome(tmp_path / "nowhere").read()
     assert (upon.value.code, under.value.code, nothing.value.code) == ("C034", "C034", "C035")
+
+
+def test_a_file_that_is_no_card_is_named(tmp_path: Path) -> None:
+    AuthorityHome(tmp_path / "authority").create("")
+    (tmp_path / "altered").write_bytes((tmp_path / "authority" / CARD_FILE).read_bytes()[:-9] + b"\xff\n")
+    with pytest.raises(ConfigError) as refused:
+        read_card_file(tmp_path / "altered")
+    assert (refused.value.code, refused.value.where) == ("C032", str(tmp_path / "altered"))
 
 
 async def test_an_invite_needs_to_know_the_server(tmp_path: Path, clock: ManualClock) -> None:
