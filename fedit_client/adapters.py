@@ -11,7 +11,8 @@ from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_by
 from fedit_protocol.task import TaskDocument
 
 TENSORS: Final = WEIGHTS
-_HEADER_BYTES: Final = 1024 * 1024  # safetensors' own list of names and shapes
+HEADER_BYTES: Final = 1024 * 1024
+"""Room for safetensors' own list of names and shapes."""
 _PUBLIC: Final = 0o644
 
 
@@ -31,7 +32,7 @@ class AdapterShelf:
         folder = self.folder(version)
         tensors = folder / TENSORS
         if not (tensors.exists() and _digest(tensors) == digest):
-            limit = self._document.layout.size * 4 + _HEADER_BYTES
+            limit = self._document.layout.size * 4 + HEADER_BYTES
             await transport.download(digest, tensors, limit, on_bytes)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)

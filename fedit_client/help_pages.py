@@ -62,6 +62,7 @@ _CODES: Final[dict[str, str]] = {
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "C024": "The noise of the task is too coarse for its rounding; its operator has to lower encoding.clip_norm or "
     "encoding.value_bits, or raise encoding.value_range.",
     "C025": "The task adds noise to protect you, and the library that computes what this bounds is not installed: "
