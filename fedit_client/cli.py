@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from fedit_client.console import PROGRAM, Console
+from fedit_client.policy_commands import policy_app
 from fedit_protocol.errors import ConfigError, FeditError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at the rows before they are used.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(policy_app, name="policy")
 
 
 @dataclass(frozen=True)
@@ -305,7 +307,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
-_GROUPS: Final = frozenset({"data"})
+_GROUPS: Final = frozenset({"data", "policy"})
 
 
 def hoisted(arguments: list[str]) -> list[str]:

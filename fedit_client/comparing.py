@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedit_client.adapters import HEADER_BYTES
+from fedit_client.adapters import check_adapter, most_bytes
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
@@ -85,8 +85,9 @@ class Bench:
 
     async def _fetch(self, transport: Transport, digest: Digest) -> Path:
         target = self.folder / f"{digest.removeprefix('sha256:')}.safetensors"
-        limit = self.document.layout.size * 4 + HEADER_BYTES
-        await transport.download(digest, target, limit, lambda _done, _total: None)
+        layout = self.document.layout
+        await transport.download(digest, target, most_bytes(layout), lambda _done, _total: None)
+        check_adapter(target, layout)
         return target
 
 

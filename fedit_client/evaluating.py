@@ -151,7 +151,8 @@ async def _prepared(config: ClientConfig, membership: Membership, console: Conso
     document = membership.task_document
     prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
     chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
-    return chosen, await find_base(document, config.model or membership.model, config.paths.cache, console.say)
+    model = config.model or membership.model
+    return chosen, await find_base(document, model, config.paths.cache, config.limits, console.say)
 
 
 def _save_descriptor(config: ClientConfig, raw: bytes) -> None:

@@ -6,7 +6,7 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -131,11 +131,19 @@ class HttpTransport:
             "Upload-Offset": str(offset),
             "Content-Length": str(len(payload) - offset),
         }
-        with translating(self._host, self._port):
-            body = _pieces(payload, offset, on_bytes)
-            async with self._request("PUT", path, data=body, headers=headers, bulk=True) as response:
-                await self._check(response)
-                return await _read(response, MAX_CONTROL_BYTES)
+        try:
+            with translating(self._host, self._port):
+                # The HTTP library limits the wait for an answer, not for a body that nobody takes any more.
+                async with asyncio.timeout(_STALLED_S) as stalled:
+                    body = _pieces(payload, offset, on_bytes, stalled)
+                    async with self._request("PUT", path, data=body, headers=headers, bulk=True) as response:
+                        await self._check(response)
+                        return await _read(response, MAX_CONTROL_BYTES)
+        except SecurityError as error:
+            if offset and error.problem is ProblemType.DIGEST_MISMATCH:  # a power cut may have taken the stored part
+                raise TransportError("what the server had of the upload was damaged; it is sent again", code="N011",
+                                     where=self._base, fix="wait; this client tries again") from error  # fmt: skip
+            raise
 
     async def _stored(self, path: str, length: int) -> int:
         """Return how many bytes of this upload the server already holds; 0 if it says nothing usable."""
@@ -228,10 +236,13 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _pieces(payload: bytes, offset: int, on_bytes: OnBytes) -> AsyncIterator[bytes]:
-    view = memoryview(payload)
+async def _pieces(payload: bytes, offset: int, on_bytes: OnBytes, stalled: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """Yield the payload from `offset` on; each piece that was taken, and the answer, has as long as the first."""
+    view, loop = memoryview(payload), asyncio.get_running_loop()
     for start in range(offset, len(payload), _CHUNK):
         yield bytes(view[start : start + _CHUNK])
+        with suppress(RuntimeError):  # a server may answer before it has read everything: nobody waits any more
+            stalled.reschedule(loop.time() + _STALLED_S)
         on_bytes(min(start + _CHUNK, len(payload)), len(payload))
 
 

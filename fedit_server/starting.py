@@ -10,6 +10,7 @@ from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.console import Console
 from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.memory import settle
 from fedit_server.serving import Plan, Serving, serving, wait_for_signal
 from fedit_server.words import join_line
 
@@ -26,6 +27,7 @@ async def start(
             config.save()
         invite = await _invite(server) if create else None
         _tell(console, server, invite, fresh=fresh)
+        settle()
         received = await wait_for_signal()
         console.say("stopping: open requests end, the open round continues after the next start")
     return INTERRUPTED if received is signal.SIGINT else 0

@@ -3,6 +3,7 @@
 from typing import Final
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
 from fedit_protocol.ids import Digest, TaskId
@@ -45,7 +46,21 @@ async def blob(request: web.Request) -> web.StreamResponse:
     """GET /v1/blobs/{digest}: bytes by digest; a Range header resumes."""
     await caller(request)
     path = request.app[BLOBS].path(Digest(request.match_info["digest"]))
-    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+    return Download(path, headers={"Content-Type": "application/octet-stream"})
+
+
+class Download(web.FileResponse):
+    """A file whose reader may hang up."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the file; raises ConnectionResetError if the line was cut."""
+        try:
+            return await super().prepare(request)
+        except AttributeError as error:
+            # asyncio's sendfile restores the protocol of a TLS connection without looking whether there still is one.
+            if request.transport is not None:
+                raise
+            raise ConnectionResetError("the line was cut during a download") from error
 
 
 ROUTES: Final = (

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -47,8 +47,12 @@ async def head(request: web.Request) -> web.Response:
     """HEAD uploads/{j}: how many bytes of the caller's upload are stored."""
     key = await caller(request)
     await request.app[COORDINATOR].live(round_id(request))
-    stored = request.app[SPOOL].received(round_id(request), client_id(key), sum_index(request))
-    return web.Response(headers={"Upload-Offset": str(stored), "Cache-Control": "no-store"})
+    upload = round_id(request), client_id(key), sum_index(request)
+    await request.app[SPOOL].catch_up(*upload)
+    stored = request.app[SPOOL].received(*upload)
+    # Without a length the client would take the end of the line for the end of the answer, and PUT on a new one.
+    headers = {"Upload-Offset": str(stored), "Content-Length": "0", "Cache-Control": "no-store"}
+    return web.Response(headers=headers)
 
 
 async def store(request: web.Request, slot: Slot, offset: int) -> None:
@@ -59,9 +63,9 @@ async def store(request: web.Request, slot: Slot, offset: int) -> None:
         await _skip(request, slot.length)
         return
     try:
-        await _append(request, writing)
+        cut = await _append(request.content, writing)
         if writing.offset < slot.length:
-            raise ProtocolError(
+            raise cut or ProtocolError(
                 ProblemType.OFFSET_MISMATCH, f"{writing.offset} of {slot.length} bytes are stored; send the rest"
             )
         await writing.complete()
@@ -70,35 +74,38 @@ async def store(request: web.Request, slot: Slot, offset: int) -> None:
         spool.end(writing)
 
 
-async def _append(request: web.Request, writing: Writing) -> None:
-    """Write batch by batch and join nothing: a thread per chunk, and copies, would cost more than the bytes."""
-    batch: list[bytes] = []
+async def _append(content: StreamReader, writing: Writing) -> ConnectionError | None:
+    """Write batch by batch and join nothing: a thread per chunk, and copies, would cost more than the bytes.
+
+    Returns what cut the line, if something did: all that had arrived is written then, and it may be everything.
+    """
     try:
-        while not request.content.at_eof():
+        while not content.at_eof():
             # One limit for a whole batch: who sends byte by byte may not hold a turn for ever.
             async with asyncio.timeout(IDLE_TIMEOUT_S):
-                await _fill(request, batch)
-            await _flush(writing, batch)
-    except TimeoutError as error:
-        await _flush(writing, batch)
-        raise _stood_still(writing.offset) from error
-    except ConnectionError:
-        await _flush(writing, batch)  # a cut line loses nothing that arrived
-        raise
+                await _fill(content, writing)
+            await writing.flush()
+    except OSError as error:  # also a TimeoutError, and what TLS says of a line that ends too early
+        cut = content.exception()
+        writing.hold(_unread(content))
+        await writing.flush()
+        if cut is None:
+            raise _stood_still(writing.offset) from error
+        return ConnectionResetError(f"the line was cut after {writing.offset} bytes")
+    return None
 
 
-async def _fill(request: web.Request, batch: list[bytes]) -> None:
-    size = 0
-    while size < _BATCH_BYTES and len(batch) < _BATCH_CHUNKS and (chunk := await request.content.readany()):
-        batch.append(chunk)
+async def _fill(content: StreamReader, writing: Writing) -> None:
+    size = chunks = 0
+    while size < _BATCH_BYTES and chunks < _BATCH_CHUNKS and (chunk := await content.readany()):
+        writing.hold(chunk)
         size += len(chunk)
+        chunks += 1
 
 
-async def _flush(writing: Writing, batch: list[bytes]) -> None:
-    chunks = tuple(batch)
-    batch.clear()
-    if chunks:
-        await writing.append(*chunks)
+def _unread(content: StreamReader) -> bytes:
+    """Return what arrived and was not read; no public method hands it out once the line is cut."""
+    return content._read_nowait(-1)  # noqa: SLF001 - test_cut_lines shows that it is needed and that it works
 
 
 async def _skip(request: web.Request, length: int) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,15 +51,22 @@ class Spool:
         self._live: dict[Path, Writing] = {}
         self._discarded: deque[RoundId] = deque(maxlen=_MOST_DISCARDED)
 
+    async def catch_up(self, round_id: RoundId, client: ClientId, sum_index: int) -> None:
+        """Write what a request still holds of an upload: its line may be dead without anybody having noticed."""
+        for writing in list(self._live.values()):
+            if (writing.slot.round_id, writing.slot.client, writing.slot.sum_index) == (round_id, client, sum_index):
+                await writing.catch_up()
+
     def received(self, round_id: RoundId, client: ClientId, sum_index: int) -> int:
         """Return how many bytes of an upload are stored."""
         return max((_size(path) for path in self._files(round_id, client, sum_index)), default=0)
 
     async def begin(self, slot: Slot, offset: int) -> "Writing | None":
-        """Open an upload for appending at `offset`; None if all of it is stored already.
+        """Open an upload whose next byte is that at `offset`; None if all of it is stored already.
 
-        Raises ProtocolError: offset-mismatch beyond what is stored, conflict with another upload of this device,
-        too-late once the round's uploads are deleted.
+        What is stored beyond `offset` stays, and the sender's copy of it is passed over: a request that was overtaken
+        takes nothing back. Raises ProtocolError: offset-mismatch beyond what is stored, conflict with another upload of
+        this device, too-late once the round's uploads are deleted.
         """
         if slot.round_id in self._discarded:
             raise _too_late()
@@ -106,14 +114,13 @@ class Spool:
         if path.exists():
             return None
         stored = _size(part)
-        if offset > min(stored, slot.length):
+        if offset > stored:
             raise ProtocolError(
                 ProblemType.OFFSET_MISMATCH, f"{stored} bytes are stored, so the upload cannot go on at {offset}"
             )
         with storing(part):
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, PRIVATE)
-            os.ftruncate(descriptor, offset)
-            os.lseek(descriptor, offset, os.SEEK_SET)
+            os.lseek(descriptor, stored, os.SEEK_SET)
         return descriptor
 
     def _path(self, slot: Slot) -> Path:
@@ -130,9 +137,12 @@ class Writing:
     def __init__(self, path: Path, slot: Slot) -> None:
         self.path = path
         self.offset = 0
+        """How many bytes are on their way to the disk."""
+        self._held: list[bytes] = []
+        self._passed_over = 0
         self._descriptor: int | None = None
         self._hash = hashlib.sha256()
-        self._slot = slot
+        self.slot = slot
         self._stopped: ProtocolError | None = None
         self._lock = asyncio.Lock()
 
@@ -141,35 +151,68 @@ class Writing:
         async with self._lock:  # held from the start, so that whoever stops this one waits until the file is open
             if older is not None:
                 await older.stop()
-            self._descriptor = await asyncio.to_thread(self._take_up, open_at, offset)
-            self.offset = offset
+            self._descriptor = await asyncio.to_thread(self._take_up, open_at)
+            self._passed_over = max(self.offset - offset, 0)
             return self._descriptor is not None
 
-    async def append(self, *chunks: bytes) -> None:
-        """Write chunks in one thread; raises StorageError S004 on a full disk, ProtocolError past the signed length."""
+    def hold(self, chunk: bytes) -> None:
+        """Keep a chunk in memory until `flush`, or until this write is stopped: nothing that arrived is lost."""
+        if self._passed_over:
+            known, chunk = chunk[: self._passed_over], chunk[self._passed_over :]
+            self._passed_over -= len(known)
+        if chunk:
+            self._held.append(chunk)
+
+    async def flush(self) -> None:
+        """Write what is held; raises StorageError S004 on a full disk, ProtocolError past the signed length."""
         async with self._lock:
-            descriptor = self._open_descriptor()
-            if self.offset + sum(map(len, chunks)) > self._slot.length:
-                raise ProtocolError(
-                    ProblemType.TOO_LARGE, f"the upload exceeds the {self._slot.length} bytes it announced"
-                )
-            await asyncio.to_thread(self._write, descriptor, chunks)
+            await self._write_held(self._open_descriptor())
+
+    async def append(self, *chunks: bytes) -> None:
+        """Hold and flush."""
+        for chunk in chunks:
+            self.hold(chunk)
+        await self.flush()
 
     async def complete(self) -> None:
         """Flush the upload, check its digest, give it its name; another digest deletes it, raises digest-mismatch."""
         async with self._lock:
-            await asyncio.to_thread(self._finish, self._open_descriptor())
+            await _to_its_end(self._finish, self._open_descriptor())
 
     async def stop(self, reason: ProtocolError | None = None) -> None:
-        """Close the file; what arrived so far stays for the next attempt. Later calls raise `reason`."""
+        """Close the file; what arrived so far, held or written, stays for the next attempt unless there is a `reason`.
+
+        Later calls raise it.
+        """
         async with self._lock:
             if self._stopped is None:
                 self._stopped = reason or ProtocolError(
-                    ProblemType.CONFLICT, "the same upload has started again on another connection"
+                    ProblemType.OFFSET_MISMATCH, "the same upload has started again on another connection"
                 )
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            try:
+                if reason is None:
+                    await self._catch_up()
+            finally:
+                descriptor, self._descriptor = self._descriptor, None
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    async def catch_up(self) -> None:
+        """Write what is held if this upload is open; raises StorageError only."""
+        async with self._lock:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        if self._descriptor is not None:
+            with suppress(ProtocolError):  # more than was announced: the request that sent it is told, or is gone
+                await self._write_held(self._descriptor)
+
+    async def _write_held(self, descriptor: int) -> None:
+        chunks, self._held = self._held, []
+        if self.offset + sum(map(len, chunks)) > self.slot.length:
+            raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {self.slot.length} bytes it announced")
+        if chunks:
+            await _to_its_end(self._write, descriptor, chunks)
 
     def _open_descriptor(self) -> int:
         if self._stopped is not None:
@@ -178,15 +221,16 @@ class Writing:
             raise RuntimeError("this upload was never opened")
         return self._descriptor
 
-    def _take_up(self, open_at: Callable[[], int | None], offset: int) -> int | None:
+    def _take_up(self, open_at: Callable[[], int | None]) -> int | None:
         """Open, and hash what is stored already, so that every byte is hashed once when it comes (S5)."""
         descriptor = open_at()
         if descriptor is None:
             return None
         try:
             with storing(self.path):
-                for begin in range(0, offset, _HASH_BLOCK):
-                    self._hash.update(os.pread(descriptor, min(_HASH_BLOCK, offset - begin), begin))
+                while block := os.pread(descriptor, _HASH_BLOCK, self.offset):
+                    self._hash.update(block)
+                    self.offset += len(block)
         except BaseException:
             os.close(descriptor)
             raise
@@ -206,7 +250,7 @@ class Writing:
         part = _part(self.path)
         with storing(part):
             os.fsync(descriptor)
-            if self._hash.digest() == self._slot.digest:
+            if self._hash.digest() == self.slot.digest:
                 part.rename(self.path)
                 flush_folder(self.path.parent)
                 return
@@ -229,6 +273,16 @@ class SpoolReader:
         path = self._paths[client_id(member)]
         with storing(path):
             return np.fromfile(path, self._dtype, stop - start, offset=start * self._dtype.itemsize)
+
+
+async def _to_its_end(work: Callable[..., None], *words: Any) -> None:
+    """Run in a thread, and wait for it even if cancelled: it must not write to a descriptor that was closed since."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *words))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _part(path: Path) -> Path:

@@ -30,6 +30,7 @@ from fedit_server.storage.spool import SpoolReader
 
 from . import flower
 from .ingest import ingest_figures
+from .loop_gap import loop_gap_figures
 
 Figure = float | str | None
 Result = dict[str, Figure | dict[str, Figure]]
@@ -61,6 +62,7 @@ def run() -> Result:
         "server_rss_vectors": (peak_bytes(MEMBERS) - peak_bytes(10)) / payload_length(ring),
         "round_cpu_s": {**rounds, **beside_flwr(rounds["n50"])},
         **ingest_figures(),
+        **loop_gap_figures(),
         "reconstruct_ms": {"first": reconstruct_ms(first=True), "cached": reconstruct_ms(first=False)},
     }
 

@@ -37,7 +37,7 @@ _REQUESTS: Final = {
 }  # fmt: skip
 _TRANSACTIONS: Final = {"transaction": 1, "journal": 28, "round open": 1, "round commit": 1}
 _FILES: Final = {
-    "spool open": 5, "spool ftruncate": 5, "spool fsync": 5, "spool rmtree": 1, "file rename": 5, "file fsync": 6,
+    "spool open": 5, "spool lseek": 5, "spool fsync": 5, "spool rmtree": 1, "file rename": 5, "file fsync": 6,
     "file replace": 4, "folder replace": 1,
 }  # fmt: skip
 _WORK: Final = {"sum": 1, "sum reads an upload": 5, "ending": 1}

@@ -199,7 +199,7 @@ def _verb(path: str) -> str:
 
 def _install_files(point: Point) -> None:
     storage: Any = fedit_server.storage.spool
-    storage.os = HalfWriting(os, point, "spool", ("open", "fsync", "ftruncate"))
+    storage.os = HalfWriting(os, point, "spool", ("open", "fsync", "lseek"))
     storage.shutil = Watched(shutil, point, "spool", ("rmtree",))
     _replace(Spool, "discard_all_but", _around_async(Spool.discard_all_but, point, "clean-up"))
     _replace(fedit_server.files, "os", Watched(os, point, "file", ("fsync",)))

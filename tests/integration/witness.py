@@ -33,6 +33,8 @@ class Witness:
     """(path of the upload, device) → its one signed header and the one payload behind it."""
     receipted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Round → devices that hold the server's receipt."""
+    offsets: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
+    """(path of the upload, device) → where each of its attempts began."""
     devices: dict[IdentityKey, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +58,12 @@ class Witness:
         """Note an upload as a whole; a second payload in the same context is a two-time pad (C11)."""
         if self.payloads.setdefault((path, device), (header, payload)) != (header, payload):
             self.faults.append(f"device {device} masked two updates for {path}")
+
+    def saw_receipt(self, device: int, path: str) -> None:
+        """Note that an upload is whole; what the server had once said it holds of it, it must have kept."""
+        self.receipted[_named(path)[0]].add(device)
+        if (begun := self.offsets[path, device]) != sorted(begun):
+            self.faults.append(f"device {device} went back for {path}: {begun}")
 
     def saw_piece(self, device: int, path: str, offset: int, piece: bytes) -> None:
         """Note bytes that went to the network; they must be those of the one payload, at their place."""
@@ -114,7 +122,7 @@ class WitnessedTransport(HttpTransport):
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
         self.witness.saw_upload(self.device, path, header, payload)
         receipt = await super().upload(path, header, payload, on_bytes)
-        self.witness.receipted[_named(path)[0]].add(self.device)
+        self.witness.saw_receipt(self.device, path)
         return receipt
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
@@ -123,7 +131,9 @@ class WitnessedTransport(HttpTransport):
             header, _ = self.witness.payloads[path, self.device]
             if from_base64url(sent["Fedit-Upload-Header"]) != header:
                 self.witness.faults.append(f"device {self.device} announced another upload for {path}")
-            options["data"] = self._watched(path, int(sent["Upload-Offset"]), options["data"])
+            offset = int(sent["Upload-Offset"])
+            self.witness.offsets[path, self.device].append(offset)
+            options["data"] = self._watched(path, offset, options["data"])
         return super()._request(method, path, **options)
 
     async def _watched(self, path: str, offset: int, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """A base model as files, without torch: the shapes are real, the numbers are zeros."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,17 @@ HIDDEN = 8
 LINEAR = {"self_attn.q_proj": (HIDDEN, HIDDEN), "self_attn.v_proj": (4, HIDDEN), "mlp.up_proj": (16, HIDDEN)}
 
 
-def make_base(folder: Path, *, layers: int = 1, **config: object) -> Path:
-    """Write a base model of a few hundred numbers; `config` changes its config.json."""
+def make_base(
+    folder: Path, *, layers: int = 1, linear: Mapping[str, tuple[int, int]] = LINEAR, **config: object
+) -> Path:
+    """Write a base model, of a few hundred numbers unless other layers are given; `config` changes its config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "model.embed_tokens.weight": np.zeros((32, HIDDEN), np.float32),
         "model.norm.weight": np.ones(HIDDEN, np.float32),
     }
     for layer in range(layers):
-        for name, shape in LINEAR.items():
+        for name, shape in linear.items():
             tensors[f"model.layers.{layer}.{name}.weight"] = np.zeros(shape, np.float32)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     stated = {
