@@ -329,7 +329,7 @@ class Client:
         threads = device.threads or (joined.threads if joined else None)
         machine = await asyncio.to_thread(Machine.here)
         chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, say)
+        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""

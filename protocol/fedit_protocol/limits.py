@@ -7,11 +7,14 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
+from fedit_protocol.encoding import DigestText
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
 from fedit_protocol.messages import Offer, SecondRule
 from fedit_protocol.methods.combination import check_combination, combination_of
+from fedit_protocol.refusals import above, allowing, check_base_size, check_modules, listed
+from fedit_protocol.refusals import outside as _refused
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
 from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
@@ -27,6 +30,7 @@ LEAST_SURVIVORS_OF_TWO_SUMS: Final = 8
 """C0: with few members two sums nearly determine each one's factors (METHODS, section 1.4, what RS reveals)."""
 
 _DAY_S: Final = 86400
+_GIB: Final = 2**30
 
 _MOST_ANSWERED_PER_ADAPTER: Final = 2
 """C4: the round that made the adapter's successor, and one more if that came to nothing."""
@@ -55,7 +59,13 @@ class Limits(BaseModel):
     )
     modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
-    base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")
+    base_digests: tuple[DigestText, ...] = Field((), description="if not empty: the only base models that may be used")
+    target_modules: tuple[str, ...] = Field(
+        (), description="if not empty: the only modules that may be adapted, by their last name, such as q_proj"
+    )
+    max_base_gib: float = Field(
+        64.0, gt=0, le=65536, description="largest base model, all its files together, in GiB (2^30 bytes)"
+    )
     max_overlap: float = Field(
         1.0,
         ge=0,
@@ -68,6 +78,11 @@ class Limits(BaseModel):
         ge=0,
         description="largest epsilon of a task, planned and spent; it refuses tasks without noise; 0 means no limit",
     )
+
+    @property
+    def max_base_bytes(self) -> int:
+        """`max_base_gib` in bytes."""
+        return int(self.max_base_gib * _GIB)
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,9 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
     )
     for holds, reason, setting in rules:
         if not holds:
-            raise _refused(reason, setting)
+            raise _refused(reason, setting, allowing(document, setting, limits.modes, limits.quantizations, bases))
+    check_modules(document, limits.target_modules)
+    check_base_size(document, limits.max_base_gib)
     if forbidden:
         raise TaskRefusedError(
             f"the task adapts {', '.join(sorted(forbidden))}, which would reveal single words of your data", code="K003"
@@ -154,13 +171,15 @@ def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> No
             code="K009",
         )
     if thresholds.members < limits.min_cohort:
-        raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")
+        raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort", thresholds.members)
     try:
         judged = thresholds.against(limits.corrupt_fraction)
     except ConfigError as error:
         raise _refused(f"too many may collude: {error}", "corrupt_fraction") from error
     if judged.hidden_among < limits.hidden_among:
-        raise _refused(f"an update would hide among {judged.hidden_among} devices only", "hidden_among")
+        raise _refused(
+            f"an update would hide among {judged.hidden_among} devices only", "hidden_among", judged.hidden_among
+        )
 
 
 def check_offer(
@@ -178,7 +197,7 @@ def check_offer(
     if offer.federation_id != descriptor.federation_id or offer.authority_key != descriptor.authority_key:
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offer belongs to another federation")
     if offer.mode not in limits.modes or offer.mode not in descriptor.modes:
-        raise _refused(f"mode {offer.mode} is not allowed", "modes")
+        raise _refused(f"mode {offer.mode} is not allowed", "modes", listed({*limits.modes, offer.mode}))
     if now_s > offer.expires_at:
         raise SecurityError(ProblemType.TOO_LATE, "the offer has expired")
     numbered = [spec.index for spec in offer.sums] == list(range(1, len(offer.sums) + 1))
@@ -192,9 +211,11 @@ def check_offer(
     check_combination(offer.combination)
     for spec in offer.sums:
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
-            raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
+            below = spec.ring.clip_norm < limits.min_clip_norm
+            setting = "min_clip_norm" if below else "max_clip_norm"
+            raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", setting, spec.ring.clip_norm)
         if spec.ring.max_weight > limits.max_weight:
-            raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight")
+            raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
         if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         try:
@@ -210,7 +231,7 @@ def _check_noise(offer: Offer, limits: Limits, last: LastSeen | None) -> None:
     if noisy and (len(offer.sums) > 1 or noisy[0].sketch_size or noisy[0].max_weight > 1):
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for more than its noise would cover")
     if not noisy and limits.max_epsilon:
-        raise _refused("the round adds no noise, so epsilon has no bound", "max_epsilon")
+        raise _refused("the round adds no noise, so epsilon has no bound", "max_epsilon", 0)
     check_spent(offer, limits, last)
 
 
@@ -226,14 +247,14 @@ def check_spent(offer: Offer, limits: Limits, last: LastSeen | None, roster: Thr
             wanted = noisy_sum(ring) if roster is None else seen_in(ring, roster, limits.corrupt_fraction)
             total = epsilon([*(last.noisy if last else ()), wanted], ring.noise.delta)
             if total > limits.max_epsilon:
-                raise _refused(f"with this round epsilon would reach {total:.3g}", "max_epsilon")
+                raise _refused(f"with this round epsilon would reach {total:.3g}", "max_epsilon", above(total))
 
 
 def _check_plan(document: TaskDocument, limits: Limits) -> None:
     """Hold the epsilon of all planned rounds against the owner's; refuse one that says nothing unless it says so."""
     if document.task.privacy is None:
         if limits.max_epsilon:
-            raise _refused("the task adds no noise, so epsilon has no bound", "max_epsilon")
+            raise _refused("the task adds no noise, so epsilon has no bound", "max_epsilon", 0)
         return
     planned = planned_epsilon(document)
     try:
@@ -241,7 +262,7 @@ def _check_plan(document: TaskDocument, limits: Limits) -> None:
     except ConfigError as error:
         raise TaskRefusedError(f"the task's noise protects nobody: {error}", code="K010") from error
     if limits.max_epsilon and planned > limits.max_epsilon:
-        raise _refused(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon")
+        raise _refused(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon", above(planned))
 
 
 def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
@@ -274,7 +295,11 @@ def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen
         both, either = answered.members & set(members), answered.members | set(members)
         share = len(both) / len(either)
         if limits.max_overlap < share < 1:
-            raise _refused(f"{share:.0%} of this round's members were in an earlier one on this adapter", "max_overlap")
+            raise _refused(
+                f"{share:.0%} of this round's members were in an earlier one on this adapter",
+                "max_overlap",
+                above(share),
+            )
 
 
 def _check_reruns(offer: Offer, last: LastSeen | None) -> None:
@@ -301,12 +326,3 @@ def _check_chain(offer: Offer, last: LastSeen | None) -> None:
     child = offer.adapter_version == last.adapter_version + 1 and offer.parent_digest != last.adapter_digest
     if offer.adapter_version < last.adapter_version or same or child:
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offered adapter does not follow from the last one seen")
-
-
-def _refused(reason: str, setting: str) -> TaskRefusedError:
-    return TaskRefusedError(
-        f"the task lies outside this device's limits: {reason}",
-        code="K001",
-        where=f"setting limits.{setting}",
-        fix=f"fedit-client set limits.{setting}=VALUE, if you trust this task",
-    )

@@ -105,7 +105,9 @@ class AdapterSpec(Section):
 class PromptSpec(Section):
     """`[prompt]`: from a record to token ids and a loss mask."""
 
-    template: Template = Field(Template.CHAT, description="chat, alpaca or alpaca_short")
+    template: Template = Field(
+        Template.CHAT, description="chat (the pinned tokenizer's own), alpaca or alpaca_short; never a text"
+    )
     train_on_inputs: bool = Field(
         False, description="true: the loss covers the prompt too; false: response tokens only"
     )

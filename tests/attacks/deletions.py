@@ -88,6 +88,27 @@ CLIENT: Final = (
         _attack("values", "row_13_a_clip_outside_the_owners_bounds_is_refused"),
     ),
     Deletion(
+        "C3", "allowed modules", P + "refusals.py", "if allowed and beyond:", OFF,
+        "protocol/test_limits.py::test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them",
+    ),
+    Deletion(
+        "C3", "the size of the base", P + "refusals.py", "if gib > most_gib:", OFF,
+        "protocol/test_limits.py::test_a_base_that_cannot_be_small_enough_is_refused_before_it_is_looked_for",
+    ),
+    Deletion(
+        "C3", "no code beside a base", "fedit_client/base_check.py", "if key := code_in(_json(path)):", OFF,
+        "client/test_base_check.py::test_row_08_a_base_that_asks_for_code_is_refused",
+    ),
+    Deletion(
+        "C3", "headers that are true", P + "tensor_files.py", "if entry.start != reached:", OFF,
+        "protocol/test_tensor_files.py::test_a_header_that_lies_is_refused",
+    ),
+    Deletion(
+        "C3", "adapters of exactly the layout", "fedit_client/adapters.py",
+        'if found != {tensor.name: ("F32", tensor.shape) for tensor in layout.tensors}:', OFF,
+        "client/test_base_check.py::test_row_08_an_adapter_of_any_other_form_is_refused",
+    ),
+    Deletion(
         "C3", "the ring is wide enough", P + "secagg/ring.py",
         "if _bits(ring, rules) > ring.word_bits:", OFF,
         _attack("values", "row_12_a_ring_one_bit_too_narrow_is_refused_by_the_device"),

@@ -93,13 +93,21 @@ ROWS: Final[dict[int, Row]] = {
     ),
     8: Row(
         "the same malicious model or plan for everybody",
-        ("C2",),
-        _here(
-            "other_rounds",
-            "row_08_an_unknown_base_is_refused",
-            "row_08_a_tensor_that_reveals_words_is_refused",
-            "row_08_an_offer_that_is_not_of_the_agreed_task_is_refused",
-            "row_08_an_adapter_that_does_not_follow_from_the_last_one_is_refused",
+        ("C2", "C3"),
+        (
+            *_here(
+                "other_rounds",
+                "row_08_an_unknown_base_is_refused",
+                "row_08_a_tensor_that_reveals_words_is_refused",
+                "row_08_an_offer_that_is_not_of_the_agreed_task_is_refused",
+                "row_08_an_adapter_that_does_not_follow_from_the_last_one_is_refused",
+            ),
+            "client/test_base_check.py::test_row_08_a_base_that_asks_for_code_is_refused",
+            "client/test_base_check.py::test_row_08_pickled_weights_are_refused_unopened",
+            "client/test_base_check.py::test_row_08_an_adapter_of_any_other_form_is_refused",
+            "protocol/test_limits.py::test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them",
+            "training/test_base_view.py::test_row_08_what_lies_beside_the_pinned_files_changes_nothing",
+            "training/test_chat_template.py::test_row_08_a_template_reaches_nothing_but_its_inputs",
         ),
     ),
     9: Row(

@@ -56,6 +56,7 @@ OUTSIDE: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str]] = {
     "a base class that this device does not run": ({}, {"quantizations": (Quantization.BF16,)}, "quantizations"),
     "a base model that is not allowed": ({}, {"base_digests": (digest_of(b"mine"),)}, "base_digests"),
     "no mode is allowed": ({}, {"modes": ()}, "modes"),
+    "a module that is not allowed": ({}, {"target_modules": ("k_proj",)}, "target_modules"),
 }
 
 
@@ -68,6 +69,45 @@ def test_a_task_outside_the_limits_is_refused_and_the_limit_is_named(
     assert error.value.code == "K001"
     assert error.value.where == f"setting limits.{setting}"
     assert error.value.exit_code == 11
+
+
+LIFTED = {name: case for name, case in OUTSIDE.items() if case[2] not in {"hidden_among", "corrupt_fraction"}}
+"""Of the other two no single value follows from the task."""
+
+
+@pytest.mark.parametrize(("sections", "limits", "setting"), LIFTED.values(), ids=LIFTED)
+def test_the_command_that_a_refusal_names_lifts_that_very_limit(
+    sections: dict[str, dict[str, Any]], limits: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(TaskRefusedError) as error:
+        check_task(document(**sections), Limits(**limits))
+    command = (error.value.fix or "").removesuffix(", if you trust this task")
+    *_, value = command.split()
+    assert command == f"fedit-client policy set {setting} {value}"
+    many = isinstance(getattr(Limits(), setting), tuple)
+    check_task(document(**sections), Limits.model_validate(limits | {setting: value.split(",") if many else value}))
+
+
+def test_a_base_that_cannot_be_small_enough_is_refused_before_it_is_looked_for() -> None:
+    """15 billion numbers of 16 bits are 28 GiB."""
+    large = document().model_copy(update={"linear_parameters": 14 * 10**9, "other_parameters": 10**9})
+    check_task(large, Limits(max_base_gib=28))
+    with pytest.raises(TaskRefusedError, match=r"at least 27\.9 GiB") as error:
+        check_task(large, Limits(max_base_gib=27.9))
+    assert "max_base_gib 28" in (error.value.fix or "")
+
+
+def lora(*modules: str) -> AdapterLayout:
+    """The layout of an adapter on these modules of one layer."""
+    return AdapterLayout.of_lora({f"model.layers.0.{name}": (4, 4) for name in modules}, modules, 2)
+
+
+def test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them() -> None:
+    chosen = document().model_copy(update={"layout": lora("mlp.up_proj", "self_attn.q_proj")})
+    check_task(chosen, Limits(target_modules=("q_proj", "up_proj", "k_proj")))
+    with pytest.raises(TaskRefusedError, match="it adapts up_proj") as error:
+        check_task(chosen, Limits(target_modules=("q_proj",)))
+    assert "target_modules q_proj,up_proj" in (error.value.fix or "")
 
 
 def test_a_pinned_base_is_taken() -> None:

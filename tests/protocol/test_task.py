@@ -71,6 +71,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "another method": {"method": {"name": "fedsgd"}},
     "a base digest that is none": {"base": {"model": "m", "digest": "sha256:abc"}},
     "epochs without a value range": {"training": {"local_steps": 0}},
+    "a template of its own": {"prompt": {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"}},
+    "a built-in template with one letter changed": {"prompt": {"template": "alpacA"}},
+    "a field for the text of a template": {"prompt": {"chat_template": "{{ messages }}"}},
     "a cutoff of one token": {"prompt": {"cutoff_tokens": 1}},
     "a quantization that does not exist": {"base": {"model": "m", "quantization": "q4_k_m"}},
 }
