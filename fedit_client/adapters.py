@@ -39,7 +39,7 @@ class AdapterShelf:
         folder = self.folder(version)
         tensors = folder / TENSORS
         if not (tensors.exists() and _digest(tensors) == digest):
-            await transport.download(digest, tensors, _most_bytes(self._document.layout), on_bytes)
+            await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes)
         check_adapter(tensors, self._document.layout)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
@@ -60,7 +60,7 @@ def check_adapter(path: Path, layout: AdapterLayout) -> None:
         )
 
 
-def _most_bytes(layout: AdapterLayout) -> int:
+def most_bytes(layout: AdapterLayout) -> int:
     """The size of such a file is known but for how its header is written."""
     names = sum(len(tensor.name.encode()) + _ENTRY_BYTES for tensor in layout.tensors)
     return LENGTH_BYTES + _HEADER_BYTES + names + layout.size * 4

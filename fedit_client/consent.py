@@ -131,7 +131,17 @@ def _level(descriptor: FederationDescriptor) -> str:
             "who also decides which devices are real, enrols fake ones"
         )
     # A stronger claim for a separate authority waits for review (THREATS); until then the same level is shown.
-    return "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real"
+    return (
+        "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real; "
+        "devices are admitted by an authority apart from the server, so fake ones need that authority or its invites"
+    )
+
+
+def admitted_by(descriptor: FederationDescriptor) -> str:
+    """Say who decides which devices belong to a federation: the server itself, or somebody else, known by a key."""
+    if descriptor.authority_is_server:
+        return "the server itself"
+    return f"an authority apart from the server (key {descriptor.authority_key.hex()[:12]}…)"
 
 
 def _company(task: Task) -> str:

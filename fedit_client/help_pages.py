@@ -68,6 +68,7 @@ _CODES: Final[dict[str, str]] = {
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "C024": "The noise of the task is too coarse for its rounding; its operator has to lower encoding.clip_norm or "
     "encoding.value_bits, or raise encoding.value_range.",
     "C025": "The task adds noise to protect you, and the library that computes what this bounds is not installed: "
@@ -110,6 +111,8 @@ _CODES: Final[dict[str, str]] = {
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
+    "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
+    "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedit_client.adapters import newest_adapter
 from fedit_client.config import ClientConfig
+from fedit_client.consent import admitted_by
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
@@ -24,6 +25,8 @@ class Standing:
     federation: str | None = None
     pin: str | None = None
     pinned_by: str | None = None
+    authority: str | None = None
+    """Who admits devices, in words."""
     task: str | None = None
     title: str | None = None
     mode: str | None = None
@@ -50,6 +53,7 @@ class Standing:
             f"task        {self.title} ({self.task}), {self.mode}",
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
+            f"admission   by {self.authority}",
             f"client      {'running' if self.running else 'not running: fedit-client run'}",
             f"rounds      {self.rounds} with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
@@ -81,6 +85,7 @@ def standing(config: ClientConfig) -> Standing:
         federation=federation.descriptor.name,
         pin=federation.pin,
         pinned_by=membership.pinned_by.value,
+        authority=admitted_by(federation.descriptor),
         task=membership.consent,
         title=task.title,
         mode=task.round.mode.value,

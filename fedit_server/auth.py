@@ -47,7 +47,9 @@ class Doorkeeper:
 
     async def certificate(self, received: bytes, kind: Kind) -> bytes:
         """Return the valid certificate of an envelope's signer; its signature is the round's business."""
-        return await self._valid_certificate(IdentityKey(read_envelope(received, kind).signer))
+        key = IdentityKey(read_envelope(received, kind).signer)
+        await self.enrolled(key)  # with an authority apart a device is let go here before its certificate is revoked
+        return await self._valid_certificate(key)
 
     async def _valid_certificate(self, key: IdentityKey) -> bytes:
         held = await self.members.certificate(client_id(key), unix_seconds(self.clock()))

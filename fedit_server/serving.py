@@ -15,6 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 from fedit_server.app import Parts, build_app
@@ -45,6 +46,8 @@ class Plan:
     base: Path | None = None
     create: bool = True
     clock: Clock = utc_now
+    card: AuthorityCard | None = None
+    """Of an authority that lives apart, for the first start."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class Serving:
         """Where clients on this network reach it."""
         host, port = advertised(self.config, self.port)
         return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def apart(self) -> str | None:
+        """What an authority that lives apart knows this server by, None where it is this server."""
+        if self.parts.identity.keys.authority is not None:
+            return None
+        return f"{self.url}#{self.parts.identity.pin}"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -115,7 +125,7 @@ def advertised(config: ServerConfig, port: int) -> tuple[str, int]:
 
 def _identity(plan: Plan, home: Home) -> Identity:
     finish_rotation(home)
-    identity = create_identity(home, plan.config.name, plan.clock()) if plan.create else load_identity(home)
+    identity = create_identity(home, plan.config.name, plan.clock(), plan.card) if plan.create else load_identity(home)
     identity.tls.renew_leaf(_names(plan.config), plan.clock())
     return identity
 

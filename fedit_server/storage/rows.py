@@ -18,6 +18,8 @@ class ClientState(StrEnum):
     ACTIVE = "active"
     LEFT = "left"
     REVOKED = "revoked"
+    BLOCKED = "blocked"
+    """Kept out by this server alone: only an authority that lives apart can revoke the certificate."""
 
 
 class RoundState(StrEnum):

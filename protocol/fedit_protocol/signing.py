@@ -36,6 +36,8 @@ class Kind(StrEnum):
     RENEW = "renew"
     SUCCESSION = "succession"
     REQUEST = "request"
+    AUTHORITY_CARD = "authority-card"
+    AUTHORITY_UPDATE = "authority-update"
     CHECK_IN = "check-in"
     OFFER = "offer"
     JOIN = "join"

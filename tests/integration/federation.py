@@ -182,7 +182,7 @@ async def federation(folder: Path, task: Task) -> AsyncIterator[Federation]:
         parts = server.parts
         terms = Terms(uses=100, lifetime_s=3600)
         invite = await create_invite(
-            parts.store.members, parts.authority.salt, server.address, parts.identity.pin, terms, int(time.time())
+            parts.store.members, parts.invite_salt, server.address, parts.identity.pin, terms, int(time.time())
         )
         yield Federation(server, folder, str(invite.link))
 

@@ -74,8 +74,8 @@ def test_messages(vector: Vector) -> None:
 
 
 PARTS = {
-    "Combination", "CohortRules", "InboxItem", "MetricSpec", "NoiseSpec", "PrivacySpent", "RingSpec", "RosterMember",
-    "StageSeconds", "SumSpec", "Survivor", "TaskListing",
+    "Answer", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry", "MetricSpec", "NoiseSpec",
+    "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "StageSeconds", "SumSpec", "Survivor", "TaskListing",
 }  # fmt: skip
 """What travels inside other messages only."""
 NOTES = {"FailureNote", "NoisySum", "Record"}
