@@ -14,6 +14,7 @@ from fedit_protocol.testing import MemoryFederation, MemoryRound, small_task
 from .vector_derivations import Vector, contexts, keylog, keys, masks, shamir
 from .vector_encodings import encodings
 from .vector_messages import messages
+from .vector_sealed import sealed
 from .vector_transcripts import THREE, TRANSCRIPTS
 
 FOLDER = Path(__file__).resolve().parents[2] / "protocol" / "vectors"
@@ -33,6 +34,7 @@ FILES: Final[dict[str, Callable[[], list[Vector] | Vector]]] = {
     "shamir": shamir,
     "keylog": keylog,
     "encodings": encodings,
+    "sealed": sealed,
     **{f"transcripts/{name}": record for name, record in TRANSCRIPTS.items()},
 }
 """What makes each file below protocol/vectors."""

@@ -75,7 +75,8 @@ def test_messages(vector: Vector) -> None:
 
 PARTS = {
     "Answer", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry", "MetricSpec", "NoiseSpec",
-    "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "StageSeconds", "SumSpec", "Survivor", "TaskListing",
+    "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec", "StageSeconds", "SumSpec",
+    "Survivor", "TaskListing",
 }  # fmt: skip
 """What travels inside other messages only."""
 NOTES = {"FailureNote", "NoisySum", "Record"}
