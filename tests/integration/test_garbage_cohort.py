@@ -1,4 +1,4 @@
-"""One cohort of eight sends garbage, over real HTTPS: a trimmed mean stays among the honest, a weighted mean does not."""
+"""One cohort of eight sends garbage, over real HTTPS: a trimmed mean stays in the honest range, a weighted does not."""
 
 import asyncio
 from dataclasses import dataclass, field
