@@ -86,6 +86,10 @@ _CODES: Final[dict[str, str]] = {
     "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
     "K010": "The task adds noise, but so little or so much of it that it is of no use, and does not say so. "
     "Nothing was sent; its operator has to change [privacy].",
+    "K011": "The task is in trusted mode, which is weaker: the server sees every update of this device by itself, and "
+    "an update can reveal rows that it was trained on. Your limits allow masked rounds only, which is the default; no "
+    "server can change that. If you would trust this operator with your rows: "
+    "fedit-client policy set modes masked,trusted",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
     "K012": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "

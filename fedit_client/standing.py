@@ -12,7 +12,7 @@ from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
 from fedit_client.policy import differing, words
 from fedit_protocol.accounting import epsilon
-from fedit_protocol.task import Task
+from fedit_protocol.task import Mode, Task
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Standing:
         adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
         last = f", the last one was round {self.last_round}" if self.last_round else ""
         return [
-            f"task        {self.title} ({self.task}), {self.mode}",
+            f"task        {self.title} ({self.task}), {self._mode_text()}",
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"admission   by {self.authority}",
@@ -62,6 +62,11 @@ class Standing:
             f"device      {self.device}",
             self._policy_line(),
         ]
+
+    def _mode_text(self) -> str:
+        if self.mode != Mode.TRUSTED:
+            return str(self.mode)
+        return "trusted: weaker, the server sees each update of this device (level T0)"
 
     def _policy_line(self) -> str:
         own = ", ".join(f"{name} {words(name, value)}" for name, value in self.limits.items())

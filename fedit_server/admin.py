@@ -83,6 +83,7 @@ class Admin:
             "id": task.task_id,
             "title": task.document.task.title,
             "version": task.version,
+            "mode": str(task.document.task.round.mode),
             "state": str(task.state),
             "reason": task.reason,
             "round": _open_round(rounds),

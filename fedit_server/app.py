@@ -13,12 +13,13 @@ from fedit_server.authority import Authority
 from fedit_server.authority_desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
+from fedit_server.driver import Desk
 from fedit_server.evaluations import Evaluations
 from fedit_server.home import Home, Identity
-from fedit_server.live_cohort import Desk
 from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.rate import Turnstile
+from fedit_server.round_keys import RoundKeys
 from fedit_server.routes import add_routes, keys
 from fedit_server.services import Services
 from fedit_server.storage.disk import DiskBlobs
@@ -47,7 +48,7 @@ class Parts:
     async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
         """Build every part over an open store."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
-        desk = Desk(store.rounds, spool, blobs, identity.keys.server, clock)
+        desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))

@@ -58,11 +58,14 @@ class Doorkeeper:
         return held
 
 
-def joiner(received: bytes, offer: bytes) -> ClientId:
-    """Return who signed a join of the offered round; raises SecurityError (bad-signature). It may not be enrolled."""
-    envelope = read_envelope(received, Kind.JOIN)
+def joiner(received: bytes, kind: Kind, offer: bytes) -> ClientId:
+    """Return who says to take part in the offered round; raises SecurityError (bad-signature). It may not be enrolled.
+
+    `kind` is a join's in masked rounds, an accept's in trusted ones.
+    """
+    envelope = read_envelope(received, kind)
     context = offer_context(read_envelope(offer, Kind.OFFER).body)
-    verify(envelope.signer, Kind.JOIN, context, envelope.body, envelope.signature)
+    verify(envelope.signer, kind, context, envelope.body, envelope.signature)
     return client_id(IdentityKey(envelope.signer))
 
 

@@ -41,7 +41,7 @@ def options(
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Coordinates federated training and sees nothing but sums. Options here work behind every command too."""
+    """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
     context.obj = CommandContext(Console(as_json, quiet, verbose), home)
     if version:
         show_version(context)
@@ -60,6 +60,9 @@ def up(
     name: Annotated[str | None, typer.Option("--name", help="Title of that task, and of a new federation.")] = None,
     base: Annotated[Path | None, typer.Option("--base", help="Local copy of the base model.")] = None,
     advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
+    allow_trusted: Annotated[
+        bool, typer.Option("--allow-trusted", help="A new federation may have tasks whose every update it sees.")
+    ] = False,
     authority: Annotated[
         Path | None, typer.Option("--authority", help="Card of an authority that lives apart; first start only.")
     ] = None,
@@ -78,7 +81,12 @@ def up(
     address = listen or (
         f"{host or before.host}:{before.port if port is None else port}" if host or port is not None else None
     )
-    config = given.config(listen=address, advertise=advertise, name=None if before.name else name)
+    config = given.config(
+        listen=address,
+        advertise=advertise,
+        name=None if before.name else name,
+        allow_trusted=True if allow_trusted else None,
+    )
     tasks = [load_task(path) for path in task or []]
     if model is not None:
         tasks.append(default_task(model, name))

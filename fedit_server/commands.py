@@ -26,7 +26,7 @@ def rounds(context: typer.Context, task: TaskName = None) -> None:
     async def look(admin: "Admin") -> dict[str, Any]:
         return {"rounds": [row.as_data() for row in await admin.rounds(task)]}
 
-    head = ("TASK", "ROUND", "STATE", "STAGE", "OPENED", "REASON")
+    head = ("TASK", "ROUND", "MODE", "STATE", "STAGE", "OPENED", "REASON")
     look_up(context, "round list", look, lambda data: table(head, (round_cells(row) for row in data["rounds"])))
 
 
@@ -173,10 +173,13 @@ def task_show(context: typer.Context, task: Annotated[str | None, typer.Argument
 
 @task_app.command("check")
 def task_check(context: typer.Context, file: Path) -> None:
-    """Check a task file without publishing it."""
+    """Check a task file without publishing it, and whether this server would take its mode."""
+    from fedit_server.home import Home
+    from fedit_server.modes import check_allowed, pinned_modes
     from fedit_server.tasks import load_task
 
-    task = load_task(file)
+    task, config = load_task(file), context.obj.config()
+    check_allowed(task, config, pinned_modes(Home(config.home)))
     data = {"task": task.model_dump(mode="json")}
     context.obj.console.answer("task check", data, [f"{file}: {task.label} is a valid task"])
 

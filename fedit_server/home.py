@@ -61,6 +61,11 @@ class Home:
         return self.root / "spool"
 
     @property
+    def round_keys(self) -> Path:
+        """The keys of open trusted rounds; one that is over left none. No place in a backup."""
+        return self.root / "round-keys"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`: PEFT folders for people."""
         return self.root / "adapters"
@@ -77,7 +82,7 @@ class Home:
 
     def paths(self) -> dict[str, str]:
         """Return what lies where, for `fedit-server paths`."""
-        names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "adapters")
+        names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "round_keys", "adapters")
         return {name: str(getattr(self, name)) for name in names}
 
     def lock(self) -> FolderLock:
@@ -142,11 +147,17 @@ class Identity:
         return named == shown and not described.authority_is_server
 
 
-def create_identity(home: Home, name: str, now: datetime, card: AuthorityCard | None = None) -> Identity:
+def create_identity(
+    home: Home,
+    name: str,
+    now: datetime,
+    card: AuthorityCard | None = None,
+    modes: tuple[Mode, ...] = (Mode.MASKED,),
+) -> Identity:
     """Set up what is missing of keys, authority and descriptor; the caller holds the folder's lock.
 
     With a `card` the authority lives apart and no key of it is made here. Raises ConfigError C033 if a descriptor that
-    is there already names another authority than the card.
+    is there already names another authority than the card. `modes` enter a new descriptor; an old one keeps its own.
     """
     for folder in (home.root, home.keys, home.blobs, home.spool, home.adapters):
         make_private_folder(folder)
@@ -161,7 +172,7 @@ def create_identity(home: Home, name: str, now: datetime, card: AuthorityCard | 
         keys, tls = load_keys(home.keys, create=True, with_authority=card is None), TlsFiles(home.keys)
         tls.create_authority(now)
         # Written last: a folder with a descriptor is complete, and one without may be set up again.
-        write_atomically(home.descriptor, encode(_describe(keys, tls, name, card)))
+        write_atomically(home.descriptor, encode(_describe(keys, tls, name, card, modes)))
     identity = load_identity(home)
     if card is not None and not identity.is_named_on(card):
         raise ConfigError(
@@ -201,7 +212,9 @@ def load_successions(home: Home) -> Successions:
         return decode(Successions, home.successions.read_bytes())
 
 
-def _describe(keys: ServerKeys, tls: TlsFiles, name: str, card: AuthorityCard | None) -> FederationDescriptor:
+def _describe(
+    keys: ServerKeys, tls: TlsFiles, name: str, card: AuthorityCard | None, modes: tuple[Mode, ...]
+) -> FederationDescriptor:
     if keys.authority is not None:
         drawn = FederationId(secrets.token_hex(16))
         sign, seal = keys.authority.public_pair
@@ -216,5 +229,5 @@ def _describe(keys: ServerKeys, tls: TlsFiles, name: str, card: AuthorityCard | 
         authority_seal_key=card.authority_seal_key,
         authority_is_server=keys.authority is not None,
         tls_ca=tls.authority_pem(),
-        modes=(Mode.MASKED,),
+        modes=modes,
     )

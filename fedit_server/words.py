@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedit_protocol.task import Mode
 from fedit_server.console import table, when
 
 
@@ -25,6 +26,8 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
     for task in tasks:
         why = f": {task['reason']}" if task["reason"] else ""
         yield f"task     {task['id']}@{task['version']} “{task['title']}”, {task['state']}{why}"
+        if task["mode"] == Mode.TRUSTED:
+            yield "  mode     trusted: weaker, this server sees every update of every device"
         yield f"  rounds   {task['committed']} of {task['rounds']} committed, {task['failed']} failed"
         yield f"  adapter  version {task['adapter_version']}"
         if task["last_report"]:
@@ -52,7 +55,7 @@ def _report(report: Mapping[str, Any]) -> str:
 
 def round_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
     """Return the columns of one line of `round list`."""
-    return row["task"], row["no"], row["state"], row["stage"], when(row["opened_at"]), row["reason"]
+    return row["task"], row["no"], row["mode"], row["state"], row["stage"], when(row["opened_at"]), row["reason"]
 
 
 def invite_lines(data: Mapping[str, Any]) -> list[str]:

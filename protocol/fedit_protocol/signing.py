@@ -40,6 +40,8 @@ class Kind(StrEnum):
     AUTHORITY_UPDATE = "authority-update"
     CHECK_IN = "check-in"
     OFFER = "offer"
+    ACCEPT = "accept"
+    SEALED_UPLOAD = "sealed-upload"
     JOIN = "join"
     ROSTER = "roster"
     SHARES = "shares"

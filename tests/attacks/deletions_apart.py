@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .deletions import OFF, Deletion, P
+from .deletion import OFF, Deletion, P
 
 _UPDATE, _DESK = "fedit_server/authority_update.py", "fedit_server/authority_desk.py"
 _STORE, _WORKER, _LINK = (

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from .deletions import DELETIONS as OF_ROUNDS
-from .deletions import Deletion
-from .deletions_apart import APART
+from .deletion import Deletion
+from .deletions import DELETIONS
 from .test_table import CHECKS, functions_of
 
 ROOT = Path(__file__).resolve().parents[2]
-DELETIONS = (*OF_ROUNDS, *APART)
 PACKAGES = ("protocol/fedit_protocol", "fedit_server", "fedit_client")
 
 

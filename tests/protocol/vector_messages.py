@@ -31,6 +31,7 @@ from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.messages import (
     Abort,
+    Accept,
     Ack,
     CheckIn,
     CheckInReply,
@@ -55,14 +56,16 @@ from fedit_protocol.messages import (
 )
 from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
+from fedit_protocol.task import Mode
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
+from .sealing import SealedPlay
 from .vector_derivations import Vector, log_entry
 
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
+        Abort, Accept, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
         EnrollRequest, Envelope, FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
         LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
@@ -187,6 +190,8 @@ def samples(round_: MemoryRound) -> list[Message]:
             server_time=1_767_225_600,
         ),
         body(Kind.OFFER, round_.offer, Offer),
+        body(Kind.OFFER, SealedPlay().offer, Offer),
+        Accept(mode=Mode.TRUSTED),
         body(Kind.JOIN, sent[Kind.JOIN], Join),
         decode(Envelope, sent[Kind.JOIN]),
         body(Kind.ROSTER, server.roster(device), Roster),
@@ -288,6 +293,7 @@ def _odd_messages(round_: MemoryRound) -> list[Vector]:
         _message("UnmaskAnswer", "a share of 33 bytes", _cbor({"sum_index": 1, "shares": [bytes(33)]}), bad),
         _message("UploadHeader", "an empty payload", _cbor({"sum_index": 1, "length": 0, "digest": bytes(32)}), bad),
         _message("Leave", "nothing", b"", bad),
+        _message("Accept", "of a masked round", _cbor({"mode": "masked"}), bad),
     ]
 
 

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
 from fedit_protocol.authority import AuthorityCard
-from fedit_protocol.task import Task
+from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.app import Parts, build_app
 from fedit_server.authority import Authority
@@ -93,11 +93,16 @@ def clock() -> ManualClock:
 
 @asynccontextmanager
 async def start(
-    folder: Path, clock: ManualClock, *tasks: Task, long_poll_s: float = 5.0, card: AuthorityCard | None = None
+    folder: Path,
+    clock: ManualClock,
+    *tasks: Task,
+    long_poll_s: float = 5.0,
+    card: AuthorityCard | None = None,
+    modes: tuple[Mode, ...] = (Mode.MASKED,),
 ) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
-    identity = create_identity(home, "test", clock(), card)
+    identity = create_identity(home, "test", clock(), card, modes)
     async with await Store.open(home.database, migrate=True) as store:
         parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
         for task in tasks:
