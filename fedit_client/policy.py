@@ -172,11 +172,11 @@ def wished(config: ClientConfig, name: str, text: str) -> Change:
     many = isinstance(_default(field), tuple)
     value: Any = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if many else text
     try:
-        after = getattr(Limits.model_validate({key: value}), key)
+        after = getattr(Limits.model_validate(config.limits.model_dump() | {key: value}), key)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ConfigError(
-            f"{key} cannot be {text!r}: {first['msg'].lower()} ({field.description})",
+            f"{key} cannot be {text!r}: {first['msg'].lower().removeprefix('value error, ')} ({field.description})",
             code="C001",
             where="command line",
             fix=f"fedit-client policy set {key} {_text(_default(field)) or 'VALUE'}",

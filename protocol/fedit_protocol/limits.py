@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
 from fedit_protocol.encoding import DigestText
@@ -39,7 +39,7 @@ _MOST_ANSWERED_PER_ADAPTER: Final = 2
 class Limits(BaseModel):
     """The owner's limits. A task outside them is refused, whatever the server says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a round")
     hidden_among: int = Field(2, ge=2, le=128, description="fewest honest devices behind any sum; 10 is advised")
@@ -78,6 +78,12 @@ class Limits(BaseModel):
         ge=0,
         description="largest epsilon of a task, planned and spent; it refuses tasks without noise; 0 means no limit",
     )
+
+    @model_validator(mode="after")
+    def _clips_are_ordered(self) -> Self:
+        if self.min_clip_norm > self.max_clip_norm:
+            raise ValueError("min_clip_norm exceeds max_clip_norm, so that no clip would be left")
+        return self
 
     @property
     def max_base_bytes(self) -> int:

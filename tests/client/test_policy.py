@@ -107,7 +107,9 @@ WRONG: dict[str, tuple[tuple[str, str], str]] = {
     "no digest": (("base_digests", "sha256:abc"), "pattern"),
     "no such mode": (("modes", "plain"), "masked"),
     "one wrong of several": (("quantizations", "nf4,q2"), "nf4"),
-    "not a number at all": (("max_epsilon", "nan"), "greater than or equal to 0"),
+    "not a number at all": (("max_epsilon", "nan"), "finite number"),
+    "no bound": (("max_clip_norm", "inf"), "finite number"),
+    "a floor above its ceiling": (("min_clip_norm", "2000"), "no clip would be left"),
 }
 
 
