@@ -32,6 +32,9 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
+    enroll_wait_s: float = Field(
+        600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
 
 
 class ClientConfig(BaseSettings):

@@ -86,6 +86,10 @@ _CODES: Final[dict[str, str]] = {
     "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
     "K010": "The task adds noise, but so little or so much of it that it is of no use, and does not say so. "
     "Nothing was sent; its operator has to change [privacy].",
+    "K011": "The task is in trusted mode, which is weaker: the server sees every update of this device by itself, and "
+    "an update can reveal rows that it was trained on. Your limits allow masked rounds only, which is the default; no "
+    "server can change that. If you would trust this operator with your rows: "
+    "fedit-client policy set modes masked,trusted",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
     "K012": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
@@ -111,6 +115,8 @@ _CODES: Final[dict[str, str]] = {
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
+    "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
+    "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",

@@ -14,8 +14,8 @@ from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError
 from fedit_protocol.limits import Limits
+from fedit_protocol.task import Mode
 
-TRUSTED: Final = "trusted"
 TRUSTED_MEANS: Final = (
     "In trusted mode the server reads the update of this device by itself, not only the sum of many (level T0).",
     "A single update can reveal rows that it was trained on. Networks, proxies and disks on the way cannot read it.",
@@ -138,7 +138,7 @@ class Change:
     @property
     def needs_a_yes(self) -> bool:
         """Whether it lets servers see single updates, which nobody should allow by a slip of the hand."""
-        return self.name == "modes" and TRUSTED in self.after and TRUSTED not in self.before
+        return self.name == "modes" and Mode.TRUSTED in self.after and Mode.TRUSTED not in self.before
 
     def lines(self) -> list[str]:
         """What changes, and in which direction, in words."""

@@ -6,12 +6,13 @@ from typing import Any
 
 from fedit_client.adapters import newest_adapter
 from fedit_client.config import ClientConfig
+from fedit_client.consent import admitted_by
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
 from fedit_client.policy import differing, words
 from fedit_protocol.accounting import epsilon
-from fedit_protocol.task import Task
+from fedit_protocol.task import Mode, Task
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Standing:
     federation: str | None = None
     pin: str | None = None
     pinned_by: str | None = None
+    authority: str | None = None
+    """Who admits devices, in words."""
     task: str | None = None
     title: str | None = None
     mode: str | None = None
@@ -47,9 +50,10 @@ class Standing:
         adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
         last = f", the last one was round {self.last_round}" if self.last_round else ""
         return [
-            f"task        {self.title} ({self.task}), {self.mode}",
+            f"task        {self.title} ({self.task}), {self._mode_text()}",
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
+            f"admission   by {self.authority}",
             f"client      {'running' if self.running else 'not running: fedit-client run'}",
             f"rounds      {self.rounds} with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
@@ -58,6 +62,11 @@ class Standing:
             f"device      {self.device}",
             self._policy_line(),
         ]
+
+    def _mode_text(self) -> str:
+        if self.mode != Mode.TRUSTED:
+            return str(self.mode)
+        return "trusted: weaker, the server sees each update of this device (level T0)"
 
     def _policy_line(self) -> str:
         own = ", ".join(f"{name} {words(name, value)}" for name, value in self.limits.items())
@@ -81,6 +90,7 @@ def standing(config: ClientConfig) -> Standing:
         federation=federation.descriptor.name,
         pin=federation.pin,
         pinned_by=membership.pinned_by.value,
+        authority=admitted_by(federation.descriptor),
         task=membership.consent,
         title=task.title,
         mode=task.round.mode.value,

@@ -6,7 +6,7 @@ from typing import Final
 
 from fedit_protocol.errors import TaskRefusedError
 from fedit_protocol.ids import Digest
-from fedit_protocol.task import Mode, Quantization, TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 
 _GIB: Final = 2**30
 _LEAST_BYTES: Final = 2
@@ -26,15 +26,12 @@ def outside(reason: str, setting: str, allowing: object = "VALUE") -> TaskRefuse
 def allowing(
     document: TaskDocument,
     setting: str,
-    modes: Collection[Mode],
     quantizations: Collection[Quantization],
     bases: Collection[Digest],
 ) -> object:
     """Return the strictest value of one of the simple limits that would let this task pass."""
     task = document.task
     return {
-        "modes": listed({*modes, task.round.mode}),
-        "min_cohort": task.round.cohort_min,
         "min_clip_norm": task.encoding.clip_norm,
         "max_clip_norm": task.encoding.clip_norm,
         "max_weight": task.encoding.max_weight,

@@ -326,11 +326,25 @@ ROWS: Final[dict[int, Row]] = {
     ),
     31: Row(
         "down to trusted mode",
-        ("C1",),
-        _here(
-            "identities",
-            "row_31_an_offer_without_masks_is_refused_by_an_owner_who_agreed_to_masks",
-            "row_31_a_mode_changed_on_the_way_breaks_the_signature_and_signed_anew_is_another_round",
+        ("C1", "C2", "C3"),
+        (
+            *_here(
+                "identities",
+                "row_31_an_offer_without_masks_is_refused_by_an_owner_who_agreed_to_masks",
+                "row_31_a_mode_changed_on_the_way_breaks_the_signature_and_signed_anew_is_another_round",
+            ),
+            *_here(
+                "downgrade",
+                "row_31_an_owner_who_allows_masks_only_refuses_every_trusted_offer",
+                "row_31_a_device_in_a_masked_task_refuses_a_trusted_offer_although_its_owner_allows_both",
+                "row_31_a_federation_that_was_pinned_for_masks_has_no_trusted_rounds_whatever_its_server_signs",
+                "row_31_a_descriptor_with_another_mode_is_another_federation_and_no_successor",
+                "row_31_an_offer_that_is_neither_wholly_masked_nor_wholly_trusted_is_refused",
+                "row_31_a_task_that_turns_trusted_is_another_task_and_outside_the_limits",
+                "row_31_what_is_sealed_and_to_whom_is_under_the_servers_signature",
+                "row_31_a_signed_offer_seals_what_the_task_says",
+                "row_31_a_round_key_of_low_order_is_refused",
+            ),
         ),
     ),
     32: Row(

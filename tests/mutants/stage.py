@@ -21,7 +21,7 @@ _DEVICE: Final = (
     "protocol/test_confirm.py",
 )
 _SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
-_NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py")
+_NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", "protocol/test_sensitivity.py")
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,

@@ -13,7 +13,7 @@ from fedit_protocol.messages import Offer
 from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
 
 from .rounds import refused
@@ -31,13 +31,46 @@ def document(members: int = 5, /, **sections: Any) -> TaskDocument:
 def test_the_defaults_take_an_ordinary_task() -> None:
     """cohort_min = 3 and cohort_size = 5: the weakest of the possible rosters is that of four."""
     weakest = check_task(document(), Limits())
+    assert weakest is not None
     assert (weakest.members, weakest.hidden_among) == (4, 2)
 
 
 def test_the_weakest_roster_counts_and_not_the_largest() -> None:
     chosen = document(20, round={"cohort_min": 10})
     every = {n: Thresholds.of(n, cohort_rules(chosen.task)).hidden_among for n in range(10, 21)}
-    assert check_task(chosen, Limits()).hidden_among == min(every.values())
+    weakest = check_task(chosen, Limits())
+    assert weakest is not None
+    assert weakest.hidden_among == min(every.values())
+
+
+TRUSTING = Limits(modes=(Mode.MASKED, Mode.TRUSTED))
+
+
+def test_a_trusted_task_is_taken_by_an_owner_who_allows_it_and_by_nobody_else() -> None:
+    trusted = document(round={"mode": "trusted", "cohort_min": 1, "cohort_size": 1})
+    assert check_task(trusted, TRUSTING) is None
+    for limits in (Limits(), Limits(modes=())):
+        with pytest.raises(TaskRefusedError) as error:
+            check_task(trusted, limits)
+        assert error.value.code == "K011"
+        assert error.value.where == "setting limits.modes"
+        assert "policy set modes masked,trusted" in (error.value.fix or "") or not limits.modes
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        ({"max_clip_norm": 99.0}, "max_clip_norm"),
+        ({"max_weight": 14}, "max_weight"),
+        ({"max_rank": 4}, "max_rank"),
+        ({"max_epsilon": 1.0}, "max_epsilon"),
+    ],
+)
+def test_the_owners_other_limits_hold_in_trusted_mode_too(limits: dict[str, Any], setting: str) -> None:
+    trusted = document(round={"mode": "trusted"})
+    with pytest.raises(TaskRefusedError) as error:
+        check_task(trusted, Limits.model_validate(TRUSTING.model_dump() | limits))
+    assert error.value.where == f"setting limits.{setting}"
 
 
 OUTSIDE: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str]] = {
