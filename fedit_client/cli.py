@@ -23,7 +23,7 @@ _USAGE: Final = 2
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Take part in federated instruction tuning: your rows stay here, the server sees only sums.",
+    help="Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more.",
     epilog="The options above may stand before or after the command. Exit codes: fedit-client help exit-codes",
     no_args_is_help=True,
     add_completion=False,
@@ -69,7 +69,7 @@ def options(
     home: Annotated[Path | None, typer.Option(help="One folder for everything (also FEDIT_HOME).")] = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # noqa: ARG001
 ) -> None:
-    """Take part in federated instruction tuning: your rows stay here, the server sees only sums."""
+    """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     context.obj = Globals(Console(json, quiet, verbose, no_input, yes), home)

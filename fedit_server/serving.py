@@ -85,6 +85,7 @@ class Serving:
 async def serving(plan: Plan) -> AsyncIterator[Serving]:
     """Serve while the block runs. Raises FeditError: another server, no task, a taken port, a lost key."""
     home = Home(plan.config.home)
+    _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
         make_private_folder(home.root)
     else:
@@ -125,9 +126,15 @@ def advertised(config: ServerConfig, port: int) -> tuple[str, int]:
     return (config.host if config.host not in _EVERYWHERE else lan_address() or "127.0.0.1"), port
 
 
+def _check_modes(plan: Plan, home: Home) -> None:
+    pinned = pinned_modes(home)
+    check_setting(plan.config, pinned)
+    for task in plan.tasks:
+        check_allowed(task, plan.config, pinned)
+
+
 def _identity(plan: Plan, home: Home) -> Identity:
     finish_rotation(home)
-    check_setting(plan.config, pinned_modes(home))
     modes = modes_of(plan.config)
     if not plan.create:
         identity = load_identity(home)
@@ -143,15 +150,12 @@ def _names(config: ServerConfig) -> list[str]:
 
 
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
-    pinned = parts.identity.descriptor.modes
-    for task in plan.tasks:
-        check_allowed(task, plan.config, pinned)
     publisher = Publisher(parts.store, parts.blobs, home.adapters, plan.base)
     labels = [task.label for task in plan.tasks if await publisher.publish(task, unix_seconds(plan.clock()))]
     known = await parts.store.tasks.tasks()
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
         if row.state is not TaskState.FINISHED:
-            check_allowed(row.document.task, plan.config, pinned)
+            check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
     if not known:
         raise ConfigError(
             "there is no task yet",

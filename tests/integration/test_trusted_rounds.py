@@ -204,18 +204,27 @@ async def test_a_server_that_was_not_told_to_takes_no_trusted_task(tmp_path: Pat
             pass
     assert refused.value.code == "C037"
     assert "--allow-trusted" in (refused.value.fix or "")
-    file = write_task(task, tmp_path)
-    for words, code in ((("--home", str(tmp_path / "server")), 3), (("--home", str(tmp_path / "new")), 3)):
-        done = await asyncio.to_thread(run_program, "fedit_server", "task", "check", str(file), *words)
-        assert done.returncode == code
-        assert "C037" in done.stderr
-        assert "--allow-trusted" in done.stderr
+    home = ("--home", str(tmp_path / "server"))
+    assert not (
+        tmp_path / "server"
+    ).exists()  # devices pin the modes: nothing was made that the advice could not change
+    done = await asyncio.to_thread(run_program, "fedit_server", "task", "check", str(write_task(task, tmp_path)), *home)
+    assert done.returncode == 3
+    assert "C037" in done.stderr
+    assert "fedit-server up --allow-trusted --task FILE" in done.stderr
+    async with federation(tmp_path, task, allow_trusted=True) as fed:
+        assert fed.server.published == ("exact@1",)
 
 
 async def test_a_federation_made_for_masks_stays_so(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     async with federation(tmp_path, exact_task(base, 3)):
         pass
+    file = write_task(trusted(base, 3), tmp_path)
+    done = await asyncio.to_thread(
+        run_program, "fedit_server", "task", "check", str(file), "--home", str(tmp_path / "server")
+    )
+    assert "--home NEW_FOLDER" in done.stderr
     for task in (exact_task(base, 3), trusted(base, 3, rounds=2)):
         with pytest.raises(ConfigError) as refused:
             async with federation(tmp_path, task, allow_trusted=True):

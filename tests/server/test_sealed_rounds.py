@@ -23,8 +23,10 @@ from fedit_protocol.signing import Kind, read_envelope, seal, unseal
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.adapter_bytes import from_safetensors
+from fedit_server.admin import Admin
+from fedit_server.config import ServerConfig
 from fedit_server.round_keys import RoundKeys
-from fedit_server.storage.rows import RoundRow, RoundState
+from fedit_server.storage.rows import Decision, RoundRow, RoundState
 
 from .bases import small_task
 from .conftest import Running, start
@@ -311,3 +313,28 @@ async def test_a_device_without_a_valid_certificate_does_not_get_in(
         with pytest.raises(RefusedError) as refused:
             await stranger.call("POST", f"{there[0].path}/accept", forged)
         assert refused.value.type == ProblemType.NOT_ENROLLED
+
+
+async def test_a_held_step_needs_the_rounds_key_no_more(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    task = small_task(
+        base, 3, round={"mode": "trusted"}, top={"gates": {"max_coordinate": 0.1, "hold": ["max_coordinate"]}}
+    )
+    async with start(tmp_path / "home", clock, task, modes=BOTH) as running:
+        there, size = await guests(running, 3), await size_of(running)
+        for number, guest in enumerate(there):
+            await guest.accept()
+            await guest.upload(one_hot(size, number))
+        assert (await there[0].result()).outcome is RoundOutcome.HELD
+        await running.until(lambda: gone(running))
+        assert list(running.home.round_keys.iterdir()) == []
+    async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
+        await admin.decide(None, 1, Decision.APPROVE, "")
+    async with start(tmp_path / "home", clock, task, modes=BOTH) as running:
+        await running.until(lambda: committed(running))
+        assert np.allclose(await step(running), mean_of([0, 1, 2], size), atol=1e-6)
+        row = await newest(running)
+        assert row.candidate is None or row.candidate.sums_done == 0
+
+
+async def committed(running: Running) -> bool:
+    return (await newest(running)).state is RoundState.COMMITTED
