@@ -40,7 +40,7 @@ class Storm:
             [self.join, self.join, self.look, self.look, self.leave, self.turn, self.turn, self.exclude]
         )
         self.told.append(action.__name__)
-        self.there.running.clock.advance(seconds=self.die.randrange(1, 120))  # type: ignore[attr-defined]  # a ManualClock
+        self.there.running.clock.advance(seconds=self.die.randrange(1, 120))
         await action()
         own, shown = await self.there.admin.store.key_log.lines(), await self.there.running.parts.store.key_log.lines()
         assert own[: len(shown)] == shown, self.told
