@@ -14,8 +14,8 @@ from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError
 from fedit_protocol.limits import Limits
+from fedit_protocol.task import Mode
 
-TRUSTED: Final = "trusted"
 TRUSTED_MEANS: Final = (
     "In trusted mode the server reads the update of this device by itself, not only the sum of many (level T0).",
     "A single update can reveal rows that it was trained on. Networks, proxies and disks on the way cannot read it.",
@@ -138,7 +138,7 @@ class Change:
     @property
     def needs_a_yes(self) -> bool:
         """Whether it lets servers see single updates, which nobody should allow by a slip of the hand."""
-        return self.name == "modes" and TRUSTED in self.after and TRUSTED not in self.before
+        return self.name == "modes" and Mode.TRUSTED in self.after and Mode.TRUSTED not in self.before
 
     def lines(self) -> list[str]:
         """What changes, and in which direction, in words."""
@@ -172,11 +172,11 @@ def wished(config: ClientConfig, name: str, text: str) -> Change:
     many = isinstance(_default(field), tuple)
     value: Any = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if many else text
     try:
-        after = getattr(Limits.model_validate({key: value}), key)
+        after = getattr(Limits.model_validate(config.limits.model_dump() | {key: value}), key)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ConfigError(
-            f"{key} cannot be {text!r}: {first['msg'].lower()} ({field.description})",
+            f"{key} cannot be {text!r}: {first['msg'].lower().removeprefix('value error, ')} ({field.description})",
             code="C001",
             where="command line",
             fix=f"fedit-client policy set {key} {_text(_default(field)) or 'VALUE'}",

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
 from fedit_protocol.encoding import DigestText
@@ -16,8 +16,7 @@ from fedit_protocol.messages import Offer, SealedSpec
 from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.modes import check_federation_mode, check_kind, check_mode
-from fedit_protocol.refusals import above, allowing, check_base_size, check_modules
-from fedit_protocol.refusals import outside as _refused
+from fedit_protocol.refusals import above, allowing, check_base_size, check_modules, outside
 from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs
 from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
@@ -43,7 +42,7 @@ _MOST_ANSWERED_PER_ADAPTER: Final = 2
 class Limits(BaseModel):
     """The owner's limits. A task outside them is refused, whatever the server says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a masked round")
     hidden_among: int = Field(2, ge=2, le=128, description="fewest honest devices behind any sum; 10 is advised")
@@ -84,6 +83,12 @@ class Limits(BaseModel):
         ge=0,
         description="largest epsilon of a task, planned and spent; it refuses tasks without noise; 0 means no limit",
     )
+
+    @model_validator(mode="after")
+    def _clips_are_ordered(self) -> Self:
+        if self.min_clip_norm > self.max_clip_norm:
+            raise ValueError("min_clip_norm exceeds max_clip_norm, so that no clip would be left")
+        return self
 
     @property
     def max_base_bytes(self) -> int:
@@ -146,7 +151,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
     check_mode(task.round.mode, limits.modes)
     for holds, reason, setting in rules:
         if not holds:
-            raise _refused(reason, setting, allowing(document, setting, limits.quantizations, bases))
+            raise outside(reason, setting, allowing(document, setting, limits.quantizations, bases))
     check_modules(document, limits.target_modules)
     check_base_size(document, limits.max_base_gib)
     if forbidden:
@@ -157,7 +162,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
         _check_plan(document, limits)
         return None
     if task.round.cohort_min < limits.min_cohort:
-        raise _refused(f"{task.round.cohort_min} devices are too few", "min_cohort", task.round.cohort_min)
+        raise outside(f"{task.round.cohort_min} devices are too few", "min_cohort", task.round.cohort_min)
     try:
         for spec in sum_specs(document):
             check_ring(spec.ring, cohort_rules(task))
@@ -184,13 +189,13 @@ def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> No
             code="K009",
         )
     if thresholds.members < limits.min_cohort:
-        raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort", thresholds.members)
+        raise outside(f"a cohort of {thresholds.members} is too small", "min_cohort", thresholds.members)
     try:
         judged = thresholds.against(limits.corrupt_fraction)
     except ConfigError as error:
-        raise _refused(f"too many may collude: {error}", "corrupt_fraction") from error
+        raise outside(f"too many may collude: {error}", "corrupt_fraction") from error
     if judged.hidden_among < limits.hidden_among:
-        raise _refused(
+        raise outside(
             f"an update would hide among {judged.hidden_among} devices only", "hidden_among", judged.hidden_among
         )
 
@@ -241,9 +246,9 @@ def check_offer(
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
             below = spec.ring.clip_norm < limits.min_clip_norm
             setting = "min_clip_norm" if below else "max_clip_norm"
-            raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", setting, spec.ring.clip_norm)
+            raise outside(f"clip_norm {spec.ring.clip_norm} is out of bounds", setting, spec.ring.clip_norm)
         if spec.ring.max_weight > limits.max_weight:
-            raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
+            raise outside(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
         if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         try:
@@ -256,9 +261,9 @@ def check_offer(
 def _check_sealed(spec: SealedSpec, limits: Limits) -> None:
     if not limits.min_clip_norm <= spec.clip_norm <= limits.max_clip_norm:
         setting = "min_clip_norm" if spec.clip_norm < limits.min_clip_norm else "max_clip_norm"
-        raise _refused(f"clip_norm {spec.clip_norm} is out of bounds", setting, spec.clip_norm)
+        raise outside(f"clip_norm {spec.clip_norm} is out of bounds", setting, spec.clip_norm)
     if spec.max_weight > limits.max_weight:
-        raise _refused(f"max_weight {spec.max_weight} is too high", "max_weight", spec.max_weight)
+        raise outside(f"max_weight {spec.max_weight} is too high", "max_weight", spec.max_weight)
     if spec.metrics != metric_specs(spec.max_weight):
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
 
@@ -269,7 +274,7 @@ def _check_noise(offer: Offer, limits: Limits, last: LastSeen | None) -> None:
     if noisy and (len(offer.sums) > 1 or noisy[0].sketch_size or noisy[0].max_weight > 1):
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for more than its noise would cover")
     if not noisy and limits.max_epsilon:
-        raise _refused("the round adds no noise, so epsilon has no bound", "max_epsilon", 0)
+        raise outside("the round adds no noise, so epsilon has no bound", "max_epsilon", 0)
     check_spent(offer, limits, last)
 
 
@@ -285,14 +290,14 @@ def check_spent(offer: Offer, limits: Limits, last: LastSeen | None, roster: Thr
             wanted = noisy_sum(ring) if roster is None else seen_in(ring, roster, limits.corrupt_fraction)
             total = epsilon([*(last.noisy if last else ()), wanted], ring.noise.delta)
             if total > limits.max_epsilon:
-                raise _refused(f"with this round epsilon would reach {total:.3g}", "max_epsilon", above(total))
+                raise outside(f"with this round epsilon would reach {total:.3g}", "max_epsilon", above(total))
 
 
 def _check_plan(document: TaskDocument, limits: Limits) -> None:
     """Hold the epsilon of all planned rounds against the owner's; refuse one that says nothing unless it says so."""
     if document.task.privacy is None:
         if limits.max_epsilon:
-            raise _refused("the task adds no noise, so epsilon has no bound", "max_epsilon", 0)
+            raise outside("the task adds no noise, so epsilon has no bound", "max_epsilon", 0)
         return
     planned = planned_epsilon(document)
     try:
@@ -300,7 +305,7 @@ def _check_plan(document: TaskDocument, limits: Limits) -> None:
     except ConfigError as error:
         raise TaskRefusedError(f"the task's noise protects nobody: {error}", code="K010") from error
     if limits.max_epsilon and planned > limits.max_epsilon:
-        raise _refused(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon", above(planned))
+        raise outside(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon", above(planned))
 
 
 def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
@@ -334,7 +339,7 @@ def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen
         both, either = answered.members & set(members), answered.members | set(members)
         share = len(both) / len(either)
         if limits.max_overlap < share < 1:
-            raise _refused(
+            raise outside(
                 f"{share:.0%} of this round's members were in an earlier one on this adapter",
                 "max_overlap",
                 above(share),

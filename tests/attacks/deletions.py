@@ -8,6 +8,7 @@ from typing import Final
 
 from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
+from .deletions_apart import APART
 from .deletions_sealed import SEALED
 
 _PARTICIPANT, _OWN = P + "secagg/participant.py", P + "secagg/own_sum.py"
@@ -353,4 +354,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART)

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from fedit_client.base_model import digest_folder
 from fedit_client.cli import invoke
+from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, SecurityError
 
 from .conftest import HttpsFederation
@@ -118,6 +119,22 @@ async def test_a_policy_that_the_joined_task_does_not_keep_to_is_said_and_stops_
     assert f"policy set min_cohort {least}" in joining.capsys.readouterr().err
     assert invoke(["status"]) == 0
     assert "min_cohort 128" in joining.capsys.readouterr().out
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_join_and_status_say_who_admits_devices(apart: bool, joining: Joining) -> None:
+    """And the level that is claimed stays the same."""
+    https = joining.https
+    https.federation.descriptor = https.federation.descriptor.model_copy(update={"authority_is_server": not apart})
+    https.descriptor = encode(https.federation.descriptor)
+    done = await joining.run("--no-run", "--accept", "test-task@1", "--server", https.invite)
+    assert done.status == 0, done.err
+    who = "an authority apart from the server (key " if apart else "the server itself"
+    assert f"devices are admitted by {who}" in done.out
+    assert "Level T1" in done.out
+    assert "T2" not in done.out
+    assert invoke(["status"]) == 0
+    assert f"admission   by {who}" in joining.capsys.readouterr().out
 
 
 async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joining) -> None:

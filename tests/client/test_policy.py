@@ -11,6 +11,7 @@ from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.policy import Change
 from fedit_protocol.limits import Limits
+from fedit_protocol.task import Mode
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -107,7 +108,9 @@ WRONG: dict[str, tuple[tuple[str, str], str]] = {
     "no digest": (("base_digests", "sha256:abc"), "pattern"),
     "no such mode": (("modes", "plain"), "masked"),
     "one wrong of several": (("quantizations", "nf4,q2"), "nf4"),
-    "not a number at all": (("max_epsilon", "nan"), "greater than or equal to 0"),
+    "not a number at all": (("max_epsilon", "nan"), "finite number"),
+    "no bound": (("max_clip_norm", "inf"), "finite number"),
+    "a floor above its ceiling": (("min_clip_norm", "2000"), "no clip would be left"),
 }
 
 
@@ -175,6 +178,21 @@ def test_trusted_mode_is_allowed_by_a_yes_only() -> None:
     assert Change("modes", ("masked",), ("masked", "trusted")).needs_a_yes
     assert not Change("modes", ("masked", "trusted"), ("masked",)).needs_a_yes
     assert not Change("modes", ("masked", "trusted"), ("trusted",)).needs_a_yes
+
+
+def test_nobody_allows_trusted_mode_without_being_asked(owner: Owner) -> None:
+    """It means that a server reads single updates: the command says so, and wants a yes."""
+    status, out, err = owner.says("set", "modes", "masked,trusted")
+    assert (status, "FEDIT-U002" in err, "add --yes" in err) == (2, True, True)
+    assert "reads the update of this device by itself" in out
+    assert "level T0" in out
+    assert (owner.file.exists(), owner.limits.modes) == (False, (Mode.MASKED,))
+    status, out, _ = owner.says("set", "modes", "masked,trusted", "--yes")
+    assert (status, owner.limits.modes) == (0, (Mode.MASKED, Mode.TRUSTED))
+    assert "reads the update of this device by itself" in out
+    assert "looser than before" in out
+    assert owner.gets("reset", "modes")["looser"] is False
+    assert owner.limits.modes == (Mode.MASKED,)
 
 
 def test_limits_are_not_changed_past_the_policy(owner: Owner, capsys: pytest.CaptureFixture[str]) -> None:

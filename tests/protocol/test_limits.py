@@ -195,7 +195,15 @@ def test_a_roster_is_held_against_the_same_limits() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"min_cohort": 2}, {"hidden_among": 1}, {"max_weight": 0}, {"surprise": 1}, {"modes": ("plain",)}],
+    [
+        {"min_cohort": 2},
+        {"hidden_among": 1},
+        {"max_weight": 0},
+        {"surprise": 1},
+        {"modes": ("plain",)},
+        {"max_clip_norm": float("inf")},
+        {"min_clip_norm": 2.0, "max_clip_norm": 1.0},
+    ],
     ids=str,
 )
 def test_limits_have_floors_of_their_own(changes: dict[str, Any]) -> None:

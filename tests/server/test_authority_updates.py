@@ -78,10 +78,9 @@ class Forger:
 
     def honest(self, **lies: Any) -> AuthorityUpdate:
         """The update that admits the waiting device, or one that differs from it as told."""
-        line = self.line(self.entry(self.pending, 2))
         fields = {
             "start": 2,
-            "lines": (line,),
+            "lines": lies.pop("lines", None) or (self.line(self.entry(self.pending, 2)),),
             "certificates": (self.certificate(self.pending, 2, 2),),
             "answers": (self.granted(),),
         }
@@ -127,6 +126,9 @@ LIES: dict[str, Callable[[Forger], AuthorityUpdate]] = {
     "an expired certificate": lambda f: f.honest(certificates=(f.certificate(f.pending, 2, 2, not_after=5),)),
     "another federation's certificate": lambda f: f.honest(
         certificates=(f.certificate(f.pending, 2, 2, federation_id="0" * 32),)
+    ),
+    "a certificate that is revoked behind it": lambda f: f.honest(
+        lines=(f.line(f.entry(f.pending, 2)), f.line(f.entry(f.pending, 2, LogAction.REVOKE))), answers=()
     ),
     "an answer without its certificate": lambda f: f.honest(certificates=()),
     "an answer that names none": lambda f: f.honest(answers=(f.granted(None),)),
@@ -245,20 +247,24 @@ async def longer(_: Apart) -> dict[str, Any]:
     return {"log_size": 3}
 
 
-WRONG_LOGS: dict[str, Callable[[Apart], Awaitable[dict[str, Any]]]] = {
-    "a fork": other_head, "a shorter log": shortened, "an empty log": emptied, "a longer log": longer
-}  # fmt: skip
+WRONG_LOGS: dict[str, tuple[Callable[[Apart], Awaitable[dict[str, Any]]], str]] = {
+    "a fork": (other_head, "its entry 1 is another one than here"),
+    "a shorter log": (shortened, "it has 1 entries and had 2"),
+    "an empty log": (emptied, "it has 0 entries and had 2"),
+    "a longer log": (longer, "it has 3 entries and this authority has 2"),
+}
 
 
 @pytest.mark.parametrize("case", WRONG_LOGS.values(), ids=WRONG_LOGS)
 async def test_an_authority_sends_nothing_to_a_server_that_shows_another_log(
-    case: Callable[[Apart], Awaitable[dict[str, Any]]], tmp_path: Path, base: Path, clock: ManualClock
+    case: tuple[Callable[[Apart], Awaitable[dict[str, Any]]], str], tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
+    lie, words = case
     async with apart(tmp_path, clock, small_task(base)) as there:
         await forging(there)
-        showing = Showing(there.wire, **await case(there))
+        showing = Showing(there.wire, **await lie(there))
         there.restarted()  # what it knows of the server is on its disk
-        with pytest.raises(SecurityError) as alarm:
+        with pytest.raises(SecurityError, match=words) as alarm:
             await there.worker.turn(showing)
     assert alarm.value.code == "T024"
     assert showing.posted == []
