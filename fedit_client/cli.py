@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from fedit_client.console import PROGRAM, Console
+from fedit_client.policy_commands import policy_app
 from fedit_protocol.errors import ConfigError, FeditError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _USAGE: Final = 2
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Take part in federated instruction tuning: your rows stay here, the server sees only sums.",
+    help="Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more.",
     epilog="The options above may stand before or after the command. Exit codes: fedit-client help exit-codes",
     no_args_is_help=True,
     add_completion=False,
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at the rows before they are used.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(policy_app, name="policy")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def options(
     home: Annotated[Path | None, typer.Option(help="One folder for everything (also FEDIT_HOME).")] = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # noqa: ARG001
 ) -> None:
-    """Take part in federated instruction tuning: your rows stay here, the server sees only sums."""
+    """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     context.obj = Globals(Console(json, quiet, verbose, no_input, yes), home)
@@ -167,6 +169,32 @@ def chat(
     config = given.config(model=model, device=_device_flags(device, threads))
     adapter = _client(config).latest_adapter()
     run_async(talk(config, given.console, adapter, prompt, beside=compare == "base"))
+
+
+@app.command("eval")
+def evaluate(
+    context: typer.Context,
+    server: Annotated[str | None, typer.Argument(metavar="URL", help="The server; must be the joined one.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Held-out rows; may be repeated.")] = None,
+    on_error: OnErrorOption = "stop",
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for each new adapter until Ctrl-C.")] = False,
+    device: DeviceOption = None,
+    threads: Threads = None,
+    model: Model = None,
+) -> None:
+    """Compare each new adapter with the one before on rows of your own, and report both losses, signed."""
+    from fedit_client.evaluating import EvaluationWishes
+    from fedit_client.evaluating import evaluate as compare
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    config = given.config(model=model, device=_device_flags(device, threads))
+    try:
+        found = run_async(compare(config, given.console, EvaluationWishes(server, tuple(data or ()), on_error, watch)))
+    except KeyboardInterrupt:
+        given.console.say("stopped; reports that were sent stay with the server")
+        raise
+    given.console.answer("eval", {"evaluations": found}, [])
 
 
 @app.command()
@@ -279,7 +307,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
-_GROUPS: Final = frozenset({"data"})
+_GROUPS: Final = frozenset({"data", "policy"})
 
 
 def hoisted(arguments: list[str]) -> list[str]:

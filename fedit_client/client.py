@@ -16,7 +16,7 @@ from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
-from fedit_client.enrollment import Credential, enroll, is_enrolled, is_valid
+from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.journal import Journal
@@ -117,15 +117,16 @@ class Client:
         device = self._config.device.model_copy(update={"prefer": "cpu"})
         self._config = self._config.model_copy(update={"device": device})
 
-    async def join(self, *, consent: Consent, label: str = "") -> Membership:
+    async def join(self, *, consent: Consent, label: str = "", say: Say = lambda _: None) -> Membership:
         """Enrol this device and remember what was agreed to; joining again renews the consent and the data.
 
-        Raises ConsentError A003, MembershipError J002, SecurityError T004 to T007, TransportError.
+        `say` is told if an enrolment authority that lives apart has to be waited for. Raises ConsentError A003,
+        MembershipError J002, SecurityError T004 to T007, TransportError (N012: it did not answer in time).
         """
         offer = self._offer or await self.fetch_offer()
         check_consent(offer.summary, consent)
         before = self.membership
-        credential = await self._credential(offer, before, label)
+        credential = await self._credential(offer, before, label, say)
         address = self._address_of(before)
         membership = Membership(
             host=address.host,
@@ -285,7 +286,7 @@ class Client:
             raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
         return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
 
-    async def _credential(self, offer: TaskOffer, before: Membership | None, label: str) -> Credential:
+    async def _credential(self, offer: TaskOffer, before: Membership | None, label: str, say: Say) -> Credential:
         """Return the certificate that is here already and still counts, or redeem the invite."""
         address, known = self._address_of(before), before is not None and _same(before.federation, offer.federation)
         if before is not None and known and (address.code is None or await self._counts(before, offer, address)):
@@ -303,7 +304,8 @@ class Client:
         key = load_or_create_identity(self._paths.identity_file)
         async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
             descriptor = offer.federation.descriptor
-            return await enroll(transport, descriptor, key, address.code, label, int(time.time()))
+            patience = EnrollPatience(self._config.network.enroll_wait_s, say)
+            return await enroll(transport, descriptor, key, address.code, label, int(time.time()), patience)
 
     async def _counts(self, before: Membership, offer: TaskOffer, address: ServerAddress) -> bool:
         """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
@@ -327,7 +329,7 @@ class Client:
         threads = device.threads or (joined.threads if joined else None)
         machine = await asyncio.to_thread(Machine.here)
         chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, say)
+        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""

@@ -1,6 +1,7 @@
 """The owner's settings: flags > FEDIT_* environment (`__` nests) > client.toml > defaults; read once, then frozen."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,9 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
+    enroll_wait_s: float = Field(
+        600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
 
 
 class ClientConfig(BaseSettings):
@@ -77,6 +81,15 @@ def load_config(home: Path | None = None, flags: dict[str, Any] | None = None) -
 def change_settings(paths: Paths, assignments: list[str]) -> dict[str, str]:
     """Write `KEY=VALUE` settings into client.toml, comments kept; raises ConfigError C001, C002, nothing half done."""
     changes = dict(_assignment(text) for text in assignments)
+    edit_settings(paths, {key: _literal(value) for key, value in changes.items()})
+    return changes
+
+
+def edit_settings(paths: Paths, changes: Mapping[str, Any]) -> None:
+    """Write settings into client.toml by their dotted names, None to take one out; all other lines stay as they are.
+
+    Raises ConfigError C001, C002, StorageError; the file is replaced whole or not at all.
+    """
     document = tomlkit.parse(paths.settings_file.read_text("utf-8") if _file_values(paths.settings_file) else "")
     for key, value in changes.items():
         *tables, name = key.split(".")
@@ -85,14 +98,22 @@ def change_settings(paths: Paths, assignments: list[str]) -> dict[str, str]:
             if not isinstance(place.get(table), dict | Table):
                 place[table] = tomlkit.table()
             place = place[table]
-        place[name] = _literal(value)
+        if value is None:
+            place.pop(name, None)
+        else:
+            place[name] = value
     text = tomlkit.dumps(document)
     try:
         ClientConfig(**tomllib.loads(text))
     except ValidationError as error:
         raise _value_error(error) from error
     write_atomic(paths.settings_file, text.encode())
-    return changes
+
+
+def file_limits(paths: Paths) -> dict[str, Any]:
+    """Return the limits that client.toml states; raises ConfigError C002."""
+    stated = _file_values(paths.settings_file).get("limits", {})
+    return stated if isinstance(stated, dict) else {}
 
 
 def _with_file(file: Path) -> type[ClientConfig]:
@@ -131,6 +152,10 @@ def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or key.strip() in {"home", "server"}:
         raise ConfigError(f"{text!r} is not KEY=VALUE", code="C001", fix="fedit-client set device.threads=2")
+    if key.strip().startswith("limits."):
+        name = key.strip().removeprefix("limits.")
+        raise ConfigError(f"{name} is one of your limits, which have a command of their own", code="C001",
+                          fix=f"fedit-client policy set {name} {value.strip() or 'VALUE'}")  # fmt: skip
     return key.strip(), value.strip()
 
 

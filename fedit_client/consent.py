@@ -7,16 +7,25 @@ from fedit_protocol.accounting import planned_epsilon
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
 from fedit_protocol.limits import Limits, check_task
+from fedit_protocol.modes import check_federation_mode
+from fedit_protocol.round_plan import sealed_spec
+from fedit_protocol.sealed.updates import sealed_length
 from fedit_protocol.secagg.ring import payload_length, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import Task, TaskDocument
+from fedit_protocol.task import Mode, Task, TaskDocument
 
-NEVER_LEAVES: Final = (
-    "your files, prompts, answers and file names",
-    "your update, row count and losses in readable form",
-    "host name, user name, serial numbers",
-)
+_FILES: Final = "your files, prompts, answers and file names"
+_NAMES: Final = "host name, user name, serial numbers"
+NEVER_LEAVES: Final = (_FILES, "your update, row count and losses in readable form", _NAMES)
+"""In masked rounds; in trusted ones the server reads the update, the row count and the losses."""
 _ADVISED: Final = 10
+_OPENED: Final = "the server opens it: nothing hides your update, row count and losses among those of others"
+_TRUSTED_LEVEL: Final = (
+    "Level T0, weaker than masked rounds: the server sees each update; only the network, proxies and disks do not"
+)
+_TRUSTED_WARNINGS: Final = (
+    "A single update can reveal rows that it was trained on: agree only if you would trust this operator with them",
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,12 @@ class ConsentSummary:
     model: str
     training: str
     leaves_masked: tuple[str, ...]
+    leaves_sealed: tuple[str, ...]
+    """What the server reads of this device by itself; empty unless the task is in trusted mode."""
     leaves_in_clear: tuple[str, ...]
     never_leaves: tuple[str, ...]
     hidden_among: int
+    """Honest devices behind the smallest thing that the server sees; 0 where it sees single updates."""
     upload_bytes: int
     level: str
     warnings: tuple[str, ...]
@@ -50,8 +62,8 @@ class ConsentSummary:
         return [
             f"{self.title} · run by {self.operator} · {self.label}",
             f"{self.model} · {self.training}",
-            "Leaves this machine, masked:",
-            *(f"  • {line}" for line in self.leaves_masked),
+            *_listed("Leaves this machine, readable by the server:", self.leaves_sealed),
+            *_listed("Leaves this machine, masked:", self.leaves_masked),
             "Leaves this machine, in clear:",
             *(f"  • {line}" for line in self.leaves_in_clear),
             "Never leaves:",
@@ -69,8 +81,10 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
     """Return what this task means for the owner; raises TaskRefusedError if it lies outside the limits."""
     weakest = check_task(document, limits)
     task = document.task
-    size = payload_length(ring_spec(task, document.layout.size))
-    hidden = weakest.hidden_among
+    check_federation_mode(task.round.mode, descriptor)
+    size = _upload_bytes(document)
+    hidden = weakest.hidden_among if weakest else 0
+    update = f"an adapter update of {size_text(size)} a round, {_company(task)}"
     modules = plain(", ".join(task.adapter.target_modules))
     return ConsentSummary(
         label=task.label,
@@ -79,20 +93,17 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
         model=plain(f"{task.base.model} in {task.base.quantization}"),
         training=f"LoRA rank {task.adapter.rank} on {modules}, {task.round.rounds} rounds",
-        leaves_masked=(
-            f"an adapter update of {size_text(size)} a round, {_company(task)}",
-            f"it is readable only as a sum: you are hidden among at least {hidden} devices",
-            *_bound(document),
-        ),
+        leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
+        leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
             "when you take part; the server sees your network address",
         ),
-        never_leaves=NEVER_LEAVES,
+        never_leaves=NEVER_LEAVES if weakest else (_FILES, _NAMES),
         hidden_among=hidden,
         upload_bytes=size,
-        level=_level(descriptor),
-        warnings=tuple(_small(weakest)),
+        level=_level(descriptor) if weakest else _TRUSTED_LEVEL,
+        warnings=tuple(_small(weakest)) if weakest else _TRUSTED_WARNINGS,
     )
 
 
@@ -124,6 +135,16 @@ def size_text(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
+def _listed(head: str, lines: tuple[str, ...]) -> list[str]:
+    return [head, *(f"  • {line}" for line in lines)] if lines else []
+
+
+def _upload_bytes(document: TaskDocument) -> int:
+    if document.task.round.mode is Mode.TRUSTED:
+        return sealed_length(sealed_spec(document, bytes(32)))
+    return payload_length(ring_spec(document.task, document.layout.size))
+
+
 def _level(descriptor: FederationDescriptor) -> str:
     if descriptor.authority_is_server:
         return (
@@ -131,11 +152,25 @@ def _level(descriptor: FederationDescriptor) -> str:
             "who also decides which devices are real, enrols fake ones"
         )
     # A stronger claim for a separate authority waits for review (THREATS); until then the same level is shown.
-    return "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real"
+    return (
+        "Level T1: the server learns sums only, as long as it follows the protocol and the enrolled devices are real; "
+        "devices are admitted by an authority apart from the server, so fake ones need that authority or its invites"
+    )
+
+
+def admitted_by(descriptor: FederationDescriptor) -> str:
+    """Say who decides which devices belong to a federation: the server itself, or somebody else, known by a key."""
+    if descriptor.authority_is_server:
+        return "the server itself"
+    return f"an authority apart from the server (key {descriptor.authority_key.hex()[:12]}…)"
 
 
 def _company(task: Task) -> str:
     return "with noise of its own and no figures" if task.privacy else "with example count and losses"
+
+
+def _hidden(document: TaskDocument, hidden: int) -> list[str]:
+    return [f"it is readable only as a sum: you are hidden among at least {hidden} devices", *_bound(document)]
 
 
 def _bound(document: TaskDocument) -> list[str]:

@@ -30,6 +30,7 @@ from fedit_client.preparation import check_training_stack, choose_device
 from fedit_client.processes import Child, started
 from fedit_client.task_groups import task_group
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 
 _READY_S: Final = 120.0
@@ -67,7 +68,9 @@ async def rehearse(paths: Paths, console: Console, wishes: DemoWishes) -> DemoRe
         task = demo_task()
         model = wishes.model or str(task["base"]["model"])
         console.say(f"three clients with {_counts(rows)} rows; {len(rows.held_out)} rows are held out from all of them")
-        base = await asyncio.to_thread(resolve_base, model, "", paths.cache, say=console.say)
+        base = await asyncio.to_thread(
+            resolve_base, model, "", paths.cache, most_bytes=Limits().max_base_bytes, say=console.say
+        )
         console.done(f"base model {model}")
         wanted = Pace(wishes.rounds or int(task["round"]["rounds"]), int(task["training"]["local_steps"]))
         document, pace = await _measured(console, home, base, rows, task_text(task, model, wanted), wanted)

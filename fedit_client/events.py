@@ -21,13 +21,14 @@ class EventKind(StrEnum):
 
 
 class RoundStage(StrEnum):
-    """The stages that a person sees, in their order (EXPERIENCE, section 2)."""
+    """The stages that a person sees, in their order (EXPERIENCE, section 2); seal only in trusted rounds."""
 
     WAIT = "wait"
     DOWNLOAD = "download"
     PREPARE = "prepare"
     TRAIN = "train"
     MASK = "mask"
+    SEAL = "seal"
     UPLOAD = "upload"
     UNMASK = "unmask"
     DONE = "done"

@@ -4,6 +4,13 @@ from typing import Final
 
 from fedit_protocol.errors import EXIT_CODES, ConfigError
 
+_POLICY: Final = (
+    "Your policy says what no task may exceed and no server can loosen: how many devices, how well an update hides, "
+    "clip, modules, base models, modes, epsilon and more. fedit-client policy show lists all of it, with defaults and "
+    "meanings; fedit-client policy set hidden_among 5 changes one limit; fedit-client policy reset hidden_among undoes "
+    "that. It is the table [limits] of client.toml."
+)
+
 _TOPICS: Final[dict[str, str]] = {
     "levels": (
         "Level T1: an honest-but-curious server learns one weighted sum per round and nothing about a single device; a "
@@ -15,11 +22,8 @@ _TOPICS: Final[dict[str, str]] = {
         "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
         "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
     ),
-    "limits": (
-        "The table [limits] of client.toml says what no task may exceed: min_cohort, hidden_among, max_clip_norm, "
-        "max_weight, max_local_steps, max_rank, max_rounds_per_day, quantizations, base_digests. Example: "
-        "fedit-client set limits.hidden_among=5"
-    ),
+    "limits": _POLICY,
+    "policy": _POLICY,
 }
 
 _CODES: Final[dict[str, str]] = {
@@ -49,6 +53,8 @@ _CODES: Final[dict[str, str]] = {
     "D012": "After cutting at the task's token limit no row keeps an answer to learn from. Use shorter rows.",
     "D014": "A conversation must end with the assistant, for the last answer is what is learned.",
     "D015": "The task's template takes one question and one answer; rows with several turns do not fit it.",
+    "D016": "The chat template of the task's base model refuses one of the conversations, such as one with a system "
+    "message. The message says why; leave out such rows.",
     "D020": "No rows were given. Add --data PATH; it is remembered, never copied.",
     "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
@@ -62,13 +68,15 @@ _CODES: Final[dict[str, str]] = {
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "C024": "The noise of the task is too coarse for its rounding; its operator has to lower encoding.clip_norm or "
     "encoding.value_bits, or raise encoding.value_range.",
     "C025": "The task adds noise to protect you, and the library that computes what this bounds is not installed: "
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
-    "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits.",
+    "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
+    "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
     "too old?",
     "K003": "The task would train embeddings or the output layer, which reveals single words. It is always refused.",
@@ -78,13 +86,25 @@ _CODES: Final[dict[str, str]] = {
     "K007": "The server has no such task. Ask its organiser for the name, and pass it with --task.",
     "K010": "The task adds noise, but so little or so much of it that it is of no use, and does not say so. "
     "Nothing was sent; its operator has to change [privacy].",
+    "K011": "The task is in trusted mode, which is weaker: the server sees every update of this device by itself, and "
+    "an update can reveal rows that it was trained on. Your limits allow masked rounds only, which is the default; no "
+    "server can change that. If you would trust this operator with your rows: "
+    "fedit-client policy set modes masked,trusted",
     "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
     "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
+    "K012": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
+    "sandbox, within seconds and to a bounded length. Such a base is not for training here.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",
     "M002": "The files of the base model differ from those that the task pins, so the sums would not fit together.",
-    "M003": "The folder does not hold a language model with a tokenizer that can be trained here.",
+    "M003": "The folder does not hold a language model with a tokenizer that can be trained here, or a weights file "
+    "says something else than it holds.",
     "M004": "The adapter's files are damaged or belong to another base.",
     "M005": "Too little disk for the base model.",
+    "M007": "The base model comes with pickled weights, or its configuration asks for code of its own. Either could do "
+    "anything on this machine, so neither is ever opened. Ask the operator for a base in safetensors that transformers "
+    "loads by itself.",
+    "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
+    "file is far larger than such a file should be, it is damaged or hostile.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -95,6 +115,8 @@ _CODES: Final[dict[str, str]] = {
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
+    "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
+    "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, missing_consent, size_text
+from fedit_client.consent import ConsentSummary, admitted_by, missing_consent, size_text
 from fedit_client.console import Console
 from fedit_client.data import OnError, RowFile
 from fedit_client.device import DevicePlan
@@ -35,7 +35,7 @@ async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffe
         console.say(f"  {line}")
     await _fit(client, console, offer)
     _agree(console, wishes, offer.summary)
-    await client.join(consent=offer.accept(), label=wishes.label)
+    await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
     console.done(f"joined {offer.summary.label}")
     return offer
 
@@ -72,6 +72,7 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
         PinnedBy.FIRST_USE: "server known to this system's certificate authorities; pinned on first use",
     }
     console.done(f"{words[federation.pinned_by]} ({federation.pin[:19]}…)")
+    console.done(f"devices are admitted by {admitted_by(federation.descriptor)}")
 
 
 async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:

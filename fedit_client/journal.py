@@ -19,7 +19,7 @@ from fedit_protocol.limits import AnsweredRound, LastSeen
 from fedit_protocol.messages import Offer, UploadHeader
 from fedit_protocol.secagg.effects import Persist
 from fedit_protocol.secagg.sensitivity import NoisySum
-from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.signing import Envelope
 
 _FILE: Final = "rounds.jsonl"
 _KEPT: Final = frozenset({"frozen", "members", "noise", "update"})
@@ -28,7 +28,7 @@ _KEPT: Final = frozenset({"frozen", "members", "noise", "update"})
 
 @dataclass(frozen=True)
 class FrozenUpload:
-    """A masked update that was frozen and has no receipt yet; contains no keys."""
+    """A masked or sealed update that was frozen and has no receipt yet; contains no keys."""
 
     round_id: RoundId
     round_no: int
@@ -45,7 +45,7 @@ class FrozenUpload:
         """Return the masked bytes as they were frozen; raises StorageError S014 if they are not those any more."""
         with translating(self.path):
             content = self.path.read_bytes()
-        header = decode(UploadHeader, read_envelope(self.header, Kind.UPLOAD).body)
+        header = _opened(self.header)
         if hashlib.sha256(content).digest() != header.digest:
             raise StorageError("a frozen upload is damaged on this disk", code="S014", where=str(self.path))
         return content
@@ -185,8 +185,13 @@ class Journal:
         return [fact for fact in facts if fact is not None]
 
 
+def _opened(header: bytes) -> UploadHeader:
+    """Read a header of our own, of a masked or a sealed upload."""
+    return decode(UploadHeader, decode(Envelope, header).body)
+
+
 def _sum_index(header: bytes) -> int:
-    return decode(UploadHeader, read_envelope(header, Kind.UPLOAD).body).sum_index
+    return _opened(header).sum_index
 
 
 def _identities(joined: bytes) -> frozenset[IdentityKey]:

@@ -9,6 +9,7 @@ from typing import Final
 from fedit_client.base_model import resolve_base
 from fedit_client.device import DevicePlan, Machine, plan
 from fedit_protocol.errors import DeviceError
+from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 
 _STACK: Final = ("torch", "transformers", "peft", "bitsandbytes")
@@ -53,11 +54,20 @@ def unplanned(document: TaskDocument) -> DevicePlan:
     )
 
 
-async def find_base(document: TaskDocument, model: str | None, cache: Path, say: Callable[[str], None]) -> Path:
-    """Return the folder of the task's base, its digest checked; raises ModelError M001, M002, M005, M006."""
+async def find_base(
+    document: TaskDocument, model: str | None, cache: Path, limits: Limits, say: Callable[[str], None]
+) -> Path:
+    """Return the folder of the task's base, its digest checked; raises ModelError like `resolve_base`."""
     base = document.task.base
     return await asyncio.to_thread(
-        lambda: resolve_base(model or base.model, base.revision, cache, expected=base.digest or None, say=say)
+        lambda: resolve_base(
+            model or base.model,
+            base.revision,
+            cache,
+            most_bytes=limits.max_base_bytes,
+            expected=base.digest or None,
+            say=say,
+        )
     )
 
 

@@ -17,6 +17,7 @@ from fedit_client.masked_round import MaskedRound
 from fedit_client.patience import RoundLostError
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
+from fedit_client.sealed_round import SealedRound
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.transport import jittered
 from fedit_protocol.catalogue import AdapterInfo
@@ -28,8 +29,13 @@ from fedit_protocol.limits import participation_wait_s
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.signing import Kind, read_envelope, seal
+from fedit_protocol.task import Mode
 from fedit_protocol.version import PROTOCOL_VERSION
 
+_KINDS: Final[dict[Mode, Callable[[bytes, Engagement], Round]]] = {
+    Mode.MASKED: MaskedRound,
+    Mode.TRUSTED: SealedRound,
+}
 _AFTER_LOSS_S: Final = 2.0
 _MOST_SKEW_TOLD_S: Final = 60
 
@@ -154,7 +160,8 @@ class Session:
         if read_envelope(offer, Kind.OFFER).signer != self._with.descriptor.server_key:
             await self._with.patience.insist(self._look_at_the_server)
         try:
-            round_ = MaskedRound(offer, self._with)
+            # By the task that the owner agreed to, never by what is offered.
+            round_ = _KINDS[self._with.document.task.round.mode](offer, self._with)
         except SecurityError as error:
             if error.problem is not ProblemType.TOO_LATE:
                 raise

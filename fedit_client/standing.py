@@ -1,15 +1,18 @@
 """Where this device stands, from its own files: nothing is asked of the server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedit_client.adapters import newest_adapter
 from fedit_client.config import ClientConfig
+from fedit_client.consent import admitted_by
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
+from fedit_client.policy import differing, words
 from fedit_protocol.accounting import epsilon
-from fedit_protocol.task import Task
+from fedit_protocol.task import Mode, Task
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Standing:
     federation: str | None = None
     pin: str | None = None
     pinned_by: str | None = None
+    authority: str | None = None
+    """Who admits devices, in words."""
     task: str | None = None
     title: str | None = None
     mode: str | None = None
@@ -33,24 +38,39 @@ class Standing:
     last_round: int | None = None
     adapter_version: int | None = None
     adapter: str | None = None
+    policy: str | None = None
+    """The file that holds the owner's limits."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """Those that differ from the default."""
 
     def lines(self) -> list[str]:
         """The same in words."""
         if not self.joined:
-            return ["not joined", "  fedit-client join --server 'fedit://…' --data rows.jsonl"]
+            return ["not joined", "  fedit-client join --server 'fedit://…' --data rows.jsonl", self._policy_line()]
         adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
         last = f", the last one was round {self.last_round}" if self.last_round else ""
         return [
-            f"task        {self.title} ({self.task}), {self.mode}",
+            f"task        {self.title} ({self.task}), {self._mode_text()}",
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
+            f"admission   by {self.authority}",
             f"client      {'running' if self.running else 'not running: fedit-client run'}",
             f"rounds      {self.rounds} with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
             f"data        {', '.join(self.data) or 'none remembered'}",
             f"device      {self.device}",
+            self._policy_line(),
         ]
+
+    def _mode_text(self) -> str:
+        if self.mode != Mode.TRUSTED:
+            return str(self.mode)
+        return "trusted: weaker, the server sees each update of this device (level T0)"
+
+    def _policy_line(self) -> str:
+        own = ", ".join(f"{name} {words(name, value)}" for name, value in self.limits.items())
+        return f"policy      {own or 'the default limits'}, in {self.policy}: fedit-client policy show"
 
 
 def standing(config: ClientConfig) -> Standing:
@@ -58,7 +78,7 @@ def standing(config: ClientConfig) -> Standing:
     paths = config.paths
     membership, running = load_membership(paths.membership_file), is_held(paths.lock_file)
     if membership is None:
-        return Standing(joined=False, running=running)
+        return Standing(False, running, policy=str(paths.settings_file), limits=differing(config))
     task = membership.task_document.task
     federation = membership.federation
     journal = _journal(paths.journal / federation.descriptor.federation_id / task.id)
@@ -70,6 +90,7 @@ def standing(config: ClientConfig) -> Standing:
         federation=federation.descriptor.name,
         pin=federation.pin,
         pinned_by=membership.pinned_by.value,
+        authority=admitted_by(federation.descriptor),
         task=membership.consent,
         title=task.title,
         mode=task.round.mode.value,
@@ -80,6 +101,8 @@ def standing(config: ClientConfig) -> Standing:
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,
+        policy=str(paths.settings_file),
+        limits=differing(config),
     )
 
 

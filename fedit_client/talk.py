@@ -43,7 +43,8 @@ async def _voices(
     document = membership.task_document
     prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
     chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
-    base = await find_base(document, config.model or membership.model, config.paths.cache, console.say)
+    model = config.model or membership.model
+    base = await find_base(document, model, config.paths.cache, config.limits, console.say)
     console.say(f"loading {document.task.base.model} with adapter version {adapter.name} …", style="dim")
     voices = {_ADAPTED: await stack.enter_async_context(WorkerChat(base, chosen, adapter, document))}
     if beside:

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from fedit_client.durable import write_atomic
+from fedit_client.evaluation import CategoryLosses, EvaluationRequest
 from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_client.transport import OnBytes
@@ -59,6 +60,24 @@ class FakeTrainer:
             held_out_loss_after=self.loss,
             seconds=0.0,
         )
+
+
+@dataclass
+class FakeEvaluator:
+    """Computes no losses: the candidate's is `after`, its parent's `before`; `requests` keeps what it was asked."""
+
+    before: float = 2.0
+    after: float = 1.5
+    requests: list[EvaluationRequest] = field(default_factory=list)
+
+    async def evaluate(self, request: EvaluationRequest, on_progress: OnProgress) -> dict[str, CategoryLosses]:
+        """Return the known losses, a hundred tokens behind each, once the adapters' files are seen to be there."""
+        self.requests.append(request)
+        on_progress(TrainingProgress("evaluate", 1, 1))
+        for file in request.adapters.values():
+            load((file or Path()).read_bytes())
+        values = {"before": self.before, "after": self.after}
+        return {name: CategoryLosses({"": values[name]}, {"": 100}) for name in request.adapters}
 
 
 @dataclass

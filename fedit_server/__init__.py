@@ -1,1 +1,1 @@
-"""The aggregation server: it coordinates rounds and sees nothing but sums. It never imports torch."""
+"""The aggregation server: it coordinates rounds and sees sums only, in trusted tasks more. It never imports torch."""

@@ -16,7 +16,7 @@ from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home, Identity, load_identity
-from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.invites import NewInvite, Terms, create_invite, list_invites, revoke_invite
 from fedit_server.peft_folder import write_peft_folder
 from fedit_server.services import adapter_folder
 from fedit_server.serving import advertised
@@ -62,8 +62,18 @@ class Admin:
             "server": {"running": running is not None, **(running or {"pid": None, "url": None})},
             "federation": {"id": self.identity.descriptor.federation_id, "pin": self.identity.pin},
             "tasks": [await self._task_status(task) for task in await self.store.tasks.tasks()],
+            "authority": await self._authority(),
             "clients": {"enrolled": sum(client.state is ClientState.ACTIVE for client in clients)},
         }
+
+    async def _authority(self) -> dict[str, Any]:
+        waiting = await self.store.admissions.waiting()
+        return {"apart": self.apart, "waiting": waiting.count, "waiting_since": waiting.since}
+
+    @property
+    def apart(self) -> bool:
+        """Whether the enrolment authority lives apart from this server."""
+        return self.identity.keys.authority is None
 
     async def _task_status(self, task: TaskRow) -> dict[str, Any]:
         rounds = await self.store.rounds.rounds(task.task_id)
@@ -73,6 +83,7 @@ class Admin:
             "id": task.task_id,
             "title": task.document.task.title,
             "version": task.version,
+            "mode": str(task.document.task.round.mode),
             "state": str(task.state),
             "reason": task.reason,
             "round": _open_round(rounds),
@@ -85,10 +96,20 @@ class Admin:
         }
 
     async def create_invite(self, terms: Terms) -> NewInvite:
-        """Make an invite to the address that the server has, or last had."""
+        """Make an invite to the address that the server has, or last had; raises ConfigError U031."""
+        self._need_authority()
         now_s = unix_seconds(utc_now())
         salt = await self.store.members.federation_salt(self.identity.descriptor.federation_id, now_s)
         return await create_invite(self.store.members, salt, self._address(), self.identity.pin, terms, now_s)
+
+    def _need_authority(self) -> None:
+        """Raise ConfigError U031 where the enrolment authority lives apart: codes are made and kept there."""
+        if self.apart:
+            raise ConfigError(
+                "this federation's enrolment authority lives apart from the server, and invites are made there",
+                code="U031",
+                fix="on its machine: fedit-server authority invite create",
+            )
 
     def _address(self) -> tuple[str, int]:
         url = self.home.last_url()
@@ -98,23 +119,14 @@ class Admin:
         return host.strip("[]"), int(port)
 
     async def invites(self) -> list[dict[str, Any]]:
-        """Return every invite without its code, which nobody knows any more."""
-        now_s = unix_seconds(utc_now())
-        return [
-            {
-                "id": row.invite_id,
-                "state": row.state(now_s),
-                "uses": row.uses,
-                "max_uses": row.max_uses,
-                "expires_at": row.expires_at,
-            }
-            for row in await self.store.members.invites()
-        ]
+        """Return every invite without its code, which nobody knows any more; raises ConfigError U031."""
+        self._need_authority()
+        return await list_invites(self.store.members, unix_seconds(utc_now()))
 
     async def revoke_invite(self, invite_id: str) -> None:
-        """Make an invite useless; raises ConfigError U025 if there is none."""
-        if not await self.store.members.revoke_invite(invite_id, unix_seconds(utc_now())):
-            raise ConfigError(f"there is no invite {invite_id}", code="U025", fix="fedit-server invite list")
+        """Make an invite useless; raises ConfigError U025 if there is none, U031."""
+        self._need_authority()
+        await revoke_invite(self.store.members, invite_id, unix_seconds(utc_now()))
 
     async def clients(self) -> list[dict[str, Any]]:
         """Return the enrolled devices; when they were last seen in coarse words."""
@@ -133,11 +145,16 @@ class Admin:
     async def revoke_client(self, name: str) -> ClientRow:
         """Exclude a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits.
 
-        A running server refuses it from then on; a round that is open already ends as it began.
+        A running server refuses it from then on; a round that is open already ends as it began. Where the authority
+        lives apart it is blocked here and nowhere else.
         """
         found = await self.client(name)
-        salt = await self.store.members.federation_salt(self.identity.descriptor.federation_id, unix_seconds(utc_now()))
-        await Authority(self.identity, self.store.members, salt, utc_now).revoke(found.client_id)
+        described, keys = self.identity.descriptor, self.identity.keys.authority
+        if keys is None:
+            await self.store.admissions.block(found.client_id)
+        else:
+            salt = await self.store.members.federation_salt(described.federation_id, unix_seconds(utc_now()))
+            await Authority(keys, described.federation_id, self.store.members, salt, utc_now).revoke(found.client_id)
         return found
 
     async def client(self, name: str) -> ClientRow:

@@ -3,21 +3,23 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from aiohttp import web
 
 from fedit_server.auth import Doorkeeper
 from fedit_server.authority import Authority
+from fedit_server.authority_desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
+from fedit_server.driver import Desk
 from fedit_server.evaluations import Evaluations
 from fedit_server.home import Home, Identity
-from fedit_server.live_cohort import Desk
 from fedit_server.log_book import LogBook
 from fedit_server.problems import problems
 from fedit_server.rate import Turnstile
+from fedit_server.round_keys import RoundKeys
 from fedit_server.routes import add_routes, keys
 from fedit_server.services import Services
 from fedit_server.storage.disk import DiskBlobs
@@ -33,7 +35,9 @@ class Parts:
     store: Store
     blobs: DiskBlobs
     spool: Spool
-    authority: Authority
+    invite_salt: bytes = field(repr=False)
+    admission: Authority | AuthorityDesk
+    """Who answers devices that want in or out: the authority itself, or the desk that asks one elsewhere."""
     log_book: LogBook
     doorkeeper: Doorkeeper
     turnstile: Turnstile
@@ -44,18 +48,20 @@ class Parts:
     async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
         """Build every part over an open store."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
-        desk = Desk(store.rounds, spool, blobs, identity.keys.server, clock)
+        desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
+        log_book = LogBook(store.key_log)
         doorkeeper, coordinator = Doorkeeper(federation, store.members, clock), Coordinator(services)
         return cls(
             identity=identity,
             store=store,
             blobs=blobs,
             spool=spool,
-            authority=Authority(identity, store.members, salt, clock),
-            log_book=LogBook(store.key_log),
+            invite_salt=salt,
+            admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
+            log_book=log_book,
             doorkeeper=doorkeeper,
             turnstile=Turnstile(),
             coordinator=coordinator,
@@ -63,10 +69,19 @@ class Parts:
         )
 
 
+def _admission(
+    identity: Identity, store: Store, salt: bytes, clock: Clock, log_book: LogBook, long_poll_s: float
+) -> Authority | AuthorityDesk:
+    described, keys = identity.descriptor, identity.keys.authority
+    if keys is None:
+        return AuthorityDesk(described, store, log_book, clock, long_poll_s)
+    return Authority(keys, described.federation_id, store.members, salt, clock)
+
+
 def build_app(parts: Parts) -> web.Application:
     """Return the application; its rounds run from start-up to clean-up."""
     app = web.Application(middlewares=[problems])
-    app[keys.AUTHORITY] = parts.authority
+    app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
@@ -76,7 +91,7 @@ def build_app(parts: Parts) -> web.Application:
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
     app[keys.TURNSTILE] = parts.turnstile
-    add_routes(app)
+    add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
     app.cleanup_ctx.append(_running_rounds)
     app.on_shutdown.append(_end_long_polls)
     return app
@@ -94,3 +109,5 @@ async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
 
 async def _end_long_polls(app: web.Application) -> None:
     app[keys.COORDINATOR].stop_waiting()
+    if isinstance(desk := app[keys.ADMISSION], AuthorityDesk):
+        desk.stop_waiting()

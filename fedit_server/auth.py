@@ -47,7 +47,9 @@ class Doorkeeper:
 
     async def certificate(self, received: bytes, kind: Kind) -> bytes:
         """Return the valid certificate of an envelope's signer; its signature is the round's business."""
-        return await self._valid_certificate(IdentityKey(read_envelope(received, kind).signer))
+        key = IdentityKey(read_envelope(received, kind).signer)
+        await self.enrolled(key)  # with an authority apart a device is let go here before its certificate is revoked
+        return await self._valid_certificate(key)
 
     async def _valid_certificate(self, key: IdentityKey) -> bytes:
         held = await self.members.certificate(client_id(key), unix_seconds(self.clock()))
@@ -56,11 +58,14 @@ class Doorkeeper:
         return held
 
 
-def joiner(received: bytes, offer: bytes) -> ClientId:
-    """Return who signed a join of the offered round; raises SecurityError (bad-signature). It may not be enrolled."""
-    envelope = read_envelope(received, Kind.JOIN)
+def joiner(received: bytes, kind: Kind, offer: bytes) -> ClientId:
+    """Return who says to take part in the offered round; raises SecurityError (bad-signature). It may not be enrolled.
+
+    `kind` is a join's in masked rounds, an accept's in trusted ones.
+    """
+    envelope = read_envelope(received, kind)
     context = offer_context(read_envelope(offer, Kind.OFFER).body)
-    verify(envelope.signer, Kind.JOIN, context, envelope.body, envelope.signature)
+    verify(envelope.signer, kind, context, envelope.body, envelope.signature)
     return client_id(IdentityKey(envelope.signer))
 
 

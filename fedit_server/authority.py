@@ -1,4 +1,4 @@
-"""The enrolment authority inside the server process (level T1): an invite becomes a certificate and a log entry."""
+"""The enrolment authority, in the server's process or its own: an invite becomes a certificate and a log entry."""
 
 import asyncio
 import hashlib
@@ -16,33 +16,38 @@ from fedit_protocol.enrollment import (
     open_enrollment,
 )
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
+from fedit_protocol.ids import ClientId, FederationId, IdentityKey, client_id, identity_key
 from fedit_protocol.keylog import LogAction, LogEntry, LogState, MerkleTree, leaf_hash
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S, check_clock
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal, verify
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.home import Identity
 from fedit_server.invites import hash_code
+from fedit_server.keys import AuthorityKeys
 from fedit_server.lockout import Lockout
 from fedit_server.log_book import log_index
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Enrolled, Issued, Members, Revoke
 
 _YEAR_S: Final = 365 * 86400
-_WRONG_CODE: Final = frozenset({ProblemType.INVITE_REFUSED, ProblemType.INVITE_EXPIRED, ProblemType.INVITE_USED})
+WRONG_CODE: Final = frozenset({ProblemType.INVITE_REFUSED, ProblemType.INVITE_EXPIRED, ProblemType.INVITE_USED})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Authority:
-    """Admits devices and lets them go. `salt` belongs to the federation's invite codes."""
+    """Admits devices and lets them go. `salt` belongs to the federation's invite codes.
 
-    identity: Identity
+    `patience_s` is how old a request may be, in seconds: an authority apart finds what came while it was away.
+    """
+
+    keys: AuthorityKeys
+    federation_id: FederationId
     members: Members
     salt: bytes = field(repr=False)
     clock: Clock
+    patience_s: int = MAX_CLOCK_SKEW_S
     lockout: Lockout = field(default_factory=Lockout)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
@@ -50,34 +55,36 @@ class Authority:
         """Answer a sealed request; raises invite-*, conflict, rate-limited, clock-skew, bad-signature."""
         # One at a time: guesses sent side by side must not overtake the count, nor fill the memory with scrypt.
         async with self._turn:
-            return await self._enroll(sealed, address)
+            now = self.clock()
+            self.lockout.check(address, now)
+            try:
+                return await self.admit(sealed)
+            except ProtocolError as error:
+                if error.problem in WRONG_CODE:
+                    self.lockout.failed(address, now)
+                raise
 
-    async def _enroll(self, sealed: bytes, address: str) -> EnrollReply:
-        now = self.clock()
-        self.lockout.check(address, now)
+    async def admit(self, sealed: bytes) -> EnrollReply:
+        """Like `enroll`, for a request whose sender's address is somebody else's business."""
+        now_s = unix_seconds(self.clock())
         key, request = self._open(sealed)
-        check_clock(request.sent_at, unix_seconds(now))
+        self._check_age(request.sent_at)
         # Hashed before anything is looked up: a wrong code takes as long as a right one.
         code_hash = await hash_code(request.code, self.salt)
         candidate = Candidate(client_id(key), code_hash, request.label.strip())
-        try:
-            enrolled = await self.members.enroll(
-                candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), unix_seconds(now)
-            )
-        except ProtocolError as error:
-            if error.problem in _WRONG_CODE:
-                self.lockout.failed(address, now)
-            raise
-        log.info("a device is enrolled")
+        enrolled = await self.members.enroll(
+            candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), now_s
+        )
+        log.info("a request to join is granted")
         return self._reply(enrolled)
 
     async def renew(self, received: bytes) -> EnrollReply:
         """Give a device that asks in time, signed by itself, more of it; the log does not change."""
         key = IdentityKey(read_envelope(received, Kind.RENEW).signer)
         message = unseal(received, Kind.RENEW, self._context, Renew)
+        self._check_age(message.sent_at)
         now_s = unix_seconds(self.clock())
-        check_clock(message.sent_at, now_s)
-        enrolled = await self.members.renew(client_id(key), lambda held: self._extend(held, message.serial), now_s)
+        enrolled = await self.members.renew(client_id(key), lambda held: self._extend(held, message), now_s)
         log.info("a certificate is renewed")
         return self._reply(enrolled)
 
@@ -90,35 +97,38 @@ class Authority:
         """Forget a device that asks for it; signed by the device, and harmless when repeated."""
         key = IdentityKey(read_envelope(received, Kind.LEAVE).signer)
         message = unseal(received, Kind.LEAVE, self._context, Leave)
-        check_clock(message.sent_at, unix_seconds(self.clock()))
-        await self.members.leave(client_id(key), self._revoking(key), unix_seconds(self.clock()))
+        self._check_age(message.sent_at)
+        now_s = unix_seconds(self.clock())
+        await self.members.leave(client_id(key), self._revoking(key), now_s)
         log.info("a device has left")
 
     @property
     def _context(self) -> bytes:
-        return federation_context(self.identity.descriptor.federation_id)
+        return federation_context(self.federation_id)
+
+    def _check_age(self, sent_at: int) -> None:
+        """Raise SecurityError (clock-skew) for a request from the future, or older than this authority's patience."""
+        check_clock(sent_at, unix_seconds(self.clock()), self.patience_s)
 
     def _open(self, sealed: bytes) -> tuple[IdentityKey, EnrollRequest]:
         """Open the sealed request and check that the device holds the key that it wants certified."""
-        secret, federation = self.identity.keys.authority_seal, self.identity.descriptor.federation_id
-        envelope = read_envelope(open_enrollment(sealed, secret, federation), Kind.ENROLL)
+        envelope = read_envelope(open_enrollment(sealed, self.keys.seal, self.federation_id), Kind.ENROLL)
         verify(envelope.signer, Kind.ENROLL, self._context, envelope.body, envelope.signature)
         return IdentityKey(envelope.signer), decode(EnrollRequest, envelope.body)
 
     def _reply(self, enrolled: Enrolled) -> EnrollReply:
         """The head is signed here once more: it is the log's newest, whatever was stored with which line."""
-        federation = self.identity.descriptor.federation_id
-        head = enrolled.log.head(federation, unix_seconds(self.clock()))
+        head = enrolled.log.head(self.federation_id, unix_seconds(self.clock()))
         return EnrollReply(
             certificate=enrolled.certificate,
-            log_head=seal(self.identity.keys.authority, Kind.LOG_HEAD, self._context, head),
+            log_head=seal(self.keys.sign, Kind.LOG_HEAD, self._context, head),
             path=MerkleTree(enrolled.log.leaves).inclusion(log_index(enrolled.certificate)),
         )
 
     def _issue(self, key: IdentityKey, serial: int, state: LogState) -> Issued:
         now_s = unix_seconds(self.clock())
         certificate = Certificate(
-            federation_id=self.identity.descriptor.federation_id,
+            federation_id=self.federation_id,
             identity_key=key,
             serial=serial,
             # Its own owner checks it first, perhaps with a clock that is behind.
@@ -127,17 +137,20 @@ class Authority:
             enrolled_at=now_s,
             log_index=len(state.leaves),
         )
-        envelope = seal(self.identity.keys.authority, Kind.CERTIFICATE, self._context, certificate)
+        envelope = seal(self.keys.sign, Kind.CERTIFICATE, self._context, certificate)
         line = self._line(LogAction.ENROLL, key, serial, state, now_s)
         return Issued(serial, envelope, certificate.not_after, line)
 
-    def _extend(self, held: bytes, serial: int) -> tuple[bytes, int]:
-        """Return the same certificate with a later end, and that end; raises conflict for another one's serial."""
+    def _extend(self, held: bytes, request: Renew) -> tuple[bytes, int]:
+        """Return the same certificate with a later end, and that end; raises conflict for another one's serial.
+
+        The end follows from the request, so that the same request gets the same certificate however often it comes.
+        """
         before = decode(Certificate, read_envelope(held, Kind.CERTIFICATE).body)
-        if before.serial != serial:
+        if before.serial != request.serial:
             raise ProtocolError(ProblemType.CONFLICT, "this device has another certificate than it wants renewed")
-        after = before.model_copy(update={"not_after": unix_seconds(self.clock()) + _YEAR_S})
-        return seal(self.identity.keys.authority, Kind.CERTIFICATE, self._context, after), after.not_after
+        after = before.model_copy(update={"not_after": max(before.not_after, request.sent_at + _YEAR_S)})
+        return seal(self.keys.sign, Kind.CERTIFICATE, self._context, after), after.not_after
 
     def _revoking(self, key: IdentityKey) -> Revoke:
         return lambda serial, state: self._line(LogAction.REVOKE, key, serial, state, unix_seconds(self.clock()))
@@ -145,6 +158,6 @@ class Authority:
     def _line(self, action: LogAction, key: IdentityKey, serial: int, state: LogState, now_s: int) -> LogLine:
         """`now_s` is the certificate's own time: an entry of another second would not be that certificate's."""
         entry = LogEntry(action=action, identity_hash=hashlib.sha256(key).digest(), serial=serial, time=now_s)
-        head = state.add(entry).head(self.identity.descriptor.federation_id, now_s)
-        signed = seal(self.identity.keys.authority, Kind.LOG_HEAD, self._context, head)
+        head = state.add(entry).head(self.federation_id, now_s)
+        signed = seal(self.keys.sign, Kind.LOG_HEAD, self._context, head)
         return LogLine(encode(entry), leaf_hash(entry), signed)

@@ -11,17 +11,20 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, pinned
+from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, code_in, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
+from fedit_protocol.tensor_files import LENGTH_BYTES, header_length, read_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor name → shape."""
 
-_MAX_HEADER_BYTES: Final = 100 * 1024 * 1024
 _HASH_BLOCK: Final = 1024 * 1024
 _TRANSPOSED: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 """Their layers are Conv1D: stored as (in, out) and adapted differently."""
+
+_LIBRARY_FILES: Final = frozenset({"generation_config.json", "tokenizer_config.json"})
+"""Beside config.json: what the libraries take instructions from."""
 
 _NOT_LINEAR: Final = frozenset(
     {"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings", "embeddings"}
@@ -56,6 +59,8 @@ def read_folder(folder: Path) -> BaseModel:
         for name in names:
             if name.endswith(WEIGHTS_ENDING):
                 shapes |= tensor_shapes(folder / name)
+        for name in _LIBRARY_FILES.intersection(names):
+            _check_code(json.loads((folder / name).read_bytes()), name, str(folder))
     except OSError as error:
         raise ModelError(f"the base model cannot be read: {error.strerror}", where=str(folder)) from error
     except ValueError as error:
@@ -71,6 +76,7 @@ def read_folder(folder: Path) -> BaseModel:
 def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
     """Combine digest, config.json and shapes; raises ModelError M024 for a kind of model that is not supported."""
     _check_kind(config, where)
+    _check_code(config, "config.json", where)
     linear = {
         name.removesuffix(".weight"): (shape[0], shape[1])
         for name, shape in shapes.items()
@@ -86,15 +92,15 @@ def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: s
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes in a safetensors file (8 bytes of length, then a JSON header); raises ValueError."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size):
-            raise ValueError(f"{path.name} is not a safetensors file")
-        header = json.loads(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError(f"{path.name} is not a safetensors file")
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    """Return the shapes in a safetensors file; raises ValueError unless its header and size fit together."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = header_length(file.read(LENGTH_BYTES), size)
+            entries = read_header(file.read(length), size - LENGTH_BYTES - length)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return {name: entry.shape for name, entry in entries.items()}
 
 
 def hash_file(path: Path) -> Digest:
@@ -110,7 +116,10 @@ def _check_kind(config: Mapping[str, Any], where: str) -> None:
     architectures = config.get("architectures") or []
     reasons = (
         (config.get("model_type") in _TRANSPOSED, f"{config.get('model_type')} stores its layers transposed"),
-        ("quantization_config" in config, "it is quantized already; FedIT quantizes an unquantized base itself"),
+        (
+            bool(config.get("quantization_config")),
+            "it is quantized already; FedIT quantizes an unquantized base itself",
+        ),
         (
             not any(str(name).endswith("ForCausalLM") for name in architectures),
             f"its architecture is {', '.join(map(str, architectures)) or 'not stated'}, not a causal language model",
@@ -119,6 +128,15 @@ def _check_kind(config: Mapping[str, Any], where: str) -> None:
     for refused, reason in reasons:
         if refused:
             raise ModelError(f"this base model is not supported: {reason}", code="M024", where=where)
+
+
+def _check_code(content: object, name: str, where: str) -> None:
+    if key := code_in(content):
+        raise ModelError(
+            f"this base model is not supported: {name} asks for code of its own ({key}), which no client runs",
+            code="M024",
+            where=where,
+        )
 
 
 def _whole(value: Any) -> int:

@@ -59,6 +59,8 @@ class Candidate(Facts):
 
 def spent(task: TaskRow, round_no: int) -> PrivacySpent | None:
     """What this round and all before it bound; loads the accountant, so call it in a thread."""
+    if task.document.task.privacy is None:
+        return None
     return spent_after(ring_spec(task.document.task, task.document.layout.size), round_no)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server import approval, commands
+from fedit_server import approval, authority_commands, commands
 from fedit_server.arguments import command_of, lift_global_options
 from fedit_server.command_context import CommandContext, look_up, need_server_extra
 from fedit_server.console import PROGRAM, Console, configure_logs
@@ -23,6 +23,9 @@ app.add_typer(commands.invite_app, name="invite", help="Invites: create (the def
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
+app.add_typer(
+    authority_commands.authority_app, name="authority", help="An enrolment authority apart: init, run, log, invite."
+)
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export.")
 
@@ -38,7 +41,7 @@ def options(
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Coordinates federated training and sees nothing but sums. Options here work behind every command too."""
+    """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
     context.obj = CommandContext(Console(as_json, quiet, verbose), home)
     if version:
         show_version(context)
@@ -57,11 +60,19 @@ def up(
     name: Annotated[str | None, typer.Option("--name", help="Title of that task, and of a new federation.")] = None,
     base: Annotated[Path | None, typer.Option("--base", help="Local copy of the base model.")] = None,
     advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
+    allow_trusted: Annotated[
+        bool, typer.Option("--allow-trusted", help="A new federation may have tasks whose every update it sees.")
+    ] = False,
+    authority: Annotated[
+        Path | None, typer.Option("--authority", help="Card of an authority that lives apart; first start only.")
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
     port: Annotated[int | None, typer.Option("--port", hidden=True)] = None,
 ) -> None:
     """Create what is missing, invite, then serve until Ctrl-C."""
     need_server_extra()
+    from fedit_server.authority_home import read_card_file
+    from fedit_server.serving import Plan
     from fedit_server.starting import start
     from fedit_server.tasks import default_task, load_task
 
@@ -70,12 +81,18 @@ def up(
     address = listen or (
         f"{host or before.host}:{before.port if port is None else port}" if host or port is not None else None
     )
-    config = given.config(listen=address, advertise=advertise, name=None if before.name else name)
+    config = given.config(
+        listen=address,
+        advertise=advertise,
+        name=None if before.name else name,
+        allow_trusted=True if allow_trusted else None,
+    )
     tasks = [load_task(path) for path in task or []]
     if model is not None:
         tasks.append(default_task(model, name))
     configure_logs(as_json=False, quiet=given.console.quiet, verbose=given.console.verbose)
-    raise typer.Exit(asyncio.run(start(config, given.console, tasks, base, create=True)))
+    plan = Plan(config, tasks, base, card=read_card_file(authority) if authority else None)
+    raise typer.Exit(asyncio.run(start(plan, given.console)))
 
 
 @app.command()
@@ -84,11 +101,12 @@ def serve(
 ) -> None:
     """Serve only, never set up; logs are JSON lines. For systemd and containers."""
     need_server_extra()
+    from fedit_server.serving import Plan
     from fedit_server.starting import start
 
     given: CommandContext = context.obj
     configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
-    raise typer.Exit(asyncio.run(start(given.config(listen=listen), given.console, [], None, create=False)))
+    raise typer.Exit(asyncio.run(start(Plan(given.config(listen=listen), create=False), given.console)))
 
 
 @app.command()

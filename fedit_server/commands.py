@@ -7,8 +7,8 @@ import typer
 
 from fedit_server.arguments import duration_s
 from fedit_server.command_context import look_up, need_server_extra
-from fedit_server.console import table, when
-from fedit_server.words import invite_lines, round_cells, task_lines
+from fedit_server.console import table
+from fedit_server.words import invite_lines, invite_list_lines, revoked_lines, rotated_lines, round_cells, task_lines
 
 if TYPE_CHECKING:
     from fedit_server.admin import Admin
@@ -26,7 +26,7 @@ def rounds(context: typer.Context, task: TaskName = None) -> None:
     async def look(admin: "Admin") -> dict[str, Any]:
         return {"rounds": [row.as_data() for row in await admin.rounds(task)]}
 
-    head = ("TASK", "ROUND", "STATE", "STAGE", "OPENED", "REASON")
+    head = ("TASK", "ROUND", "MODE", "STATE", "STAGE", "OPENED", "REASON")
     look_up(context, "round list", look, lambda data: table(head, (round_cells(row) for row in data["rounds"])))
 
 
@@ -76,14 +76,7 @@ def invite_list(context: typer.Context) -> None:
     async def look(admin: "Admin") -> dict[str, Any]:
         return {"invites": await admin.invites()}
 
-    def lines(data: dict[str, Any]) -> list[str]:
-        rows = (
-            (row["id"], row["state"], f"{row['uses']}/{row['max_uses']}", when(row["expires_at"]))
-            for row in data["invites"]
-        )
-        return table(("INVITE", "STATE", "USED", "EXPIRES"), rows)
-
-    look_up(context, "invite list", look, lines)
+    look_up(context, "invite list", look, invite_list_lines)
 
 
 @invite_app.command("revoke")
@@ -125,12 +118,15 @@ def clients_list(context: typer.Context) -> None:
 def clients_revoke(
     context: typer.Context, client: Annotated[str, typer.Argument(help="Its id, or how it begins.")]
 ) -> None:
-    """Exclude a device: revoked in the log that every device checks; its key can never join again."""
+    """Exclude a device: revoked in the log that every device checks; its key can never join again.
+
+    Where the authority lives apart: blocked on this server; `authority revoke` there does the rest.
+    """
 
     async def look(admin: "Admin") -> dict[str, Any]:
-        return {"id": (await admin.revoke_client(client)).client_id}
+        return {"id": (await admin.revoke_client(client)).client_id, "logged": not admin.apart}
 
-    look_up(context, "clients revoke", look, lambda data: [f"client {data['id'][:12]} is revoked"])
+    look_up(context, "clients revoke", look, revoked_lines)
 
 
 @keys_app.callback()
@@ -152,12 +148,9 @@ def keys_rotate(
 
     given = context.obj
     identity = asyncio.run(rotate(Home(given.config().home), lost=lost))
-    follow = (
-        "no device trusts it yet: each has to leave and to join with a new invite: fedit-server invite"
-        if lost
-        else "devices and invites follow by themselves; the old key is deleted"
+    given.console.answer(
+        "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )
-    given.console.answer("keys rotate", {"pin": identity.pin}, [f"the server has a new key: {follow}"])
 
 
 @task_app.command("show")
@@ -180,10 +173,13 @@ def task_show(context: typer.Context, task: Annotated[str | None, typer.Argument
 
 @task_app.command("check")
 def task_check(context: typer.Context, file: Path) -> None:
-    """Check a task file without publishing it."""
+    """Check a task file without publishing it, and whether this server would take its mode."""
+    from fedit_server.home import Home
+    from fedit_server.modes import check_allowed, pinned_modes
     from fedit_server.tasks import load_task
 
-    task = load_task(file)
+    task, config = load_task(file), context.obj.config()
+    check_allowed(task, config, pinned_modes(Home(config.home)))
     data = {"task": task.model_dump(mode="json")}
     context.obj.console.answer("task check", data, [f"{file}: {task.label} is a valid task"])
 

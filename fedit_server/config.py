@@ -29,6 +29,11 @@ class ServerConfig(BaseModel):
     name: str = Field(
         "", max_length=200, description="the federation's name, shown to people; fixed at the first start"
     )
+    allow_trusted: bool = Field(
+        False,
+        description="take tasks in trusted mode, in which this server sees every update; fixed at the first start, for"
+        " devices pin it",
+    )
     invite_uses: int = Field(40, ge=1, le=100_000, description="devices that one invite admits, unless told otherwise")
     invite_days: float = Field(7.0, gt=0, le=3650, description="days that an invite is valid, unless told otherwise")
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")

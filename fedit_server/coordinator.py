@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
-from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.bell import Bell
+from fedit_server.driver import Driver, Machine
 from fedit_server.endings import record_ending
-from fedit_server.live_cohort import LiveCohort
 from fedit_server.live_round import LiveRound
 from fedit_server.services import Services
 from fedit_server.storage.rounds import Opening
@@ -35,7 +34,7 @@ class Coordinator:
         self._stopping = False
 
     async def start(self) -> None:
-        """Load the tasks, take up open rounds, delete the uploads of rounds that are over."""
+        """Load the tasks, take up open rounds, delete the uploads and keys of rounds that are over."""
         store = self.services.store
         for task in await store.tasks.tasks():
             self._runners[task.task_id] = TaskRunner(task, self.services)
@@ -46,6 +45,7 @@ class Coordinator:
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
         await self.services.desk.spool.discard_all_but(live)
+        await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
         await store.database.clear_log()
 
     async def run(self) -> None:
@@ -102,7 +102,7 @@ class Coordinator:
             raise ProtocolError(ProblemType.ROUND_FAILED, row.reason)
         raise ProtocolError(ProblemType.TOO_LATE, f"round {row.round_no} is over")
 
-    async def cohort(self, round_id: RoundId, client: ClientId) -> LiveCohort:
+    async def cohort(self, round_id: RoundId, client: ClientId) -> Driver[Machine]:
         """Return a client's cohort of an open round; raises as `live`, and SecurityError (not-in-cohort)."""
         cohort = (await self.live(round_id)).cohort_of(client)
         if isinstance(cohort.ending, Fail):
@@ -113,7 +113,7 @@ class Coordinator:
         """Return a round's signed result, waiting for it as long as a long poll may; then raises not-ready."""
         return await self.poll(lambda: self._result(round_id), self._bell(round_id))
 
-    async def document(self, round_id: RoundId, reader: ClientId, question: Callable[[Aggregator], bytes]) -> bytes:
+    async def document(self, round_id: RoundId, reader: ClientId, question: Callable[[Machine], bytes]) -> bytes:
         """Ask the reader's cohort for a document, waiting until it is there; then raises not-ready."""
         cohort = await self.cohort(round_id, reader)
         return await self.poll(lambda: self._ask(cohort, question), cohort.bell)
@@ -147,7 +147,7 @@ class Coordinator:
                 return runner.live.bell
         return Bell()
 
-    async def _ask(self, cohort: LiveCohort, question: Callable[[Aggregator], bytes]) -> bytes:
+    async def _ask(self, cohort: Driver[Machine], question: Callable[[Machine], bytes]) -> bytes:
         if cohort.ending is not None and not isinstance(cohort.ending, Fail):
             raise ProtocolError(ProblemType.TOO_LATE, f"round {cohort.opening.round_no} is over")
         return await cohort.read(question)
@@ -202,10 +202,10 @@ class Coordinator:
 
 
 async def _give_up_lost_cohorts(live: LiveRound) -> None:
-    """Fail every cohort that lost an upload; raises ValueError if that is the round's only one."""
+    """Fail every cohort that lost what it needs; raises ValueError if that is the round's only one."""
     for cohort in live.cohorts:
-        if not cohort.lost_uploads():
-            continue
-        if len(live.cohorts) == 1:
-            raise ValueError("an upload is no longer on disk")
-        await cohort.fail(ProblemType.ROUND_FAILED, "after a restart an upload is no longer on disk")
+        loss = cohort.loss()
+        if loss and len(live.cohorts) == 1:
+            raise ValueError(loss)
+        if loss:
+            await cohort.fail(ProblemType.ROUND_FAILED, f"after a restart {loss}")

@@ -12,7 +12,7 @@ from fedit_protocol.messages import Offer, PrivacySpent
 from fedit_protocol.methods import METHODS
 from fedit_protocol.methods.combination import Combined, combine, combined_report
 from fedit_protocol.metrics import CohortReport
-from fedit_protocol.secagg.effects import Fail, Finish
+from fedit_protocol.secagg.effects import Fail, Finish, Opened
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapter_bytes import from_safetensors, to_safetensors
@@ -24,6 +24,9 @@ from fedit_server.second_sum import SecondSum, correction_bytes
 from fedit_server.services import Services
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import CandidateRow, CohortFigures, RoundState, TaskRow
+
+Sums = Finish | Summed | Opened
+"""How a round ends that has something to publish."""
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +56,12 @@ class RoundSum:
     cohorts: Mapping[int, CohortFigures]
 
 
-def round_sum(offer: bytes, ending: Finish | Summed) -> RoundSum:
+def round_sum(offer: bytes, ending: Sums) -> RoundSum:
     """Return one cohort's aggregate as it is, several cohorts' by the offered rule. Raises ProtocolError."""
+    if isinstance(ending, Opened):
+        opened = ending.result
+        figures = _figures(opened.survivors, opened.weight, opened.report)
+        return RoundSum(Combined(opened.total, opened.weight), figures, {0: figures})
     if isinstance(ending, Finish):
         aggregate = ending.aggregate
         figures = _figures(aggregate.survivors, aggregate.weight, aggregate.report)
@@ -67,7 +74,7 @@ def round_sum(offer: bytes, ending: Finish | Summed) -> RoundSum:
     return RoundSum(update, _figures(survivors, weight, combined_report(sums)), each)
 
 
-async def _candidate(services: Services, task: TaskRow, opening: Opening, ending: Finish | Summed) -> Candidate:
+async def _candidate(services: Services, task: TaskRow, opening: Opening, ending: Sums) -> Candidate:
     """Return the step that a round has made, and why a gate holds it. Raises ProtocolError if it is rejected."""
     summed = await asyncio.to_thread(round_sum, opening.offer, ending)
     parent = await services.store.tasks.newest_adapter(task.task_id)
@@ -81,7 +88,7 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         version=parent.version + 1,
         digest=digest,
         parent_digest=parent.digest,
-        sums_done=2 if isinstance(ending, Finish) and ending.second is not None else 1,
+        sums_done=_sums_done(ending),
         correction=await _correction(services, task, opening, ending) if isinstance(ending, Finish) else "",
         alarm=alarm,
         held_at=now_s,
@@ -90,6 +97,13 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
     figures = replace(summed.figures, report=summed.figures.report | _bound(privacy))
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
+
+
+def _sums_done(ending: Sums) -> int:
+    """How many masked sums stand behind the version: none where single updates were opened."""
+    if isinstance(ending, Opened):
+        return 0
+    return 2 if isinstance(ending, Finish) and ending.second is not None else 1
 
 
 async def _correction(services: Services, task: TaskRow, opening: Opening, finish: Finish) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId
-from fedit_protocol.task import GateSpec
+from fedit_protocol.task_tables import GateSpec
 from fedit_server.storage.rows import CandidateRow, Decision, EvaluationRow
 
 

@@ -5,8 +5,9 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, StorageError
@@ -18,6 +19,9 @@ from fedit_server.files import make_private_folder, storing, write_atomically
 from fedit_server.keys import ServerKeys, load_keys
 from fedit_server.lock import FolderLock, holder_of
 from fedit_server.tls import TlsFiles
+
+CARD_FILE: Final = "authority.card"
+"""In the folder of an authority that lives apart, and never in a server's."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Home:
         return self.root / "spool"
 
     @property
+    def round_keys(self) -> Path:
+        """The keys of open trusted rounds; one that is over left none. No place in a backup."""
+        return self.root / "round-keys"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`: PEFT folders for people."""
         return self.root / "adapters"
@@ -73,7 +82,7 @@ class Home:
 
     def paths(self) -> dict[str, str]:
         """Return what lies where, for `fedit-server paths`."""
-        names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "adapters")
+        names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "round_keys", "adapters")
         return {name: str(getattr(self, name)) for name in names}
 
     def lock(self) -> FolderLock:
@@ -130,17 +139,49 @@ class Identity:
         """The digest that invites carry."""
         return digest_of(self.descriptor_bytes)
 
+    def is_named_on(self, card: AuthorityCard) -> bool:
+        """Say whether the descriptor names this card's authority, apart from the server."""
+        described = self.descriptor
+        named = (described.federation_id, described.authority_key, described.authority_seal_key)
+        shown = (card.federation_id, card.authority_key, card.authority_seal_key)
+        return named == shown and not described.authority_is_server
 
-def create_identity(home: Home, name: str, now: datetime) -> Identity:
-    """Set up what is missing of keys, authority and descriptor; the caller holds the folder's lock."""
+
+def create_identity(
+    home: Home,
+    name: str,
+    now: datetime,
+    card: AuthorityCard | None = None,
+    modes: tuple[Mode, ...] = (Mode.MASKED,),
+) -> Identity:
+    """Set up what is missing of keys, authority and descriptor; the caller holds the folder's lock.
+
+    With a `card` the authority lives apart and no key of it is made here. Raises ConfigError C033 if a descriptor that
+    is there already names another authority than the card. `modes` enter a new descriptor; an old one keeps its own.
+    """
     for folder in (home.root, home.keys, home.blobs, home.spool, home.adapters):
         make_private_folder(folder)
     if not home.descriptor.exists():
-        keys, tls = load_keys(home.keys, create=True), TlsFiles(home.keys)
+        if (home.root / CARD_FILE).exists():
+            raise ConfigError(
+                "this is the data folder of an enrolment authority; a server has a folder of its own",
+                code="C034",
+                where=str(home.root),
+                fix="fedit-server up --home OTHER-DIR --authority FILE",
+            )
+        keys, tls = load_keys(home.keys, create=True, with_authority=card is None), TlsFiles(home.keys)
         tls.create_authority(now)
         # Written last: a folder with a descriptor is complete, and one without may be set up again.
-        write_atomically(home.descriptor, encode(_describe(keys, tls, name)))
-    return load_identity(home)
+        write_atomically(home.descriptor, encode(_describe(keys, tls, name, card, modes)))
+    identity = load_identity(home)
+    if card is not None and not identity.is_named_on(card):
+        raise ConfigError(
+            "this federation has another enrolment authority, and that cannot be changed: its keys are in every invite",
+            code="C033",
+            where=str(home.root),
+            fix="leave --authority out, or begin another federation: fedit-server up --home DIR --authority FILE",
+        )
+    return identity
 
 
 def load_identity(home: Home) -> Identity:
@@ -148,10 +189,12 @@ def load_identity(home: Home) -> Identity:
     home.require()
     with storing(home.descriptor):
         received = home.descriptor.read_bytes()
-    keys, tls = load_keys(home.keys, create=False), TlsFiles(home.keys)
     descriptor = decode(FederationDescriptor, received)
-    ours = (keys.server.public, keys.authority.public, keys.authority_seal.public_key().public_bytes_raw())
-    if ours != (descriptor.server_key, descriptor.authority_key, descriptor.authority_seal_key):
+    keys = load_keys(home.keys, create=False, with_authority=descriptor.authority_is_server)
+    tls = TlsFiles(home.keys)
+    named = (descriptor.authority_key, descriptor.authority_seal_key)
+    ours = named if keys.authority is None else keys.authority.public_pair
+    if (keys.server.public, *ours) != (descriptor.server_key, *named):
         raise StorageError(
             "the keys in this data folder do not belong to its descriptor",
             code="S005",
@@ -169,14 +212,22 @@ def load_successions(home: Home) -> Successions:
         return decode(Successions, home.successions.read_bytes())
 
 
-def _describe(keys: ServerKeys, tls: TlsFiles, name: str) -> FederationDescriptor:
+def _describe(
+    keys: ServerKeys, tls: TlsFiles, name: str, card: AuthorityCard | None, modes: tuple[Mode, ...]
+) -> FederationDescriptor:
+    if keys.authority is not None:
+        drawn = FederationId(secrets.token_hex(16))
+        sign, seal = keys.authority.public_pair
+        card = AuthorityCard(federation_id=drawn, name=name, authority_key=sign, authority_seal_key=seal)
+    if card is None:
+        raise RuntimeError("a federation has an authority, here or on a card")
     return FederationDescriptor(
-        federation_id=FederationId(secrets.token_hex(16)),
-        name=name,
+        federation_id=card.federation_id,
+        name=name or card.name,
         server_key=keys.server.public,
-        authority_key=keys.authority.public,
-        authority_seal_key=keys.authority_seal.public_key().public_bytes_raw(),
-        authority_is_server=True,
+        authority_key=card.authority_key,
+        authority_seal_key=card.authority_seal_key,
+        authority_is_server=keys.authority is not None,
         tls_ca=tls.authority_pem(),
-        modes=(Mode.MASKED,),
+        modes=modes,
     )

@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fedit_protocol.enrollment import CODE_LENGTH, InviteLink, new_code
+from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import Digest
 from fedit_server.storage.members import Members
 from fedit_server.storage.rows import InviteRow
@@ -36,6 +37,26 @@ class Terms:
 async def hash_code(code: str, salt: bytes) -> bytes:
     """Return the hash that an invite is stored under; takes the same time for every code."""
     return await asyncio.to_thread(hashlib.scrypt, code.encode(), salt=salt, n=_COST, r=_BLOCK, p=1, dklen=32)
+
+
+async def list_invites(members: Members, now_s: int) -> list[dict[str, Any]]:
+    """Return every invite without its code, which nobody knows any more."""
+    return [
+        {
+            "id": row.invite_id,
+            "state": row.state(now_s),
+            "uses": row.uses,
+            "max_uses": row.max_uses,
+            "expires_at": row.expires_at,
+        }
+        for row in await members.invites()
+    ]
+
+
+async def revoke_invite(members: Members, invite_id: str, now_s: int) -> None:
+    """Make an invite useless; raises ConfigError U025 if there is none."""
+    if not await members.revoke_invite(invite_id, now_s):
+        raise ConfigError(f"there is no invite {invite_id}", code="U025", fix="look at the list of invites")
 
 
 async def create_invite(

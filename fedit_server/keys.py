@@ -1,4 +1,4 @@
-"""The server's long-lived secrets: made once, 0600 files, never shown."""
+"""The long-lived secrets of a server and of its enrolment authority: made once, 0600 files, never shown."""
 
 import os
 from dataclasses import dataclass, field
@@ -15,22 +15,44 @@ _SECRET_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
+class AuthorityKeys:
+    """What an enrolment authority signs with, and what requests to it are sealed to."""
+
+    sign: SigningKey
+    seal: X25519PrivateKey = field(repr=False)
+
+    @property
+    def public_pair(self) -> tuple[bytes, bytes]:
+        """The two public keys, 32 bytes each, as a descriptor names them."""
+        return self.sign.public, self.seal.public_key().public_bytes_raw()
+
+
+@dataclass(frozen=True)
 class ServerKeys:
     """One key per role, so that a key for one purpose cannot be used for another."""
 
     server: SigningKey
-    authority: SigningKey
-    authority_seal: X25519PrivateKey = field(repr=False)
+    authority: AuthorityKeys | None
+    """None where the authority lives apart: this server can admit nobody."""
 
 
-def load_keys(folder: Path, *, create: bool) -> ServerKeys:
-    """Read the three key files of `folder`, making missing ones if `create`; raises StorageError S005 otherwise."""
+def load_keys(folder: Path, *, create: bool, with_authority: bool = True) -> ServerKeys:
+    """Read the key files of `folder`, making missing ones if `create`; raises StorageError S005 otherwise."""
     if create:
         make_private_folder(folder)
     return ServerKeys(
         server=SigningKey(_secret(folder / "server.key", create)),
-        authority=SigningKey(_secret(folder / "authority.key", create)),
-        authority_seal=X25519PrivateKey.from_private_bytes(_secret(folder / "authority-seal.key", create)),
+        authority=load_authority_keys(folder, create=create) if with_authority else None,
+    )
+
+
+def load_authority_keys(folder: Path, *, create: bool) -> AuthorityKeys:
+    """Read an authority's two key files, making missing ones if `create`; raises StorageError S005 otherwise."""
+    if create:
+        make_private_folder(folder)
+    return AuthorityKeys(
+        sign=SigningKey(_secret(folder / "authority.key", create)),
+        seal=X25519PrivateKey.from_private_bytes(_secret(folder / "authority-seal.key", create)),
     )
 
 

@@ -1,6 +1,6 @@
 """One open round: its cohorts run side by side, and it ends when enough of them have their sums, or no longer can.
 
-A cohort that fails contributes nothing; what it was given stays under its masks for good.
+A cohort that fails contributes nothing; what it was given stays under its masks. A trusted round is one cohort.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import ClientId
 from fedit_protocol.methods.combination import CohortSum
-from fedit_protocol.secagg.effects import Fail, Finish, Record
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.secagg.effects import Fail, Finish, Opened, Record
+from fedit_protocol.task import Mode, TaskDocument
 from fedit_server.bell import Bell
-from fedit_server.live_cohort import CohortEnding, Desk, LiveCohort
+from fedit_server.driver import CohortEnding, Desk, Driver, Machine
+from fedit_server.live_cohort import LiveCohort
+from fedit_server.sealed_cohort import SealedCohort
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import RoundView
 
@@ -28,7 +30,7 @@ class Summed:
     sums: dict[int, CohortSum]
 
 
-Ending = Finish | Summed | Fail
+Ending = Finish | Summed | Opened | Fail
 """A round of one cohort ends as its cohort does."""
 
 
@@ -43,7 +45,7 @@ class LiveRound:
         self.bell = Bell()
         self.ending: Ending | None = None
         self.cohorts = tuple(
-            LiveCohort(opening, number, document, desk, journals[number] if journals else ())
+            _driver(opening, number, document, desk, journals[number] if journals else ())
             for number in range(len(opening.cohorts))
         )
         self._needed = self.cohorts[0].machine.offer.combination.needed
@@ -55,7 +57,7 @@ class LiveRound:
         """Where each cohort stands."""
         return [cohort.view for cohort in self.cohorts]
 
-    def cohort_of(self, client: ClientId) -> LiveCohort:
+    def cohort_of(self, client: ClientId) -> Driver[Machine]:
         """Return the cohort that a client was assigned to; raises SecurityError (not-in-cohort)."""
         for cohort in self.cohorts:
             if client in cohort.invited:
@@ -85,21 +87,21 @@ class LiveRound:
             self.bell.ring()
         return self.ending
 
-    async def _run(self, cohort: LiveCohort) -> None:
+    async def _run(self, cohort: Driver[Machine]) -> None:
         self._take(cohort, await cohort.run())
         if self._is_hopeless():
             for other in self.cohorts:
                 if other.ending is None:
                     await other.fail(ProblemType.ROUND_FAILED, "too many cohorts of the round have failed")
 
-    def _take(self, cohort: LiveCohort, ending: CohortEnding) -> None:
+    def _take(self, cohort: Driver[Machine], ending: CohortEnding) -> None:
         number = cohort.cohort_id
         if number in self._sums:
             return  # the round ran on after trouble with the disk
         if isinstance(ending, Finish):
             self._sums[number] = CohortSum.of(ending.aggregate)
             cohort.let_go()
-        elif number not in self._failures:
+        elif isinstance(ending, Fail) and number not in self._failures:
             self._failures[number] = ending
             fields = {"task": self.opening.task_id, "round": self.opening.round_no, "cohort": number}
             log.warning("a cohort failed and contributes nothing: %s", ending.reason, extra=fields)
@@ -117,3 +119,12 @@ class LiveRound:
             f"{done} of {len(self.cohorts)} cohorts finished, {self._needed} are needed;"
             f" the first failed: {first.reason}",
         )
+
+
+def _driver(
+    opening: Opening, number: int, document: TaskDocument, desk: Desk, records: Sequence[Record]
+) -> Driver[Machine]:
+    """Return what drives one cohort; the mode is the task's, which the round's offer repeats."""
+    if document.task.round.mode is Mode.TRUSTED:
+        return SealedCohort(opening, number, desk, records)
+    return LiveCohort(opening, number, document, desk, records)

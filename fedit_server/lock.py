@@ -1,4 +1,4 @@
-"""One server per data folder: an advisory lock that ends with the process, however it ends."""
+"""One server, or one authority, per data folder: an advisory lock that ends with the process, however it ends."""
 
 import os
 import time
@@ -12,8 +12,9 @@ from fedit_server.files import PRIVATE, storing
 class FolderLock:
     """Holds `path` locked; the file names the process that holds it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, holder: str = "server", fix: str = "fedit-server status") -> None:
+        """`holder` says in words what kind of process holds such a lock, `fix` what to do about it."""
+        self._path, self._holder, self._fix = path, holder, fix
         self._descriptor: int | None = None
 
     def acquire(self) -> Self:
@@ -24,10 +25,10 @@ class FolderLock:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise StorageError(
-                f"another server (process {holder}) already runs on this data folder",
+                f"another {self._holder} (process {holder}) already runs on this data folder",
                 code="S002",
                 where=str(self._path.parent),
-                fix="fedit-server status",
+                fix=self._fix,
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -6,7 +6,7 @@ from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import Offer, RoundResult, StageSeconds
 from fedit_protocol.methods.combination import combination_of
-from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
+from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import Deadlines, TaskDocument
@@ -25,6 +25,8 @@ class RoundFacts:
     log_head: bytes
     now_s: int
     cohorts: int = 1
+    sealed_key: bytes | None = None
+    """HK of a trusted round, 32 bytes; None in masked rounds."""
 
 
 def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) -> bytes:
@@ -54,6 +56,7 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         cohort=cohort_rules(task),
         combination=combination_of(task, facts.cohorts),
         sums=sum_specs(document),
+        sealed=None if facts.sealed_key is None else sealed_spec(document, facts.sealed_key),
         second_rule=second_rule(document),
         seconds=seconds,
     )

@@ -55,12 +55,19 @@ _CONTENT_TYPE: Final = "application/problem+json"
 log = logging.getLogger(__name__)
 
 
-class RateLimitedError(ProtocolError):
+class ComeAgainError(ProtocolError):
+    """Not now; the same request makes sense again after `retry_after_s`."""
+
+    def __init__(self, problem: ProblemType, message: str, retry_after_s: float, *, code: str | None = None) -> None:
+        super().__init__(problem, message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(ComeAgainError):
     """Too many requests; the next one counts again after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(ProblemType.RATE_LIMITED, message, code="T022")
-        self.retry_after_s = retry_after_s
+        super().__init__(ProblemType.RATE_LIMITED, message, retry_after_s, code="T022")
 
 
 @web.middleware
@@ -105,7 +112,7 @@ def problem_response(error: ProtocolError) -> web.Response:
     if error.fix:
         body["fix"] = error.fix
     response = web.json_response(body, status=status, content_type=_CONTENT_TYPE)
-    if isinstance(error, RateLimitedError):
+    if isinstance(error, ComeAgainError):
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     elif error.problem in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(RETRY_AFTER_S[error.problem])

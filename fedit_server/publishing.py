@@ -87,5 +87,7 @@ def _check_succession(old: TaskDocument, new: TaskDocument) -> None:
 
 
 def _noise(document: TaskDocument) -> tuple[NoiseSpec, NoisySum] | None:
+    if document.task.privacy is None:
+        return None
     ring = ring_spec(document.task, document.layout.size)
     return (ring.noise, noisy_sum(ring)) if ring.noise else None

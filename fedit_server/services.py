@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_protocol.ids import TaskId
+from fedit_server.driver import Desk
 from fedit_server.home import Identity
-from fedit_server.live_cohort import Desk
 from fedit_server.storage import BlobStore
 from fedit_server.storage.store import Store
 

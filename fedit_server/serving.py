@@ -15,6 +15,8 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.authority import AuthorityCard
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 from fedit_server.app import Parts, build_app
@@ -22,6 +24,7 @@ from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig, split_address
 from fedit_server.files import make_private_folder
 from fedit_server.home import Home, Identity, create_identity, load_identity
+from fedit_server.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.publishing import Publisher
 from fedit_server.rotation import finish_rotation
 from fedit_server.storage.store import Store
@@ -45,6 +48,8 @@ class Plan:
     base: Path | None = None
     create: bool = True
     clock: Clock = utc_now
+    card: AuthorityCard | None = None
+    """Of an authority that lives apart, for the first start."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ class Serving:
         return f"https://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
+    def apart(self) -> str | None:
+        """What an authority that lives apart knows this server by, None where it is this server."""
+        if self.parts.identity.keys.authority is not None:
+            return None
+        return f"{self.url}#{self.parts.identity.pin}"
+
+    @property
     def address(self) -> tuple[str, int]:
         """The host and port of `url`."""
         return advertised(self.config, self.port)
@@ -73,6 +85,7 @@ class Serving:
 async def serving(plan: Plan) -> AsyncIterator[Serving]:
     """Serve while the block runs. Raises FeditError: another server, no task, a taken port, a lost key."""
     home = Home(plan.config.home)
+    _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
         make_private_folder(home.root)
     else:
@@ -113,9 +126,20 @@ def advertised(config: ServerConfig, port: int) -> tuple[str, int]:
     return (config.host if config.host not in _EVERYWHERE else lan_address() or "127.0.0.1"), port
 
 
+def _check_modes(plan: Plan, home: Home) -> None:
+    pinned = pinned_modes(home)
+    check_setting(plan.config, pinned)
+    for task in plan.tasks:
+        check_allowed(task, plan.config, pinned)
+
+
 def _identity(plan: Plan, home: Home) -> Identity:
     finish_rotation(home)
-    identity = create_identity(home, plan.config.name, plan.clock()) if plan.create else load_identity(home)
+    modes = modes_of(plan.config)
+    if not plan.create:
+        identity = load_identity(home)
+    else:
+        identity = create_identity(home, plan.config.name, plan.clock(), plan.card, modes)
     identity.tls.renew_leaf(_names(plan.config), plan.clock())
     return identity
 
@@ -128,7 +152,11 @@ def _names(config: ServerConfig) -> list[str]:
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
     publisher = Publisher(parts.store, parts.blobs, home.adapters, plan.base)
     labels = [task.label for task in plan.tasks if await publisher.publish(task, unix_seconds(plan.clock()))]
-    if not await parts.store.tasks.tasks():
+    known = await parts.store.tasks.tasks()
+    for row in known:  # also those of earlier starts: the operator may have changed the setting since
+        if row.state is not TaskState.FINISHED:
+            check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
+    if not known:
         raise ConfigError(
             "there is no task yet",
             code="C031",

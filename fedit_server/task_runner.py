@@ -13,12 +13,13 @@ from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
+from fedit_protocol.task import Mode
 from fedit_server.bell import Bell
 from fedit_server.candidates import settle
 from fedit_server.clock import unix_seconds
 from fedit_server.cohort import divide, draw_cohort
+from fedit_server.driver import RETRY_S
 from fedit_server.endings import record_ending
-from fedit_server.live_cohort import RETRY_S
 from fedit_server.live_round import Ending, LiveRound
 from fedit_server.lobby import Lobby
 from fedit_server.offers import RoundFacts, signed_offer
@@ -166,7 +167,9 @@ class TaskRunner:
         if head is None:
             raise RuntimeError("clients are free although nobody is enrolled")
         adapter = await services.store.tasks.newest_adapter(self.task.task_id)
-        facts = RoundFacts(RoundId(secrets.token_hex(16)), self.round_no + 1, adapter, head, now_s, len(cohorts))
+        round_id = RoundId(secrets.token_hex(16))
+        key = await self._round_key(round_id)
+        facts = RoundFacts(round_id, self.round_no + 1, adapter, head, now_s, len(cohorts), key)
         opening = Opening(
             round_id=facts.round_id,
             task_id=self.task.task_id,
@@ -184,13 +187,20 @@ class TaskRunner:
         log.info("a round is open", extra={**self._fields, "invited": sum(map(len, cohorts)), "cohorts": len(cohorts)})
         self.bell.ring()
 
+    async def _round_key(self, round_id: RoundId) -> bytes | None:
+        """Return what the devices of a trusted round seal to; durable before anything is signed, let alone sealed."""
+        if self.task.document.task.round.mode is not Mode.TRUSTED:
+            return None
+        return await asyncio.to_thread(self._services.desk.round_keys.create, round_id)
+
     @property
     def _fields(self) -> dict[str, object]:
         return {"task": self.task.task_id, "round": self.round_no}
 
     async def _end(self, live: LiveRound, ending: Ending) -> None:
-        """Record how the round ended, tell everybody, delete what was uploaded (S9)."""
+        """Record how the round ended, tell everybody, delete what was uploaded and the key that opens it (S9)."""
         await record_ending(self._services, self.task, live.opening, ending)
+        await asyncio.to_thread(self._services.desk.round_keys.destroy, live.opening.round_id)
         for cohort in live.cohorts:
             for device, deed in cohort.machine.blamed.items():
                 client = client_id(device)

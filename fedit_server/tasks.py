@@ -14,7 +14,7 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import BaseModelSpec, Task, TaskDocument
+from fedit_protocol.task import BaseModelSpec, Mode, Task, TaskDocument
 from fedit_server.base_model import BaseModel
 
 _MAX_FILE_BYTES: Final = 256 * 1024
@@ -51,6 +51,11 @@ def check_task(values: dict[str, Any], where: str, folder: Path | None = None) -
 
 def check_feasible(task: Task, where: str) -> None:
     """Raise ConfigError C020 or C021 unless every size of cohort that the task allows has thresholds and a ring."""
+    if task.round.mode is Mode.TRUSTED:
+        if task.round.min_survivors > task.round.cohort_min:
+            reason = f"min_survivors = {task.round.min_survivors} exceeds cohort_min = {task.round.cohort_min}"
+            raise ConfigError(reason, code="C020", where=f"{where}, [round]", fix=_CHECK)
+        return
     try:
         for members in range(task.round.cohort_min, task.round.cohort_size + 1):
             Thresholds.of(members, cohort_rules(task))

@@ -3,20 +3,31 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedit_server.console import when
+from fedit_protocol.task import Mode
+from fedit_server.console import table, when
 
 
 def status_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what `status` prints."""
     server = data["server"]
     where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
-    return [f"server   {where}", f"clients  {data['clients']['enrolled']} enrolled", *_tasks(data["tasks"])]
+    clients = f"clients  {data['clients']['enrolled']} enrolled"
+    return [f"server   {where}", *_authority(data["authority"]), clients, *_tasks(data["tasks"])]
+
+
+def _authority(data: Mapping[str, Any]) -> Iterator[str]:
+    if data["apart"]:
+        many = "1 request waits" if data["waiting"] == 1 else f"{data['waiting']} requests wait"
+        waiting = f"{many} for it, since {when(data['waiting_since'])}"
+        yield f"admits   an authority apart; {waiting if data['waiting'] else 'nothing waits for it'}"
 
 
 def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
     for task in tasks:
         why = f": {task['reason']}" if task["reason"] else ""
         yield f"task     {task['id']}@{task['version']} “{task['title']}”, {task['state']}{why}"
+        if task["mode"] == Mode.TRUSTED:
+            yield "  mode     trusted: weaker, this server sees every update of every device"
         yield f"  rounds   {task['committed']} of {task['rounds']} committed, {task['failed']} failed"
         yield f"  adapter  version {task['adapter_version']}"
         if task["last_report"]:
@@ -44,7 +55,7 @@ def _report(report: Mapping[str, Any]) -> str:
 
 def round_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
     """Return the columns of one line of `round list`."""
-    return row["task"], row["no"], row["state"], row["stage"], when(row["opened_at"]), row["reason"]
+    return row["task"], row["no"], row["mode"], row["state"], row["stage"], when(row["opened_at"]), row["reason"]
 
 
 def invite_lines(data: Mapping[str, Any]) -> list[str]:
@@ -53,6 +64,54 @@ def invite_lines(data: Mapping[str, Any]) -> list[str]:
         f"invite {data['id']}, {data['uses']} uses, until {when(data['expires_at'])}",
         f"  {data['link']}",
         f"  {join_line(data['link'])}",
+    ]
+
+
+def audit_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `authority log` prints."""
+    cells = (
+        (row["position"], row["action"], row["serial"], row["identity_sha256"][:16], when(row["time"]))
+        for row in data["entries"]
+    )
+    where = "an authority apart" if data["authority"] == "apart" else "the server"
+    return [
+        *table(("ENTRY", "ACTION", "SERIAL", "IDENTITY (SHA-256)", "TIME"), cells),
+        f"federation {data['federation']}, kept by {where}",
+        f"size {data['size']}, enrolled now {data['devices']}, root {data['root']}",
+        "checked: every entry, every signed head, and that each log continues the one before",
+    ]
+
+
+def invite_list_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `invite list` prints."""
+    rows = (
+        (row["id"], row["state"], f"{row['uses']}/{row['max_uses']}", when(row["expires_at"]))
+        for row in data["invites"]
+    )
+    return table(("INVITE", "STATE", "USED", "EXPIRES"), rows)
+
+
+def revoked_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `clients revoke` prints."""
+    short = data["id"][:12]
+    if data["logged"]:
+        return [f"client {short} is revoked"]
+    return [
+        f"client {short} is blocked on this server; its certificate is in force until the authority revokes it:",
+        f"  fedit-server authority revoke {short}",
+    ]
+
+
+def rotated_lines(*, lost: bool, apart: bool) -> list[str]:
+    """Return what `keys rotate` prints."""
+    if not lost:
+        return ["the server has a new key: devices and invites follow by themselves; the old key is deleted"]
+    new = "each has to leave and to join with a new invite"
+    if not apart:
+        return [f"the server has a new key: no device trusts it yet: {new}: fedit-server invite"]
+    return [
+        f"the server has a new key: no device trusts it yet, nor does the authority: {new}",
+        "  the server prints, when it runs, the line with which its authority meets it anew and makes invites",
     ]
 
 

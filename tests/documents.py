@@ -10,8 +10,11 @@ from pydantic.fields import FieldInfo
 
 from fedit_protocol.task import Task
 
+from .message_reference import message_reference
+
 ROOT = Path(__file__).resolve().parent.parent
 TASK_REFERENCE = ROOT / "protocol" / "TASK.md"
+MESSAGE_REFERENCE = ROOT / "protocol" / "MESSAGES.md"
 
 _HEAD = """# The task file
 
@@ -87,3 +90,4 @@ def _plain(value: object) -> str:
 
 if __name__ == "__main__":
     TASK_REFERENCE.write_text(task_reference(), encoding="utf-8")
+    MESSAGE_REFERENCE.write_text(message_reference(), encoding="utf-8")

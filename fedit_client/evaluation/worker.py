@@ -1,16 +1,27 @@
 """The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate` and `generate`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fedit_client.data import Message, Record, Role
 from fedit_client.device import DevicePlan
 from fedit_client.training.channel import Channel, Json
+from fedit_client.training.chat_template import ChatTemplate
 from fedit_client.training.request import TrainingProgress
 from fedit_client.training.room import run
 from fedit_protocol.errors import ModelError
 from fedit_protocol.task import TaskDocument, Template
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A loaded model and what turns a conversation into its tokens."""
+
+    model: Any
+    tokenizer: Any
+    template: Template
+    chat: ChatTemplate
 
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -42,11 +53,12 @@ def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Load once, say so, then answer question after question until the parent closes the pipe."""
     model, tokenizer, template = _load_for_chat(message, plan)
     channel.send("ready")
-    while True:
-        question = channel.receive()
-        # A stop that came after the answer's own end refers to nothing any more.
-        if "stop" not in question:
-            _answer(channel, question, model, tokenizer, template)
+    with ChatTemplate(tokenizer) as chat:
+        while True:
+            question = channel.receive()
+            # A stop that came after the answer's own end refers to nothing any more.
+            if "stop" not in question:
+                _answer(channel, question, Speaker(model, tokenizer, template, chat))
 
 
 def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]:
@@ -68,15 +80,15 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
     return attach_saved(model, adapter) if adapter else model, load_tokenizer(base), template
 
 
-def _answer(channel: Channel, question: Json, model: Any, tokenizer: Any, template: Template) -> None:
+def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
     from fedit_client.evaluation.generate import generate
     from fedit_client.training.tokenize import prompt_ids
 
     messages = [Message(Role(role), content) for role, content in question["messages"]]
     pieces = generate(
-        model,
-        tokenizer,
-        prompt_ids(messages, tokenizer, template),
+        speaker.model,
+        speaker.tokenizer,
+        prompt_ids(messages, speaker.tokenizer, speaker.template, speaker.chat),
         max_tokens=question["max_tokens"],
         temperature=question["temperature"],
         seed=question["seed"],

@@ -27,7 +27,9 @@ def convert(source: Path, target: Path) -> None:
     plain.load_state_dict(loaded.state_dict(), strict=True)
     plain.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
-    _forget_versions(target / "config.json")
+    for name in ("config.json", "generation_config.json"):
+        if (target / name).exists():
+            _forget_versions(target / name)
 
 
 def _forget_versions(path: Path) -> None:

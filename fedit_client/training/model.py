@@ -10,17 +10,20 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from fedit_client.device import DevicePlan
+from fedit_client.training.base_view import pinned_view
 from fedit_protocol.adapter import AdapterLayout, Tensors
 from fedit_protocol.errors import FeditError, ModelError, TaskRefusedError
+from fedit_protocol.peft_folder import WEIGHTS
 from fedit_protocol.task import AdapterSpec, Quantization
 
 _ADAPTER_NAME = ".default"
 
 
 def load_tokenizer(base: Path) -> Any:
-    """Return the base's tokenizer; raises ModelError M003 if there is none or it has no end token."""
+    """Return the base's tokenizer, from pinned files only; raises ModelError M003 if there is none, or no end token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        with pinned_view(base) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _unloadable("tokenizer", base, error) from error
     if tokenizer.eos_token_id is None:
@@ -32,18 +35,19 @@ def load_base(base: Path, plan: DevicePlan, *, for_training: bool = True) -> Any
     """Return the base as the plan says, frozen; only safetensors are read and no code from the folder is run.
 
     Without `for_training` the first forward pass may repack 4-bit weights for speed; such a model never trains again.
-    Raises ModelError M003 if the folder does not hold such a model.
+    Raises ModelError M003 if the folder does not hold such a model, M001, M007 like `check_base`.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=getattr(torch, plan.compute_dtype),
-            quantization_config=_quantization(plan),
-            device_map={"": plan.device},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with pinned_view(base) as folder:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, plan.compute_dtype),
+                quantization_config=_quantization(plan),
+                device_map={"": plan.device},
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except (OSError, ValueError, KeyError) as error:
         raise _unloadable("model", base, error) from error
     # PEFT's prepare_model_for_kbit_training is not used: it would cast embeddings and head to float32.
@@ -78,6 +82,8 @@ def attach_adapter(model: Any, spec: AdapterSpec, layout: AdapterLayout) -> Any:
 
 def attach_saved(model: Any, folder: Path) -> Any:
     """Return the model with the adapter of a PEFT folder, for inference; raises ModelError M004 if it does not fit."""
+    if not (folder / WEIGHTS).is_file():  # PEFT would look for a pickle next
+        raise ModelError(f"the adapter has no {WEIGHTS}", code="M004", where=str(folder))
     try:
         return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Message, Record
-from fedit_protocol.errors import DataError, ModelError, TaskRefusedError
+from fedit_client.training.chat_template import ChatTemplate
+from fedit_protocol.errors import DataError, TaskRefusedError
 from fedit_protocol.task import PromptSpec, Template
 
 Ids = NDArray[np.int64]
@@ -49,19 +50,21 @@ class Tokenized:
 def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tokenized:
     """Tokenise records by the task's prompt section.
 
-    Raises DataError D012 if no row keeps an answer token, D015 for a conversation under an Alpaca template, ModelError
-    M003 without a chat template, TaskRefusedError K005 if the template hides where answers begin.
+    Raises DataError D012 if no row keeps an answer token, D015 for a conversation under an Alpaca template, D016 for
+    one that the chat template does not take, ModelError M003 without a chat template, TaskRefusedError K005 if the
+    template hides where answers begin, K012 if it is beyond bounds.
     """
     result = Tokenized()
-    for record in records:
-        ids, mask = _joined(record, tokenizer, spec)
-        result.cut += len(ids) > spec.cutoff_tokens
-        ids, mask = ids[: spec.cutoff_tokens], mask[: spec.cutoff_tokens]
-        # The first token has nothing before it to be predicted from.
-        if mask[1:].any():
-            result.examples.append(Example(ids, mask, record.category))
-        else:
-            result.skipped += 1
+    with ChatTemplate(tokenizer) as chat:
+        for record in records:
+            ids, mask = _joined(record, tokenizer, spec, chat)
+            result.cut += len(ids) > spec.cutoff_tokens
+            ids, mask = ids[: spec.cutoff_tokens], mask[: spec.cutoff_tokens]
+            # The first token has nothing before it to be predicted from.
+            if mask[1:].any():
+                result.examples.append(Example(ids, mask, record.category))
+            else:
+                result.skipped += 1
     if records and not result.examples:
         raise DataError(
             f"no row keeps any of its answer within {spec.cutoff_tokens} tokens",
@@ -71,17 +74,18 @@ def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tok
     return result
 
 
-def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template) -> Ids:
+def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate) -> Ids:
     """Return the ids (T,) that an answer to this conversation starts from; raises like `tokenize`."""
     if template is Template.CHAT:
-        return _ids(tokenizer, _render(messages, tokenizer, open_answer=True))
+        (text,) = chat.render(messages, [(len(messages), True)])
+        return _ids(tokenizer, text)
     return _ids(tokenizer, _alpaca(messages, "", template), begins=True)
 
 
-def _joined(record: Record, tokenizer: Any, spec: PromptSpec) -> tuple[Ids, Ids]:
+def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate) -> tuple[Ids, Ids]:
     ids: list[Ids] = []
     mask: list[Ids] = []
-    for text, is_answer in _pieces(record, tokenizer, spec.template):
+    for text, is_answer in _pieces(record, tokenizer, spec.template, chat):
         begins = not ids and spec.template is not Template.CHAT
         piece = _ids(tokenizer, text, begins=begins)
         ids.append(piece)
@@ -93,30 +97,30 @@ def _joined(record: Record, tokenizer: Any, spec: PromptSpec) -> tuple[Ids, Ids]
     return np.concatenate(ids), np.concatenate(mask)
 
 
-def _pieces(record: Record, tokenizer: Any, template: Template) -> Iterator[Piece]:
+def _pieces(record: Record, tokenizer: Any, template: Template, chat: ChatTemplate) -> Iterator[Piece]:
     """Yield prompt and answer in turn; an answer ends with the token that ends generation."""
     if template is Template.CHAT:
-        yield from _chat_pieces(record.messages, tokenizer)
+        yield from _chat_pieces(record.messages, tokenizer, chat)
         return
     yield _alpaca(record.messages[:-1], record.context, template), False
     yield record.messages[-1].content + tokenizer.eos_token, True
 
 
-def _chat_pieces(messages: Sequence[Message], tokenizer: Any) -> Iterator[Piece]:
-    whole, done = _render(messages, tokenizer), 0
-    for place, message in enumerate(messages):
-        if message.role == "assistant":
-            before = _render(messages[:place], tokenizer, open_answer=True)
-            after = _render(messages[: place + 1], tokenizer)
-            if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
-                raise TaskRefusedError(
-                    "the base's chat template does not show where an answer begins",
-                    code="K005",
-                    fix='ask the operator for prompt.template = "alpaca"',
-                )
-            yield whole[done : len(before)], False
-            yield _ended(whole[len(before) : len(after)], tokenizer), True
-            done = len(after)
+def _chat_pieces(messages: Sequence[Message], tokenizer: Any, chat: ChatTemplate) -> Iterator[Piece]:
+    answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    views = [view for place in answers for view in ((place, True), (place + 1, False))]
+    whole, *texts = chat.render(messages, [(len(messages), False), *views])
+    done = 0
+    for before, after in zip(texts[::2], texts[1::2], strict=True):
+        if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
+            raise TaskRefusedError(
+                "the base's chat template does not show where an answer begins",
+                code="K005",
+                fix='ask the operator for prompt.template = "alpaca"',
+            )
+        yield whole[done : len(before)], False
+        yield _ended(whole[len(before) : len(after)], tokenizer), True
+        done = len(after)
 
 
 def _ended(answer: str, tokenizer: Any) -> str:
@@ -129,17 +133,6 @@ def _answer_mask(ids: Ids, tokenizer: Any) -> Ids:
     ends = np.flatnonzero(ids == tokenizer.eos_token_id)
     last = int(ends[-1]) if ends.size else len(ids) - 1
     return (np.arange(len(ids)) <= last).astype(np.int64)
-
-
-def _render(messages: Sequence[Message], tokenizer: Any, *, open_answer: bool = False) -> str:
-    if not tokenizer.chat_template:
-        raise ModelError(
-            "the base's tokenizer has no chat template",
-            code="M003",
-            fix='ask the operator for prompt.template = "alpaca"',
-        )
-    turns = [{"role": message.role.value, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_answer))
 
 
 def _alpaca(messages: Sequence[Message], context: str, template: Template) -> str:

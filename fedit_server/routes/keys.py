@@ -6,6 +6,7 @@ from aiohttp import web
 
 from fedit_server.auth import Doorkeeper
 from fedit_server.authority import Authority
+from fedit_server.authority_desk import AuthorityDesk
 from fedit_server.coordinator import Coordinator
 from fedit_server.evaluations import Evaluations
 from fedit_server.home import Identity
@@ -15,7 +16,7 @@ from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
 
-AUTHORITY: Final = web.AppKey("authority", Authority)
+ADMISSION: Final[web.AppKey[Authority | AuthorityDesk]] = web.AppKey("admission")
 BLOBS: Final = web.AppKey("blobs", DiskBlobs)
 COORDINATOR: Final = web.AppKey("coordinator", Coordinator)
 DOORKEEPER: Final = web.AppKey("doorkeeper", Doorkeeper)

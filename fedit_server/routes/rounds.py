@@ -6,14 +6,16 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, RoundId, client_id
 from fedit_protocol.messages import MAX_COHORT
+from fedit_protocol.sealed.collector import Collector
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
-from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.signing import Envelope, Kind
 from fedit_server.auth import joiner
-from fedit_server.live_cohort import LiveCohort
+from fedit_server.driver import Driver, Machine
 from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK, TURNSTILE
 from fedit_server.routes.wire import caller, cbor, done, read_body
 
@@ -29,7 +31,7 @@ _MOST_ABORT_BYTES: Final = 1024
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 Take = Callable[[Aggregator, bytes, datetime], Effects]
-Document = Callable[[Aggregator, IdentityKey, int], bytes]
+Document = Callable[[Machine, IdentityKey, int], bytes]
 
 
 def round_id(request: web.Request) -> RoundId:
@@ -45,33 +47,67 @@ def sum_index(request: web.Request) -> int:
     return int(text)
 
 
-async def cohort_of(request: web.Request, received: bytes, kind: Kind) -> LiveCohort:
-    """Return the cohort of whoever says to have signed a message; its machine checks the signature."""
-    signer = IdentityKey(read_envelope(received, kind).signer)
+async def cohort_of(request: web.Request, received: bytes) -> Driver[Machine]:
+    """Return the cohort of whoever says to have signed a message; its machine checks kind and signature."""
+    signer = IdentityKey(decode(Envelope, received).signer)
     return await request.app[COORDINATOR].cohort(round_id(request), client_id(signer))
 
 
-async def join(request: web.Request) -> web.Response:
-    """POST join: keys of a device whose certificate the authority has signed."""
+def masked(machine: Machine) -> Aggregator:
+    """Return the machine of a masked round; raises ProtocolError (stage-mismatch) in a trusted one."""
+    if not isinstance(machine, Aggregator):
+        raise ProtocolError(ProblemType.STAGE_MISMATCH, "this round is trusted: nothing in it is masked")
+    return machine
+
+
+def sealed(machine: Machine) -> Collector:
+    """Return the machine of a trusted round; raises ProtocolError (stage-mismatch) in a masked one."""
+    if not isinstance(machine, Collector):
+        raise ProtocolError(ProblemType.STAGE_MISMATCH, "this round is masked: nothing in it is sealed to the server")
+    return machine
+
+
+async def _let_in(request: web.Request, kind: Kind) -> tuple[bytes, bytes, Driver[Machine]]:
+    """Return a message with which a device enters a round, its valid certificate, and its cohort."""
     turnstile, clock = request.app[TURNSTILE], request.app[DOORKEEPER].clock
     turnstile.pass_address(request.remote or "", clock())
     received = await read_body(request, _MOST_JOIN_BYTES)
     live = await request.app[COORDINATOR].live(round_id(request))
-    turnstile.pass_device(joiner(received, live.opening.offer), clock())
-    certificate = await request.app[DOORKEEPER].certificate(received, Kind.JOIN)
-    cohort = await cohort_of(request, received, Kind.JOIN)
+    turnstile.pass_device(joiner(received, kind, live.opening.offer), clock())
+    certificate = await request.app[DOORKEEPER].certificate(received, kind)
+    return received, certificate, await cohort_of(request, received)
+
+
+async def join(request: web.Request) -> web.Response:
+    """POST join: keys of a device whose certificate the authority has signed."""
+    received, certificate, cohort = await _let_in(request, Kind.JOIN)
     proven = await request.app[LOG_BOOK].proven(certificate, cohort.machine.offer.log_head)
-    await cohort.handle(lambda machine, now: machine.on_join(received, proven, now))
+    await cohort.handle(lambda machine, now: masked(machine).on_join(received, proven, now))
     return done()
 
 
-def taking(kind: Kind, most: int, take: Take) -> Handler:
-    """Return the handler of a signed message; the machine checks who signed it."""
+async def accept(request: web.Request) -> web.Response:
+    """POST accept: a certified device takes part in a trusted round, and knows that it is one."""
+    received, _, cohort = await _let_in(request, Kind.ACCEPT)
+    await cohort.handle(lambda machine, now: sealed(machine).on_accept(received, now))
+    return done()
+
+
+async def abort(request: web.Request) -> web.Response:
+    """POST abort: a device gives up, whatever the round's mode."""
+    received = await read_body(request, _MOST_ABORT_BYTES)
+    cohort = await cohort_of(request, received)
+    await cohort.handle(lambda machine, now: machine.on_abort(received, now))
+    return done()
+
+
+def taking(most: int, take: Take) -> Handler:
+    """Return the handler of a masked round's signed message; the machine checks what it is and who signed it."""
 
     async def handler(request: web.Request) -> web.Response:
         received = await read_body(request, most)
-        cohort = await cohort_of(request, received, kind)
-        await cohort.handle(lambda machine, now: take(machine, received, now))
+        cohort = await cohort_of(request, received)
+        await cohort.handle(lambda machine, now: take(masked(machine), received, now))
         return done()
 
     return handler
@@ -100,19 +136,23 @@ async def result(request: web.Request) -> web.Response:
 
 ROUTES: Final = (
     web.post(f"{_ROUND}/join", join),
-    web.post(f"{_ROUND}/shares", taking(Kind.SHARES, _MOST_SHARES_BYTES, Aggregator.on_shares)),
-    web.post(f"{_ROUND}/ack", taking(Kind.ACK, _MOST_ACK_BYTES, Aggregator.on_ack)),
-    web.post(f"{_ROUND}/confirm/{{sum_index}}", taking(Kind.CONFIRM, _MOST_CONFIRM_BYTES, Aggregator.on_confirm)),
-    web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(Kind.UNMASK, _MOST_UNMASK_BYTES, Aggregator.on_unmask)),
-    web.post(f"{_ROUND}/abort", taking(Kind.ABORT, _MOST_ABORT_BYTES, Aggregator.on_abort)),
-    web.get(f"{_ROUND}/roster", giving(lambda machine, reader, _: machine.roster(reader))),
-    web.get(f"{_ROUND}/inbox", giving(lambda machine, reader, _: machine.inbox(reader))),
-    web.get(f"{_ROUND}/sharers", giving(lambda machine, reader, _: machine.sharers(reader))),
+    web.post(f"{_ROUND}/accept", accept),
+    web.post(f"{_ROUND}/shares", taking(_MOST_SHARES_BYTES, Aggregator.on_shares)),
+    web.post(f"{_ROUND}/ack", taking(_MOST_ACK_BYTES, Aggregator.on_ack)),
+    web.post(f"{_ROUND}/confirm/{{sum_index}}", taking(_MOST_CONFIRM_BYTES, Aggregator.on_confirm)),
+    web.post(f"{_ROUND}/unmask/{{sum_index}}", taking(_MOST_UNMASK_BYTES, Aggregator.on_unmask)),
+    web.post(f"{_ROUND}/abort", abort),
+    web.get(f"{_ROUND}/roster", giving(lambda machine, reader, _: masked(machine).roster(reader))),
+    web.get(f"{_ROUND}/inbox", giving(lambda machine, reader, _: masked(machine).inbox(reader))),
+    web.get(f"{_ROUND}/sharers", giving(lambda machine, reader, _: masked(machine).sharers(reader))),
     web.get(f"{_ROUND}/receipt/{{sum_index}}", giving(lambda machine, reader, j: machine.receipt(reader, j))),
-    web.get(f"{_ROUND}/survivors/{{sum_index}}", giving(lambda machine, reader, j: machine.survivors(reader, j))),
     web.get(
-        f"{_ROUND}/confirmations/{{sum_index}}", giving(lambda machine, reader, j: machine.confirmations(reader, j))
+        f"{_ROUND}/survivors/{{sum_index}}", giving(lambda machine, reader, j: masked(machine).survivors(reader, j))
     ),
-    web.get(f"{_ROUND}/second-input", giving(lambda machine, reader, _: machine.second_input(reader))),
+    web.get(
+        f"{_ROUND}/confirmations/{{sum_index}}",
+        giving(lambda machine, reader, j: masked(machine).confirmations(reader, j)),
+    ),
+    web.get(f"{_ROUND}/second-input", giving(lambda machine, reader, _: masked(machine).second_input(reader))),
     web.get(f"{_ROUND}/result", result),
 )

@@ -1,4 +1,4 @@
-"""Masked updates: checked before the body is read, appended to the spool, counted once they are whole and on disk."""
+"""Updates, masked or sealed: checked before the body is read, appended to the spool, counted once they are on disk."""
 
 import asyncio
 from typing import Final
@@ -8,8 +8,7 @@ from aiohttp import StreamReader, web
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, client_id, identity_key
-from fedit_protocol.signing import Kind
-from fedit_server.live_cohort import LiveCohort
+from fedit_server.driver import Driver, Machine
 from fedit_server.routes.keys import COORDINATOR, SPOOL
 from fedit_server.routes.rounds import cohort_of, round_id, sum_index
 from fedit_server.routes.wire import caller, cbor
@@ -30,7 +29,7 @@ _UPLOADS: Final = "/v1/rounds/{round_id:[0-9a-f]{32}}/uploads/{sum_index}"
 async def put(request: web.Request) -> web.Response:
     """PUT uploads/{j}: append from `Upload-Offset` on; the whole upload is answered with its receipt."""
     header, offset = _header(request), _offset(request)
-    cohort = await cohort_of(request, header, Kind.UPLOAD)
+    cohort = await cohort_of(request, header)
     opened = await cohort.read(lambda machine: machine.check_upload(header, cohort.now()))
     if opened.sum_index != sum_index(request):
         raise ProtocolError(ProblemType.CONTEXT_MISMATCH, "the path and the header name different sums")
@@ -130,7 +129,7 @@ def _stood_still(stored: int) -> ProtocolError:
     return ProtocolError(ProblemType.OFFSET_MISMATCH, message)
 
 
-async def _receipt(cohort: LiveCohort, key: IdentityKey, index: int) -> bytes:
+async def _receipt(cohort: Driver[Machine], key: IdentityKey, index: int) -> bytes:
     return await cohort.read(lambda machine: machine.receipt(key, index))
 
 

@@ -44,6 +44,18 @@ class KeyLog:
             wanted = select(key_log.c.entry).where(key_log.c.position >= start)
             return list((await db.execute(wanted.order_by(key_log.c.position).limit(most))).scalars())
 
+    async def lines(self, start: int = 0, most: int | None = None) -> list[LogLine]:
+        """Return up to `most` lines from position `start`, or all that follow it."""
+        async with self._database.reading() as db:
+            wanted = select(key_log).where(key_log.c.position >= start).order_by(key_log.c.position)
+            rows = await db.execute(wanted if most is None else wanted.limit(most))
+            return [LogLine(row.entry, row.leaf, row.head) for row in rows]
+
+    async def size(self) -> int:
+        """Return how many entries there are."""
+        async with self._database.reading() as db:
+            return int((await db.execute(select(func.count()).select_from(key_log))).scalar_one())
+
 
 async def newest_head(db: AsyncConnection) -> bytes | None:
     """Return the newest signed head inside a transaction."""

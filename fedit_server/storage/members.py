@@ -1,7 +1,7 @@
 """Who belongs to the federation: invites, clients, certificates and the key log."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -172,6 +172,16 @@ class Members:
         async with self._database.reading() as db:
             held: bytes | None = (await db.execute(_valid_certificate(client, now_s))).scalar_one_or_none()
             return held
+
+    async def in_force(self, serials: Iterable[int], now_s: int) -> list[tuple[bytes, str]]:
+        """Return the valid certificates among these serials, each with its device's label."""
+        async with self._database.reading() as db:
+            valid = certificates.c.revoked_at.is_(None) & (certificates.c.not_after > now_s)
+            wanted = select(certificates.c.envelope, clients.c.label).join(clients)
+            rows = await db.execute(
+                wanted.where(valid & certificates.c.serial.in_(list(serials))).order_by(certificates.c.serial)
+            )
+            return [(row.envelope, row.label) for row in rows]
 
     async def renew(self, client: ClientId, extend: Callable[[bytes], tuple[bytes, int]], now_s: int) -> Enrolled:
         """Replace a valid certificate by one that lasts longer: `extend` returns it and when it ends.

@@ -7,9 +7,12 @@ from enum import StrEnum
 from typing import Any
 
 from fedit_protocol.catalogue import TaskState
+from fedit_protocol.encoding import decode
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
+from fedit_protocol.messages import Offer
 from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task import Mode, TaskDocument
 
 
 class ClientState(StrEnum):
@@ -18,6 +21,8 @@ class ClientState(StrEnum):
     ACTIVE = "active"
     LEFT = "left"
     REVOKED = "revoked"
+    BLOCKED = "blocked"
+    """Kept out by this server alone: only an authority that lives apart can revoke the certificate."""
 
 
 class RoundState(StrEnum):
@@ -205,6 +210,11 @@ class RoundRow:
     evaluations: tuple[EvaluationRow, ...] = ()
 
     @property
+    def mode(self) -> Mode:
+        """Whether devices were asked for masked or for sealed updates, as the signed offer says."""
+        return decode(Offer, read_envelope(self.offer, Kind.OFFER).body).mode
+
+    @property
     def view(self) -> RoundView:
         """Where the round stands as a whole."""
         whole = merged([cohort.view for cohort in self.cohorts])
@@ -219,6 +229,7 @@ class RoundRow:
             "task": self.task_id,
             "task_version": self.task_version,
             "no": self.round_no,
+            "mode": str(self.mode),
             "state": str(self.state),
             "stage": view.stage,
             "progress": view.progress,

@@ -90,6 +90,12 @@ class Spool:
         """Return what UnmaskJob.run reads the survivors' uploads with."""
         return SpoolReader({slot.client: self._path(slot) for slot in slots}, dtype)
 
+    def content(self, slot: Slot) -> bytes:
+        """Return the whole of a stored upload; may be called from any thread. Raises StorageError."""
+        path = self._path(slot)
+        with storing(path):
+            return path.read_bytes()
+
     async def discard(self, round_id: RoundId) -> None:
         """Delete every upload of a round (S9), and take no more for it: a request may have been let in just before."""
         self._discarded.append(round_id)

@@ -1,9 +1,10 @@
-"""The Store: one database, five rooms."""
+"""The Store: one database, six rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from fedit_server.storage.admissions import Admissions
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
@@ -17,6 +18,7 @@ class Store:
     """Everything that is remembered, in domain verbs."""
 
     members: Members
+    admissions: Admissions
     key_log: KeyLog
     tasks: Tasks
     rounds: Rounds
@@ -27,8 +29,9 @@ class Store:
     async def open(cls, path: Path, *, migrate: bool) -> Self:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
-        rooms = Members(database), KeyLog(database), Tasks(database), Rounds(database), Candidates(database)
-        return cls(*rooms, database)
+        members, admissions, log = Members(database), Admissions(database), KeyLog(database)
+        rooms = Tasks(database), Rounds(database), Candidates(database)
+        return cls(members, admissions, log, *rooms, database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -54,7 +54,7 @@ clients = Table(
     Column("state", String, nullable=False),
     Column("enrolled_at", Integer, nullable=False),
     Column("last_seen", Integer, nullable=False),
-    Column("invite_id", String, ForeignKey("invites.invite_id"), nullable=False),
+    Column("invite_id", String, ForeignKey("invites.invite_id")),
 )
 
 certificates = Table(
@@ -74,6 +74,22 @@ key_log = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
     Column("head", LargeBinary, nullable=False),
+)
+
+authority_requests = Table(
+    "authority_requests",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("request_id", LargeBinary, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("client_id", String, nullable=False),
+    Column("body", LargeBinary),
+    Column("received_at", Integer, nullable=False, index=True),
+    Column("answered_at", Integer),
+    Column("serial", Integer),
+    Column("problem", String, nullable=False),
+    Column("code", String, nullable=False),
+    Column("detail", String, nullable=False),
 )
 
 tasks = Table(

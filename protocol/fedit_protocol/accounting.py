@@ -102,7 +102,8 @@ def check_result(result: RoundResult, offer: Offer) -> None:
 
     Every round opened so far counts: one that failed may have been summed all the same.
     """
-    expected, told = spent_after(offer.sums[0].ring, offer.round_no), result.privacy
+    expected = spent_after(offer.sums[0].ring, offer.round_no) if offer.sums else None
+    told = result.privacy
     if (expected is None) != (told is None):
         raise _untrue()
     if expected is None or told is None:

@@ -1,22 +1,42 @@
-"""Which files of a base model a task pins, and the one digest over them: server and client compute it alike."""
+"""Which files of a base model a task pins, the one digest over them, and what none of them may hold."""
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.ids import Digest
 
 _LABEL: Final = "fedit/v1/base"
 WEIGHTS_ENDING: Final = ".safetensors"
-_PINNED_NAMES: Final = frozenset({"chat_template.jinja", "config.json", "tokenizer.json", "tokenizer_config.json"})
+WEIGHTS_INDEX: Final = "model.safetensors.index.json"
+PINNED_NAMES: Final = frozenset(
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        WEIGHTS_INDEX,
+    }
+)
+PICKLE_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+"""Weights in forms that can run code when they are read, or that are not read here."""
+
+_CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "quantization_config"})
+_KERNEL_ENDING: Final = "_implementation"
 
 
 def pinned(names: Iterable[str]) -> list[str]:
-    """Return the names that are pinned, sorted: weights, config, tokenizer and chat template, as far as they exist.
+    """Return the names that are pinned, sorted: weights, index, config, tokenizer, template, as far as they exist.
 
-    Nothing else may decide what is trained: pickled weights and code beside them are never loaded.
+    Nothing else of a folder is ever shown to what loads it: no pickled weights, code, further templates or adapters.
     """
-    return sorted(name for name in names if name in _PINNED_NAMES or name.endswith(WEIGHTS_ENDING))
+    return sorted(name for name in names if name in PINNED_NAMES or (name.endswith(WEIGHTS_ENDING) and "/" not in name))
 
 
 def base_digest(file_digests: Mapping[str, Digest]) -> Digest:
@@ -31,3 +51,24 @@ def base_digest(file_digests: Mapping[str, Digest]) -> Digest:
         raise ValueError("a base model has a config.json and safetensors weights")
     parts = [part for name in names for part in (name, file_digests[name])]
     return Digest("sha256:" + hash_parts(_LABEL, *parts).hex())
+
+
+def code_in(config: object) -> str | None:
+    """Return the key of a JSON file that asks for code beside the libraries' own, or None; tables inside count too."""
+    return next(_code_keys(config), None)
+
+
+def _code_keys(value: object) -> Iterator[str]:
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            # An implementation with a slash is a repository of compiled kernels.
+            yield from (
+                key
+                for key, inner in item.items()
+                if (key in _CODE_KEYS and inner) or (key.endswith(_KERNEL_ENDING) and "/" in str(inner))
+            )
+            waiting += item.values()

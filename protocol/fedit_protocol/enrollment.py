@@ -208,7 +208,7 @@ class EnrolledView:
             raise SecurityError(
                 ProblemType.NOT_ENROLLED,
                 f"a device in the roster enrolled less than {min_age_s} s ago",
-                fix="fedit-client set limits.min_cert_age_h=0, if you trust new devices",
+                fix="fedit-client policy set min_cert_age_h 0, if you trust new devices",
             )
         return certificate
 

@@ -131,6 +131,33 @@ class MerkleTree:
         return self._levels[height][start >> height]
 
 
+class RunningRoot:
+    """The root of a log that grows by one entry at a time: each costs as many hashes as the tree is high."""
+
+    def __init__(self) -> None:
+        """Begin with the empty log."""
+        self._peaks: list[bytes] = []
+        self.size = 0
+
+    def add(self, leaf: bytes) -> None:
+        """Append one leaf hash of 32 bytes."""
+        self.size += 1
+        node, rest = leaf, self.size
+        while rest % 2 == 0:  # the new leaf completes a subtree of two equal halves
+            node, rest = _node(self._peaks.pop(), node), rest // 2
+        self._peaks.append(node)
+
+    @property
+    def root(self) -> bytes:
+        """The 32-byte root of what was added so far."""
+        if not self._peaks:
+            return hashlib.sha256(b"").digest()
+        root = self._peaks[-1]
+        for peak in reversed(self._peaks[:-1]):
+            root = _node(peak, root)
+        return root
+
+
 @dataclass(frozen=True)
 class LogState:
     """A whole log as its keeper sees it: leaf hashes, and the serials that it revokes, ascending."""

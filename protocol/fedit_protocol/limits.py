@@ -2,20 +2,26 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedit_protocol.accounting import check_meaning, epsilon, planned_epsilon
-from fedit_protocol.enrollment import FederationDescriptor
+from fedit_protocol.encoding import DigestText
+from fedit_protocol.enrollment import FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
-from fedit_protocol.messages import Offer, SecondRule
+from fedit_protocol.messages import Offer, SealedSpec
 from fedit_protocol.methods.combination import check_combination, combination_of
-from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
+from fedit_protocol.metrics import metric_specs
+from fedit_protocol.modes import check_federation_mode, check_kind, check_mode
+from fedit_protocol.refusals import above, allowing, check_base_size, check_modules, outside
+from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs
 from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.signing import Kind, unseal
 from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, SUITE, can_talk
 
@@ -27,6 +33,7 @@ LEAST_SURVIVORS_OF_TWO_SUMS: Final = 8
 """C0: with few members two sums nearly determine each one's factors (METHODS, section 1.4, what RS reveals)."""
 
 _DAY_S: Final = 86400
+_GIB: Final = 2**30
 
 _MOST_ANSWERED_PER_ADAPTER: Final = 2
 """C4: the round that made the adapter's successor, and one more if that came to nothing."""
@@ -35,9 +42,9 @@ _MOST_ANSWERED_PER_ADAPTER: Final = 2
 class Limits(BaseModel):
     """The owner's limits. A task outside them is refused, whatever the server says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a round")
+    min_cohort: int = Field(3, ge=3, le=128, description="fewest devices in a masked round")
     hidden_among: int = Field(2, ge=2, le=128, description="fewest honest devices behind any sum; 10 is advised")
     corrupt_fraction: float = Field(
         0.1, ge=0, lt=0.34, description="share of a cohort that the owner expects to collude"
@@ -53,9 +60,17 @@ class Limits(BaseModel):
     max_rounds_per_day: int = Field(
         0, ge=0, description="most rounds of a task that this device joins in any 24 hours; 0 for no limit"
     )
-    modes: tuple[Mode, ...] = Field((Mode.MASKED,), description="how updates must be hidden")
+    modes: tuple[Mode, ...] = Field(
+        (Mode.MASKED,), description='how updates may be sent; "trusted" lets the server see each of this device\'s'
+    )
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
-    base_digests: tuple[Digest, ...] = Field((), description="if not empty: the only base models that may be used")
+    base_digests: tuple[DigestText, ...] = Field((), description="if not empty: the only base models that may be used")
+    target_modules: tuple[str, ...] = Field(
+        (), description="if not empty: the only modules that may be adapted, by their last name, such as q_proj"
+    )
+    max_base_gib: float = Field(
+        64.0, gt=0, le=65536, description="largest base model, all its files together, in GiB (2^30 bytes)"
+    )
     max_overlap: float = Field(
         1.0,
         ge=0,
@@ -68,6 +83,17 @@ class Limits(BaseModel):
         ge=0,
         description="largest epsilon of a task, planned and spent; it refuses tasks without noise; 0 means no limit",
     )
+
+    @model_validator(mode="after")
+    def _clips_are_ordered(self) -> Self:
+        if self.min_clip_norm > self.max_clip_norm:
+            raise ValueError("min_clip_norm exceeds max_clip_norm, so that no clip would be left")
+        return self
+
+    @property
+    def max_base_bytes(self) -> int:
+        """`max_base_gib` in bytes."""
+        return int(self.max_base_gib * _GIB)
 
 
 @dataclass(frozen=True)
@@ -102,8 +128,11 @@ def participation_wait_s(joined_at: Collection[int], limits: Limits, now_s: int)
     return window[-limits.max_rounds_per_day] + _DAY_S - now_s
 
 
-def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
-    """Return the weakest thresholds that the task allows; raises TaskRefusedError K001 if it exceeds the limits."""
+def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
+    """Return the weakest thresholds that the task allows; raises TaskRefusedError K001 if it exceeds the limits.
+
+    None in mode trusted, where nothing hides an update from the server, so there is no cohort to hide in.
+    """
     task = document.task
     # A module may be named by its whole path, and the layout says what the adapter really touches.
     names = (*task.adapter.target_modules, *(tensor.name for tensor in document.layout.tensors))
@@ -111,8 +140,6 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
     clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
     bases = limits.base_digests
     rules = (
-        (task.round.mode in limits.modes, f"mode {task.round.mode} is not allowed", "modes"),
-        (task.round.cohort_min >= limits.min_cohort, f"{task.round.cohort_min} devices are too few", "min_cohort"),
         (clip >= limits.min_clip_norm, f"clip_norm {clip} is too low", "min_clip_norm"),
         (clip <= limits.max_clip_norm, f"clip_norm {clip} is too high", "max_clip_norm"),
         (weight <= limits.max_weight, f"max_weight {weight} is too high", "max_weight"),
@@ -121,13 +148,21 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds:
         (task.base.quantization in limits.quantizations, f"{task.base.quantization} is not allowed", "quantizations"),
         (not bases or task.base.digest in bases, "the base model is not an allowed one", "base_digests"),
     )
+    check_mode(task.round.mode, limits.modes)
     for holds, reason, setting in rules:
         if not holds:
-            raise _refused(reason, setting)
+            raise outside(reason, setting, allowing(document, setting, limits.quantizations, bases))
+    check_modules(document, limits.target_modules)
+    check_base_size(document, limits.max_base_gib)
     if forbidden:
         raise TaskRefusedError(
             f"the task adapts {', '.join(sorted(forbidden))}, which would reveal single words of your data", code="K003"
         )
+    if task.round.mode is Mode.TRUSTED:
+        _check_plan(document, limits)
+        return None
+    if task.round.cohort_min < limits.min_cohort:
+        raise outside(f"{task.round.cohort_min} devices are too few", "min_cohort", task.round.cohort_min)
     try:
         for spec in sum_specs(document):
             check_ring(spec.ring, cohort_rules(task))
@@ -154,13 +189,33 @@ def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> No
             code="K009",
         )
     if thresholds.members < limits.min_cohort:
-        raise _refused(f"a cohort of {thresholds.members} is too small", "min_cohort")
+        raise outside(f"a cohort of {thresholds.members} is too small", "min_cohort", thresholds.members)
     try:
         judged = thresholds.against(limits.corrupt_fraction)
     except ConfigError as error:
-        raise _refused(f"too many may collude: {error}", "corrupt_fraction") from error
+        raise outside(f"too many may collude: {error}", "corrupt_fraction") from error
     if judged.hidden_among < limits.hidden_among:
-        raise _refused(f"an update would hide among {judged.hidden_among} devices only", "hidden_among")
+        raise outside(
+            f"an update would hide among {judged.hidden_among} devices only", "hidden_among", judged.hidden_among
+        )
+
+
+def open_offer(
+    received: bytes, descriptor: FederationDescriptor, limits: Limits, last: LastSeen | None, now: datetime, mode: Mode
+) -> Offer:
+    """Return an offer whose signature, log head and bounds hold, in the mode that the reader takes part in (C1 to C3).
+
+    The mode is that of the agreed task: what the owner allows in general does not turn one kind of round into another.
+    """
+    context = federation_context(descriptor.federation_id)
+    offer = unseal(received, Kind.OFFER, context, Offer, signer=descriptor.server_key)
+    check_log_head(offer.log_head, descriptor)
+    check_offer(offer, descriptor, limits, last, int(now.timestamp()))
+    if offer.mode is not mode:
+        raise SecurityError(
+            ProblemType.POLICY_REFUSED, f"the server offers a {offer.mode} round where a {mode} one was agreed to"
+        )
+    return offer
 
 
 def check_offer(
@@ -177,24 +232,23 @@ def check_offer(
         )
     if offer.federation_id != descriptor.federation_id or offer.authority_key != descriptor.authority_key:
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offer belongs to another federation")
-    if offer.mode not in limits.modes or offer.mode not in descriptor.modes:
-        raise _refused(f"mode {offer.mode} is not allowed", "modes")
+    check_mode(offer.mode, limits.modes)
+    check_federation_mode(offer.mode, descriptor)
     if now_s > offer.expires_at:
         raise SecurityError(ProblemType.TOO_LATE, "the offer has expired")
-    numbered = [spec.index for spec in offer.sums] == list(range(1, len(offer.sums) + 1))
-    alone = len(offer.sums) == 1
-    if not numbered or (offer.second_rule is SecondRule.NONE) != alone:
-        raise SecurityError(ProblemType.POLICY_REFUSED, "the offer contradicts itself about its sums")
-    if not alone and offer.combination.cohorts > 1:
-        raise SecurityError(ProblemType.POLICY_REFUSED, "a second sum belongs to rounds of one cohort")
+    check_kind(offer)
     _check_chain(offer, last)
     _check_reruns(offer, last)
     check_combination(offer.combination)
+    if offer.sealed is not None:
+        _check_sealed(offer.sealed, limits)
     for spec in offer.sums:
         if not limits.min_clip_norm <= spec.ring.clip_norm <= limits.max_clip_norm:
-            raise _refused(f"clip_norm {spec.ring.clip_norm} is out of bounds", "max_clip_norm")
+            below = spec.ring.clip_norm < limits.min_clip_norm
+            setting = "min_clip_norm" if below else "max_clip_norm"
+            raise outside(f"clip_norm {spec.ring.clip_norm} is out of bounds", setting, spec.ring.clip_norm)
         if spec.ring.max_weight > limits.max_weight:
-            raise _refused(f"max_weight {spec.ring.max_weight} is too high", "max_weight")
+            raise outside(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
         if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         try:
@@ -204,13 +258,23 @@ def check_offer(
     _check_noise(offer, limits, last)
 
 
+def _check_sealed(spec: SealedSpec, limits: Limits) -> None:
+    if not limits.min_clip_norm <= spec.clip_norm <= limits.max_clip_norm:
+        setting = "min_clip_norm" if spec.clip_norm < limits.min_clip_norm else "max_clip_norm"
+        raise outside(f"clip_norm {spec.clip_norm} is out of bounds", setting, spec.clip_norm)
+    if spec.max_weight > limits.max_weight:
+        raise outside(f"max_weight {spec.max_weight} is too high", "max_weight", spec.max_weight)
+    if spec.metrics != metric_specs(spec.max_weight):
+        raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
+
+
 def _check_noise(offer: Offer, limits: Limits, last: LastSeen | None) -> None:
     """Noise covers one sum of clipped updates, all of one weight; nothing else may ride along (C3)."""
     noisy = [spec.ring for spec in offer.sums if spec.ring.noise]
     if noisy and (len(offer.sums) > 1 or noisy[0].sketch_size or noisy[0].max_weight > 1):
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for more than its noise would cover")
     if not noisy and limits.max_epsilon:
-        raise _refused("the round adds no noise, so epsilon has no bound", "max_epsilon")
+        raise outside("the round adds no noise, so epsilon has no bound", "max_epsilon", 0)
     check_spent(offer, limits, last)
 
 
@@ -226,14 +290,14 @@ def check_spent(offer: Offer, limits: Limits, last: LastSeen | None, roster: Thr
             wanted = noisy_sum(ring) if roster is None else seen_in(ring, roster, limits.corrupt_fraction)
             total = epsilon([*(last.noisy if last else ()), wanted], ring.noise.delta)
             if total > limits.max_epsilon:
-                raise _refused(f"with this round epsilon would reach {total:.3g}", "max_epsilon")
+                raise outside(f"with this round epsilon would reach {total:.3g}", "max_epsilon", above(total))
 
 
 def _check_plan(document: TaskDocument, limits: Limits) -> None:
     """Hold the epsilon of all planned rounds against the owner's; refuse one that says nothing unless it says so."""
     if document.task.privacy is None:
         if limits.max_epsilon:
-            raise _refused("the task adds no noise, so epsilon has no bound", "max_epsilon")
+            raise outside("the task adds no noise, so epsilon has no bound", "max_epsilon", 0)
         return
     planned = planned_epsilon(document)
     try:
@@ -241,7 +305,7 @@ def _check_plan(document: TaskDocument, limits: Limits) -> None:
     except ConfigError as error:
         raise TaskRefusedError(f"the task's noise protects nobody: {error}", code="K010") from error
     if limits.max_epsilon and planned > limits.max_epsilon:
-        raise _refused(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon")
+        raise outside(f"its rounds add up to an epsilon of {planned:.3g}", "max_epsilon", above(planned))
 
 
 def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
@@ -258,6 +322,7 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums, sum_specs(document)),
+        (offer.sealed, None if offer.sealed is None else sealed_spec(document, offer.sealed.key)),
         (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):
@@ -274,7 +339,11 @@ def check_overlap(members: Collection[IdentityKey], offer: Offer, last: LastSeen
         both, either = answered.members & set(members), answered.members | set(members)
         share = len(both) / len(either)
         if limits.max_overlap < share < 1:
-            raise _refused(f"{share:.0%} of this round's members were in an earlier one on this adapter", "max_overlap")
+            raise outside(
+                f"{share:.0%} of this round's members were in an earlier one on this adapter",
+                "max_overlap",
+                above(share),
+            )
 
 
 def _check_reruns(offer: Offer, last: LastSeen | None) -> None:
@@ -301,12 +370,3 @@ def _check_chain(offer: Offer, last: LastSeen | None) -> None:
     child = offer.adapter_version == last.adapter_version + 1 and offer.parent_digest != last.adapter_digest
     if offer.adapter_version < last.adapter_version or same or child:
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the offered adapter does not follow from the last one seen")
-
-
-def _refused(reason: str, setting: str) -> TaskRefusedError:
-    return TaskRefusedError(
-        f"the task lies outside this device's limits: {reason}",
-        code="K001",
-        where=f"setting limits.{setting}",
-        fix=f"fedit-client set limits.{setting}=VALUE, if you trust this task",
-    )

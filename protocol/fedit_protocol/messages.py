@@ -85,7 +85,7 @@ class RingSpec(Message):
 class CohortRules(Message):
     """What the thresholds of the roster are computed from (SPEC, section 5)."""
 
-    cohort_min: int = Field(ge=3, le=MAX_COHORT)
+    cohort_min: int = Field(ge=1, le=MAX_COHORT, description="at least 3 in masked rounds")
     corrupt_fraction: float = Field(ge=0, lt=0.34)
     dropout_fraction: float = Field(ge=0, lt=0.7)
     min_survivors: int = Field(ge=0, le=MAX_COHORT)
@@ -109,6 +109,16 @@ class SumSpec(Message):
     index: SumIndex
     purpose: Literal["update", "correction"]
     ring: RingSpec
+
+
+class SealedSpec(Message):
+    """A trusted round: what a device seals to the server, and to which key (SPEC, section 15)."""
+
+    key: Bytes32 = Field(description="HK, X25519: made for this round and deleted after it")
+    size: int = Field(ge=1, le=2**32, description="d, adapter coordinates")
+    clip_norm: float = Field(gt=0)
+    max_weight: int = Field(ge=1, le=1024)
+    metrics: Annotated[tuple[MetricSpec, ...], AsTuple]
 
 
 class SecondRule(StrEnum):
@@ -154,7 +164,8 @@ class Offer(Message):
     parent_digest: DigestText | Literal[""] = Field(description="the adapter before this one; empty for version 0")
     cohort: CohortRules
     combination: Combination
-    sums: Annotated[tuple[SumSpec, ...], AsTuple, Field(min_length=1, max_length=2)]
+    sums: Annotated[tuple[SumSpec, ...], AsTuple, Field(max_length=2)] = Field(description="none in mode trusted")
+    sealed: SealedSpec | None = Field(None, description="in mode trusted, and in no other")
     second_rule: SecondRule = SecondRule.NONE
     seconds: StageSeconds
 
@@ -165,6 +176,12 @@ class Join(Message):
     share_key: Bytes32
     mask_keys: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
     self_mask_hashes: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
+
+
+class Accept(Message):
+    """«I take part in this round, and know its mode.» Signed by the device, ctx0; trusted rounds only."""
+
+    mode: Literal[Mode.TRUSTED]
 
 
 class RosterMember(Message):
@@ -215,7 +232,7 @@ class Sharers(Message):
 
 
 class UploadHeader(Message):
-    """masked_update: length and digest of the payload that follows as a raw body. Signed by the device, ctx_j."""
+    """Length and digest of the payload that follows as a raw body. Signed by the device: masked ctx_j, sealed ctx0."""
 
     sum_index: SumIndex
     length: int = Field(ge=1, description="bytes")
@@ -301,7 +318,7 @@ class RoundResult(Message):
     adapter_digest: DigestText
     survivors: int = Field(ge=0, le=MAX_COHORT * MAX_COHORTS)
     cohorts: int = Field(ge=0, le=MAX_COHORTS, description="cohorts whose sums went into the version")
-    sums_done: int = Field(ge=0, le=2)
+    sums_done: int = Field(ge=0, le=2, description="masked sums behind the version; 0 in mode trusted")
     privacy: PrivacySpent | None = Field(None, description="none: the sum has no noise, and bounds nothing")
 
 

@@ -32,14 +32,17 @@ def check_authorization(header: str, federation: FederationId, method: str, path
     return IdentityKey(public)
 
 
-def check_clock(sent_at: int, now_s: int) -> None:
-    """Raise SecurityError (clock-skew) if a signed time is too far from ours; both are seconds since 1970, UTC."""
+def check_clock(sent_at: int, now_s: int, oldest_s: int = MAX_CLOCK_SKEW_S) -> None:
+    """Raise SecurityError (clock-skew) if a signed time is too far from ours; both are seconds since 1970, UTC.
+
+    `oldest_s` is how old a message may be, where it may have waited for its reader.
+    """
     skew = sent_at - now_s
-    if abs(skew) > MAX_CLOCK_SKEW_S:
-        direction = "ahead of" if skew > 0 else "behind"
+    if not -oldest_s <= skew <= MAX_CLOCK_SKEW_S:
+        direction, allowed = ("ahead of", MAX_CLOCK_SKEW_S) if skew > 0 else ("behind", oldest_s)
         raise SecurityError(
             ProblemType.CLOCK_SKEW,
-            f"the device's clock is {abs(skew)} s {direction} the server's; at most {MAX_CLOCK_SKEW_S} s are allowed",
+            f"the device's clock is {abs(skew)} s {direction} the server's; at most {allowed} s are allowed",
             code="T007",
             fix="timedatectl set-ntp true",
         )

@@ -8,11 +8,12 @@ from enum import StrEnum
 from math import ceil
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, distinct
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -35,9 +36,10 @@ class Template(StrEnum):
 
 
 class Mode(StrEnum):
-    """How an update is hidden. Version 1 of the server offers `masked` only (PROTOCOL: levels)."""
+    """From whom an update is hidden: masked, from the server too; trusted, from everybody but the server (ADR 0022)."""
 
     MASKED = "masked"
+    TRUSTED = "trusted"
 
 
 class Schedule(StrEnum):
@@ -63,12 +65,6 @@ class CombineRule(StrEnum):
     MEDIAN = "median"
 
 
-class Section(BaseModel):
-    """One table of the task file: unknown keys are refused, values never change after validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class BaseModelSpec(Section):
     """`[base]`: the frozen model."""
 
@@ -82,19 +78,13 @@ class BaseModelSpec(Section):
     quantization: Quantization = Field(Quantization.NF4, description="nf4, int8, bf16 or fp32")
 
 
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) != len(names):
-        raise ValueError("the same name stands there twice")
-    return tuple(sorted(names))
-
-
 class AdapterSpec(Section):
     """`[adapter]`: the LoRA adapter (Hu et al. 2021)."""
 
     rank: int = Field(8, ge=1, le=256, description="r, the inner dimension of each pair of factors")
     alpha: float = Field(16.0, gt=0, le=1024, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input during training")
-    target_modules: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
+    target_modules: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(
         ("q_proj", "v_proj"), min_length=1, max_length=32, description="the linear layers that get an adapter, by name"
     )
     seed: int = Field(
@@ -105,7 +95,9 @@ class AdapterSpec(Section):
 class PromptSpec(Section):
     """`[prompt]`: from a record to token ids and a loss mask."""
 
-    template: Template = Field(Template.CHAT, description="chat, alpaca or alpaca_short")
+    template: Template = Field(
+        Template.CHAT, description="chat (the pinned tokenizer's own), alpaca or alpaca_short; never a text"
+    )
     train_on_inputs: bool = Field(
         False, description="true: the loss covers the prompt too; false: response tokens only"
     )
@@ -146,6 +138,9 @@ class Deadlines(Section):
     second_s: float = Field(120.0, gt=0, le=3600, description="a second sum: its input, then its uploads, each")
 
 
+LEAST_MASKED: Final = 3
+"""Fewest devices of a masked sum: with two each learns the other's update from the result."""
+
 MAX_COHORTS: Final = 256
 """Cohorts of one round."""
 
@@ -169,10 +164,16 @@ class RoundSpec(Section):
 
     rounds: int = Field(10, ge=1, le=100_000, description="committed rounds after which the task is finished")
     max_failures: int = Field(5, ge=0, le=1000, description="failed rounds in a row after which the task is paused")
-    mode: Mode = Field(Mode.MASKED, description="masked: the server sees sums only")
-    cohort_min: int = Field(3, ge=3, le=128, description="fewest devices in a round's roster")
+    mode: Mode = Field(
+        Mode.MASKED,
+        description="masked: the server sees sums only; trusted: weaker, it sees every update (servers and devices must"
+        " allow it; [encoding] keeps clip_norm and the weights, nothing is rounded)",
+    )
+    cohort_min: int = Field(
+        3, ge=1, le=128, description="fewest devices in a round; at least 3 where updates are masked"
+    )
     cohort_size: int = Field(
-        3, ge=3, le=128, description="devices invited to one cohort; also the size the ring is made for"
+        3, ge=1, le=128, description="devices invited to one cohort; also the size the ring is made for"
     )
     cohorts: int = Field(
         1, ge=1, le=MAX_COHORTS, description="cohorts of a round at most, each a secure sum of its own"
@@ -207,6 +208,14 @@ class RoundSpec(Section):
             raise ValueError(f"combine = {self.combine} needs cohorts of at least {self.least_cohorts}")
         return self
 
+    @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        if self.mode is Mode.MASKED and self.cohort_min < LEAST_MASKED:
+            raise ValueError(f"cohort_min is at least {LEAST_MASKED} where mode = masked: fewer hide nobody")
+        if self.mode is Mode.TRUSTED and (self.cohorts > 1 or self.strict or self.threshold):
+            raise ValueError("mode = trusted has one cohort and no shares: leave out cohorts, strict and threshold")
+        return self
+
     @property
     def least_cohorts(self) -> int:
         """The fewest cohorts that a round may be opened with."""
@@ -227,81 +236,6 @@ class RoundSpec(Section):
         return max(self.least_cohorts, 0 if self.min_cohorts else ceil(opened / 2))
 
 
-class EncodingSpec(Section):
-    """`[encoding]`: how a float update becomes ring integers (SPEC, section 6)."""
-
-    clip_norm: float = Field(10.0, gt=0, le=1e6, description="L2 bound of one client's update")
-    value_bits: int = Field(8, ge=4, le=16, description="q: a coordinate becomes one of 2^q - 1 values")
-    value_range: float = Field(
-        0.0,
-        ge=0,
-        le=1e3,
-        description="r: largest coordinate that is kept; 0 means 1.05 x the sum of the learning rates",
-    )
-    max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
-    rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
-
-
-class PrivacySpec(Section):
-    """`[privacy]`, optional: devices add noise, so that a sum bounds what it says about each of them."""
-
-    noise_multiplier: float = Field(
-        gt=0, le=1000, description="z: standard deviation of a sum's noise over clip_norm, from its honest devices"
-    )
-    delta: float = Field(1e-5, gt=0, le=1e-4, description="the delta that epsilon is stated for")
-    accept_weak: bool = Field(
-        False, description="true: publish although epsilon says little or the noise drowns what is learned"
-    )
-
-
-class MethodSpec(Section):
-    """`[method]`: from the aggregate to the next global adapter."""
-
-    name: Literal["fedavg", "fedit_rs"] = Field(
-        "fedavg",
-        description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses",
-    )
-    sketch_rank: int = Field(
-        0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
-    )
-    sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
-
-
-GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]
-
-
-class GateSpec(Section):
-    """`[gates]`: what a round's step must keep to, beyond what the encoding enforces; else it is rejected, or held."""
-
-    max_norm: float = Field(0.0, ge=0, description="largest L2 norm of the step of the global adapter; 0 means any")
-    max_coordinate: float = Field(0.0, ge=0, description="largest step of one coordinate; 0 means any")
-    max_loss_ratio: float = Field(
-        0.0,
-        ge=0,
-        le=1000,
-        description="largest held-out loss of the new adapter over that of the one before, as evaluators report it; 0"
-        " asks no evaluator",
-    )
-    hold: Annotated[tuple[GateName, ...], AfterValidator(_distinct)] = Field(
-        (),
-        description="the gates whose failure holds a round until the operator approves or rejects it; the others reject"
-        " it at once",
-    )
-    evaluation_s: float = Field(
-        3600.0, gt=0, le=7 * 86400, description="wait for evaluators; the round is held meanwhile"
-    )
-    without_report: Literal["hold", "pass"] = Field(
-        "hold", description="what becomes of a round if no evaluator has reported in that time"
-    )
-
-    @model_validator(mode="after")
-    def _only_what_is_set_can_hold(self) -> Self:
-        if idle := [name for name in self.hold if not getattr(self, name)]:
-            raise ValueError(f"gates.hold names {idle[0]}, which is not set")
-        return self
-
-
 class Task(Section):
     """A whole task file."""
 
@@ -319,6 +253,12 @@ class Task(Section):
     privacy: PrivacySpec | None = Field(None, description="differential privacy; without this table there is none")
 
     @model_validator(mode="after")
+    def _method_fits_the_mode(self) -> Self:
+        if self.round.mode is Mode.TRUSTED and self.method.name != "fedavg":
+            raise ValueError("round.mode = trusted sums nothing under masks, so method.name = fedavg is the only one")
+        return self
+
+    @model_validator(mode="after")
     def _noise_fits(self) -> Self:
         if self.privacy and self.encoding.max_weight != 1:
             raise ValueError("with [privacy] every device weighs the same: set encoding.max_weight = 1")
@@ -332,7 +272,7 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:
-        if not self.encoding.value_range and not self.training.local_steps:
+        if self.round.mode is Mode.MASKED and not self.encoding.value_range and not self.training.local_steps:
             raise ValueError("with training.local_steps = 0 encoding.value_range must be stated, epochs do not give it")
         return self
 

@@ -27,7 +27,8 @@ from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
-from fedit_protocol.task import BaseModelSpec, EncodingSpec, MethodSpec, Mode, RoundSpec, Task, TaskDocument
+from fedit_protocol.task import BaseModelSpec, Mode, RoundSpec, Task, TaskDocument
+from fedit_protocol.task_tables import EncodingSpec, MethodSpec
 from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
 
 STEPS = ("join", "shares", "ack", "upload", "unmask")

@@ -93,13 +93,21 @@ ROWS: Final[dict[int, Row]] = {
     ),
     8: Row(
         "the same malicious model or plan for everybody",
-        ("C2",),
-        _here(
-            "other_rounds",
-            "row_08_an_unknown_base_is_refused",
-            "row_08_a_tensor_that_reveals_words_is_refused",
-            "row_08_an_offer_that_is_not_of_the_agreed_task_is_refused",
-            "row_08_an_adapter_that_does_not_follow_from_the_last_one_is_refused",
+        ("C2", "C3"),
+        (
+            *_here(
+                "other_rounds",
+                "row_08_an_unknown_base_is_refused",
+                "row_08_a_tensor_that_reveals_words_is_refused",
+                "row_08_an_offer_that_is_not_of_the_agreed_task_is_refused",
+                "row_08_an_adapter_that_does_not_follow_from_the_last_one_is_refused",
+            ),
+            "client/test_base_check.py::test_row_08_a_base_that_asks_for_code_is_refused",
+            "client/test_base_check.py::test_row_08_pickled_weights_are_refused_unopened",
+            "client/test_base_check.py::test_row_08_an_adapter_of_any_other_form_is_refused",
+            "protocol/test_limits.py::test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them",
+            "training/test_base_view.py::test_row_08_what_lies_beside_the_pinned_files_changes_nothing",
+            "training/test_chat_template.py::test_row_08_a_template_reaches_nothing_but_its_inputs",
         ),
     ),
     9: Row(
@@ -318,11 +326,25 @@ ROWS: Final[dict[int, Row]] = {
     ),
     31: Row(
         "down to trusted mode",
-        ("C1",),
-        _here(
-            "identities",
-            "row_31_an_offer_without_masks_is_refused_by_an_owner_who_agreed_to_masks",
-            "row_31_a_mode_changed_on_the_way_breaks_the_signature_and_signed_anew_is_another_round",
+        ("C1", "C2", "C3"),
+        (
+            *_here(
+                "identities",
+                "row_31_an_offer_without_masks_is_refused_by_an_owner_who_agreed_to_masks",
+                "row_31_a_mode_changed_on_the_way_breaks_the_signature_and_signed_anew_is_another_round",
+            ),
+            *_here(
+                "downgrade",
+                "row_31_an_owner_who_allows_masks_only_refuses_every_trusted_offer",
+                "row_31_a_device_in_a_masked_task_refuses_a_trusted_offer_although_its_owner_allows_both",
+                "row_31_a_federation_that_was_pinned_for_masks_has_no_trusted_rounds_whatever_its_server_signs",
+                "row_31_a_descriptor_with_another_mode_is_another_federation_and_no_successor",
+                "row_31_an_offer_that_is_neither_wholly_masked_nor_wholly_trusted_is_refused",
+                "row_31_a_task_that_turns_trusted_is_another_task_and_outside_the_limits",
+                "row_31_what_is_sealed_and_to_whom_is_under_the_servers_signature",
+                "row_31_a_signed_offer_seals_what_the_task_says",
+                "row_31_a_round_key_of_low_order_is_refused",
+            ),
         ),
     ),
     32: Row(
@@ -333,6 +355,7 @@ ROWS: Final[dict[int, Row]] = {
             "client/test_succession.py::test_row_32_an_invite_leads_to_a_new_key_only_where_the_old_one_vouches",
             "protocol/test_enrollment.py::test_row_32_a_relay_reads_nothing_of_a_request",
             "protocol/test_succession.py::test_row_32_who_was_not_appointed_by_the_pinned_key_is_not_followed",
+            "server/test_authority_apart.py::test_row_32_the_server_relays_a_code_and_never_reads_it",
             "server/test_enrollment.py::test_row_32_who_may_not_join",
             "server/test_enrollment.py::test_row_32_guessing_codes_locks_the_address_for_a_minute",
         ),

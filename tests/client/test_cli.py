@@ -80,6 +80,7 @@ JOIN = ("join", "--server", LINK, "--data", "rows.jsonl")
 CASES = {
     "nothing was joined": Case(("run",), 4, "J001", "has not joined"),
     "chat before joining": Case(("chat", "--prompt", "hello"), 4, "J001", "has not joined"),
+    "evaluating before joining": Case(("eval", "--watch"), 4, "J001", "has not joined"),
     "no server named": Case(
         ("join", "--data", "rows.jsonl"), 2, "U002", "no server is named", '{"prompt":"a","completion":"b"}'
     ),

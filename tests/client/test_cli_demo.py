@@ -67,7 +67,9 @@ def test_the_bundled_task_is_one_that_default_limits_accept() -> None:
     assert (task.round.rounds, task.training.local_steps, task.base.model) == (2, 3, "some/model")
     spec = task.base.model_copy(update={"digest": "sha256:" + "0" * 64})
     document = small_task(3).model_copy(update={"task": task.model_copy(update={"base": spec})})
-    assert check_task(document, Limits()).members == 3
+    weakest = check_task(document, Limits())
+    assert weakest is not None
+    assert weakest.members == 3
 
 
 def test_the_bundled_rows_can_be_read() -> None:

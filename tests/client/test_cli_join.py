@@ -8,10 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from fedit_client.base_model import digest_folder
 from fedit_client.cli import invoke
+from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, SecurityError
 
 from .conftest import HttpsFederation
@@ -43,7 +46,7 @@ class Joining:
         self.rows.write_text(ROWS)
         base.mkdir()
         (base / "config.json").write_text("{}")
-        (base / "model.safetensors").write_bytes(b"weights")
+        (base / "model.safetensors").write_bytes(save({"w": np.zeros(4, np.float32)}))
         spec = https.document.task.base.model_copy(update={"model": str(base), "digest": digest_folder(base)})
         task = https.document.task.model_copy(update={"base": spec})
         https.loopback.document = https.document.model_copy(update={"task": task})
@@ -100,8 +103,42 @@ async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> No
     assert "A task for tests (test-task@1), masked" in joining.capsys.readouterr().out
 
 
+async def test_a_policy_that_the_joined_task_does_not_keep_to_is_said_and_stops_its_rounds(joining: Joining) -> None:
+    assert (await joining.run("--no-run", "--accept", "test-task@1")).status == 0
+    assert invoke(["policy", "show", "--json"]) == 0
+    shown = json.loads(joining.capsys.readouterr().out.splitlines()[-1])
+    assert shown["data"]["joined"] == {"task": "test-task@1", "fits": True}
+    assert invoke(["policy", "set", "min_cohort", "128"]) == 0
+    assert "test-task@1 is refused from now on" in joining.capsys.readouterr().err
+    assert invoke(["policy", "show", "--json"]) == 0
+    joined = json.loads(joining.capsys.readouterr().out)["data"]["joined"]
+    least = joining.https.document.task.round.cohort_min
+    assert joined["fits"] is False
+    assert joined["fix"].startswith(f"fedit-client policy set min_cohort {least}")
+    assert await asyncio.to_thread(invoke, ["run"]) == 11
+    assert f"policy set min_cohort {least}" in joining.capsys.readouterr().err
+    assert invoke(["status"]) == 0
+    assert "min_cohort 128" in joining.capsys.readouterr().out
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_join_and_status_say_who_admits_devices(apart: bool, joining: Joining) -> None:
+    """And the level that is claimed stays the same."""
+    https = joining.https
+    https.federation.descriptor = https.federation.descriptor.model_copy(update={"authority_is_server": not apart})
+    https.descriptor = encode(https.federation.descriptor)
+    done = await joining.run("--no-run", "--accept", "test-task@1", "--server", https.invite)
+    assert done.status == 0, done.err
+    who = "an authority apart from the server (key " if apart else "the server itself"
+    assert f"devices are admitted by {who}" in done.out
+    assert "Level T1" in done.out
+    assert "T2" not in done.out
+    assert invoke(["status"]) == 0
+    assert f"admission   by {who}" in joining.capsys.readouterr().out
+
+
 async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joining) -> None:
-    (joining.base / "model.safetensors").write_bytes(b"other weights")
+    (joining.base / "model.safetensors").write_bytes(save({"w": np.ones(4, np.float32)}))
     done = await joining.run("--accept", "test-task@1")
     assert (done.status, "FEDIT-M002" in done.err) == (5, True)
     assert "POST /v1/enroll" not in joining.https.asked

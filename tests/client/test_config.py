@@ -63,15 +63,17 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
 def test_settings_are_changed_in_place_and_comments_stay(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text("# mine\n[device]\nthreads = 2  # two\n")
-    change_settings(Paths.under(tmp_path), ["device.threads=3", "limits.hidden_among=5", "model=org/name"])
+    change_settings(Paths.under(tmp_path), ["device.threads=3", "network.max_wait_s=5", "model=org/name"])
     text = file.read_text()
     assert text.startswith("# mine")
     assert "threads = 3" in text
-    assert load_config(tmp_path).limits.hidden_among == 5
+    assert load_config(tmp_path).network.max_wait_s == 5
     assert load_config(tmp_path).model == "org/name"
 
 
-@pytest.mark.parametrize("wrong", ["device.threads=0", "no.such.key=1", "just words", "home=/elsewhere"])
+@pytest.mark.parametrize(
+    "wrong", ["device.threads=0", "no.such.key=1", "just words", "home=/elsewhere", "limits.min_cohort=5"]
+)
 def test_a_wrong_change_changes_nothing(tmp_path: Path, wrong: str) -> None:
     file = tmp_path / "client.toml"
     file.write_text("[device]\nthreads = 2\n")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.enrollment import enroll
+from fedit_client.enrollment import EnrollPatience, enroll
+from fedit_client.problems import NotReadyError
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import PinnedBy, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
+from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TransportError
 from fedit_protocol.signing import SigningKey
 
 from .conftest import CODE, HttpsFederation
@@ -84,6 +85,39 @@ async def test_somebody_elses_certificate_is_an_alarm(https: HttpsFederation) ->
 
     with pytest.raises(SecurityError, match="another device"):
         await enroll(Other(), https.federation.descriptor, KEY, CODE, "", NOW)  # type: ignore[arg-type] # posts only
+
+
+class AwayAuthority:
+    """Posts to a federation whose authority comes back after so many questions, and counts the bytes that came."""
+
+    def __init__(self, https: HttpsFederation, away: int) -> None:
+        self.https, self.away = https, away
+        self.bodies: list[bytes] = []
+
+    async def post(self, _path: str, body: bytes) -> bytes:
+        self.bodies.append(body)
+        if len(self.bodies) <= self.away:
+            raise NotReadyError("not yet", 0.0)
+        return self.https._enroll(body)
+
+
+async def test_an_authority_that_is_away_is_waited_for_with_the_same_bytes_and_one_word(
+    https: HttpsFederation,
+) -> None:
+    away, said = AwayAuthority(https, 3), []  # type: AwayAuthority, list[str]
+    patience = EnrollPatience(600.0, said.append)
+    credential = await enroll(away, https.federation.descriptor, KEY, CODE, "", NOW, patience)  # type: ignore[arg-type] # posts only
+    assert credential.certificate
+    assert (len(away.bodies), len(set(away.bodies))) == (4, 1)
+    assert [text.startswith("the enrolment authority lives apart") for text in said] == [True]
+
+
+async def test_the_wait_for_an_authority_ends_with_what_to_do(https: HttpsFederation) -> None:
+    away = AwayAuthority(https, 99)
+    with pytest.raises(TransportError) as ended:
+        await enroll(away, https.federation.descriptor, KEY, CODE, "", NOW, EnrollPatience(0.0))  # type: ignore[arg-type] # posts only
+    assert (ended.value.code, ended.value.exit_code) == ("N012", 5)
+    assert "same invite" in (ended.value.fix or "")
 
 
 LINKS = {

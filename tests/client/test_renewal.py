@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedit_client.problems import NotReadyError
 from fedit_client.renewal import RENEW_BEFORE_S, HeldCertificate
 from fedit_protocol.encoding import encode
 from fedit_protocol.enrollment import EnrollReply
@@ -44,3 +45,22 @@ async def test_another_devices_certificate_is_refused_and_not_kept() -> None:
     with pytest.raises(SecurityError, match="another device"):
         await held(federation, saved).keep_valid(Authority(federation, 1), ENDS - 1)  # type: ignore[arg-type]  # posts only
     assert saved == []
+
+
+class Away:
+    """An authority that lives apart and is away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def post(self, _path: str, _body: bytes) -> bytes:
+        self.asked += 1
+        raise NotReadyError("it has not answered yet", 5.0)
+
+
+async def test_an_authority_that_is_away_is_asked_again_hours_later_and_nobody_waits_for_it() -> None:
+    federation, saved = MemoryFederation(2), []  # type: MemoryFederation, list[bytes]
+    holding, away, begin = held(federation, saved), Away(), ENDS - RENEW_BEFORE_S
+    for later_s in (0, 60, 6 * 3600 - 1, 6 * 3600):
+        assert not await holding.keep_valid(away, begin + later_s)  # type: ignore[arg-type]  # posts only
+    assert (away.asked, saved) == (2, [])

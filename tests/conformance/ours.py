@@ -10,12 +10,15 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedit_protocol.encoding import decode, encode, hash_parts
 from fedit_protocol.errors import ProtocolError
+from fedit_protocol.ids import IdentityKey
 from fedit_protocol.keylog import merkle_root
-from fedit_protocol.messages import RingSpec
+from fedit_protocol.messages import RingSpec, SealedSpec
 from fedit_protocol.metrics import ClientReport
+from fedit_protocol.sealed.updates import open_update
 from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
 from fedit_protocol.secagg.keys import (
     MaskKey,
@@ -140,6 +143,19 @@ def _server(asked: Fields) -> Fields:
     return {"documents": documents, "outcome": replay.outcome()}
 
 
+def _open_sealed(asked: Fields) -> Fields:
+    secret = X25519PrivateKey.from_private_bytes(_raw(asked["round_secret"]))
+    spec = SealedSpec(**asked["spec"], key=secret.public_key().public_bytes_raw())
+    try:
+        found = open_update(
+            _raw(asked["sealed"]), secret, spec, _raw(asked["context"]), IdentityKey(_raw(asked["device"]))
+        )
+    except ProtocolError as refusal:
+        return {"expect": str(refusal.problem)}
+    figures = {"update": found.update.tobytes().hex(), "weight": found.weight, "figures": found.figures}
+    return figures | {"expect": "success"}
+
+
 ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "decode": _decode,
     "hash-parts": lambda asked: {"digest": hash_parts(*map(_raw, asked["parts"])).hex()},
@@ -156,6 +172,7 @@ ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "encode-noisy": _encode_noisy,
     "decode-sum": _decode_sum,
     "server": _server,
+    "open-sealed": _open_sealed,
     "merkle-root": lambda asked: {"root": merkle_root([_raw(leaf) for leaf in asked["leaves"]]).hex()},
 }
 

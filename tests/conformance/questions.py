@@ -96,5 +96,9 @@ def questions() -> Iterator[Question]:
         what, _, name = vector["name"].partition(": ")
         do, answers = _ENCODINGS[what]
         yield _derivation(what, do, vector | {"name": name}, *answers)
+    for vector in _load("sealed"):
+        opened = ("expect", "update", "weight", "figures") if vector["expect"] == "success" else ("expect",)
+        asked = {key: value for key, value in vector.items() if key not in ("ephemeral_secret", "plain")}
+        yield _derivation("sealed update", "open-sealed", asked, *opened)
     for path in sorted((FOLDER / "transcripts").glob("*.json")):
         yield _server(path)

@@ -123,11 +123,13 @@ class Federation:
     invite: str
     wires: list[Wire] = field(default_factory=list)
 
-    def client(self, name: str, trainer: Trainer | None, wire: Wire | None = None) -> TamperedClient:
-        """Return a client with a home of its own; it has not joined yet."""
+    def client(
+        self, name: str, trainer: Trainer | None, wire: Wire | None = None, **settings: object
+    ) -> TamperedClient:
+        """Return a client with a home and `settings` of its own; it has not joined yet."""
         wire = wire or Wire()
         self.wires.append(wire)
-        return device(self.invite, self.folder / name, trainer, wire)
+        return device(self.invite, self.folder / name, trainer, wire, **settings)
 
     async def adapter(self, version: int) -> Vector:
         """Return one committed global adapter."""
@@ -137,9 +139,9 @@ class Federation:
         return from_safetensors(task.document.layout, path.read_bytes())
 
 
-def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire) -> TamperedClient:
+def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire, **settings: object) -> TamperedClient:
     """Return a client with a home of its own that has not joined yet; it comes back fast when the server was away."""
-    config = ClientConfig.model_validate({"home": home, "network": {"max_wait_s": 0.5}})
+    config = ClientConfig.model_validate({"home": home, "network": {"max_wait_s": 0.5}, **settings})
     client = TamperedClient.open(invite, config=config, trainer=trainer)
     client.wire = wire
     return client
@@ -175,14 +177,14 @@ def exact_task(base: Path, members: int, **policy: object) -> Task:
 
 
 @asynccontextmanager
-async def federation(folder: Path, task: Task) -> AsyncIterator[Federation]:
+async def federation(folder: Path, task: Task, *, allow_trusted: bool = False) -> AsyncIterator[Federation]:
     """Serve a task on loopback HTTPS while the block runs."""
-    config = ServerConfig(home=folder / "server", listen="127.0.0.1:0", long_poll_s=2.0)
+    config = ServerConfig(home=folder / "server", listen="127.0.0.1:0", long_poll_s=2.0, allow_trusted=allow_trusted)
     async with serving(Plan(config, (task,))) as server:
         parts = server.parts
         terms = Terms(uses=100, lifetime_s=3600)
         invite = await create_invite(
-            parts.store.members, parts.authority.salt, server.address, parts.identity.pin, terms, int(time.time())
+            parts.store.members, parts.invite_salt, server.address, parts.identity.pin, terms, int(time.time())
         )
         yield Federation(server, folder, str(invite.link))
 

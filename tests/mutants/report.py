@@ -1,4 +1,4 @@
-"""What the mutants came to: counts per module, and the change that each survivor made."""
+"""What the mutants came to: counts per module, and the change that each survivor made unless it is explained."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from .explained import why_harmless
 from .stage import STAGES, mutated
 
 VERDICTS = {0: "survived", 1: "killed", 3: "killed", 5: "untested", 33: "untested", 36: "timed out", 24: "timed out"}
@@ -28,18 +29,31 @@ def change_of(module: str, mutant: str) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
+def judged(module: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return mutant → verdict, survivors with a reason being `explained`; and the changes of the other survivors."""
+    verdicts, changes = verdicts_of(module), {}
+    for mutant, verdict in verdicts.items():
+        if verdict == "survived":
+            changes[mutant] = change_of(module, mutant)
+            if why_harmless(module, changes[mutant]):
+                verdicts[mutant] = "explained"
+                del changes[mutant]
+    return verdicts, changes
+
+
 def print_report(modules: list[str]) -> None:
-    """Print one line per module, then every survivor."""
-    columns = ("killed", "timed out", "survived", "untested", "not run")
-    found = {module: verdicts_of(module) for module in modules}
+    """Print one line per module, then every survivor that nothing explains, and what no test even ran."""
+    columns = ("killed", "timed out", "explained", "survived", "untested", "not run")
+    found = {module: judged(module) for module in modules}
     print(f"{'module':16}" + "".join(f"{column:>11}" for column in columns))
     total = Counter[str]()
-    for module, verdicts in found.items():
+    for module, (verdicts, _) in found.items():
         counts = Counter(verdicts.values())
         total += counts
         print(f"{module:16}" + "".join(f"{counts[column]:>11}" for column in columns))
     print(f"{'all':16}" + "".join(f"{total[column]:>11}" for column in columns))
-    for module, verdicts in found.items():
-        for name, verdict in verdicts.items():
-            if verdict in ("survived", "untested"):
-                print(f"\n{verdict}: {name}\n{change_of(module, name)}")
+    for module, (verdicts, changes) in found.items():
+        for mutant, change in changes.items():
+            print(f"\nsurvived: {mutant}\n{change}")
+        for mutant in (name for name, verdict in verdicts.items() if verdict == "untested"):
+            print(f"\nuntested: {mutant}\n{change_of(module, mutant)}")

@@ -14,15 +14,22 @@ STAGES: Final = ROOT / ".mutants"
 PACKAGE: Final = "fedit_protocol"
 SECAGG: Final = ROOT / "protocol" / PACKAGE / "secagg"
 
-_DEVICE: Final = ("protocol/test_participant_*.py", "protocol/test_round.py", "protocol/test_second_sum.py")
+_DEVICE: Final = (
+    "protocol/test_participant_*.py",
+    "protocol/test_round.py",
+    "protocol/test_second_sum.py",
+    "protocol/test_confirm.py",
+)
 _SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
+_NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", "protocol/test_sensitivity.py")
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
-    "noisy_update": ("protocol/test_noisy_round.py", *_VECTORS),
+    "noisy_update": (*_NOISE, *_VECTORS),
     "own_sum": _DEVICE,
     "participant": _DEVICE,
-    "sensitivity": ("protocol/test_accounting.py", "protocol/test_noisy_round.py"),
+    "ring": ("protocol/test_ring.py", "protocol/test_quantize.py", *_NOISE, *_VECTORS),
+    "sensitivity": _NOISE,
     "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),
     "roster": ("protocol/test_participant_roster.py", "protocol/test_aggregator_joins.py"),
     "round_documents": _SERVER,

@@ -5,31 +5,19 @@ protocol/decisions/. All inputs come from seeds, so a second implementation can 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from fedit_protocol.testing import MemoryFederation, MemoryRound, small_task
 
 from .vector_derivations import Vector, contexts, keylog, keys, masks, shamir
 from .vector_encodings import encodings
 from .vector_messages import messages
-from .vector_transcripts import THREE, transcripts
+from .vector_sealed import sealed
+from .vector_transcripts import THREE, TRANSCRIPTS
 
 FOLDER = Path(__file__).resolve().parents[2] / "protocol" / "vectors"
-
-
-def build() -> dict[str, list[Vector] | Vector]:
-    """Return every vector file's content by its name below protocol/vectors."""
-    round_ = transcript_round()
-    return {
-        "messages": messages(round_),
-        "contexts": contexts(round_),
-        "keys": keys(),
-        "masks": masks(),
-        "shamir": shamir(),
-        "keylog": keylog(),
-        "encodings": encodings(),
-        **{f"transcripts/{name}": said for name, said in transcripts().items()},
-    }
 
 
 def transcript_round() -> MemoryRound:
@@ -38,12 +26,26 @@ def transcript_round() -> MemoryRound:
     return round_.run(THREE, [1, 2, 15])
 
 
+FILES: Final[dict[str, Callable[[], list[Vector] | Vector]]] = {
+    "messages": lambda: messages(transcript_round()),
+    "contexts": lambda: contexts(transcript_round()),
+    "keys": keys,
+    "masks": masks,
+    "shamir": shamir,
+    "keylog": keylog,
+    "encodings": encodings,
+    "sealed": sealed,
+    **{f"transcripts/{name}": record for name, record in TRANSCRIPTS.items()},
+}
+"""What makes each file below protocol/vectors."""
+
+
 def main() -> None:
     """Write all files."""
-    for name, vectors in build().items():
+    for name, make in FILES.items():
         path = FOLDER / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(vectors, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(make(), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def test_ctx_j_names_the_sum_its_participants_and_its_public_input() -> None:
         sum_context(b"c" * 32, 1, (0, 1), b"\x02"),
     ]
     assert len(set(contexts)) == len(contexts)
+    assert contexts[0] == sum_context(b"c" * 32, 1, (0, 1, 2), b""), "a first sum depends on nothing else"
     assert sum_context(b"c" * 32, 1, range(128)) == sum_context(b"c" * 32, 1, tuple(range(128)))
 
 

@@ -11,7 +11,8 @@ from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.metrics import NO_REPORT
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.task import MethodSpec, TaskDocument
+from fedit_protocol.task import TaskDocument
+from fedit_protocol.task_tables import MethodSpec
 from fedit_protocol.testing import two_sum_task
 
 from .rounds import refused

@@ -13,7 +13,7 @@ from fedit_protocol.messages import Offer
 from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.testing import ManualClock, MemoryFederation, small_task
 
 from .rounds import refused
@@ -31,13 +31,46 @@ def document(members: int = 5, /, **sections: Any) -> TaskDocument:
 def test_the_defaults_take_an_ordinary_task() -> None:
     """cohort_min = 3 and cohort_size = 5: the weakest of the possible rosters is that of four."""
     weakest = check_task(document(), Limits())
+    assert weakest is not None
     assert (weakest.members, weakest.hidden_among) == (4, 2)
 
 
 def test_the_weakest_roster_counts_and_not_the_largest() -> None:
     chosen = document(20, round={"cohort_min": 10})
     every = {n: Thresholds.of(n, cohort_rules(chosen.task)).hidden_among for n in range(10, 21)}
-    assert check_task(chosen, Limits()).hidden_among == min(every.values())
+    weakest = check_task(chosen, Limits())
+    assert weakest is not None
+    assert weakest.hidden_among == min(every.values())
+
+
+TRUSTING = Limits(modes=(Mode.MASKED, Mode.TRUSTED))
+
+
+def test_a_trusted_task_is_taken_by_an_owner_who_allows_it_and_by_nobody_else() -> None:
+    trusted = document(round={"mode": "trusted", "cohort_min": 1, "cohort_size": 1})
+    assert check_task(trusted, TRUSTING) is None
+    for limits in (Limits(), Limits(modes=())):
+        with pytest.raises(TaskRefusedError) as error:
+            check_task(trusted, limits)
+        assert error.value.code == "K011"
+        assert error.value.where == "setting limits.modes"
+        assert "policy set modes masked,trusted" in (error.value.fix or "") or not limits.modes
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        ({"max_clip_norm": 99.0}, "max_clip_norm"),
+        ({"max_weight": 14}, "max_weight"),
+        ({"max_rank": 4}, "max_rank"),
+        ({"max_epsilon": 1.0}, "max_epsilon"),
+    ],
+)
+def test_the_owners_other_limits_hold_in_trusted_mode_too(limits: dict[str, Any], setting: str) -> None:
+    trusted = document(round={"mode": "trusted"})
+    with pytest.raises(TaskRefusedError) as error:
+        check_task(trusted, Limits.model_validate(TRUSTING.model_dump() | limits))
+    assert error.value.where == f"setting limits.{setting}"
 
 
 OUTSIDE: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str]] = {
@@ -56,6 +89,7 @@ OUTSIDE: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str]] = {
     "a base class that this device does not run": ({}, {"quantizations": (Quantization.BF16,)}, "quantizations"),
     "a base model that is not allowed": ({}, {"base_digests": (digest_of(b"mine"),)}, "base_digests"),
     "no mode is allowed": ({}, {"modes": ()}, "modes"),
+    "a module that is not allowed": ({}, {"target_modules": ("k_proj",)}, "target_modules"),
 }
 
 
@@ -68,6 +102,45 @@ def test_a_task_outside_the_limits_is_refused_and_the_limit_is_named(
     assert error.value.code == "K001"
     assert error.value.where == f"setting limits.{setting}"
     assert error.value.exit_code == 11
+
+
+LIFTED = {name: case for name, case in OUTSIDE.items() if case[2] not in {"hidden_among", "corrupt_fraction"}}
+"""Of the other two no single value follows from the task."""
+
+
+@pytest.mark.parametrize(("sections", "limits", "setting"), LIFTED.values(), ids=LIFTED)
+def test_the_command_that_a_refusal_names_lifts_that_very_limit(
+    sections: dict[str, dict[str, Any]], limits: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(TaskRefusedError) as error:
+        check_task(document(**sections), Limits(**limits))
+    command = (error.value.fix or "").removesuffix(", if you trust this task")
+    *_, value = command.split()
+    assert command == f"fedit-client policy set {setting} {value}"
+    many = isinstance(getattr(Limits(), setting), tuple)
+    check_task(document(**sections), Limits.model_validate(limits | {setting: value.split(",") if many else value}))
+
+
+def test_a_base_that_cannot_be_small_enough_is_refused_before_it_is_looked_for() -> None:
+    """15 billion numbers of 16 bits are 28 GiB."""
+    large = document().model_copy(update={"linear_parameters": 14 * 10**9, "other_parameters": 10**9})
+    check_task(large, Limits(max_base_gib=28))
+    with pytest.raises(TaskRefusedError, match=r"at least 27\.9 GiB") as error:
+        check_task(large, Limits(max_base_gib=27.9))
+    assert "max_base_gib 28" in (error.value.fix or "")
+
+
+def lora(*modules: str) -> AdapterLayout:
+    """The layout of an adapter on these modules of one layer."""
+    return AdapterLayout.of_lora({f"model.layers.0.{name}": (4, 4) for name in modules}, modules, 2)
+
+
+def test_row_08_only_allowed_modules_are_adapted_whatever_the_task_calls_them() -> None:
+    chosen = document().model_copy(update={"layout": lora("mlp.up_proj", "self_attn.q_proj")})
+    check_task(chosen, Limits(target_modules=("q_proj", "up_proj", "k_proj")))
+    with pytest.raises(TaskRefusedError, match="it adapts up_proj") as error:
+        check_task(chosen, Limits(target_modules=("q_proj",)))
+    assert "target_modules q_proj,up_proj" in (error.value.fix or "")
 
 
 def test_a_pinned_base_is_taken() -> None:
@@ -122,7 +195,15 @@ def test_a_roster_is_held_against_the_same_limits() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"min_cohort": 2}, {"hidden_among": 1}, {"max_weight": 0}, {"surprise": 1}, {"modes": ("plain",)}],
+    [
+        {"min_cohort": 2},
+        {"hidden_among": 1},
+        {"max_weight": 0},
+        {"surprise": 1},
+        {"modes": ("plain",)},
+        {"max_clip_norm": float("inf")},
+        {"min_clip_norm": 2.0, "max_clip_norm": 1.0},
+    ],
     ids=str,
 )
 def test_limits_have_floors_of_their_own(changes: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def test_c3_an_offer_outside_the_owners_limits_is_refused(limits: Limits, change
 def test_c1_a_mode_that_the_descriptor_does_not_allow_is_refused() -> None:
     round_ = watched()
     round_.federation.descriptor = round_.federation.descriptor.model_copy(update={"modes": ()})
-    with pytest.raises(TaskRefusedError, match="mode"):
+    with refused(ProblemType.POLICY_REFUSED):
         participant(round_.offer, round_.federation, round_)
 
 

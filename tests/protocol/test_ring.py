@@ -23,7 +23,8 @@ from fedit_protocol.secagg.ring import (
     word_count,
     word_type,
 )
-from fedit_protocol.task import EncodingSpec, Task, TaskDocument
+from fedit_protocol.task import Task, TaskDocument
+from fedit_protocol.task_tables import EncodingSpec
 from fedit_protocol.testing import small_task
 
 # (value bits, largest weight) → bits for n = 3, 8, 16, 32, 64, 128

@@ -63,7 +63,16 @@ WRONG: dict[str, dict[str, Any]] = {
     "more devices than a cohort holds": {"round": {"cohort_size": 129}},
     "fewer devices than the least": {"round": {"cohort_min": 5, "cohort_size": 4}},
     "a third of the cohort corrupt": {"round": {"corrupt_fraction": 0.34}},
-    "a mode that is not built": {"round": {"mode": "trusted"}},
+    "a mode that is not built": {"round": {"mode": "plain"}},
+    "trusted and several cohorts": {"round": {"mode": "trusted", "cohorts": 2}},
+    "trusted and strict": {"round": {"mode": "trusted", "strict": True}},
+    "trusted and a threshold of shares": {"round": {"mode": "trusted", "threshold": 2}},
+    "trusted and two sums": {"round": {"mode": "trusted"}, "method": {"name": "fedit_rs"}},
+    "trusted and noise": {
+        "round": {"mode": "trusted"},
+        "encoding": {"max_weight": 1},
+        "privacy": {"noise_multiplier": 1.0},
+    },
     "three value bits": {"encoding": {"value_bits": 3}},
     "seventeen value bits": {"encoding": {"value_bits": 17}},
     "a weight of zero": {"encoding": {"max_weight": 0}},
@@ -71,6 +80,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "another method": {"method": {"name": "fedsgd"}},
     "a base digest that is none": {"base": {"model": "m", "digest": "sha256:abc"}},
     "epochs without a value range": {"training": {"local_steps": 0}},
+    "a template of its own": {"prompt": {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"}},
+    "a built-in template with one letter changed": {"prompt": {"template": "alpacA"}},
+    "a field for the text of a template": {"prompt": {"chat_template": "{{ messages }}"}},
     "a cutoff of one token": {"prompt": {"cutoff_tokens": 1}},
     "a quantization that does not exist": {"base": {"model": "m", "quantization": "q4_k_m"}},
 }
@@ -80,6 +92,11 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_a_task_is_refused(sections: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         task(**sections)
+
+
+def test_a_trusted_round_may_be_of_one_device_and_needs_no_value_range() -> None:
+    alone = task(round={"mode": "trusted", "cohort_min": 1, "cohort_size": 1}, training={"local_steps": 0})
+    assert (alone.round.least_clients, alone.round.most_clients) == (1, 1)
 
 
 def test_epochs_may_decide_if_the_range_is_stated() -> None:

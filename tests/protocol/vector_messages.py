@@ -4,6 +4,17 @@ import math
 
 import cbor2
 
+from fedit_protocol.authority import (
+    Answer,
+    AuthorityCard,
+    AuthorityQueue,
+    AuthorityUpdate,
+    IssuedCertificate,
+    LoggedEntry,
+    QueuedRequest,
+    RequestKind,
+    request_id,
+)
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
 from fedit_protocol.encoding import Message, decode, digest_of, encode
 from fedit_protocol.enrollment import (
@@ -20,6 +31,7 @@ from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.messages import (
     Abort,
+    Accept,
     Ack,
     CheckIn,
     CheckInReply,
@@ -44,17 +56,20 @@ from fedit_protocol.messages import (
 )
 from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
+from fedit_protocol.task import Mode
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
+from .sealing import SealedPlay
 from .vector_derivations import Vector, log_entry
 
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        Abort, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
+        Abort, Accept, Ack, AdapterInfo, Certificate, CheckIn, CheckInReply, Confirm, Confirmations, EnrollReply,
         EnrollRequest, Envelope, FederationDescriptor, Inbox, Join, Leave, LogEntry, LogGrowth,
         LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
+        AuthorityCard, AuthorityQueue, AuthorityUpdate,
         ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport,
     )
 }  # fmt: skip
@@ -65,6 +80,33 @@ def successions(federation: MemoryFederation) -> list[Message]:
     new_key = federation.devices[0].public
     _, step = succeed(encode(federation.descriptor), federation.server, new_key, 1_767_225_600)
     return [decode(Succession, read_envelope(step, Kind.SUCCESSION).body), Successions(steps=(step,))]
+
+
+def authority_apart(federation: MemoryFederation) -> list[Message]:
+    """What a server and an authority elsewhere say to each other: the card, a queue, an update that answers it."""
+    certificate = federation.certificate(federation.devices[0].public)
+    request = QueuedRequest(kind=RequestKind.ENROLL, body=bytes(range(64)))
+    granted = Answer(request=request_id(request.body), serial=0, problem=None, code="", detail="")
+    refused = Answer(
+        request=request_id(b""), serial=None, problem=ProblemType.INVITE_USED, code="T005", detail="used up"
+    )
+    line = LoggedEntry(entry=encode(log_entry(0)), head=federation.log_head())
+    described = federation.descriptor
+    return [
+        AuthorityCard(
+            federation_id=described.federation_id,
+            name="clinics",
+            authority_key=described.authority_key,
+            authority_seal_key=described.authority_seal_key,
+        ),
+        AuthorityQueue(log_size=1, log_head=federation.log_head(), requests=(request,)),
+        AuthorityUpdate(
+            start=0,
+            lines=(line,),
+            certificates=(IssuedCertificate(certificate=certificate, label="kitchen table"),),
+            answers=(granted, refused),
+        ),
+    ]
 
 
 def evaluation(adapter: Digest) -> list[Message]:
@@ -124,6 +166,7 @@ def samples(round_: MemoryRound) -> list[Message]:
         LogPage(entries=(encode(log_entry(0)), encode(log_entry(3)))),
         Renew(serial=3, sent_at=1_767_225_600),
         *successions(federation),
+        *authority_apart(federation),
         body(Kind.CERTIFICATE, certificate, Certificate),
         body(Kind.LOG_HEAD, federation.log_head(), LogHead),
         log_entry(0),
@@ -147,6 +190,8 @@ def samples(round_: MemoryRound) -> list[Message]:
             server_time=1_767_225_600,
         ),
         body(Kind.OFFER, round_.offer, Offer),
+        body(Kind.OFFER, SealedPlay().offer, Offer),
+        Accept(mode=Mode.TRUSTED),
         body(Kind.JOIN, sent[Kind.JOIN], Join),
         decode(Envelope, sent[Kind.JOIN]),
         body(Kind.ROSTER, server.roster(device), Roster),
@@ -248,6 +293,7 @@ def _odd_messages(round_: MemoryRound) -> list[Vector]:
         _message("UnmaskAnswer", "a share of 33 bytes", _cbor({"sum_index": 1, "shares": [bytes(33)]}), bad),
         _message("UploadHeader", "an empty payload", _cbor({"sum_index": 1, "length": 0, "digest": bytes(32)}), bad),
         _message("Leave", "nothing", b"", bad),
+        _message("Accept", "of a masked round", _cbor({"mode": "masked"}), bad),
     ]
 
 

@@ -4,8 +4,9 @@ A server that holds `server_secret` and is given the lines of its devices at the
 own, byte for byte, and end as stated. A device is checked with the lines that are for it or for all.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -58,28 +59,6 @@ class ReturnsOtherShares(Participant):
         return bytes([honest[0] ^ 1]) + honest[1:]
 
 
-def transcripts() -> dict[str, Vector]:
-    """Return every recorded round by its name."""
-    return {
-        "three_devices": _round(small_task(3, 8), THREE, [1, 2, 15]),
-        "dropouts": _round(small_task(5, 8), weights=[1, 2, 3, 4, 5], drops={4: "upload"}),
-        "strict": _round(small_task(4, 8, strict=True), drops={3: "unmask"}),
-        "second_cohort": _round(small_task(3, 8, cohorts=2, min_cohorts=1), THREE, cohort_id=1),
-        "noise": _round(
-            noisy_task(4, 8),
-            [update * np.float32(0.25) for update in (*THREE, THREE[0])],
-            report=ClientReport(1, 0.0, None),
-        ),
-        "two_sums": _two_sums(),
-        "two_sums_second_fails": _two_sums(dict.fromkeys(range(4), "upload 2")),
-        "complaint": _round(small_task(5, 8), liar=ComplainedAbout),
-        "lying_holder": _round(small_task(5, 8), liar=ReturnsOtherShares),
-        "too_few_uploads": _round(small_task(4, 8), drops={0: "upload", 1: "upload"}),
-        "too_few_answers": _round(small_task(4, 8), drops={0: "unmask", 1: "unmask"}),
-        "dealer_off_polynomial": _round(small_task(4, 8), liar=OffPolynomial),
-    }
-
-
 def _round(
     document: TaskDocument,
     updates: list[Update] | None = None,
@@ -117,3 +96,24 @@ def _two_sums(drops: dict[int, str] | None = None) -> Vector:
     """Nine devices, the fewest of which one may be lost: two sums over fewer than eight survivors are refused."""
     document = two_sum_task(9, 3, 2, 1, min_survivors=8)
     return _round(document, factor_updates(9, m=3, n=2, rank=1), drops=drops or {8: "upload 2"})
+
+
+TRANSCRIPTS: Final[dict[str, Callable[[], Vector]]] = {
+    "three_devices": lambda: _round(small_task(3, 8), THREE, [1, 2, 15]),
+    "dropouts": lambda: _round(small_task(5, 8), weights=[1, 2, 3, 4, 5], drops={4: "upload"}),
+    "strict": lambda: _round(small_task(4, 8, strict=True), drops={3: "unmask"}),
+    "second_cohort": lambda: _round(small_task(3, 8, cohorts=2, min_cohorts=1), THREE, cohort_id=1),
+    "noise": lambda: _round(
+        noisy_task(4, 8),
+        [update * np.float32(0.25) for update in (*THREE, THREE[0])],
+        report=ClientReport(1, 0.0, None),
+    ),
+    "two_sums": _two_sums,
+    "two_sums_second_fails": lambda: _two_sums(dict.fromkeys(range(4), "upload 2")),
+    "complaint": lambda: _round(small_task(5, 8), liar=ComplainedAbout),
+    "lying_holder": lambda: _round(small_task(5, 8), liar=ReturnsOtherShares),
+    "too_few_uploads": lambda: _round(small_task(4, 8), drops={0: "upload", 1: "upload"}),
+    "too_few_answers": lambda: _round(small_task(4, 8), drops={0: "unmask", 1: "unmask"}),
+    "dealer_off_polynomial": lambda: _round(small_task(4, 8), liar=OffPolynomial),
+}
+"""The recorded rounds, by name."""

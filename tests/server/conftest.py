@@ -10,9 +10,11 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
-from fedit_protocol.task import Task
+from fedit_protocol.authority import AuthorityCard
+from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.app import Parts, build_app
+from fedit_server.authority import Authority
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home, create_identity
 from fedit_server.invites import Terms, create_invite
@@ -33,12 +35,18 @@ class Running:
     clock: ManualClock
     devices: list[Device] = field(default_factory=list)
 
+    @property
+    def authority(self) -> Authority:
+        """The authority inside the server."""
+        assert isinstance(self.parts.admission, Authority)
+        return self.parts.admission
+
     async def code(self, uses: int = 100, lifetime_s: int = 3600) -> str:
         """Return the code of a new invite."""
         parts = self.parts
         made = await create_invite(
             parts.store.members,
-            parts.authority.salt,
+            parts.invite_salt,
             ("localhost", 1),
             parts.identity.pin,
             Terms(uses, lifetime_s),
@@ -84,10 +92,17 @@ def clock() -> ManualClock:
 
 
 @asynccontextmanager
-async def start(folder: Path, clock: ManualClock, *tasks: Task, long_poll_s: float = 5.0) -> AsyncIterator[Running]:
+async def start(
+    folder: Path,
+    clock: ManualClock,
+    *tasks: Task,
+    long_poll_s: float = 5.0,
+    card: AuthorityCard | None = None,
+    modes: tuple[Mode, ...] = (Mode.MASKED,),
+) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
-    identity = create_identity(home, "test", clock())
+    identity = create_identity(home, "test", clock(), card, modes)
     async with await Store.open(home.database, migrate=True) as store:
         parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
         for task in tasks:

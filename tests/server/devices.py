@@ -77,8 +77,15 @@ class Device:
             return reply, await reply.read()
 
     async def enroll(self, code: str, label: str = "") -> EnrollReply:
+        return await self.redeem(self.sealed(code, label))
+
+    def sealed(self, code: str, label: str = "") -> bytes:
+        """Return a request for the authority."""
         request = EnrollRequest(code=code, label=label, sent_at=unix_seconds(self.clock()))
-        sealed = seal_enrollment(request, self.key, self.descriptor)
+        return seal_enrollment(request, self.key, self.descriptor)
+
+    async def redeem(self, sealed: bytes) -> EnrollReply:
+        """Send a request, perhaps not for the first time."""
         reply = decode(EnrollReply, await self.call("POST", "/v1/enroll", sealed))
         self.certificate = reply.certificate
         return reply

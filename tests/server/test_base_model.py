@@ -27,8 +27,9 @@ def test_every_pinned_file_enters_the_digest(tmp_path: Path) -> None:
     digests = [read_folder(make_base(tmp_path / "a")).digest]
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         folder = make_base(tmp_path / name)
-        with (folder / name).open("ab") as file:
-            file.write(b" ")
+        content = (folder / name).read_bytes()
+        # Another number, for weights; one more space, for JSON.
+        (folder / name).write_bytes(content[:-1] + b"@" if name.endswith(".safetensors") else content + b" ")
         digests.append(read_folder(folder).digest)
     folder = make_base(tmp_path / "b")
     (folder / "notes.txt").write_text("not pinned")
@@ -42,6 +43,17 @@ BROKEN = {
     "a cut weights file": (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "M003"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "M003"),
     "transposed layers": (lambda folder: make_base(folder, model_type="gpt2"), "M024"),
+    "weights shorter than their header says": (
+        lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1]),
+        "M003",
+    ),
+    "code beside the config": (lambda folder: make_base(folder, auto_map={"AutoModel": "modeling.Evil"}), "M024"),
+    "code beside the tokenizer": (
+        lambda folder: (folder / "tokenizer_config.json").write_text(
+            '{"auto_map": {"AutoTokenizer": ["evil.T", null]}}'
+        ),
+        "M024",
+    ),
     "quantized already": (lambda folder: make_base(folder, quantization_config={"bits": 4}), "M024"),
     "no language model": (lambda folder: make_base(folder, architectures=["BertModel"]), "M024"),
     "no stated kind": (lambda folder: make_base(folder, architectures=None), "M024"),

@@ -239,7 +239,7 @@ async def test_a_stranger_and_a_dismissed_or_revoked_evaluator_are_refused(
         for reporter, before in (
             (stranger, None),
             (here.evaluator, parts.store.candidates.dismiss(own)),
-            (here.evaluator, parts.authority.revoke(own)),
+            (here.evaluator, here.running.authority.revoke(own)),
         ):
             if before is not None:
                 await before

@@ -11,7 +11,8 @@ import pytest
 from fedit_protocol.errors import ConfigError, ProtocolError
 from fedit_protocol.ids import ClientId, Digest
 from fedit_protocol.messages import RoundOutcome, WaitReason
-from fedit_protocol.task import GateSpec, Task
+from fedit_protocol.task import Task
+from fedit_protocol.task_tables import GateSpec
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.admin import Admin
 from fedit_server.cli import run

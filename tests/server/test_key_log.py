@@ -131,7 +131,7 @@ async def test_a_renewal_moves_the_end_and_nothing_else(tmp_path: Path, base: Pa
 
 
 async def excluded(running: Running, device: Device) -> None:
-    await running.parts.authority.revoke(client_id(device.key.public))
+    await running.authority.revoke(client_id(device.key.public))
 
 
 async def test_row_2_an_excluded_device_is_refused_everywhere_and_cannot_return(

@@ -10,6 +10,7 @@ import pytest
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.testing import ManualClock
+from fedit_server.driver import Machine
 
 from .bases import small_task
 from .conftest import start
@@ -33,7 +34,7 @@ async def test_row_21_the_rounds_machine_never_works_on_the_loop(
 
         monkeypatch.setattr(Aggregator, "tick", watched)
 
-        def event(_machine: Aggregator, _now: datetime) -> Effects:
+        def event(_machine: Machine, _now: datetime) -> Effects:
             seen.append(threading.current_thread())
             return ()
 

@@ -21,7 +21,7 @@ from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Record
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.live_cohort import LiveCohort
+from fedit_server.driver import Driver, Machine
 from fedit_server.services import adapter_folder
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.rows import RoundRow, RoundState, RoundView
@@ -56,11 +56,11 @@ async def take_step(running: Running, devices: Sequence[Device], name: str, drop
         await running.until(lambda: changed(live, stage))
 
 
-async def changed(live: LiveCohort, stage: object) -> bool:
+async def changed(live: Driver[Machine], stage: object) -> bool:
     return live.machine.stage is not stage
 
 
-def live_round(running: Running) -> LiveCohort | None:
+def live_round(running: Running) -> Driver[Machine] | None:
     live = running.parts.coordinator._runners[TASK].live
     return None if live is None else live.cohorts[0]
 

@@ -9,7 +9,7 @@ import pytest
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError
 from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.task import GateSpec
+from fedit_protocol.task_tables import GateSpec
 from fedit_protocol.testing import ManualClock
 from fedit_server.admin import Admin
 from fedit_server.config import ServerConfig

@@ -167,7 +167,7 @@ def test_a_broken_adapter_file_is_named(content: bytes | None, base: Path, tmp_p
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as refused:
         load_base(tmp_path, cpu())
-    assert refused.value.code == "M003"
+    assert refused.value.code == "M001"
 
 
 RATES = {

@@ -22,7 +22,7 @@ def smollm2() -> Path:
     import platformdirs
 
     try:
-        return resolve_base(PACKAGED_MODEL, "", Path(platformdirs.user_cache_dir("fedit-client")))
+        return resolve_base(PACKAGED_MODEL, "", Path(platformdirs.user_cache_dir("fedit-client")), most_bytes=2**30)
     except ModelError as error:
         pytest.skip(f"SmolLM2 cannot be had here: {error}")
 

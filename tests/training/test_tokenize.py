@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from fedit_client.data import Message, Record, Role, records_from
-from fedit_client.training.tokenize import Example, prompt_ids, tokenize
+from fedit_client.training.chat_template import ChatTemplate
+from fedit_client.training.tokenize import Example, Ids, prompt_ids, tokenize
 from fedit_protocol.errors import DataError, ModelError, TaskRefusedError
 from fedit_protocol.task import PromptSpec, Template
 
@@ -21,6 +22,11 @@ TURNS = (
 def one(record: Record, tokenizer: Any, **prompt: Any) -> Example:
     (example,) = tokenize([record], tokenizer, PromptSpec.model_validate(prompt)).examples
     return example
+
+
+def prompt_of(record: Record, tokenizer: Any, template: Template) -> Ids:
+    with ChatTemplate(tokenizer) as chat:
+        return prompt_ids(record.messages[:1], tokenizer, template, chat)
 
 
 def trained_text(example: Example, tokenizer: Any) -> str:
@@ -48,7 +54,7 @@ def test_all_tokens_are_trained_when_the_task_says_so(tokenizer: Any) -> None:
 @pytest.mark.parametrize("template", list(Template))
 def test_ids_before_the_answer_are_those_that_generation_starts_from(template: Template, tokenizer: Any) -> None:
     record = row("Say it.", "okay")
-    example, prompt = one(record, tokenizer, template=template), prompt_ids(record.messages[:1], tokenizer, template)
+    example, prompt = one(record, tokenizer, template=template), prompt_of(record, tokenizer, template)
     assert example.ids[: len(prompt)].tolist() == prompt.tolist()
     answer = example.loss_mask[len(prompt) :].tolist()
     assert not example.loss_mask[: len(prompt)].any()

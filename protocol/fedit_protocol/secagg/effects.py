@@ -12,6 +12,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.signing import Kind
 
 if TYPE_CHECKING:
+    from fedit_protocol.sealed.opening import OpenedSum
     from fedit_protocol.secagg.quantize import Aggregate
     from fedit_protocol.secagg.unmask import UnmaskJob
 
@@ -69,6 +70,13 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """The trusted round has the sum of its updates."""
+
+    result: "OpenedSum"
+
+
+@dataclass(frozen=True)
 class Fail:
     """The round is over without a result; nothing of it will be unmasked, ever."""
 
@@ -78,5 +86,5 @@ class Fail:
     """The devices whose signed messages made it fail."""
 
 
-Effect = Persist | Send | Compute | Derive | Finish | Fail
+Effect = Persist | Send | Compute | Derive | Finish | Opened | Fail
 Effects = tuple[Effect, ...]

@@ -20,16 +20,16 @@ from datetime import datetime
 
 from fedit_protocol.adapter import Vector, vector_digest
 from fedit_protocol.encoding import Message, digest_of, encode
-from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head, federation_context
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.limits import (
     LastSeen,
     Limits,
     answered_on,
     check_cohort,
-    check_offer,
     check_overlap,
     check_spent,
+    open_offer,
 )
 from fedit_protocol.messages import (
     Ack,
@@ -37,7 +37,6 @@ from fedit_protocol.messages import (
     Confirmations,
     Inbox,
     Join,
-    Offer,
     Receipt,
     Roster,
     SecondInput,
@@ -70,6 +69,7 @@ from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.secagg.sum_state import second_public_input
 from fedit_protocol.secagg.thresholds import Thresholds, least_second_survivors
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
+from fedit_protocol.task import Mode
 
 
 class Participant:
@@ -94,11 +94,9 @@ class Participant:
         self._key = key
         self._limits = limits
         self._random = random
-        context = federation_context(descriptor.federation_id)
-        self.offer = unseal(offer, Kind.OFFER, context, Offer, signer=descriptor.server_key)
+        self.offer = open_offer(offer, descriptor, limits, last, now, Mode.MASKED)
         self.log_head = check_log_head(self.offer.log_head, descriptor)
         self._revoked: frozenset[int] = frozenset()
-        check_offer(self.offer, descriptor, limits, last, int(now.timestamp()))
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self.stage = ClientStage.OFFERED
         self._share_key: ShareKey | None = None

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where a round stands on the server."""
+    """Where a round stands on the server; accept, sealed_update and open belong to trusted rounds."""
 
     ADVERTISE_KEYS = "advertise_keys"
     SHARE_KEYS = "share_keys"
@@ -14,6 +14,9 @@ class Stage(StrEnum):
     UNMASK = "unmask"
     SUM = "sum"
     SECOND_INPUT = "second_input"
+    ACCEPT = "accept"
+    SEALED_UPDATE = "sealed_update"
+    OPEN = "open"
     DONE = "done"
     FAILED = "failed"
 

@@ -41,7 +41,7 @@ class Thresholds:
         """Return the thresholds for n members; raises ConfigError C020 if the rules cannot be met."""
         corrupt = corrupt_of(n, rules.corrupt_fraction)
         least = confirmation_quorum(n, corrupt)
-        survivors = rules.min_survivors or max(ceil(_exactly((1 - rules.dropout_fraction) * n)), least)
+        survivors = rules.min_survivors or max(expected_survivors(n, rules.dropout_fraction), least)
         if n >= 12 and not rules.min_survivors:
             while floor(0.9 * survivors) < least:
                 survivors += 1
@@ -69,6 +69,11 @@ class Thresholds:
             (m - c) - ((m - c) * (m - self.min_survivors)) // (t - c)
             for m in range(self.min_survivors, self.members + 1)
         )
+
+
+def expected_survivors(n: int, dropout_fraction: float) -> int:
+    """Return how many of n devices are there to the end if no more drop out than the task reckons with."""
+    return ceil(_exactly((1 - dropout_fraction) * n))
 
 
 def confirmation_quorum(n: int, corrupt: int) -> int:

@@ -1,0 +1,160 @@
+"""`eval`: compare what rounds make with what was before, on rows of this device's own, until Ctrl-C or once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedit_client.comparing import Bench, Comparison, Counter, Evaluator
+from fedit_client.config import ClientConfig
+from fedit_client.console import Console
+from fedit_client.data import OnError, Record, read_records
+from fedit_client.device import DevicePlan, Machine
+from fedit_client.evaluation import WorkerEvaluator
+from fedit_client.events import Event
+from fedit_client.identity import load_or_create_identity
+from fedit_client.joining import describe_rows
+from fedit_client.membership import Membership, require_membership
+from fedit_client.patience import Patience
+from fedit_client.preparation import check_training_stack, choose_device, find_base, unplanned
+from fedit_client.succession import PinnedDescriptor
+from fedit_client.transport import HttpTransport
+from fedit_client.trust import ServerAddress
+from fedit_protocol.errors import DataError, MembershipError
+
+
+@dataclass(frozen=True)
+class EvaluationWishes:
+    """What the owner said on the command line."""
+
+    server: str | None = None
+    data: tuple[Path, ...] = ()
+    on_error: OnError = "stop"
+    watch: bool = False
+
+
+async def evaluate(
+    config: ClientConfig, console: Console, wishes: EvaluationWishes, evaluator: Evaluator | None = None
+) -> list[dict[str, Any]]:
+    """Compare and report the newest candidate, or with `watch` each new one; return what was compared.
+
+    An `evaluator` of its own decides how losses are computed, and no base model is looked for. Raises MembershipError
+    J001, J002, J004, J005; ConsentError A003; DataError, DeviceError, ModelError, SecurityError.
+    """
+    membership = _joined(config, wishes.server)
+    records = _records(membership, wishes, console)
+    document = membership.task_document
+    if evaluator is None:
+        plan, base = await _prepared(config, membership, console)
+    else:
+        plan, base = unplanned(document), Path(config.model or ".")
+    folder = config.paths.cache / "candidates"
+    bench = Bench(document, base, plan, records, folder, evaluator or WorkerEvaluator())
+    key = load_or_create_identity(config.paths.identity_file)
+    signer = (key, membership.federation.descriptor.federation_id)
+
+    def tell(event: Event) -> None:
+        console.say(event.text, style="dim")
+
+    async with HttpTransport(membership.host, membership.port, membership.federation.tls(), signer) as transport:
+        pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
+        patience = Patience(tell, max_wait_s=config.network.max_wait_s)
+        counter = Counter(key, transport, pinned, document, patience)
+        await patience.insist(lambda: pinned.follow(transport))
+        if not wishes.watch:
+            return [await _once(counter, bench, console)]
+        console.say("waiting for what rounds make; Ctrl-C ends", style="dim")
+        await _watch(counter, bench, console)
+        raise AssertionError("unreachable")
+
+
+async def _once(counter: Counter, bench: Bench, console: Console) -> dict[str, Any]:
+    candidate = await counter.newest(0)
+    if candidate is None:
+        raise MembershipError(
+            "no round of the task has made an adapter yet", code="J004", fix="fedit-client eval --watch"
+        )
+    found = await bench.compare(candidate, counter.transport)
+    became = "reported before" if candidate.reported else await _handed_in(counter, found)
+    return _tell(console, found, became)
+
+
+async def _watch(counter: Counter, bench: Bench, console: Console) -> None:
+    newest = 0
+    while True:
+        candidate = await counter.wait(newest)
+        newest = candidate.round_no
+        if candidate.reported:
+            continue  # by an earlier run of this watch
+        found = await bench.compare(candidate, counter.transport)
+        _tell(console, found, await _handed_in(counter, found))
+
+
+async def _handed_in(counter: Counter, found: Comparison) -> str:
+    return "reported" if await counter.report(found) else "decided before the report came"
+
+
+def _tell(console: Console, found: Comparison, became: str) -> dict[str, Any]:
+    """Show one comparison: a line for people, an object for programs."""
+    candidate = found.candidate
+    data = {
+        "kind": "evaluated",
+        "task": candidate.task_id,
+        "round": candidate.round_no,
+        "adapter_version": candidate.adapter_version,
+        "digest": candidate.adapter_digest,
+        "state": str(candidate.state),
+        "loss_before": found.loss_before,
+        "loss_after": found.loss_after,
+        "rows": found.rows,
+        "tokens": found.tokens,
+        "became": became,
+    }
+    console.say(
+        f"round {candidate.round_no}, adapter version {candidate.adapter_version} ({candidate.state}):"
+        f" loss {found.loss_before:.4f} before, {found.loss_after:.4f} after, on {found.rows} rows; {became}"
+    )
+    if console.json:
+        console.event(data)
+    return data
+
+
+def _joined(config: ClientConfig, server: str | None) -> Membership:
+    """Return the membership, which must be at this server if one is named."""
+    membership = require_membership(config.paths.membership_file)
+    if server is not None:
+        address = ServerAddress.parse(server)
+        if (address.host, address.port) != (membership.host, membership.port):
+            raise MembershipError(
+                f"this device has joined {membership.host}:{membership.port}, not {address.host}:{address.port}",
+                code="J002",
+                fix="fedit-client --home DIR join --no-run --server 'fedit://…' --data FILE",
+            )
+    return membership
+
+
+def _records(membership: Membership, wishes: EvaluationWishes, console: Console) -> tuple[Record, ...]:
+    """Read the rows that were named, or those that this device had named when it joined."""
+    paths: Sequence[Path] = wishes.data or [Path(name) for name in membership.data]
+    if not paths:
+        raise DataError("there are no rows to evaluate on", code="D020", fix="fedit-client eval --data rows.jsonl")
+    records: list[Record] = []
+    for path in paths:
+        rows = read_records(path.expanduser(), on_error=wishes.on_error)
+        console.done(f"{path}: {describe_rows(rows)}")
+        records.extend(rows.records)
+    return tuple(records)
+
+
+async def _prepared(config: ClientConfig, membership: Membership, console: Console) -> tuple[DevicePlan, Path]:
+    check_training_stack()
+    document = membership.task_document
+    prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
+    chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
+    model = config.model or membership.model
+    return chosen, await find_base(document, model, config.paths.cache, config.limits, console.say)
+
+
+def _save_descriptor(config: ClientConfig, raw: bytes) -> None:
+    changed = require_membership(config.paths.membership_file).model_copy(update={"descriptor": raw})
+    changed.save(config.paths.membership_file)

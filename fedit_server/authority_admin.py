@@ -1,0 +1,135 @@
+"""What the commands of an authority that lives apart look up and change, beside `authority run` or without it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from fedit_protocol.authority import QUEUE_AGE_S, AuthorityCard
+from fedit_protocol.encoding import decode
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import FederationId
+from fedit_protocol.keylog import LogEntry
+from fedit_protocol.keylog_audit import LogAuditor
+from fedit_server.authority import Authority
+from fedit_server.authority_home import AuthorityHome
+from fedit_server.authority_link import introduce
+from fedit_server.authority_worker import AuthorityWorker
+from fedit_server.clock import Clock, unix_seconds, utc_now
+from fedit_server.config import split_address
+from fedit_server.home import Home, load_identity
+from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.storage.key_log import LogLine
+from fedit_server.storage.rows import ClientRow
+from fedit_server.storage.store import Store
+
+
+@dataclass(frozen=True)
+class AuthorityAdmin:
+    """An authority's data folder, opened."""
+
+    home: AuthorityHome
+    card: AuthorityCard
+    authority: Authority
+    store: Store
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, home: AuthorityHome, *, migrate: bool = False, clock: Clock = utc_now) -> AsyncIterator[Self]:
+        """Open the folder; raises ConfigError C035 if no authority was set up there, StorageError S003, S005."""
+        card, keys = home.read()
+        async with await Store.open(home.database, migrate=migrate) as store:
+            salt = await store.members.federation_salt(card.federation_id, unix_seconds(clock()))
+            authority = Authority(keys, card.federation_id, store.members, salt, clock, QUEUE_AGE_S)
+            yield cls(home, card, authority, store)
+
+    def now_s(self) -> int:
+        """Return the time in seconds since 1970, UTC."""
+        return unix_seconds(self.authority.clock())
+
+    async def run(self, server: str | None, say: Callable[[str], None], *, resend: bool) -> None:
+        """Answer for one server until cancelled. `server` is needed the first time, and after it lost its key.
+
+        Raises StorageError S002 while another process does, ConfigError C036, U034, SecurityError T024 to T026.
+        """
+        with self.home.lock():
+            if server is not None:
+                known, met = self.home.linked(), await introduce(self.card, server)
+                self.home.link(replace(met, confirmed=known.confirmed if known else 0))
+            linked = self.home.require_link()
+            worker = AuthorityWorker(self.home, self.card, self.authority, self.store, linked, resend)
+            await worker.run(say)
+
+    async def create_invite(self, terms: Terms, advertise: str | None) -> NewInvite:
+        """Make an invite to the server; `advertise` is a HOST[:PORT] for it to name. Raises ConfigError C036."""
+        server = self.home.require_link()
+        address = split_address(advertise, default_port=server.port) if advertise else (server.host, server.port)
+        return await create_invite(self.store.members, self.authority.salt, address, server.pin, terms, self.now_s())
+
+    async def revoke(self, name: str) -> ClientRow:
+        """Exclude a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits."""
+        found = [row for row in await self.store.members.clients() if name and row.client_id.startswith(name.lower())]
+        if len(found) != 1:
+            what = "no device" if not found else f"{len(found)} devices"
+            raise ConfigError(
+                f"{what} with an id that begins with {name}", code="U025", fix="fedit-server authority clients"
+            )
+        await self.authority.revoke(found[0].client_id)
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A log that was checked from its first entry to its last."""
+
+    federation_id: FederationId
+    apart: bool
+    size: int
+    devices: int
+    root: bytes
+    entries: tuple[LogEntry, ...]
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {
+            "federation": self.federation_id,
+            "authority": "apart" if self.apart else "server",
+            "size": self.size,
+            "devices": self.devices,
+            "root": self.root.hex(),
+            "entries": [
+                {
+                    "position": position,
+                    "action": str(entry.action),
+                    "identity_sha256": entry.identity_hash.hex(),
+                    "serial": entry.serial,
+                    "time": entry.time,
+                }
+                for position, entry in enumerate(self.entries)
+            ],
+        }
+
+
+async def audit(folder: Path) -> Audit:
+    """Check the whole log of an authority's folder, or of a server's: every entry, every signed head, every root.
+
+    Raises SecurityError (context-mismatch) at the first entry that does not follow, ConfigError C035.
+    """
+    if Home(folder).descriptor.exists():
+        described = load_identity(Home(folder)).descriptor
+        database, key, federation = Home(folder).database, described.authority_key, described.federation_id
+        apart = not described.authority_is_server
+    else:
+        home = AuthorityHome(folder)
+        card, _ = home.read()
+        database, key, federation, apart = home.database, card.authority_key, card.federation_id, True
+    async with await Store.open(database, migrate=False) as store:
+        lines = await store.key_log.lines()
+    return _checked(lines, federation, key, apart=apart)
+
+
+def _checked(lines: list[LogLine], federation: FederationId, key: bytes, *, apart: bool) -> Audit:
+    auditor = LogAuditor(federation, key).take_all((line.entry, line.head) for line in lines)
+    entries = tuple(decode(LogEntry, line.entry) for line in lines)
+    return Audit(federation, apart, auditor.size, auditor.devices, auditor.root, entries)

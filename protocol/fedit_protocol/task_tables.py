@@ -1,0 +1,93 @@
+"""The tables `[encoding]`, `[privacy]`, `[method]` and `[gates]` of a task (TASK.md); `task` has the others."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """One table of the task file: unknown keys are refused, values never change after validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names sorted; raises ValueError if one is there twice."""
+    if len(set(names)) != len(names):
+        raise ValueError("the same name stands there twice")
+    return tuple(sorted(names))
+
+
+class EncodingSpec(Section):
+    """`[encoding]`: how a float update becomes ring integers (SPEC, section 6)."""
+
+    clip_norm: float = Field(10.0, gt=0, le=1e6, description="L2 bound of one client's update")
+    value_bits: int = Field(8, ge=4, le=16, description="q: a coordinate becomes one of 2^q - 1 values")
+    value_range: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="r: largest coordinate that is kept; 0 means 1.05 x the sum of the learning rates",
+    )
+    max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
+    rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
+
+
+class PrivacySpec(Section):
+    """`[privacy]`, optional: devices add noise, so that a sum bounds what it says about each of them."""
+
+    noise_multiplier: float = Field(
+        gt=0, le=1000, description="z: standard deviation of a sum's noise over clip_norm, from its honest devices"
+    )
+    delta: float = Field(1e-5, gt=0, le=1e-4, description="the delta that epsilon is stated for")
+    accept_weak: bool = Field(
+        False, description="true: publish although epsilon says little or the noise drowns what is learned"
+    )
+
+
+class MethodSpec(Section):
+    """`[method]`: from the aggregate to the next global adapter."""
+
+    name: Literal["fedavg", "fedit_rs"] = Field(
+        "fedavg",
+        description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
+        " of the mean product B·A that averaging the factors loses",
+    )
+    sketch_rank: int = Field(
+        0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
+    )
+    sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+
+
+GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]
+
+
+class GateSpec(Section):
+    """`[gates]`: what a round's step must keep to, beyond what the encoding enforces; else it is rejected, or held."""
+
+    max_norm: float = Field(0.0, ge=0, description="largest L2 norm of the step of the global adapter; 0 means any")
+    max_coordinate: float = Field(0.0, ge=0, description="largest step of one coordinate; 0 means any")
+    max_loss_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="largest held-out loss of the new adapter over that of the one before, as evaluators report it; 0"
+        " asks no evaluator",
+    )
+    hold: Annotated[tuple[GateName, ...], AfterValidator(distinct)] = Field(
+        (),
+        description="the gates whose failure holds a round until the operator approves or rejects it; the others reject"
+        " it at once",
+    )
+    evaluation_s: float = Field(
+        3600.0, gt=0, le=7 * 86400, description="wait for evaluators; the round is held meanwhile"
+    )
+    without_report: Literal["hold", "pass"] = Field(
+        "hold", description="what becomes of a round if no evaluator has reported in that time"
+    )
+
+    @model_validator(mode="after")
+    def _only_what_is_set_can_hold(self) -> Self:
+        if idle := [name for name in self.hold if not getattr(self, name)]:
+            raise ValueError(f"gates.hold names {idle[0]}, which is not set")
+        return self

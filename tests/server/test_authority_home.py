@@ -1,0 +1,85 @@
+"""The folder of an authority that lives apart: made once, never shared with a server, checked from its first entry."""
+
+from pathlib import Path
+
+import pytest
+
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import client_id
+from fedit_protocol.testing import ManualClock
+from fedit_server.admin import Admin
+from fedit_server.authority_admin import AuthorityAdmin, audit
+from fedit_server.authority_home import AuthorityHome, read_card_file
+from fedit_server.config import ServerConfig
+from fedit_server.home import CARD_FILE, Home, create_identity
+from fedit_server.invites import Terms
+
+from .apart import apart
+from .bases import small_task
+
+
+async def test_invites_are_made_where_the_authority_is(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        made = await there.admin.create_invite(Terms(1, 60), "fl.example.org")
+        async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
+            for attempt in (admin.create_invite(Terms(1, 60)), admin.invites(), admin.revoke_invite("x")):
+                with pytest.raises(ConfigError) as refused:
+                    await attempt
+                assert refused.value.code == "U031"
+            shown = await admin.status()
+        pin = there.running.parts.identity.pin
+    assert (made.link.host, made.link.port, made.link.pin) == ("fl.example.org", 8443, pin)
+    assert shown["authority"] == {"apart": True, "waiting": 0, "waiting_since": None}
+
+
+async def test_both_sides_can_be_audited_and_agree(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        device = await there.enroll(await there.code())
+        await there.enroll(await there.code())
+        await there.admin.revoke(client_id(device.key.public))
+        await there.turn()
+    found = [await audit(tmp_path / folder) for folder in ("home", "authority")]
+    assert found[0] == found[1]
+    assert (found[0].size, found[0].devices, found[0].apart) == (3, 1, True)
+
+
+async def test_an_authority_is_chosen_once(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with apart(tmp_path, clock, small_task(base)):
+        pass
+    home, card = Home(tmp_path / "home"), AuthorityHome(tmp_path / "authority").read()[0]
+    assert create_identity(home, "x", clock(), card).is_named_on(card)
+    create_identity(Home(tmp_path / "alone"), "x", clock())
+    other = AuthorityHome(tmp_path / "second").create("")
+    for folder in ("home", "alone"):
+        with pytest.raises(ConfigError) as refused:
+            create_identity(Home(tmp_path / folder), "x", clock(), other)
+        assert refused.value.code == "C033"
+
+
+async def test_a_server_and_an_authority_do_not_share_a_folder(tmp_path: Path, clock: ManualClock) -> None:
+    AuthorityHome(tmp_path / "authority").create("")
+    create_identity(Home(tmp_path / "server"), "x", clock())
+    with pytest.raises(ConfigError) as upon:
+        create_identity(Home(tmp_path / "authority"), "x", clock())
+    with pytest.raises(ConfigError) as under:
+        AuthorityHome(tmp_path / "server").create("")
+    with pytest.raises(ConfigError) as nothing:
+        AuthorityHome(tmp_path / "nowhere").read()
+    assert (upon.value.code, under.value.code, nothing.value.code) == ("C034", "C034", "C035")
+
+
+def test_a_file_that_is_no_card_is_named(tmp_path: Path) -> None:
+    AuthorityHome(tmp_path / "authority").create("")
+    (tmp_path / "altered").write_bytes((tmp_path / "authority" / CARD_FILE).read_bytes()[:-9] + b"\xff\n")
+    with pytest.raises(ConfigError) as refused:
+        read_card_file(tmp_path / "altered")
+    assert (refused.value.code, refused.value.where) == ("C032", str(tmp_path / "altered"))
+
+
+async def test_an_invite_needs_to_know_the_server(tmp_path: Path, clock: ManualClock) -> None:
+    home = AuthorityHome(tmp_path)
+    home.create("")
+    async with AuthorityAdmin.open(home, migrate=True, clock=clock) as admin:
+        with pytest.raises(ConfigError) as early:
+            await admin.create_invite(Terms(1, 60), None)
+    assert early.value.code == "C036"
