@@ -1,6 +1,6 @@
 """Real clients that die with SIGKILL at a step of a round: each life is a process, forked from one warm launcher.
 
-`serve_lives` is a program of its own: every line on stdin is one life, a `Life` as JSON. stdout carries a line per event;
+`serve_lives` is a program of its own: every line on stdin is one life, a `Life` as JSON. stdout has a line per event;
 what a device saw and sent goes into the file `seen` of its folder, line by line, so that whoever reads it later misses
 nothing that a kill took. Nothing of the product knows of this.
 """
