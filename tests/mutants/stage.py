@@ -21,6 +21,7 @@ _DEVICE: Final = (
     "protocol/test_confirm.py",
 )
 _SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
+_ROUNDS: Final = ("protocol/test_second_sum.py", "protocol/test_transcripts.py")
 _NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", "protocol/test_sensitivity.py")
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
@@ -31,12 +32,17 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "ring": ("protocol/test_ring.py", "protocol/test_quantize.py", *_NOISE, *_VECTORS),
     "sensitivity": _NOISE,
     "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),
-    "roster": ("protocol/test_participant_roster.py", "protocol/test_aggregator_joins.py"),
+    "roster": ("protocol/test_aggregator_joins.py", *_DEVICE, *_ROUNDS),
     "round_documents": _SERVER,
     "round_state": _SERVER,
     "stage_ends": _SERVER,
     "sum_state": _SERVER,
-    "unmask": ("protocol/test_aggregator_answers.py", "protocol/test_round.py"),
+    "unmask": (
+        "protocol/test_aggregator_answers.py",
+        "protocol/test_round.py",
+        "protocol/test_noisy_round.py",
+        *_ROUNDS,
+    ),
 }
 """Module → the tests below tests/ that may kill its mutants; others have tests of their name, and the vectors."""
 
