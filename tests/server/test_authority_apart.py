@@ -83,6 +83,19 @@ async def test_nobody_is_admitted_while_the_authority_is_away_and_nothing_is_los
     assert (row.label, row.state, head.size) == ("kitchen laptop", "active", 1)
 
 
+async def test_a_server_that_was_killed_still_has_what_waited(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    """It is on disk before «not ready» leaves."""
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        device = there.running.device()
+        sealed = device.sealed(await there.code())
+        with pytest.raises(RefusedError):
+            await device.redeem(sealed)
+    async with apart(tmp_path, clock) as there:
+        assert await there.turn() == 1
+        device.http = there.running.http
+        assert certificate_of((await device.redeem(sealed)).certificate).serial == 0
+
+
 async def test_a_request_that_waited_too_long_is_refused(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with apart(tmp_path, clock, small_task(base)) as there:
         device = there.running.device()
