@@ -16,7 +16,7 @@ from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append
 from fedit_server.storage.members import SEEN_STEP_S
 from fedit_server.storage.rows import ClientState
-from fedit_server.storage.tables import authority_requests, certificates, clients, key_log
+from fedit_server.storage.tables import authority_requests, certificates, clients, key_log, suspicions
 
 MOST_WAITING: Final = 2000
 """Requests of strangers that may wait for the authority, 4 KiB each at most."""
@@ -182,7 +182,9 @@ async def _waiting(db: AsyncConnection) -> Waiting:
 async def _set_state(
     db: AsyncConnection, whom: Iterable[ClientId], state: ClientState, unless: tuple[ClientState, ...]
 ) -> None:
-    may = clients.c.client_id.in_(list(whom)) & clients.c.state.not_in(unless)
+    named = list(whom)
+    may = clients.c.client_id.in_(named) & clients.c.state.not_in(unless)
+    await db.execute(delete(suspicions).where(suspicions.c.client_id.in_(named)))
     await db.execute(update(clients).where(may).values(state=state, label="", device_kind=""))
 
 

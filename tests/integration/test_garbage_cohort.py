@@ -82,20 +82,16 @@ async def play(folder: Path, task: Task) -> Played:
     trainers = [CohortTrainer(seed=number, cohort_of=cohort_of, sent=sent) for number in range(COHORTS * EACH)]
     async with federation(folder, task) as fed:
         clients = [fed.client(f"device-{number}", trainer) for number, trainer in enumerate(trainers)]
-        over = asyncio.Event()
 
         def listen(event: Event) -> None:
             if event.kind is EventKind.ROUND_OPENED and not cohort_of:
                 cohort_of.update(assigned(fed, clients))
             if event.kind is EventKind.ROUND_LOST:
-                over.set()
+                for one in staying:
+                    one.cancel()
 
         staying = [asyncio.create_task(take_part(client, 1, listen)) for client in clients]
-        losing = asyncio.create_task(over.wait())
-        await asyncio.wait({asyncio.gather(*staying, return_exceptions=True), losing}, return_when="FIRST_COMPLETED")
-        for one in (*staying, losing):
-            one.cancel()
-        await asyncio.gather(*staying, losing, return_exceptions=True)
+        await asyncio.gather(*staying, return_exceptions=True)
         (row,) = await fed.server.parts.store.rounds.rounds()
         committed = row.state is RoundState.COMMITTED
         step = (await fed.adapter(1)).astype(np.float64) - await fed.adapter(0) if committed else None

@@ -12,7 +12,19 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, create_engine, func, insert, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    create_engine,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from fedit_protocol.secagg.stages import Stage
@@ -65,6 +77,8 @@ def made_up(column: Column[Any], number: int) -> object:
     """Return a value of the column's type; the same for a reference and for what it refers to."""
     for key in column.foreign_keys:
         return made_up(key.column, number)
+    if isinstance(column.type, Boolean):
+        return bool(number)
     if isinstance(column.type, Integer):
         return number
     if isinstance(column.type, Float):
