@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -92,8 +92,13 @@ class Admin:
             "committed": len(committed),
             "failed": sum(row.state is RoundState.FAILED for row in rounds),
             "adapter_version": newest.version,
+            "suspects": await self._named(task.task_id),
             "last_report": report_data(committed[-1].figures) if committed else None,
         }
+
+    async def _named(self, task_id: TaskId) -> list[str]:
+        held = await self.store.suspicions.of_task(task_id)
+        return [client for client, suspicion in held.items() if suspicion.is_named]
 
     async def create_invite(self, terms: Terms) -> NewInvite:
         """Make an invite to the address that the server has, or last had; raises ConfigError U031."""
@@ -131,6 +136,9 @@ class Admin:
     async def clients(self) -> list[dict[str, Any]]:
         """Return the enrolled devices; when they were last seen in coarse words."""
         now_s = unix_seconds(utc_now())
+        held = {
+            task.task_id: await self.store.suspicions.of_task(task.task_id) for task in await self.store.tasks.tasks()
+        }
         return [
             {
                 "id": client.client_id,
@@ -138,6 +146,11 @@ class Admin:
                 "device_kind": client.device_kind,
                 "state": str(client.state),
                 "last_seen": coarse_age(now_s - client.last_seen),
+                "far_off": [
+                    {"task": task, **asdict(of_task[client.client_id]), "named": of_task[client.client_id].is_named}
+                    for task, of_task in held.items()
+                    if client.client_id in of_task and of_task[client.client_id].flagged
+                ],
             }
             for client in await self.store.members.clients()
         ]

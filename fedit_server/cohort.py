@@ -1,7 +1,7 @@
 """From the clients that are free to the cohorts of a round: pure, so that a seed repeats a draw."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from fedit_protocol.ids import ClientId
@@ -19,13 +19,19 @@ def draw_cohort(free: Sequence[ClientId], size: int, selection: Selection, seed:
     return sorted(free, key=lambda client: hashlib.sha256(seed + client.encode()).digest())[:size]
 
 
-def divide(chosen: Sequence[ClientId], policy: RoundSpec, seed: bytes) -> list[list[ClientId]]:
+def divide(
+    chosen: Sequence[ClientId], policy: RoundSpec, seed: bytes, suspects: Mapping[ClientId, int] | None = None
+) -> list[list[ClientId]]:
     """Assign the chosen clients to cohorts at random: as many as fill them, never fewer than the task's rule needs.
 
     Robust rules and suspicion over rounds both rest on the order of arrival saying nothing about the cohort, whatever
-    the selection was. Sizes differ by one at most; nobody beyond `cohorts * cohort_size` is taken.
+    the selection was. Sizes differ by one at most; nobody beyond `cohorts * cohort_size` is taken. Suspects, each with
+    the rounds in a row in which its cohort was far off, are dealt first, so that no two share a cohort while there is
+    another one; which cohort gets whom is random too.
     """
     filled = min(policy.cohorts, ceil(len(chosen) / policy.cohort_size), len(chosen) // policy.cohort_min)
     count = max(filled, policy.least_cohorts, 1)
     dealt = draw_cohort(chosen, count * policy.cohort_size, Selection.UNIFORM, hashlib.sha256(seed + b"deal").digest())
-    return [dealt[number::count] for number in range(count)]
+    dealt.sort(key=lambda client: -(suspects or {}).get(client, 0))
+    places = sorted(range(count), key=lambda number: hashlib.sha256(seed + b"place" + bytes([number])).digest())
+    return [dealt[number::count] for number in places]

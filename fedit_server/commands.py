@@ -8,7 +8,15 @@ import typer
 from fedit_server.arguments import duration_s
 from fedit_server.command_context import look_up, need_server_extra
 from fedit_server.console import table
-from fedit_server.words import invite_lines, invite_list_lines, revoked_lines, rotated_lines, round_cells, task_lines
+from fedit_server.words import (
+    far_off_words,
+    invite_lines,
+    invite_list_lines,
+    revoked_lines,
+    rotated_lines,
+    round_cells,
+    task_lines,
+)
 
 if TYPE_CHECKING:
     from fedit_server.admin import Admin
@@ -107,8 +115,8 @@ def clients_list(context: typer.Context) -> None:
     def lines(data: dict[str, Any]) -> list[str]:
         keys = ("label", "device_kind", "state", "last_seen")
         return table(
-            ("CLIENT", "LABEL", "DEVICE", "STATE", "SEEN"),
-            ((r["id"][:12], *(r[k] for k in keys)) for r in data["clients"]),
+            ("CLIENT", "LABEL", "DEVICE", "STATE", "SEEN", "FAR OFF"),
+            ((r["id"][:12], *(r[k] for k in keys), far_off_words(r["far_off"])) for r in data["clients"]),
         )
 
     look_up(context, "clients list", look, lines)

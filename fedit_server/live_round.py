@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.ids import ClientId
+from fedit_protocol.ids import ClientId, client_id
 from fedit_protocol.methods.combination import CohortSum
 from fedit_protocol.secagg.effects import Fail, Finish, Opened, Record
 from fedit_protocol.task import Mode, TaskDocument
@@ -28,6 +28,8 @@ class Summed:
     """Enough of several cohorts have finished: what the server learned of each, by cohort id."""
 
     sums: dict[int, CohortSum]
+    members: dict[int, frozenset[ClientId]]
+    """Whose updates are in each sum."""
 
 
 Ending = Finish | Summed | Opened | Fail
@@ -50,6 +52,7 @@ class LiveRound:
         )
         self._needed = self.cohorts[0].machine.offer.combination.needed
         self._sums: dict[int, CohortSum] = {}
+        self._members: dict[int, frozenset[ClientId]] = {}
         self._failures: dict[int, Fail] = {}
 
     @property
@@ -100,6 +103,8 @@ class LiveRound:
             return  # the round ran on after trouble with the disk
         if isinstance(ending, Finish):
             self._sums[number] = CohortSum.of(ending.aggregate)
+            if isinstance(cohort, LiveCohort):
+                self._members[number] = frozenset(map(client_id, cohort.machine.counted))
             cohort.let_go()
         elif isinstance(ending, Fail) and number not in self._failures:
             self._failures[number] = ending
@@ -111,7 +116,7 @@ class LiveRound:
 
     def _conclude(self) -> Summed | Fail:
         if not self._is_hopeless():
-            return Summed(dict(sorted(self._sums.items())))
+            return Summed(dict(sorted(self._sums.items())), self._members)
         first = next(iter(self._failures.values()))  # later ones may have been given up because of it
         done = len(self.cohorts) - len(self._failures)
         return Fail(

@@ -55,6 +55,8 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh:
     console.done("Database     SQLite (WAL, full sync)")
     for label in server.published:
         console.done(f"Task         {label} is published")
+    if server.config.allow_trusted:
+        console.done("Trusted mode allowed: a task may let this server see every update (weaker, level T0)")
     console.done(f"Listening    {server.url}")
     if invite is not None:
         config = server.config

@@ -13,19 +13,20 @@ from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
-from fedit_protocol.task import Mode
+from fedit_protocol.task import ROBUST_COHORTS, Mode
 from fedit_server.bell import Bell
 from fedit_server.candidates import settle
 from fedit_server.clock import unix_seconds
 from fedit_server.cohort import divide, draw_cohort
 from fedit_server.driver import RETRY_S
 from fedit_server.endings import record_ending
-from fedit_server.live_round import Ending, LiveRound
+from fedit_server.live_round import Ending, LiveRound, Summed
 from fedit_server.lobby import Lobby
 from fedit_server.offers import RoundFacts, signed_offer
 from fedit_server.services import Services
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, TaskRow
+from fedit_server.suspicion import after_round, far_off
 
 LOOK_AGAIN_S: Final = 2.0
 """How often a task's state is read again: an administrator's command writes it from another process."""
@@ -156,7 +157,10 @@ class TaskRunner:
             return
         free = self.lobby.free(now)
         seed = secrets.token_bytes(32)
-        cohorts = divide(draw_cohort(free, policy.most_clients, policy.selection, seed), policy, seed)
+        drawn = draw_cohort(free, policy.most_clients, policy.selection, seed)
+        known = await self._services.store.suspicions.of_task(self.task.task_id)
+        streaks = {client: held.streak for client, held in known.items() if held.streak}
+        cohorts = divide(drawn, policy, seed, streaks)
         await self._open(cohorts)
         self._passed_over = frozenset(free).difference(*cohorts)
 
@@ -206,9 +210,29 @@ class TaskRunner:
                 client = client_id(device)
                 self.lobby.bar(client)
                 log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
+        if isinstance(ending, Summed):
+            await self._suspect(ending)
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
         await self.refresh()
         live.look_again()
         self.bell.ring()
         await self._services.store.database.clear_log()
+
+    async def _suspect(self, ending: Summed) -> None:
+        """Note whose cohorts were far from the others, and name who keeps being in them; nobody is left out for it.
+
+        A crash before this forgets the one round: suspicion grows from the next one.
+        """
+        if len(ending.sums) < ROBUST_COHORTS:
+            return
+        far = await asyncio.to_thread(far_off, ending.sums)
+        store = self._services.store.suspicions
+        after = after_round(await store.of_task(self.task.task_id), ending.members, far)
+        await store.note(self.task.task_id, after)
+        if far:
+            log.warning("cohorts are far from the others", extra={**self._fields, "cohorts": sorted(far)})
+        for client, held in after.items():
+            if held.is_named:
+                fields = {**self._fields, "client": client, "in_a_row": held.streak}
+                log.warning("a device keeps being where a cohort is far off; the operator should look", extra=fields)

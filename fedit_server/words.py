@@ -1,6 +1,6 @@
 """Results of commands as lines for people."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedit_protocol.task import Mode
@@ -37,6 +37,9 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
             deadline = when(task["round"]["deadline"])
             until = f", until {deadline} at the latest" if deadline else ""
             yield f"  now      round {task['round']['no']}, {task['round']['stage']} ({counts or 'nobody yet'}){until}"
+        for client in task["suspects"]:
+            yield f"  suspect  client {client[:12]}: its cohorts keep being far from the others"
+            yield f"           fedit-server clients list, then perhaps: fedit-server clients revoke {client[:12]}"
         if task["held"]:
             number = task["held"]["no"]
             yield f"  held     round {number}: {task['held']['reason']}"
@@ -51,6 +54,14 @@ def _report(report: Mapping[str, Any]) -> str:
         return f"{spent}, at delta {report['delta']:.0e} ({report['survivors']} devices)"
     who = f"{report['survivors']} devices, {report['examples']} examples"
     return f"training loss {report['train_loss']:.4f}{tested} ({who})"
+
+
+def far_off_words(held: Iterable[Mapping[str, Any]]) -> str:
+    """Return in how many of its rounds a device's cohort was far from the others, per task."""
+    return ", ".join(
+        f"{one['task']}: {one['flagged']} of {one['rounds']} rounds, {one['streak']} in a row{', named' * one['named']}"
+        for one in held
+    )
 
 
 def round_cells(row: Mapping[str, Any]) -> tuple[object, ...]:

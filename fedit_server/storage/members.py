@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -14,7 +14,7 @@ from fedit_protocol.keylog import LogState
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
-from fedit_server.storage.tables import certificates, clients, federation, invites
+from fedit_server.storage.tables import certificates, clients, federation, invites, suspicions
 
 SEEN_STEP_S: Final = 3600
 """When a client was last seen is kept in whole hours: enough to see who is gone, too coarse to follow a day."""
@@ -210,6 +210,7 @@ class Members:
     async def _end(self, client: ClientId, state: ClientState, revoke: Revoke, now_s: int) -> None:
         async with self._database.writing() as db:
             await _revoke_all(db, client, revoke, now_s)
+            await db.execute(delete(suspicions).where(suspicions.c.client_id == client))
             gone = {"state": state, "label": "", "device_kind": ""}
             may = (clients.c.client_id == client) & (clients.c.state != ClientState.REVOKED)
             await db.execute(update(clients).where(may).values(gone))

@@ -1,6 +1,7 @@
 """The tables of fedit.db; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC."""
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -213,4 +214,15 @@ evaluations = Table(
     Column("rows", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("received_at", Integer, nullable=False),
+)
+
+suspicions = Table(
+    "suspicions",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("client_id", String, ForeignKey("clients.client_id"), primary_key=True),
+    Column("streak", Integer, nullable=False),
+    Column("flagged", Integer, nullable=False),
+    Column("rounds", Integer, nullable=False),
+    Column("alone", Boolean, nullable=False),
 )

@@ -59,12 +59,12 @@ RECORDS: Final = 5 + 1 + 5 + 1 + 5 + 1 + 5 + 1 + 4 + 1
 """Journal records of a round of five from which nobody is lost: messages, and after each kind the frozen set."""
 
 
-def every_record() -> list[KillPoint]:
+def every_record(records: int = RECORDS) -> list[KillPoint]:
     """Return the points just before and just after the commit of each record of one round's journal."""
     edges = ("before the commit", "after the commit")
     return [
         KillPoint(index, f"record {number}: {edge}", 1)
-        for index, (number, edge) in enumerate((number, edge) for number in range(1, RECORDS + 1) for edge in edges)
+        for index, (number, edge) in enumerate((number, edge) for number in range(1, records + 1) for edge in edges)
     ]
 
 
@@ -89,6 +89,8 @@ class CrashingServer:
     task: Path
     port: int = 0
     invite: str = ""
+    words: tuple[str, ...] = ()
+    """Further options of the first `up`."""
     lives: int = 0
     _launcher: "asyncio.subprocess.Process | None" = None
     _pid: int = 0
@@ -117,7 +119,7 @@ class CrashingServer:
 
     async def start(self, point: KillPoint | None = None, trace: str = "") -> bool:
         """Start a life; returns True once it listens, False if it died before that."""
-        words = ["serve"] if self.invite else ["up", "--task", str(self.task)]
+        words = ["serve"] if self.invite else ["up", "--task", str(self.task), *self.words]
         words += ["--home", str(self.home), "--listen", f"127.0.0.1:{self.port}", "--json"]
         life: dict[str, Any] = {"words": words, "trace": trace}
         if point is not None:

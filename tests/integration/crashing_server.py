@@ -29,9 +29,11 @@ import fedit_server.serving
 import fedit_server.starting
 import fedit_server.storage.spool
 import fedit_server.task_runner
+from fedit_protocol.sealed.opening import OpeningJob
 from fedit_protocol.secagg.unmask import UnmaskJob
 from fedit_server.cli import main
 from fedit_server.coordinator import Coordinator
+from fedit_server.round_keys import RoundKeys
 from fedit_server.storage.database import Database
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.spool import Spool, SpoolReader
@@ -111,6 +113,9 @@ def install(point: Point) -> None:
     _install_requests(point)
     _install_files(point)
     _replace(UnmaskJob, "run", _around(UnmaskJob.run, point, "sum"))
+    _replace(OpeningJob, "run", _around(OpeningJob.run, point, "updates opened"))
+    for verb in ("create", "destroy"):
+        _replace(RoundKeys, verb, _around(getattr(RoundKeys, verb), point, f"round key {verb}"))
     _replace(SpoolReader, "__call__", _around(SpoolReader.__call__, point, "sum reads an upload"))
     _replace(Coordinator, "start", _around_async(Coordinator.start, point, "start-up"))
     for module, name, label in (

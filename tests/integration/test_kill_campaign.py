@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,13 +93,17 @@ class Campaign:
         assert sorted(committed) == list(range(1, len(committed) + 1)), "a committed round was never announced"
         assert len(committed) >= last - 1
         for version, round_id in committed.items():
-            survivors = self.witness.survivors(round_id)
+            survivors = self.survivors(round_id)
             # Nobody was slow and no deadline passed, so a device that is missing was lost by the server.
             assert survivors == list(range(DEVICES)), round_id
             # A kill may take a receipt with it; four answers then end the round before the fifth device asks again.
             assert self.witness.receipted[round_id] <= set(survivors), round_id
             self._check_sum(version, survivors)
         return len(committed)
+
+    def survivors(self, round_id: str) -> list[int]:
+        """Return the devices whose updates are in a round's sum, as the server signed it."""
+        return self.witness.survivors(round_id)
 
     def _check_sum(self, version: int, survivors: list[int]) -> None:
         before, after = self._adapter(version - 1), self._adapter(version)
@@ -122,15 +126,31 @@ def campaign_task(base: Path) -> Task:
     return task.model_copy(update={"adapter": adapter})
 
 
-async def play(folder: Path, points: Sequence[KillPoint]) -> Campaign:
+@dataclass(frozen=True)
+class Play:
+    """What is played: which rules hold its rounds, how server and devices are set up, where its first life ends."""
+
+    campaign: type[Campaign] = Campaign
+    task: Callable[[Path], Task] = campaign_task
+    words: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    first: str = "POST join: before"
+
+
+MASKED = Play()
+
+
+async def play(folder: Path, points: Sequence[KillPoint], what: Play = MASKED) -> Campaign:
     """Run one federation through all the points, and check every round of it."""
-    task = campaign_task(make_base(folder / "base"))
-    async with CrashingServer(folder / "server", write_task(task, folder)) as server:
-        campaign = Campaign(folder, server, task)
-        assert await server.start(KillPoint(-1, "POST join: before", 1))
+    task = what.task(make_base(folder / "base"))
+    async with CrashingServer(folder / "server", write_task(task, folder), words=what.words) as server:
+        campaign = what.campaign(folder, server, task)
+        assert await server.start(KillPoint(-1, what.first, 1))
         running = []
         for number in range(DEVICES):
-            config = ClientConfig.model_validate({"home": folder / f"device-{number}", "network": {"max_wait_s": 0.05}})
+            config = ClientConfig.model_validate(
+                {"home": folder / f"device-{number}", "network": {"max_wait_s": 0.05}, **what.settings}
+            )
             device = WitnessedClient.open(server.invite, config=config, trainer=PlannedTrainer(place=number))
             device.witness, device.device, device.lost = campaign.witness, number, []
             campaign.devices.append(device)
@@ -150,10 +170,11 @@ async def _take_part(device: WitnessedClient) -> None:
         await device.run_to_end(None, device.note)
 
 
-async def _report(folder: Path, name: str, points: Sequence[KillPoint]) -> None:
+async def report(folder: Path, name: str, points: Sequence[KillPoint], what: Play = MASKED) -> None:
+    """Play a campaign, and say how many kills in how many rounds it was."""
     sys.stdout.write(f"{name}: seed {SEED}, {len(points)} points\n")
     started = time.monotonic()
-    campaign = await play(folder, points)
+    campaign = await play(folder, points, what)
     rounds = len(campaign.witness.committed())
     assert campaign.kills == len(points)
     sys.stdout.write(
@@ -164,16 +185,16 @@ async def _report(folder: Path, name: str, points: Sequence[KillPoint]) -> None:
 
 async def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
     """Ten of the points below, spread over the journal and the seed: the quick slice."""
-    await _report(tmp_path, "quick", [*every_record()[3::9], *drawn(SEED, 5)][:10])
+    await report(tmp_path, "quick", [*every_record()[3::9], *drawn(SEED, 5)][:10])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 async def test_a_kill_at_every_record_of_the_journal(tmp_path: Path) -> None:
-    await _report(tmp_path, "journal", every_record())
+    await report(tmp_path, "journal", every_record())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 async def test_kills_at_points_from_the_seed(tmp_path: Path) -> None:
-    await _report(tmp_path, "drawn", drawn(SEED, COUNT))
+    await report(tmp_path, "drawn", drawn(SEED, COUNT))

@@ -74,14 +74,19 @@ def clients_of(fed: Federation, wires: list[Wire], trained: list[StepTrainer]) -
 
 async def test_a_round_commits_the_exact_mean_and_leaves_no_key_and_no_update(tmp_path: Path) -> None:
     seen: list[bytes] = []
+    in_clear: list[Path] = []
+    trained = trainers(3)
+    # What each would send without a seal: its one number, then zeros.
+    plain = [np.float32(trainer.steps * UNIT).tobytes() + bytes(64) for trainer in trained]
 
-    def note_the_key(verb: str) -> None:
+    def look_at_the_server(verb: str) -> None:
         if verb == "uploads":
             seen.extend(path.read_bytes() for path in key_files(tmp_path / "server"))
+        if verb in ("uploads", "result"):
+            in_clear.extend(path for update in plain for path in files_with(tmp_path / "server", update))
 
-    trained = trainers(3)
     async with federation(tmp_path, trusted(make_base(tmp_path / "base"), 3), allow_trusted=True) as fed:
-        wires = [Wire(before=note_the_key), Wire(), Wire()]
+        wires = [Wire(before=look_at_the_server) for _ in range(3)]
         everything = await all_take_part(clients_of(fed, wires, trained), max_rounds=1)
         start, end = await fed.adapter(0), await fed.adapter(1)
         parts = fed.server.parts
@@ -96,11 +101,13 @@ async def test_a_round_commits_the_exact_mean_and_leaves_no_key_and_no_update(tm
     offer = decode(Offer, read_envelope(row.offer, Kind.OFFER).body)
     assert offer.sealed is not None
     assert offer.sums == ()
-    plain = (np.float32(5 * UNIT)).tobytes()  # what the first device would send in clear, between zeros
-    for wire in wires:
+    assert in_clear == []
+    for wire, trainer, update in zip(wires, trained, plain, strict=True):
         uploads = [sent for sent in wire.sent if b"/uploads/1 " in sent]
         assert len(uploads) == 1
-        assert bytes(64) + plain not in uploads[0]
+        assert len(uploads[0]) > end.nbytes
+        assert update in np.where(np.arange(len(end)) == trainer.place, trainer.steps * UNIT, 0).astype("<f4").tobytes()
+        assert update not in b"".join(wire.sent)
         assert b"/join" not in b"".join(wire.sent)
     texts = [event.text for event in everything[0]]
     assert any("sealed to the server, which will open it" in text for text in texts)

@@ -1,14 +1,25 @@
 """Survivors that no test needs to kill: those that change nothing, by kind or one by one, each with the reason."""
 
 import re
+import tomllib
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 _STRING: Final = r'f?"(?:[^"\\]|\\.)*"'
 _CODE: Final = re.compile(rf"code={_STRING}")
-_ERROR: Final = re.compile(r"\braise\b|Error\(|_refused\(|holds, ")
+_ERROR: Final = re.compile(r"\braise\b|Error\(|_refused\(|\bfix=|holds, ")
 
-ONE_BY_ONE: Final[dict[str, str]] = {}
-"""`module: the line that the mutant puts in` → why it is no other program, or one that nobody can tell from ours."""
+ONE_BY_ONE: Final = Path(__file__).with_name("explained.toml")
+"""Module → entries of `lines` that a mutant puts in, and the `reason` why no test needs to kill it."""
+
+
+@cache
+def _reasons() -> dict[tuple[str, str], str]:
+    modules = tomllib.loads(ONE_BY_ONE.read_text("utf-8"))
+    return {
+        (name, line): entry["reason"] for name, found in modules.items() for entry in found for line in entry["lines"]
+    }
 
 
 def why_harmless(module: str, change: str) -> str:
@@ -22,7 +33,7 @@ def why_harmless(module: str, change: str) -> str:
         return "zip of lists that are of one length by construction"
     if _without(removed, r', "big"') == _without(added, r", (?=\))"):
         return "the library's own default"
-    return ONE_BY_ONE.get(f"{module}: {added}", "")
+    return _reasons().get((module, added), "")
 
 
 def _without(line: str, *patterns: str) -> str:

@@ -1,8 +1,11 @@
 """Which survivors are passed over, and that a change of what the code does is not among them."""
 
+import tomllib
+
 import pytest
 
-from .explained import why_harmless
+from .explained import ONE_BY_ONE, why_harmless
+from .stage import SECAGG
 
 HARMLESS = {
     "an error's words": '- raise ValueError("too long")\n+ raise ValueError("XXtoo longXX")',
@@ -27,3 +30,11 @@ def test_what_changes_nothing_is_passed_over(change: str) -> None:
 @pytest.mark.parametrize("change", HARMFUL.values(), ids=HARMFUL)
 def test_what_changes_something_is_shown(change: str) -> None:
     assert not why_harmless("any", change)
+
+
+def test_every_explanation_is_of_a_module_that_is_there() -> None:
+    for module, entries in tomllib.loads(ONE_BY_ONE.read_text("utf-8")).items():
+        assert (SECAGG / f"{module}.py").exists()
+        for entry in entries:
+            assert entry["reason"]
+            assert all(why_harmless(module, f"- ours\n+ {line}") == entry["reason"] for line in entry["lines"])

@@ -228,6 +228,8 @@ def test_no_key_shows_itself() -> None:
         assert "11" * 8 not in shown
         assert "22" * 8 not in shown
         assert repr(secret)[2:-1] not in shown
+    key = MaskKey(secret)
+    assert repr(key) == f"MaskKey(public={key.public.hex()[:8]}…)"
 
 
 def test_a_share_key_has_no_way_to_give_up_its_secret() -> None:

@@ -25,6 +25,7 @@ from fedit_protocol.secagg.ring import (
     target_variance,
 )
 from fedit_protocol.secagg.sensitivity import NoisySum, norm_bound
+from fedit_protocol.secagg.skellam import reach
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.testing import ManualClock, MemoryFederation, MemoryRound, seeded_random
@@ -213,5 +214,18 @@ def test_rules_without_a_roster_are_refused() -> None:
     document = noisy_task(8, 8)
     ring: RingSpec = ring_spec(document.task, 8)
     rules: CohortRules = cohort_rules(document.task).model_copy(update={"cohort_min": 9})
-    with pytest.raises(ConfigError, match="least cohort"):
+    with pytest.raises(ConfigError, match="least cohort") as error:
         check_ring(ring, rules)
+    assert error.value.code == "C020"
+
+
+def test_the_reach_is_the_largest_over_all_rosters_that_the_offer_allows() -> None:
+    document = noisy_task(12, 8, cohort_min=10)
+    ring, rules = ring_spec(document.task, 8), cohort_rules(document.task)
+    rosters = {n: Thresholds.of(n, rules).hidden_among for n in (10, 11, 12)}
+    assert noise_reach(ring, rules) == max(reach(n * client_variance(ring, least)) for n, least in rosters.items())
+
+
+def test_a_ring_without_noise_counts_with_none() -> None:
+    ring = ring_spec(noisy_task(8, 8).task, 8).model_copy(update={"noise": None})
+    assert (target_variance(ring), noise_reach(ring, cohort_rules(noisy_task(8, 8).task))) == (0.0, 0)

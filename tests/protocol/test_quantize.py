@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.metrics import MAX_EXAMPLES, MAX_LOSS, ClientReport
-from fedit_protocol.secagg.prg import Words
-from fedit_protocol.secagg.quantize import decode_sum, encode_update
+from fedit_protocol.secagg.prg import KeyStream, Words
+from fedit_protocol.secagg.quantize import decode_sum, encode_update, round_into
 from fedit_protocol.secagg.ring import check_ring, levels, limb_bits, word_count, word_type
 from fedit_protocol.testing import seeded_random
 
@@ -70,6 +70,38 @@ def test_values_beyond_the_range_are_cut_and_counted() -> None:
     words = encode_update(np.array([5.0, -5.0, 0.0, 0.5], dtype=np.float32), 1, QUIET, spec, noise())
     assert integers(words, spec)[:3] == [127, -127, 0]
     assert decode_sum(words, 1, spec).report.clipped_fraction == 0.5
+
+
+def test_what_lies_on_the_edge_is_not_counted_as_cut() -> None:
+    """Over several blocks of the vector, each with something beyond the edge and something on it."""
+    spec = ring(3 * 8192 + 4, value_range=1.0, word_bits=32)
+    update = np.tile(np.array([1.0, -1.0, 1.5, -0.25], dtype=np.float32), spec.size // 4)
+    words = encode_update(update, 1, QUIET, spec, noise())
+    assert decode_sum(words, 1, spec).report.clipped_fraction == 0.25
+
+
+def test_rounding_is_done_in_double_precision() -> None:
+    """At 16 bits a product in float32 is off by up to 0.002 levels: some of 20,000 would round to the other side."""
+    spec = ring(20_000, value_bits=16, word_bits=32, value_range=1.0)
+    update = np.linspace(-1, 1, spec.size, dtype=np.float32)
+    found = encode_update(update, 1, QUIET, spec, noise())[: spec.size].view(np.int32)
+    drawn = KeyStream(noise(), np.dtype("<u4")).read_into(bytearray(4 * spec.size), spec.size).astype(np.float64)
+    exact = update.astype(np.float64) * levels(spec)
+    assert np.array_equal(found, np.floor(exact) + (drawn / 2.0**32 < exact - np.floor(exact)))
+
+
+class NoChance(KeyStream):
+    """Draws 0 every time."""
+
+    def read_into(self, buffer: bytearray, count: int) -> Words:
+        return np.zeros(count, dtype=np.uint32)
+
+
+def test_a_whole_number_stays_what_it_is_whatever_is_drawn() -> None:
+    """One more, drawn once in 2^32 coordinates, would leave the range at its edge."""
+    words = np.zeros(3, dtype=np.uint32)
+    round_into(words, np.array([1.0, -1.0, 0.0], np.float32), 1.0, (127, 1), NoChance(bytes(32), np.dtype("<u4")))
+    assert words.view(np.int32).tolist() == [127, -127, 0]
 
 
 @pytest.mark.parametrize("value", [0.1003, -0.5, 0.0001, 0.9999, -0.25 / 127])
@@ -282,6 +314,35 @@ def test_a_mean_longer_than_the_clip_is_refused() -> None:
     with refused(ProblemType.ENCODING_REFUSED) as error:
         decode_sum(words, 3, spec)
     assert "longer than the clip" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("survivors", "noise_reach", "longest", "too_long"),
+    [
+        (1, 0, 91, 92),  # clip 127 steps and √d = 2 of rounding: 91√2 = 128.7 of 129, 92√2 = 130.1
+        (2, 4, 188, 189),  # 2 · (127 + 2 · (1 + 4/2)) = 266: 188√2 = 265.9, 189√2 = 267.3
+    ],
+)
+def test_the_mean_may_be_as_long_as_clip_rounding_and_noise_allow(
+    survivors: int, noise_reach: int, longest: int, too_long: int
+) -> None:
+    spec = ring(4, clip_norm=1.0, value_range=1.0)
+    for height, passes in ((longest, True), (too_long, False)):
+        words = summed([encode_update(np.zeros(4, np.float32), 1, QUIET, spec, noise())] * survivors, spec)
+        words[:2] = height
+        if passes:
+            assert decode_sum(words, survivors, spec, noise=noise_reach).ring_sum.tolist() == [height, height, 0, 0]
+        else:
+            with refused(ProblemType.ENCODING_REFUSED) as error:
+                decode_sum(words, survivors, spec, noise=noise_reach)
+            assert (error.value.code, "longer than the clip" in str(error.value)) == ("T020", True)
+
+
+def test_a_sum_is_the_first_unless_it_is_said_to_be_the_second() -> None:
+    spec = ring(8)
+    found = decode_sum(honest(spec), 3, spec)
+    assert (found.sum_index, decode_sum(honest(spec), 3, spec, 2).sum_index) == (1, 2)
+    assert found.ring_sum.dtype == np.dtype(np.int64)
 
 
 def test_garbage_does_not_pass_the_gates() -> None:

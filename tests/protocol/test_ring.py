@@ -64,6 +64,16 @@ def test_the_width_follows_the_formula(key: tuple[int, int]) -> None:
     assert tuple(needed_bits(n, weight, bits) for n in COHORTS) == BITS[key]
 
 
+def test_noise_widens_the_ring_by_what_it_may_add() -> None:
+    assert needed_bits(3, 1, 4, 10) == 6  # 2 · (3 · 7 + 10) + 1 = 63 values
+    assert needed_bits(3, 1, 4, 11) == 7
+
+
+def test_a_ring_of_32_bits_is_still_a_ring() -> None:
+    assert needed_bits(64, 1024, 16) == 32
+    assert ring_spec(task_of(64, 1024, 16), 8).word_bits == 32
+
+
 def test_the_width_is_exactly_enough() -> None:
     """±n·w·Q and everything between must have values of their own modulo 2**b; with b - 1 bits they do not."""
     for n, weight, bits in product(range(3, 129), (1, 2, 15, 256, 1024), range(4, 17)):
@@ -162,5 +172,6 @@ def test_levels_are_symmetric(bits: int, top: int) -> None:
 def test_the_cohort_rules_are_the_tasks() -> None:
     document: TaskDocument = small_task(7, cohort_min=4, corrupt_fraction=0.2, min_survivors=6, threshold=5)
     rules = cohort_rules(document.task)
+    assert cohort_rules(small_task(min_cert_age_h=24).task).min_cert_age_s == 86_400
     assert (rules.cohort_min, rules.corrupt_fraction, rules.min_survivors, rules.threshold) == (4, 0.2, 6, 5)
     assert rules.dropout_fraction == document.task.round.dropout_fraction

@@ -1,6 +1,6 @@
 """Skellam noise: its distribution against scipy's, its sums, its seeds, and the reach that the ring counts with."""
 
-from math import exp, sqrt
+from math import ceil, exp, sqrt
 
 import numpy as np
 import pytest
@@ -75,4 +75,13 @@ def test_a_drawn_variance_is_never_below_the_wanted_one() -> None:
 def test_noise_that_is_too_coarse_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         drawn_variance(MAX_DEVIATION**2 * 1.01)
-    assert error.value.code == "C024"
+    assert (error.value.code, error.value.fix) == ("C024", "lower encoding.value_bits or encoding.clip_norm")
+    assert drawn_variance(MAX_DEVIATION**2) == MAX_DEVIATION**2
+
+
+@pytest.mark.parametrize("variance", [1.0, 50.0, 1e3, 1e6])
+def test_the_reach_is_that_of_the_specification(variance: float) -> None:
+    """SPEC, section 6: ⌈t + √(t² + 64·variance)⌉ with t = 32/3; the ring's width follows from it on both sides."""
+    third = 32 / 3
+    assert reach(variance) == ceil(third + sqrt(third * third + 64 * variance))
+    assert reach(0.0) == 0

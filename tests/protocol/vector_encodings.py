@@ -37,7 +37,7 @@ def ring(
         size=SIZE,
         clip_norm=1.0 if noise else 4.0,
         value_bits=8,
-        value_range=1.0,
+        value_range=0.5 if noise else 1.0,
         max_weight=weight,
         cohort_max=members,
         word_bits=bits,

@@ -11,6 +11,7 @@ from fedit_protocol.authority import AuthorityUpdate
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import Certificate, federation_context
 from fedit_protocol.errors import TransportError
+from fedit_protocol.ids import client_id
 from fedit_protocol.requests import authorization
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import Task
@@ -101,6 +102,11 @@ class Apart:
             assert first.status == 425, await first.text()
         await self.turn()
         return certificate_of((await device.redeem(sealed)).certificate)
+
+    async def authority_revokes(self, device: Device) -> None:
+        """Exclude a device where the authority is; one that it never admitted cannot be excluded."""
+        if await self.admin.store.members.client(client_id(device.key.public)) is not None:
+            await self.admin.revoke(client_id(device.key.public))
 
     def restarted(self, *, resend: bool = False) -> AuthorityWorker:
         """Return a worker that knows what is on disk and nothing else."""

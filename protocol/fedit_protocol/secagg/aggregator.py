@@ -104,6 +104,11 @@ class Aggregator(RoundDocuments):
         return (note.problem, note.reason) if note else None
 
     @property
+    def counted(self) -> frozenset[IdentityKey]:
+        """The devices whose updates are in the first sum; empty until the survivors are fixed."""
+        return frozenset(self._state.roster.members[index].identity for index in self._state.survivors)
+
+    @property
     def blamed(self) -> Mapping[IdentityKey, str]:
         """The devices that signed something against the rules, and what it was."""
         return self._state.blamed()

@@ -39,7 +39,7 @@ def apply_masks(words: Words, masks: Sequence[Mask], start: int = 0, threads: in
 class MaskStreams:
     """The keystreams of many masks, read side by side from one position on."""
 
-    def __init__(self, masks: Sequence[Mask], word: np.dtype[np.uint16] | np.dtype[np.uint32], start: int = 0) -> None:
+    def __init__(self, masks: Sequence[Mask], word: np.dtype[np.uint16] | np.dtype[np.uint32], start: int) -> None:
         """Open all streams at word `start`, which must lie on a 16-byte boundary."""
         self._streams = [
             (KeyStream(mask.seed, word, start), np.add if mask.sign > 0 else np.subtract) for mask in masks

@@ -1,0 +1,25 @@
+"""What the outliers among a task's cohorts say about each device, round after round."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0025"
+down_revision = "0024"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the table; nobody is suspected at first."""
+    op.create_table(
+        "suspicions",
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("client_id", sa.String(), nullable=False),
+        sa.Column("streak", sa.Integer(), nullable=False),
+        sa.Column("flagged", sa.Integer(), nullable=False),
+        sa.Column("rounds", sa.Integer(), nullable=False),
+        sa.Column("alone", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_suspicions_task_id")),
+        sa.ForeignKeyConstraint(["client_id"], ["clients.client_id"], name=op.f("fk_suspicions_client_id")),
+        sa.PrimaryKeyConstraint("task_id", "client_id", name=op.f("pk_suspicions")),
+    )
