@@ -14,7 +14,7 @@ from fedit_protocol.keylog import LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
 from fedit_server.authority import Authority
 from fedit_server.authority_home import AuthorityHome
-from fedit_server.authority_link import introduce
+from fedit_server.authority_link import introduce, parse_server
 from fedit_server.authority_worker import AuthorityWorker
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import split_address
@@ -54,8 +54,9 @@ class AuthorityAdmin:
         Raises StorageError S002 while another process does, ConfigError C036, U034, SecurityError T024 to T026.
         """
         with self.home.lock():
-            if server is not None:
-                known, met = self.home.linked(), await introduce(self.card, server)
+            known = self.home.linked()
+            if server is not None and (known is None or not known.is_named(*parse_server(server))):
+                met = await introduce(self.card, server)
                 self.home.link(replace(met, confirmed=known.confirmed if known else 0))
             linked = self.home.require_link()
             worker = AuthorityWorker(self.home, self.card, self.authority, self.store, linked, resend)

@@ -51,6 +51,10 @@ class LinkedServer:
         """The digest that invites carry."""
         return digest_of(self.descriptor_bytes)
 
+    def is_named(self, host: str, port: int, pin: Digest | None) -> bool:
+        """Say whether an address, with its pin if it has one, is this server's: there is nothing to ask it then."""
+        return (host, port, pin or self.pin) == (self.host, self.port, self.pin)
+
 
 @dataclass(frozen=True)
 class AuthorityHome:

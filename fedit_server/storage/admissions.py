@@ -11,6 +11,7 @@ from fedit_protocol.authority import Answer, QueuedRequest, RequestKind, request
 from fedit_protocol.enrollment import Certificate
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id
+from fedit_server.problems import RateLimitedError
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append
 from fedit_server.storage.members import SEEN_STEP_S
@@ -18,7 +19,9 @@ from fedit_server.storage.rows import ClientState
 from fedit_server.storage.tables import authority_requests, certificates, clients, key_log, suspicions
 
 MOST_WAITING: Final = 2000
-"""Requests that may wait for the authority, 4 KiB each at most."""
+"""Requests of strangers that may wait for the authority, 4 KiB each at most."""
+
+_AGAIN_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,16 @@ class Progress:
 class Admissions:
     """The queue to the authority, and the one way in which its word enters a server's database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, most_waiting: int = MOST_WAITING) -> None:
+        self._database, self._most_waiting = database, most_waiting
 
     async def keep(self, request: QueuedRequest, client: ClientId | None, now_s: int) -> None:
         """Remember a request until it is answered; one that is known already is left as it is.
 
-        `client` is who signed it, None where that is sealed. Raises ProtocolError (store-full) while too many wait.
+        `client` is who signed it, None where that is sealed. Raises RateLimitedError while too many wait.
         """
         async with self._database.writing() as db:
-            await _keep(db, request, client, now_s)
+            await self._keep(db, request, client, now_s)
 
     async def knows(self, known_as: bytes) -> bool:
         """Say whether this very request was kept before; `known_as` is its 32-byte id."""
@@ -78,7 +81,7 @@ class Admissions:
             state = (
                 await db.execute(select(clients.c.state).where(clients.c.client_id == client))
             ).scalar_one_or_none()
-            if state in (ClientState.ACTIVE, ClientState.BLOCKED) and await _keep(db, request, client, now_s):
+            if state in (ClientState.ACTIVE, ClientState.BLOCKED) and await self._keep(db, request, client, now_s):
                 await _set_state(db, [client], ClientState.LEFT, unless=(ClientState.BLOCKED,))
 
     async def block(self, client: ClientId) -> None:
@@ -142,33 +145,32 @@ class Admissions:
             for answer in progress.answers:
                 await _settle(db, answer, now_s)
 
+    async def _keep(self, db: AsyncConnection, request: QueuedRequest, client: ClientId | None, now_s: int) -> bool:
+        known_as = request_id(request.body)
+        same = select(authority_requests.c.position).where(authority_requests.c.request_id == known_as)
+        if (await db.execute(same)).first() is not None:
+            return False
+        if client is None:  # anybody may send these; members have one of a kind each
+            if (await _waiting(db)).count >= self._most_waiting:
+                what = "too many requests wait for the enrolment authority, which lives apart and is away"
+                raise RateLimitedError(what, _AGAIN_S)
+        else:  # a newer wish takes the place of an older one that nobody has looked at
+            older = (authority_requests.c.client_id == client) & (authority_requests.c.kind == request.kind)
+            await db.execute(delete(authority_requests).where(older & authority_requests.c.answered_at.is_(None)))
+        values = {
+            "request_id": known_as,
+            "kind": request.kind,
+            "client_id": client or "",
+            "body": request.body,
+            "received_at": now_s,
+        }
+        await db.execute(insert(authority_requests).values(**values, problem="", code="", detail=""))
+        return True
+
     async def _row(self, known_as: bytes) -> Row[Any] | None:
         async with self._database.reading() as db:
             wanted = select(authority_requests).where(authority_requests.c.request_id == known_as)
             return (await db.execute(wanted)).first()
-
-
-async def _keep(db: AsyncConnection, request: QueuedRequest, client: ClientId | None, now_s: int) -> bool:
-    known_as = request_id(request.body)
-    same = select(authority_requests.c.position).where(authority_requests.c.request_id == known_as)
-    if (await db.execute(same)).first() is not None:
-        return False
-    if (await _waiting(db)).count >= MOST_WAITING:
-        raise ProtocolError(
-            ProblemType.STORE_FULL, "too many requests wait for the enrolment authority; come back when it is there"
-        )
-    if client is not None:  # a newer wish takes the place of an older one that nobody has looked at
-        older = (authority_requests.c.client_id == client) & (authority_requests.c.kind == request.kind)
-        await db.execute(delete(authority_requests).where(older & authority_requests.c.answered_at.is_(None)))
-    values = {
-        "request_id": known_as,
-        "kind": request.kind,
-        "client_id": client or "",
-        "body": request.body,
-        "received_at": now_s,
-    }
-    await db.execute(insert(authority_requests).values(**values, problem="", code="", detail=""))
-    return True
 
 
 async def _waiting(db: AsyncConnection) -> Waiting:

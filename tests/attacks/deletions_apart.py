@@ -74,14 +74,15 @@ APART: Final = (
         "C7", "the server's log is not another", _WORKER,
         'if queue.log_head != (newest[0].head if newest else b""):', OFF, _SHOWN,
     ),
-    Deletion("C1", "the pin of the authority's server", _LINK, "if seen != pin:", OFF, _MEETS),
+    Deletion("C1", "the pin of the authority's server", _LINK, "if seen != pin and not vouched:", OFF, _MEETS),
     Deletion(
         "C1", "a server of this authority", _LINK,
         "named != (card.federation_id, card.authority_key, card.authority_seal_key)", "False", _MEETS,
     ),
     Deletion(
         "C1", "a successor of the authority's server", _LINK,
-        "if check_successor(server.pin, shown, successions) is None:", OFF,
+        "return check_successor(pin, shown, decode(Successions, await wire.get(_SUCCESSIONS_PATH))) is not None",
+        "return True",
         _UPDATES + "a_servers_new_key_is_followed_if_the_old_one_signed_for_it",
     ),
 )  # fmt: skip

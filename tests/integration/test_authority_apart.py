@@ -20,9 +20,11 @@ from fedit_protocol.errors import ConfigError, SecurityError, TransportError
 from fedit_protocol.ids import client_id
 from fedit_server.authority_admin import audit
 from fedit_server.authority_home import AuthorityHome, read_card_file
-from fedit_server.authority_link import introduce
+from fedit_server.authority_link import introduce, parse_server
 from fedit_server.config import ServerConfig
+from fedit_server.home import Home
 from fedit_server.keys import load_authority_keys
+from fedit_server.rotation import rotate
 from fedit_server.serving import Plan, Serving, serving
 
 from ..server.bases import make_base
@@ -77,10 +79,14 @@ class AuthorityProcess:
             self.end(signal.SIGKILL)
 
 
+def base_in(folder: Path) -> Path:
+    return folder / "base" if (folder / "base").exists() else make_base(folder / "base", layers=12)
+
+
 @asynccontextmanager
 async def server_with(card: Path, folder: Path, members: int) -> AsyncIterator[Serving]:
     """Serve a task of `members` devices, set up with an authority's card."""
-    task = exact_task(make_base(folder / "base", layers=12), members, rounds=2)
+    task = exact_task(base_in(folder), members, rounds=2)
     config = ServerConfig(home=folder / "server", listen="127.0.0.1:0", long_poll_s=2.0)
     async with serving(Plan(config, (task,), card=read_card_file(card))) as server:
         yield server
@@ -210,6 +216,9 @@ async def test_an_authority_meets_only_the_server_that_it_was_told(tmp_path: Pat
             await introduce(card, server.apart[:-4] + "ffff")
         with pytest.raises(SecurityError, match="not set up with this authority's card") as not_ours:
             await introduce(stranger, server.apart)
+        linked = home.link(await introduce(card, server.apart))
+        named = (server.apart, server.url, server.apart[:-4] + "ffff")
+        assert [linked.is_named(*parse_server(text)) for text in named] == [True, True, False]
         with pytest.raises(ConfigError) as no_pin:
             await introduce(card, server.url)
     assert wrong_pin.value.code == not_ours.value.code == "T025"
@@ -217,3 +226,15 @@ async def test_an_authority_meets_only_the_server_that_it_was_told(tmp_path: Pat
     with pytest.raises(TransportError) as nobody:
         await introduce(card, server.apart)
     assert nobody.value.code == "N020"
+
+
+async def test_the_line_that_names_a_server_outlives_a_change_of_its_key(tmp_path: Path) -> None:
+    """As an invite does, and for the same reason: the old key signed for the new one."""
+    home = AuthorityHome(tmp_path / "authority")
+    card = home.create("")
+    async with server_with(home.card, tmp_path, 3) as server:
+        old_pin = server.parts.identity.pin
+    identity = await rotate(Home(tmp_path / "server"), lost=False)
+    async with server_with(home.card, tmp_path, 3) as server:
+        met = await introduce(card, f"{server.url}#{old_pin}")
+    assert met.pin == identity.pin != old_pin

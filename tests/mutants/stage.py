@@ -20,25 +20,39 @@ _DEVICE: Final = (
     "protocol/test_second_sum.py",
     "protocol/test_confirm.py",
 )
-_SERVER: Final = ("protocol/test_aggregator_*.py", *_DEVICE[1:], "protocol/test_round_*.py")
+_SERVER: Final = (
+    "protocol/test_aggregator_*.py",
+    *_DEVICE[1:],
+    "protocol/test_round_*.py",
+    "protocol/test_transcripts.py",
+)
+_ROUNDS: Final = ("protocol/test_second_sum.py", "protocol/test_transcripts.py")
 _NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", "protocol/test_sensitivity.py")
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
     "noisy_update": (*_NOISE, *_VECTORS),
-    "own_sum": _DEVICE,
-    "participant": _DEVICE,
+    "own_sum": (*_DEVICE, *_ROUNDS),
+    "participant": (*_DEVICE, *_ROUNDS),
     "ring": ("protocol/test_ring.py", "protocol/test_quantize.py", *_NOISE, *_VECTORS),
     "sensitivity": _NOISE,
     "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),
-    "roster": ("protocol/test_participant_roster.py", "protocol/test_aggregator_joins.py"),
+    "roster": ("protocol/test_aggregator_joins.py", *_DEVICE, *_ROUNDS),
     "round_documents": _SERVER,
     "round_state": _SERVER,
     "stage_ends": _SERVER,
     "sum_state": _SERVER,
-    "unmask": ("protocol/test_aggregator_answers.py", "protocol/test_round.py"),
+    "unmask": (
+        "protocol/test_aggregator_answers.py",
+        "protocol/test_round.py",
+        "protocol/test_noisy_round.py",
+        *_ROUNDS,
+    ),
 }
 """Module → the tests below tests/ that may kill its mutants; others have tests of their name, and the vectors."""
+
+JOURNALLED: Final = ("round_state", "sum_state")
+"""Modules that a journal rebuilds: only for them the tests that crash a server at every record are worth their time."""
 
 CONFIG: Final = """
 [tool.mutmut]
@@ -46,7 +60,7 @@ source_paths = ["src"]
 only_mutate = ["MUTATED"]
 also_copy = ["protocol"]
 pytest_add_cli_args_test_selection = SELECTION
-pytest_add_cli_args = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "-W", "ignore"]
+pytest_add_cli_args = ["-q", "-m", "not slow", "-k", "KEYWORDS", "-p", "no:cacheprovider", "-W", "ignore"]
 timeout_multiplier = 4.0
 timeout_constant = 8.0
 use_git_change_detection = false
@@ -70,7 +84,9 @@ def stage(module: str) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests" / "conftest.py")
+    keywords = "test" if module in JOURNALLED else "not crash"
     config = CONFIG.replace("MUTATED", mutated(module)).replace("SELECTION", json.dumps(selection(module)))
+    config = config.replace("KEYWORDS", keywords)
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text("utf-8") + config, "utf-8")
     return folder
 

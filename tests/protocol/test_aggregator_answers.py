@@ -176,6 +176,15 @@ def test_s7_shares_outside_the_field_only_fail_the_round() -> None:
         run(round_, job)
 
 
+def test_s7_a_dealer_of_nonsense_is_given_up_after_a_bounded_number_of_tries() -> None:
+    """Of 24 answers at t = 15 there are a million subsets; trying them all would hold the server for an hour."""
+    draw = seeded_random("nonsense")
+    round_, (job,) = with_dealer(24, lambda at, packed: packed[:32] + b"\x00" + draw(31))
+    with pytest.raises(WrongSharesError) as error:
+        run(round_, job)
+    assert error.value.dealer == round_.device(LIAR)
+
+
 def test_s7_the_rebuilt_secret_must_be_the_one_that_was_announced() -> None:
     """A dealer of a consistent sharing of ANOTHER secret would make the server take off a mask nobody put on."""
     other = seeded_random("other secret")(32)[:31] + b"\x00"

@@ -16,7 +16,7 @@ from fedit_protocol.signing import Kind
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, two_sum_task
 
-from .rounds import REPORT, CrashingRound, WatchedRound, published, refused
+from .rounds import REPORT, CrashingRound, WatchedRound, published, refused, watched
 from .two_sums import MEMBERS, RANK, TWELVE, M, N, factor_updates, ran, two_sums
 
 SECOND_STEPS = ("upload 2", "unmask 2")
@@ -142,6 +142,37 @@ def test_a_second_input_that_never_comes_ends_the_round_with_its_first_sum() -> 
     assert stage is Stage.SECOND_INPUT
     assert round_.finish is not None
     assert round_.finish.note == "its public input was not ready in time"
+
+
+def test_who_asks_for_a_second_sum_that_was_given_up_learns_that_it_comes_no_more() -> None:
+    """Before it was offered; the documents of the first sum are there as ever."""
+    round_ = two_sums()
+    only_a = [np.concatenate([update[: RANK * N], np.zeros(M * RANK, "<f4")]) for update in factor_updates()]
+    round_.adapter = np.ones(round_.document.layout.size, "<f4")
+    round_.run(only_a, [1] * MEMBERS, [REPORT] * MEMBERS)
+    reader = round_.device(0)
+    assert round_.server.survivors(reader, 1)
+    with refused(ProblemType.TOO_LATE):
+        round_.server.second_input(reader)
+    with refused(ProblemType.TOO_LATE) as error:
+        round_.server.survivors(reader, 2)
+    assert "nothing to gain" in str(error.value)
+
+
+def test_a_second_input_that_was_offered_can_be_read_after_its_sum_was_given_up() -> None:
+    round_ = two_sums()
+    round_.play_until("unmask 2", factor_updates())
+    offered = round_.server.second_input(round_.device(0))
+    round_.perform(round_.server.fail(ProblemType.INTERNAL, "the disk is full", round_.clock()))
+    assert round_.server.second_input(round_.device(0)) == offered
+
+
+def test_a_round_of_one_sum_has_no_second_input() -> None:
+    round_ = watched(until="unmask")
+    with refused(ProblemType.STAGE_MISMATCH):
+        round_.server.second_input(round_.device(0))
+    with refused(ProblemType.STAGE_MISMATCH):
+        round_.server.survivors(round_.device(0), 2)
 
 
 # --- keys and contexts ----------------------------------------------------------------------------

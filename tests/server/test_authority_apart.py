@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedit_protocol.authority import QueuedRequest, RequestKind
 from fedit_protocol.enrollment import Renew, check_certificate, check_log_head, check_reply
 from fedit_protocol.errors import ProblemType, TransportError
 from fedit_protocol.ids import client_id
@@ -17,6 +18,8 @@ from fedit_server.clock import unix_seconds
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home, load_identity
 from fedit_server.lockout import ATTEMPTS
+from fedit_server.problems import RateLimitedError
+from fedit_server.storage.admissions import Admissions
 
 from .apart import apart, certificate_of
 from .bases import small_task
@@ -219,6 +222,24 @@ async def test_one_address_cannot_fill_the_queue(tmp_path: Path, base: Path, clo
             assert again.status == 425, "what waits already may be asked for again"
         assert (await there.running.parts.store.admissions.waiting()).count == 100
     assert statuses == [425] * 100 + [429]
+
+
+async def test_many_addresses_together_fill_the_queue_so_far_and_members_are_still_heard(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        member = await there.enroll(await there.code())
+        queue, now_s = Admissions(there.running.parts.store.database, most_waiting=2), unix_seconds(clock())
+        strangers = [QueuedRequest(kind=RequestKind.ENROLL, body=bytes([number])) for number in range(3)]
+        for request in strangers[:2]:
+            await queue.keep(request, None, now_s)
+        with pytest.raises(RateLimitedError):
+            await queue.keep(strangers[2], None, now_s)
+        await queue.keep(strangers[0], None, now_s)
+        for number in range(3):  # the newest of a kind takes the others' place
+            wish = QueuedRequest(kind=RequestKind.LEAVE, body=bytes([9, number]))
+            await queue.keep(wish, client_id(member.key.public), now_s)
+        assert (await queue.waiting()).count == 3
 
 
 async def test_the_queue_is_for_the_authority_alone(tmp_path: Path, base: Path, clock: ManualClock) -> None:
