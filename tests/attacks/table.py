@@ -173,7 +173,7 @@ ROWS: Final[dict[int, Row]] = {
             "server/test_suspects.py::test_row_14_a_persistent_offender_is_named_and_stays_until_the_operator_acts",
             "simulation/test_suspicion.py::test_row_14_one_of_64_is_named_within_six_rounds_and_nobody_else",
         ),
-    ),
+    ),  # fmt: skip
     15: Row(
         "shares that lie",
         ("S6", "S7"),
