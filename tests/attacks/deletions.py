@@ -9,6 +9,7 @@ from typing import Final
 from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
 from .deletions_apart import APART
+from .deletions_gates import GATES
 from .deletions_sealed import SEALED
 
 _PARTICIPANT, _OWN = P + "secagg/participant.py", P + "secagg/own_sum.py"
@@ -354,4 +355,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES)

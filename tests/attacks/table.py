@@ -163,7 +163,17 @@ ROWS: Final[dict[int, Row]] = {
             "protocol/test_quantize.py::test_no_integer_exceeds_the_range_at_its_very_edge",
         ),
     ),
-    14: Row("a garbage upload", ("S8",), _here("liars", "row_14_a_garbage_upload_never_becomes_a_result")),
+    14: Row(
+        "a garbage upload",
+        ("S8",),
+        (
+            *_here("liars", "row_14_a_garbage_upload_never_becomes_a_result"),
+            "integration/test_garbage_cohort.py::test_row_14_a_trimmed_mean_stays_in_the_honest_range",
+            "integration/test_garbage_cohort.py::test_row_14_a_gate_rejects_what_a_weighted_mean_lets_through",
+            "server/test_suspects.py::test_row_14_a_persistent_offender_is_named_and_stays_until_the_operator_acts",
+            "simulation/test_suspicion.py::test_row_14_one_of_64_is_named_within_six_rounds_and_nobody_else",
+        ),
+    ),
     15: Row(
         "shares that lie",
         ("S6", "S7"),

@@ -145,6 +145,11 @@ class CrashingServer:
         """Wait until the present life has killed itself."""
         self._check_killed(await self._event())
 
+    async def kill(self) -> None:
+        """Kill the present life from outside, wherever it is."""
+        os.kill(self._pid, signal.SIGKILL)
+        await self.killed()
+
     async def stop(self) -> None:
         """Ask the present life to stop, as systemd would."""
         os.kill(self._pid, signal.SIGTERM)

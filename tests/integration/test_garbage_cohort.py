@@ -111,21 +111,21 @@ def assigned(fed: Federation, clients: list[TamperedClient]) -> dict[int, int]:
     return {numbers[client]: cohort.cohort_id for cohort in live.cohorts for client in cohort.invited}
 
 
-async def test_a_trimmed_mean_stays_in_the_honest_range(tmp_path: Path) -> None:
+async def test_row_14_a_trimmed_mean_stays_in_the_honest_range(tmp_path: Path) -> None:
     played = await play(tmp_path, cohort_task(make_base(tmp_path / "base"), "trimmed_mean"))
     assert (played.row.state, len(played.row.cohorts)) == (RoundState.COMMITTED, COHORTS)
     assert np.allclose(played.means[0], GARBAGE)
     assert played.is_inside()
 
 
-async def test_a_weighted_mean_leaves_the_honest_range(tmp_path: Path) -> None:
+async def test_row_14_a_weighted_mean_leaves_the_honest_range(tmp_path: Path) -> None:
     """The counterpart: without it the test above could not fail."""
     played = await play(tmp_path, cohort_task(make_base(tmp_path / "base"), "weighted"))
     assert played.row.state is RoundState.COMMITTED
     assert not played.is_inside()
 
 
-async def test_a_gate_rejects_what_a_weighted_mean_lets_through(tmp_path: Path) -> None:
+async def test_row_14_a_gate_rejects_what_a_weighted_mean_lets_through(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     played = await play(tmp_path, cohort_task(base, "weighted", max_coordinate=10 * UNIT))
     assert played.row.state is RoundState.FAILED

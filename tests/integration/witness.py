@@ -59,6 +59,10 @@ class Witness:
         if self.payloads.setdefault((path, device), (header, payload)) != (header, payload):
             self.faults.append(f"device {device} masked two updates for {path}")
 
+    def saw_attempt(self, device: int, path: str, offset: int) -> None:
+        """Note where an attempt to upload begins."""
+        self.offsets[path, device].append(offset)
+
     def saw_receipt(self, device: int, path: str) -> None:
         """Note that an upload is whole; what the server had once said it holds of it, it must have kept."""
         self.receipted[_named(path)[0]].add(device)
@@ -132,7 +136,7 @@ class WitnessedTransport(HttpTransport):
             if from_base64url(sent["Fedit-Upload-Header"]) != header:
                 self.witness.faults.append(f"device {self.device} announced another upload for {path}")
             offset = int(sent["Upload-Offset"])
-            self.witness.offsets[path, self.device].append(offset)
+            self.witness.saw_attempt(self.device, path, offset)
             options["data"] = self._watched(path, offset, options["data"])
         return super()._request(method, path, **options)
 

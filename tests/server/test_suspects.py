@@ -41,7 +41,7 @@ async def play(running: Running, devices: list[Device]) -> None:
     assert (await devices[0].result()).outcome is RoundOutcome.COMMITTED
 
 
-async def test_a_persistent_offender_is_named_and_stays_until_the_operator_acts(
+async def test_row_14_a_persistent_offender_is_named_and_stays_until_the_operator_acts(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
     home, task = tmp_path / "home", five_cohorts(base)

@@ -69,7 +69,7 @@ class Federation:
         return set()
 
 
-def test_one_offender_among_64_is_named_within_six_rounds_and_nobody_else() -> None:
+def test_row_14_one_of_64_is_named_within_six_rounds_and_nobody_else() -> None:
     for seed in range(SEEDS):
         federation = Federation(seed)
         assert federation.first_named(MOST_ROUNDS) == federation.bad, f"seed {seed}"
