@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from fedit_protocol.authority import QUEUE_AGE_S, AuthorityCard
 from fedit_protocol.encoding import decode
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.ids import FederationId
 from fedit_protocol.keylog import LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
@@ -39,7 +39,7 @@ class AuthorityAdmin:
     async def open(cls, home: AuthorityHome, *, migrate: bool = False, clock: Clock = utc_now) -> AsyncIterator[Self]:
         """Open the folder; raises ConfigError C035 if no authority was set up there, StorageError S003, S005."""
         card, keys = home.read()
-        async with await Store.open(home.database, migrate=migrate) as store:
+        async with await _opened(home, migrate=migrate) as store:
             salt = await store.members.federation_salt(card.federation_id, unix_seconds(clock()))
             authority = Authority(keys, card.federation_id, store.members, salt, clock, QUEUE_AGE_S)
             yield cls(home, card, authority, store)
@@ -78,6 +78,15 @@ class AuthorityAdmin:
             )
         await self.authority.revoke(found[0].client_id)
         return found[0]
+
+
+async def _opened(home: AuthorityHome, *, migrate: bool) -> Store:
+    try:
+        return await Store.open(home.database, migrate=migrate)
+    except StorageError as error:
+        if error.code == "S003":
+            error.fix = "end `fedit-server authority run` if it runs, then: fedit-server authority init"
+        raise
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`fedit-server authority …` as people type it."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,13 @@ def test_keys_of_another_folder_are_refused(authority: Commands, tmp_path: Path)
         (tmp_path / "other" / "keys" / "authority.key").read_bytes()
     )
     assert "FEDIT-S005" in authority("log", status=12)
+
+
+def test_a_database_of_an_older_program_is_brought_up_to_date_by_init(authority: Commands) -> None:
+    (authority.home / "fedit.db").unlink()
+    sqlite3.connect(authority.home / "fedit.db").close()
+    said = authority("clients", status=12)
+    assert "FEDIT-S003" in said
+    assert "fedit-server authority init" in said
+    authority("init")
+    assert authority.data("clients") == {"clients": []}
