@@ -4,23 +4,10 @@ The rows are those of the design's table of failures and attacks; the checks are
 named `file::function` below tests/; one function may stand for several parameters.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True)
-class Row:
-    """One failure or attack."""
-
-    attack: str
-    checks: tuple[str, ...]
-    """Empty where the defence is not a check but the construction: fresh keys, a journal, a full ring."""
-    tests: tuple[str, ...]
-
-
-def _here(file: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"attacks/test_{file}.py::test_{name}" for name in names)
-
+from .row import Row
+from .row import here as _here
 
 ROWS: Final[dict[int, Row]] = {
     1: Row(
