@@ -1,4 +1,4 @@
-"""What one entry of the table of failures and attacks is."""
+"""One row of the table of failures and attacks (`table`)."""
 
 from dataclasses import dataclass
 
@@ -14,5 +14,5 @@ class Row:
 
 
 def here(file: str, *names: str) -> tuple[str, ...]:
-    """Name tests of this folder."""
+    """Name tests of one file of this folder."""
     return tuple(f"attacks/test_{file}.py::test_{name}" for name in names)
