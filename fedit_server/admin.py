@@ -12,7 +12,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.peft_folder import Edition
-from fedit_server.authority import Authority
+from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home, Identity, load_identity

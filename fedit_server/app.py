@@ -9,8 +9,8 @@ from typing import Self
 from aiohttp import web
 
 from fedit_server.auth import Doorkeeper
-from fedit_server.authority import Authority
-from fedit_server.authority_desk import AuthorityDesk
+from fedit_server.authority.authority import Authority
+from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.coordinator import Coordinator
 from fedit_server.driver import Desk

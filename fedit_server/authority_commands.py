@@ -13,8 +13,8 @@ from fedit_server.console import configure_logs, table, when
 from fedit_server.words import audit_lines, invite_lines, invite_list_lines
 
 if TYPE_CHECKING:
-    from fedit_server.authority_admin import AuthorityAdmin
-    from fedit_server.authority_home import AuthorityHome
+    from fedit_server.authority.admin import AuthorityAdmin
+    from fedit_server.authority.home import AuthorityHome
 
 authority_app = typer.Typer(no_args_is_help=True)
 invite_app = typer.Typer(invoke_without_command=True)
@@ -34,7 +34,7 @@ def init(
 ) -> None:
     """Make an authority's keys, log and card here; the card's line is for the server's operator."""
     need_server_extra()
-    from fedit_server.authority_admin import AuthorityAdmin
+    from fedit_server.authority.admin import AuthorityAdmin
 
     given: CommandContext = context.obj
     home = _home(given)
@@ -83,7 +83,7 @@ def run(
             given.console.say(text)
 
     async def work() -> int:
-        from fedit_server.authority_admin import AuthorityAdmin
+        from fedit_server.authority.admin import AuthorityAdmin
 
         async with AuthorityAdmin.open(_home(given), migrate=True) as admin:
             working = asyncio.create_task(admin.run(server, say, resend=resend), name="authority")
@@ -102,7 +102,7 @@ def run(
 def show_log(context: typer.Context) -> None:
     """Print the log of enrolled keys after checking all of it; works on a server's data folder too."""
     need_server_extra()
-    from fedit_server.authority_admin import audit
+    from fedit_server.authority.admin import audit
 
     given: CommandContext = context.obj
     found = asyncio.run(audit(_home(given).root)).as_data()
@@ -195,7 +195,7 @@ def invite_revoke(context: typer.Context, invite_id: str) -> None:
 
 
 def _home(given: CommandContext) -> "AuthorityHome":
-    from fedit_server.authority_home import AuthorityHome
+    from fedit_server.authority.home import AuthorityHome
 
     return AuthorityHome.find(given.home)
 
@@ -208,7 +208,7 @@ def _look_up(
 ) -> None:
     """Open the authority's folder, ask, close it, print."""
     need_server_extra()
-    from fedit_server.authority_admin import AuthorityAdmin
+    from fedit_server.authority.admin import AuthorityAdmin
 
     given: CommandContext = context.obj
 

@@ -27,7 +27,7 @@ app.add_typer(
     authority_commands.authority_app, name="authority", help="An enrolment authority apart: init, run, log, invite."
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
-app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export.")
+app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 
 @app.callback(invoke_without_command=True)
@@ -71,7 +71,7 @@ def up(
 ) -> None:
     """Create what is missing, invite, then serve until Ctrl-C."""
     need_server_extra()
-    from fedit_server.authority_home import read_card_file
+    from fedit_server.authority.home import read_card_file
     from fedit_server.serving import Plan
     from fedit_server.starting import start
     from fedit_server.tasks import default_task, load_task

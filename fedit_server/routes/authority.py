@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_server.authority_desk import AuthorityDesk
+from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.routes.keys import ADMISSION
 from fedit_server.routes.wire import cbor, done, read_body
 

@@ -5,8 +5,8 @@ from typing import Final
 from aiohttp import web
 
 from fedit_server.auth import Doorkeeper
-from fedit_server.authority import Authority
-from fedit_server.authority_desk import AuthorityDesk
+from fedit_server.authority.authority import Authority
+from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.coordinator import Coordinator
 from fedit_server.evaluations import Evaluations
 from fedit_server.home import Identity

@@ -4,11 +4,11 @@ from typing import Final
 
 from .deletion import OFF, Deletion, P
 
-_UPDATE, _DESK = "fedit_server/authority_update.py", "fedit_server/authority_desk.py"
+_UPDATE, _DESK = "fedit_server/authority/update.py", "fedit_server/authority/desk.py"
 _STORE, _WORKER, _LINK = (
     "fedit_server/storage/admissions.py",
-    "fedit_server/authority_worker.py",
-    "fedit_server/authority_link.py",
+    "fedit_server/authority/worker.py",
+    "fedit_server/authority/link.py",
 )
 _AUDIT = P + "keylog_audit.py"
 _UPDATES, _LIVES = "server/test_authority_updates.py::test_", "server/test_authority_apart.py::test_"

@@ -18,9 +18,9 @@ from fedit_client import Client, ClientConfig
 from fedit_client.events import EventKind
 from fedit_protocol.errors import ConfigError, SecurityError, TransportError
 from fedit_protocol.ids import client_id
-from fedit_server.authority_admin import audit
-from fedit_server.authority_home import AuthorityHome, read_card_file
-from fedit_server.authority_link import introduce, parse_server
+from fedit_server.authority.admin import audit
+from fedit_server.authority.home import AuthorityHome, read_card_file
+from fedit_server.authority.link import introduce, parse_server
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home
 from fedit_server.keys import load_authority_keys

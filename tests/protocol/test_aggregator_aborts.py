@@ -5,6 +5,7 @@ import numpy as np
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.messages import Abort
+from fedit_protocol.secagg.effects import Fail, Persist
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 
@@ -45,6 +46,16 @@ def test_an_abort_of_another_round_is_refused() -> None:
     unmoved(round_, lambda: round_.server.on_abort(message, round_.clock()), ProblemType.BAD_SIGNATURE)
 
 
+def test_a_round_that_fails_says_why_and_through_whom() -> None:
+    round_ = watched(until="unmask")
+    named = (round_.device(LIAR),)
+    *records, failed = round_.server.fail(ProblemType.ENCODING_REFUSED, "too long", round_.clock(), named)
+    assert [type(effect) for effect in records] == [Persist]
+    assert failed == Fail(ProblemType.ENCODING_REFUSED, "too long", named)
+    assert round_.server.failure == (ProblemType.ENCODING_REFUSED, "too long")
+    assert list(round_.server.blamed) == [*named]
+
+
 def test_everybody_aborting_fails_the_round_at_once() -> None:
     round_ = watched()
     for key in round_.federation.devices:
@@ -52,6 +63,18 @@ def test_everybody_aborting_fails_the_round_at_once() -> None:
     round_.perform(round_.server.tick(round_.clock()))
     assert round_.server.stage is Stage.FAILED
     assert round_.server.on_abort(abort_by(round_, liar(round_)), round_.clock()) == ()
+
+
+def test_an_abort_after_dealing_is_not_waited_for() -> None:
+    """Its shares are there and its acknowledgement never will be: the others' stage ends without a deadline."""
+    round_ = watched(until="ack")
+    round_.perform(round_.server.on_abort(abort_by(round_, liar(round_)), round_.clock()))
+    round_.drops = {LIAR: "ack"}
+    started = round_.clock()
+    finish(round_, start="ack")
+    assert round_.clock() == started
+    assert round_.aggregate is not None
+    assert round_.aggregate.ring_sum.tolist() == [127, 127, 127, 0, 127, 0, 0, 0]
 
 
 def test_an_abort_after_acknowledging_makes_a_dropout_and_its_masks_come_off() -> None:

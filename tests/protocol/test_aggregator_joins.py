@@ -34,6 +34,17 @@ def test_s2_a_device_joins_once_and_with_one_set_of_keys() -> None:
     unmoved(round_, lambda: knock_join(round_, liar(round_), second), ProblemType.CONFLICT)
 
 
+def test_everybody_who_was_invited_is_waited_for_until_the_deadline() -> None:
+    """Four of five would do, and are not taken before the fifth has had its time."""
+    round_ = watched(cohort_min=4)
+    for number in range(4):
+        round_.act("join", number, round_.members[number], UPDATES[0], 1, REPORT)
+    round_.perform(round_.server.tick(round_.clock()))
+    stages = [round_.server.stage]
+    round_.settle(Stage.ADVERTISE_KEYS)
+    assert [*stages, round_.server.stage] == [Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS]
+
+
 def test_s2_a_device_that_was_not_invited_is_refused() -> None:
     round_ = watched()
     join = join_by(round_, STRANGER)

@@ -68,11 +68,15 @@ CASES = {
     ),
     "three devices, one may be lost": Case(3, {2: "upload"}, {0, 1}, policy={"min_survivors": 2, "threshold": 2}),
     "of three, one never joins": Case(3, {0: "join"}, reason="2 devices joined, 3 are needed"),
-    "of three, one is lost before its shares": Case(3, {0: "shares"}, reason="2 devices shared their keys"),
-    "of three, one is lost before it acknowledges": Case(3, {0: "ack"}, reason="2 devices hold their shares"),
+    "of three, one is lost before its shares": Case(
+        3, {0: "shares"}, reason="2 devices shared their keys, 3 are needed"
+    ),
+    "of three, one is lost before it acknowledges": Case(
+        3, {0: "ack"}, reason="2 devices hold their shares, 3 are needed"
+    ),
     "of three, one is lost before its upload": Case(3, {0: "upload"}, reason="2 devices uploaded"),
     "of three, two are lost before unmask": Case(
-        3, {0: "unmask", 1: "unmask"}, reason="1 shares of a secret came back"
+        3, {0: "unmask", 1: "unmask"}, reason="1 shares of a secret came back, 2 are needed"
     ),
     "of five, two are lost before upload": Case(5, {0: "upload", 1: "upload"}, reason="3 devices uploaded"),
     "of five, two are lost before unmask": Case(5, {0: "unmask", 1: "unmask"}, reason="3 shares of a secret"),

@@ -7,6 +7,7 @@ from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SecondInput, SecondRule
+from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist
 from fedit_protocol.secagg.keys import pairwise_seed
 from fedit_protocol.secagg.quantize import Aggregate
@@ -107,6 +108,26 @@ def _weighty(round_: WatchedRound) -> TaskDocument:
     return round_.document.model_copy(update={"task": task.model_copy(update={"encoding": encoding})})
 
 
+@pytest.mark.parametrize(("lost", "comes"), [(3, True), (4, False)])
+def test_the_second_sum_needs_three_quarters_of_the_first_ones_devices(lost: int, comes: bool) -> None:
+    """Nine of twelve, although eight are enough for a first sum of this task."""
+    round_ = ran(dict.fromkeys(range(lost), "upload 2"), min_survivors=8)
+    assert (second_of(round_) is not None) == comes
+
+
+def test_the_second_sum_of_the_rule_all_needs_every_device() -> None:
+    round_ = two_sums({3: "upload 2"})
+    changed = {"second_rule": SecondRule.ALL}
+    round_.offer = round_.federation.offer(round_.document, round_.clock(), **changed)
+    invited = [device.public for device in round_.federation.devices]
+    round_.server = Aggregator(round_.offer, round_.federation.server, round_.clock(), invited)
+    round_.members = [round_.participant(number) for number in range(MEMBERS)]
+    round_.run(factor_updates(), [1] * MEMBERS, [REPORT] * MEMBERS)
+    assert second_of(round_) is None
+    assert round_.finish is not None
+    assert round_.finish.note == "11 devices uploaded, 12 are needed"
+
+
 def test_nothing_to_gain_ends_the_round_with_its_first_sum() -> None:
     """Where only A moves, the mean of the products is the product of the means: nobody is asked twice."""
     round_ = two_sums()
@@ -137,6 +158,7 @@ def test_a_second_input_that_never_comes_ends_the_round_with_its_first_sum() -> 
 
     round_ = Slow(MemoryFederation(MEMBERS), two_sum_task(MEMBERS, M, N, RANK))
     round_.play_until("upload 2", factor_updates())
+    round_.perform(round_.server.tick(round_.clock()))
     stage = round_.server.stage
     round_.settle(stage)
     assert stage is Stage.SECOND_INPUT

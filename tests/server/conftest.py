@@ -14,7 +14,7 @@ from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.app import Parts, build_app
-from fedit_server.authority import Authority
+from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home, create_identity
 from fedit_server.invites import Terms, create_invite

@@ -13,7 +13,7 @@ from fedit_protocol.messages import Leave, RoundOutcome
 from fedit_protocol.signing import Kind
 from fedit_protocol.testing import ManualClock
 from fedit_server.admin import Admin
-from fedit_server.authority_home import AuthorityHome
+from fedit_server.authority.home import AuthorityHome
 from fedit_server.clock import unix_seconds
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home, load_identity

@@ -10,7 +10,7 @@ import pytest
 from fedit_protocol.encoding import encode
 from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.task import Mode
-from fedit_server.authority_home import AuthorityHome, LinkedServer
+from fedit_server.authority.home import AuthorityHome, LinkedServer
 from fedit_server.cli import run
 
 

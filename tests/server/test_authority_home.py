@@ -8,8 +8,8 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import client_id
 from fedit_protocol.testing import ManualClock
 from fedit_server.admin import Admin
-from fedit_server.authority_admin import AuthorityAdmin, audit
-from fedit_server.authority_home import AuthorityHome, read_card_file
+from fedit_server.authority.admin import AuthorityAdmin, audit
+from fedit_server.authority.home import AuthorityHome, read_card_file
 from fedit_server.config import ServerConfig
 from fedit_server.home import CARD_FILE, Home, create_identity
 from fedit_server.invites import Terms

@@ -24,7 +24,7 @@ from fedit_protocol.keylog import LogAction, LogEntry, LogState
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
 from fedit_protocol.testing import ManualClock
-from fedit_server.authority_link import Wire, follow, parse_server
+from fedit_server.authority.link import Wire, follow, parse_server
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home
 from fedit_server.rotation import replace_lost_key, rotate_server_key

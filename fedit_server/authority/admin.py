@@ -12,10 +12,10 @@ from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.ids import FederationId
 from fedit_protocol.keylog import LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
-from fedit_server.authority import Authority
-from fedit_server.authority_home import AuthorityHome
-from fedit_server.authority_link import introduce, parse_server
-from fedit_server.authority_worker import AuthorityWorker
+from fedit_server.authority.authority import Authority
+from fedit_server.authority.home import AuthorityHome
+from fedit_server.authority.link import introduce, parse_server
+from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import split_address
 from fedit_server.home import Home, load_identity

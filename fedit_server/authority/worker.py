@@ -29,9 +29,9 @@ from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, Tra
 from fedit_protocol.keylog import LogAction, LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
 from fedit_protocol.signing import Kind, read_envelope, seal
-from fedit_server.authority import Authority
-from fedit_server.authority_home import AuthorityHome, LinkedServer
-from fedit_server.authority_link import QUEUE_PATH, UPDATE_PATH, HttpsWire, Wire, follow, pinned_tls
+from fedit_server.authority.authority import Authority
+from fedit_server.authority.home import AuthorityHome, LinkedServer
+from fedit_server.authority.link import QUEUE_PATH, UPDATE_PATH, HttpsWire, Wire, follow, pinned_tls
 from fedit_server.clock import unix_seconds
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.store import Store

@@ -17,7 +17,7 @@ from fedit_protocol.ids import Digest, FederationId
 from fedit_protocol.requests import authorization
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.succession import Successions, check_successor
-from fedit_server.authority_home import LinkedServer
+from fedit_server.authority.home import LinkedServer
 
 QUEUE_PATH: Final = "/v1/authority/queue"
 UPDATE_PATH: Final = "/v1/authority/update"

@@ -29,8 +29,8 @@ from fedit_protocol.keylog_audit import LogAuditor
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import check_authorization, check_clock
 from fedit_protocol.signing import Kind, read_envelope, unseal
-from fedit_server.authority import WRONG_CODE
-from fedit_server.authority_update import checked_progress
+from fedit_server.authority.authority import WRONG_CODE
+from fedit_server.authority.update import checked_progress
 from fedit_server.bell import Bell
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.lockout import Lockout
