@@ -291,6 +291,23 @@ def test_c18_a_device_counts_the_survivors_of_the_second_sum_itself(
                 round_.members[0].on_survivors(document)
 
 
+def test_c18_who_did_not_survive_the_first_sum_has_no_part_in_the_second() -> None:
+    """Its upload was frozen and came too late: it answers as a dropout, and then stops."""
+    round_ = two_sums({0: "upload"})
+    round_.play_until("upload", factor_updates())
+    late = round_.members[0]
+    late.on_sharers(round_.server.sharers(round_.device(0)))
+    late.freeze(round_.message(factor_updates()[0], 1), 1, REPORT)
+    for step in ("upload", "unmask"):
+        for number, member in enumerate(round_.members):
+            if round_.is_there(number, step):
+                round_.act(step, number, member, factor_updates()[number], 1, REPORT)
+        round_.settle(round_.server.stage)
+    late.on_survivors(round_.server.survivors(round_.device(0), 1))
+    with refused(ProblemType.SURVIVORS_REFUSED):
+        late.on_second_input(round_.server.second_input(round_.device(0)), *round_.blobs)
+
+
 def test_c18_a_second_sum_begins_once() -> None:
     round_ = two_sums()
     round_.play_until("upload 2", factor_updates())
