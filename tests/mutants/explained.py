@@ -8,7 +8,7 @@ from typing import Final
 
 _STRING: Final = r'f?"(?:[^"\\]|\\.)*"'
 _CODE: Final = re.compile(rf"code={_STRING}")
-_ERROR: Final = re.compile(r"\braise\b|Error\(|_refused\(|\bfix=|holds, ")
+_ERROR: Final = re.compile(r"\braise\b|Error\(|_refused\(|\bfix=|holds, |^ProblemType\.|^f?\"")
 
 ONE_BY_ONE: Final = Path(__file__).with_name("explained.toml")
 """Module → entries of `lines` that a mutant puts in, and the `reason` why no test needs to kill it."""

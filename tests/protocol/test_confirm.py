@@ -8,7 +8,7 @@ from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, seal
 
 from .adversaries import LIAR, ME, STRANGER, UPDATES, liar
-from .rounds import FIVE, REPORT, WatchedRound, finish, indicator, refused, resigned, sent, total_of, watched
+from .rounds import FIVE, REPORT, WatchedRound, finish, indicator, persisted, refused, resigned, sent, total_of, watched
 
 
 def confirming() -> WatchedRound:
@@ -54,6 +54,11 @@ def test_without_a_quorum_nothing_is_opened() -> None:
 def test_c17_no_share_leaves_before_a_quorum_is_shown() -> None:
     round_ = confirming()
     round_.act("confirm", ME, round_.members[ME], UPDATES[ME], 1, REPORT)
+    shown = round_.server.survivors(round_.device(ME), 1)
+    assert sent(round_.members[ME].on_survivors(shown)) == round_.sent[ME][Kind.CONFIRM], (
+        "asked again, it says the same"
+    )
+    assert persisted(round_.members[ME].on_survivors(shown)) == ["confirmed"]
     assert list(round_.sent[ME]) == [Kind.JOIN, Kind.SHARES, Kind.ACK, Kind.UPLOAD, Kind.CONFIRM]
     assert round_.members[ME].stage is ClientStage.CONFIRMED
 

@@ -6,11 +6,13 @@ import pytest
 
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.signing import Kind, read_envelope
 
-from .adversaries import ME
-from .rounds import WatchedRound, refused, watched
+from .adversaries import ME, UPDATE
+from .rounds import REPORT, WatchedRound, refused, watched
+from .two_sums import factor_updates, two_sums
 
 DOCUMENTS: dict[str, tuple[str, Kind, Callable[[WatchedRound], bytes], Callable[[Participant, bytes], object]]] = {
     "the roster": (
@@ -94,3 +96,41 @@ def test_a_document_of_another_kind_is_refused() -> None:
     round_ = watched(until="ack")
     with refused(ProblemType.MALFORMED):
         round_.members[ME].on_inbox(round_.server.roster(round_.device(ME)))
+
+
+def test_c1_a_peer_cannot_sign_for_the_upload_that_it_never_stored() -> None:
+    round_ = watched(until="upload")
+    member = round_.members[ME]
+    member.on_sharers(round_.server.sharers(round_.device(ME)))
+    *_, upload = member.freeze(UPDATE, 1, REPORT)
+    assert isinstance(upload, Send)
+    round_.deliver(upload)
+    honest = round_.server.receipt(round_.device(ME), 1)
+    with refused(ProblemType.BAD_SIGNATURE):
+        member.on_receipt(by_a_peer(round_, honest, Kind.RECEIPT, round_.context1))
+    member.on_receipt(honest)
+
+
+def test_c1_a_peer_cannot_publish_confirmations() -> None:
+    round_ = watched(until="unmask", strict=True)
+    member, honest = round_.members[ME], round_.server.confirmations(round_.device(ME), 1)
+    with refused(ProblemType.BAD_SIGNATURE):
+        member.on_confirmations(by_a_peer(round_, honest, Kind.CONFIRMATIONS, round_.context1))
+    assert member.on_confirmations(honest) == member.on_confirmations(honest), "asked again, it says the same"
+
+
+def test_c1_a_peer_cannot_begin_a_second_sum() -> None:
+    round_ = two_sums()
+    round_.play_until("upload 2", factor_updates())
+    member, honest = round_.members[ME], round_.server.second_input(round_.device(ME))
+    with refused(ProblemType.BAD_SIGNATURE):
+        member.on_second_input(by_a_peer(round_, honest, Kind.SECOND_INPUT, round_.context), *round_.blobs)
+    member.on_second_input(honest, *round_.blobs)
+
+
+def by_a_peer(round_: WatchedRound, received: bytes, kind: Kind, context: bytes) -> bytes:
+    """The same body, signed by a peer under the peer's own name: a signature that verifies."""
+    envelope = read_envelope(received, kind)
+    peer = round_.federation.devices[0]
+    signed = {"signer": peer.public, "signature": peer.sign(kind, context, envelope.body)}
+    return encode(envelope.model_copy(update=signed))

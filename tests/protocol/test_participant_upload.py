@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedit_protocol.adapter import vector_digest
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import ProblemType
+from fedit_protocol.ids import Digest
+from fedit_protocol.limits import AnsweredRound, LastSeen
 from fedit_protocol.messages import Receipt, Sharers, Survivor, Survivors, UploadHeader
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.context import sum_context
@@ -16,8 +19,9 @@ from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.testing import one_hot_updates
 
-from .adversaries import ME, STRANGER, UPDATE
+from .adversaries import ME, STRANGER, UPDATE, participant
 from .rounds import REPORT, SIZE, WatchedRound, persisted, refused, sent, watched
+from .two_sums import factor_updates, two_sums
 
 # --- C9: the sharers ------------------------------------------------------------------------------
 
@@ -167,3 +171,44 @@ def test_c12_a_receipt_that_the_server_did_not_sign_is_refused() -> None:
     ):
         with refused(ProblemType.BAD_SIGNATURE):
             round_.members[ME].on_receipt(forged)
+
+
+# --- C4: what was given before --------------------------------------------------------------------
+
+
+def ready_after(adapter: Digest, update: Digest) -> WatchedRound:
+    """A round whose device ME has answered for that update on that adapter before, up to its upload."""
+    round_ = watched()
+    earlier = AnsweredRound(adapter, frozenset({b"somebody"}), update)  # type: ignore[arg-type]  # no key is needed
+    last = LastSeen(0, 0, digest_of(b"adapter 0"), answered=(earlier,))
+    round_.members[ME] = participant(round_.offer, round_.federation, round_, last=last)
+    round_.play_until("upload")
+    round_.members[ME].on_sharers(round_.server.sharers(round_.device(ME)))
+    return round_
+
+
+def test_c4_an_update_that_was_answered_for_on_this_adapter_is_not_given_again() -> None:
+    adapter = digest_of(b"adapter 0")
+    round_ = ready_after(adapter, vector_digest(UPDATE))
+    with refused(ProblemType.POLICY_REFUSED) as error:
+        round_.members[ME].freeze(UPDATE, 1, REPORT)
+    assert "given to an earlier round" in str(error.value)
+    other = ready_after(adapter, vector_digest(UPDATE)).members[ME]
+    assert persisted(other.freeze(2 * UPDATE, 1, REPORT)) == ["update", "frozen"]
+
+
+def test_c4_the_same_update_on_another_adapter_is_another_one() -> None:
+    round_ = ready_after(digest_of(b"another adapter"), vector_digest(UPDATE))
+    effects = round_.members[ME].freeze(UPDATE, 1, REPORT)
+    assert persisted(effects) == ["update", "frozen"]
+    spent = effects[0]
+    assert isinstance(spent, Persist)
+    assert spent.record.body == vector_digest(UPDATE).encode()
+
+
+def test_c4_only_the_first_of_two_sums_spends_the_update() -> None:
+    round_ = two_sums()
+    round_.play_until("upload 2", factor_updates())
+    round_.members[ME].on_second_input(round_.server.second_input(round_.device(ME)), *round_.blobs)
+    message = round_.message(factor_updates()[ME], 2)
+    assert persisted(round_.members[ME].freeze(message, 1, REPORT)) == ["frozen"]

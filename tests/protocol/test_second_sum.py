@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from fedit_protocol.encoding import digest_of
+from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import IdentityKey
-from fedit_protocol.messages import SecondInput, SecondRule
+from fedit_protocol.messages import SecondInput, SecondRule, Survivors
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist
 from fedit_protocol.secagg.keys import pairwise_seed
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import coordinate_count
 from fedit_protocol.secagg.stages import ClientStage, Stage
-from fedit_protocol.signing import Kind
+from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, two_sum_task
 
@@ -258,6 +258,54 @@ def test_c18_two_views_of_the_second_input_give_masks_that_do_not_cancel() -> No
     *_, upload = member.freeze(round_.message(factor_updates()[0], 2), 1, REPORT)
     with refused(ProblemType.BAD_SIGNATURE):
         round_.deliver(upload)  # type: ignore[arg-type]
+
+
+def test_c18_a_round_of_one_sum_has_no_second_to_begin() -> None:
+    round_ = watched(until="unmask")
+    member = round_.members[0]
+    member.on_survivors(round_.server.survivors(round_.device(0), 1))
+    with refused(ProblemType.POLICY_REFUSED):
+        member.on_second_input(b"", b"", b"")
+
+
+@pytest.mark.parametrize(("rule", "enough", "too_few"), [(SecondRule.SUBSET, 9, 8), (SecondRule.ALL, 12, 11)])
+def test_c18_a_device_counts_the_survivors_of_the_second_sum_itself(
+    rule: SecondRule, enough: int, too_few: int
+) -> None:
+    """Three quarters of twelve, or all of them, although eight are enough for a first sum of this task."""
+    round_ = two_sums(min_survivors=8)
+    round_.offer = round_.federation.offer(round_.document, round_.clock(), second_rule=rule)
+    invited = [device.public for device in round_.federation.devices]
+    round_.server = Aggregator(round_.offer, round_.federation.server, round_.clock(), invited)
+    round_.members = [round_.participant(number) for number in range(MEMBERS)]
+    round_.play_until("unmask 2", factor_updates())
+    honest = decode(Survivors, read_envelope(round_.server.survivors(round_.device(0), 2), Kind.SURVIVORS).body)
+    context = round_.server._state.sums[1].context
+    for count, problem in ((too_few, ProblemType.SURVIVORS_REFUSED), (enough, None)):
+        shown = honest.model_copy(update={"survivors": honest.survivors[:count]})
+        document = seal(round_.federation.server, Kind.SURVIVORS, context, shown)
+        if problem is None:
+            round_.members[0].on_survivors(document)
+        else:
+            with refused(problem):
+                round_.members[0].on_survivors(document)
+
+
+def test_c18_who_did_not_survive_the_first_sum_has_no_part_in_the_second() -> None:
+    """Its upload was frozen and came too late: it answers as a dropout, and then stops."""
+    round_ = two_sums({0: "upload"})
+    round_.play_until("upload", factor_updates())
+    late = round_.members[0]
+    late.on_sharers(round_.server.sharers(round_.device(0)))
+    late.freeze(round_.message(factor_updates()[0], 1), 1, REPORT)
+    for step in ("upload", "unmask"):
+        for number, member in enumerate(round_.members):
+            if round_.is_there(number, step):
+                round_.act(step, number, member, factor_updates()[number], 1, REPORT)
+        round_.settle(round_.server.stage)
+    late.on_survivors(round_.server.survivors(round_.device(0), 1))
+    with refused(ProblemType.SURVIVORS_REFUSED):
+        late.on_second_input(round_.server.second_input(round_.device(0)), *round_.blobs)
 
 
 def test_c18_a_second_sum_begins_once() -> None:

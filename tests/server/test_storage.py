@@ -23,8 +23,8 @@ from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Issued
 from fedit_server.storage.migrations import upgrade
-from fedit_server.storage.rounds import Commit, Failure, Opening
-from fedit_server.storage.rows import AdapterRow, CohortFigures, RoundState, RoundView
+from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
+from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, Decision, RoundState, RoundView
 from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
 
@@ -150,6 +150,32 @@ async def test_a_commit_is_all_or_nothing(store: Store) -> None:
     assert row is not None
     assert (row.state, row.result) == (RoundState.OPEN, None)
     assert len(await store.rounds.journal(ROUND, 0)) == 2
+
+
+def held() -> Holding:
+    candidate = CandidateRow(1, digest_of(b"1"), digest_of(b"0"), 1, "", "too far", 2, None)
+    done = committed()
+    return Holding(ROUND, b"held", "too far", done.figures, done.cohorts, candidate)
+
+
+async def test_a_held_round_keeps_its_step_and_not_its_journal_and_ends_once_more(store: Store) -> None:
+    await store.rounds.hold(held(), 2)
+    with pytest.raises(RuntimeError):
+        await store.rounds.hold(held(), 3)
+    row = await store.rounds.held(TASK)
+    assert row is not None
+    assert (row.state, row.result, row.candidate) == (RoundState.HELD, b"held", held().candidate)
+    async with store.database.reading() as db:
+        bodies = (await db.exec_driver_sql("SELECT body FROM journal")).scalars().all()
+    assert bodies == [None, None]
+    assert (await store.rounds.open_rounds(), len(await store.tasks.adapters(TASK))) == ([], 1)
+    await store.rounds.commit(committed(), 4)
+    with pytest.raises(RuntimeError):
+        await store.rounds.fail(failed(), 5)
+    assert not await store.candidates.decide(ROUND, Decision.REJECT, "too late")
+    after = await store.rounds.round(ROUND)
+    assert after is not None
+    assert (after.state, after.result, len(await store.tasks.adapters(TASK))) == (RoundState.COMMITTED, b"result", 2)
 
 
 async def test_a_task_has_one_open_round(store: Store) -> None:
