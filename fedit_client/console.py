@@ -1,10 +1,13 @@
 """Every word that a person sees goes through here: plain or JSON, with or without a terminal."""
 
 import json
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,7 +102,8 @@ class Console:
         """Ask for a line of text; without a terminal raise ConfigError U002."""
         if not self.interactive:
             raise ConfigError(f"nobody is here to answer: {question}", code="U002", fix=f"add {flag}")
-        return self.out.input(Text(f"? {question} "))
+        with _signals_end_the_question():
+            return self.out.input(Text(f"? {question} "))
 
     def _can_show(self, symbol: str) -> bool:
         try:
@@ -107,6 +111,25 @@ class Console:
         except UnicodeEncodeError:
             return False
         return True
+
+
+@contextmanager
+def _signals_end_the_question() -> Iterator[None]:
+    """Let one Ctrl-C, SIGTERM or closed terminal end a question, as KeyboardInterrupt.
+
+    An event loop's own handlers only note a signal for later, and waiting for an answer holds the loop up.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and callable(signal.getsignal(number)):  # what is ignored stays ignored
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def envelope(command: str, data: dict[str, Any], warnings: list[str], error: dict[str, Any] | None) -> dict[str, Any]:
