@@ -18,13 +18,13 @@ from fedit_protocol.authority import (
 )
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.enrollment import Certificate, Renew, federation_context
-from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, SecurityError, TransportError
 from fedit_protocol.ids import client_id
 from fedit_protocol.keylog import LogAction, LogEntry, LogState
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
 from fedit_protocol.testing import ManualClock
-from fedit_server.authority.link import Wire, follow, parse_server
+from fedit_server.authority.link import Wire, follow, parse_server, refusal
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home
 from fedit_server.rotation import replace_lost_key, rotate_server_key
@@ -355,3 +355,8 @@ def test_what_is_no_servers_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_server(text)
     assert refused.value.code == "U034"
+
+
+@pytest.mark.parametrize("answer", [b"", b"null", b"\xff", b"{}", b'{"type": 3, "detail": ""}', b"[" * 100_000])
+def test_a_refusal_that_says_nothing_is_tried_again_and_ends_no_authority(answer: bytes) -> None:
+    assert isinstance(refusal(500, answer, "here"), TransportError)
