@@ -61,7 +61,7 @@ class Limits(BaseModel):
         0, ge=0, description="most rounds of a task that this device joins in any 24 hours; 0 for no limit"
     )
     modes: tuple[Mode, ...] = Field(
-        (Mode.MASKED,), description='how updates may be sent; "trusted" lets the server see each of this device\'s'
+        (Mode.MASKED,), description='how updates may be sent; "trusted" lets the server see each update of this device'
     )
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
     base_digests: tuple[DigestText, ...] = Field((), description="if not empty: the only base models that may be used")
@@ -85,7 +85,10 @@ class Limits(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _clips_are_ordered(self) -> Self:
+    def _something_is_left(self) -> Self:
+        for name in ("modes", "quantizations"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty, so that no task would be left")
         if self.min_clip_norm > self.max_clip_norm:
             raise ValueError("min_clip_norm exceeds max_clip_norm, so that no clip would be left")
         return self
