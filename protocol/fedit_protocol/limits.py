@@ -85,10 +85,7 @@ class Limits(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> Self:
-        for name in ("modes", "quantizations"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty, so that no task would be left")
+    def _clips_are_ordered(self) -> Self:
         if self.min_clip_norm > self.max_clip_norm:
             raise ValueError("min_clip_norm exceeds max_clip_norm, so that no clip would be left")
         return self
