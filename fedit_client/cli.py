@@ -292,9 +292,13 @@ def invoke(arguments: list[str]) -> int:
         console.fail(command, error)
         return error.exit_code
     except typer.TyperException as error:
-        words = error.format_message().rstrip(".").lower()
-        usage = ConfigError(words, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"]))
-        console.fail(command, usage)
+        told = error.format_message()
+        needs_command = told.startswith("Usage:")  # a group without its command: the message is the help text
+        if needs_command and not console.json:
+            typer.echo(told, err=True)
+            return _USAGE
+        cause = "a command is missing" if needs_command else told[:1].lower() + told[1:].rstrip(".")
+        console.fail(command, ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"])))
         return _USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED

@@ -171,6 +171,13 @@ def wished(config: ClientConfig, name: str, text: str) -> Change:
     key = name.removeprefix("limits.")
     many = isinstance(_default(field), tuple)
     value: Any = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if many else text
+    if many and not value and _default(field):  # an empty list means any only where the default says so
+        raise ConfigError(
+            f"{key} cannot be empty: no task would be left ({field.description})",
+            code="C001",
+            where="command line",
+            fix=f"fedit-client policy set {key} {_text(_default(field))}",
+        )
     try:
         after = getattr(Limits.model_validate(config.limits.model_dump() | {key: value}), key)
     except ValidationError as error:

@@ -24,7 +24,9 @@ app.add_typer(commands.clients_app, name="clients", help="Devices: list (the def
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(
-    authority_commands.authority_app, name="authority", help="An enrolment authority apart: init, run, log, invite."
+    authority_commands.authority_app,
+    name="authority",
+    help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")

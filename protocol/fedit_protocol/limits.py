@@ -61,7 +61,7 @@ class Limits(BaseModel):
         0, ge=0, description="most rounds of a task that this device joins in any 24 hours; 0 for no limit"
     )
     modes: tuple[Mode, ...] = Field(
-        (Mode.MASKED,), description='how updates may be sent; "trusted" lets the server see each of this device\'s'
+        (Mode.MASKED,), description='how updates may be sent; "trusted" lets the server see each update of this device'
     )
     quantizations: tuple[Quantization, ...] = Field(tuple(Quantization), description="base classes this device runs")
     base_digests: tuple[DigestText, ...] = Field((), description="if not empty: the only base models that may be used")

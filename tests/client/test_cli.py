@@ -114,6 +114,19 @@ def test_trouble_has_a_code_a_cause_and_a_cure(case: Case, tmp_path: Path, run: 
     assert not (tmp_path / "home" / "identity.key").exists()
 
 
+@pytest.mark.parametrize("group", [(), ("policy",), ("data",)], ids=["none", "policy", "data"])
+def test_a_command_that_is_missing_shows_the_help_as_it_is_written(group: tuple[str, ...], run: Run) -> None:
+    done = run(*group)
+    assert (done.returncode, done.stdout, "FEDIT-" in done.stderr) == (2, "", False)
+    assert done.stderr.startswith(" ".join(["Usage: fedit-client", *group, "[OPTIONS] COMMAND"]))
+    answer = json.loads(run(*group, "--json").stdout)
+    assert (answer["error"]["code"], "[OPTIONS]" in answer["error"]["message"]) == ("FEDIT-U001", False)
+
+
+def test_what_was_typed_is_said_back_as_it_was_typed(run: Run) -> None:
+    assert "no such command 'FroB'" in run("FroB").stderr
+
+
 def test_the_same_trouble_in_json(run: Run) -> None:
     done = run("run", "--json")
     answer = json.loads(done.stdout)

@@ -110,6 +110,8 @@ WRONG: dict[str, tuple[tuple[str, str], str]] = {
     "one wrong of several": (("quantizations", "nf4,q2"), "nf4"),
     "not a number at all": (("max_epsilon", "nan"), "finite number"),
     "no bound": (("max_clip_norm", "inf"), "finite number"),
+    "no mode at all": (("modes", ""), "no task would be left"),
+    "no base class at all": (("quantizations", " , "), "no task would be left"),
     "a floor above its ceiling": (("min_clip_norm", "2000"), "no clip would be left"),
 }
 
