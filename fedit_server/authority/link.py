@@ -103,7 +103,7 @@ def refusal(status: int, content: bytes, where: str) -> FeditError:
     try:
         document = json.loads(content)
         problem, detail = ProblemType(document["type"]), str(document["detail"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return TransportError(f"the server answered with status {status}", code="N020", where=where)
     if problem in _TRANSIENT:
         return TransportError(f"the server cannot answer now: {detail}", code="N020", where=where)

@@ -6,7 +6,7 @@ that became shorter, ends the work with an alarm.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -95,7 +95,7 @@ class AuthorityWorker:
         await self._compare(queue)
         now_s = unix_seconds(self.authority.clock())
         await self.store.admissions.forget(now_s - 2 * QUEUE_AGE_S)
-        answers = await self._still_true([await self._answer(request) for request in queue.requests])
+        answers = [await self._answer(request) for request in queue.requests]
         await self._hand_over(wire, queue.log_size, answers)
         return len(answers)
 
@@ -136,31 +136,23 @@ class AuthorityWorker:
             return Answer(request=known, serial=None, problem=error.problem, code=error.code, detail=str(error)[:300])
         return Answer(request=known, serial=serial, problem=None, code="", detail="")
 
-    async def _still_true(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Turn grants of certificates that were revoked meanwhile into refusals."""
-        granted = [answer.serial for answer in answers if answer.serial is not None]
-        issued = await self._certificates(granted)
-        in_force = {_serial(one.certificate) for one in issued}
-        gone = {"serial": None, "problem": ProblemType.NOT_ENROLLED, "code": "T008", "detail": _REVOKED}
-        return [
-            answer if answer.serial is None or answer.serial in in_force else answer.model_copy(update=gone)
-            for answer in answers
-        ]
-
     async def _hand_over(self, wire: Wire, start: int, answers: Sequence[Answer]) -> None:
-        """Send every entry that the server lacks, page by page, the answers with the last."""
+        """Send every entry that the server lacks, page by page, the answers with the last.
+
+        A command may revoke a device meanwhile, so an answer grants only what the same message certifies.
+        """
         serials = [answer.serial for answer in answers if answer.serial is not None]
         while True:
             lines = await self.store.key_log.lines(start, self.page)
             last = len(lines) < self.page
             if not lines and not answers:
                 return
-            wanted = [*_enrolled(lines), *(serials if last else ())]
+            issued = await self._certificates([*_enrolled(lines), *(serials if last else ())])
             update = AuthorityUpdate(
                 start=start,
                 lines=tuple(LoggedEntry(entry=line.entry, head=line.head) for line in lines),
-                certificates=await self._certificates(wanted),
-                answers=tuple(answers) if last else (),
+                certificates=issued,
+                answers=tuple(_still_true(answers, issued)) if last else (),
             )
             context = federation_context(self.card.federation_id)
             await wire.post(UPDATE_PATH, seal(self.authority.keys.sign, Kind.AUTHORITY_UPDATE, context, update))
@@ -181,6 +173,14 @@ def _enrolled(lines: Sequence[LogLine]) -> Iterator[int]:
         entry = decode(LogEntry, line.entry)
         if entry.action is LogAction.ENROLL:
             yield entry.serial
+
+
+def _still_true(answers: Iterable[Answer], issued: Iterable[IssuedCertificate]) -> Iterator[Answer]:
+    """Turn grants of certificates that were revoked meanwhile into refusals."""
+    in_force = {_serial(one.certificate) for one in issued}
+    gone = {"serial": None, "problem": ProblemType.NOT_ENROLLED, "code": "T008", "detail": _REVOKED}
+    for answer in answers:
+        yield answer if answer.serial is None or answer.serial in in_force else answer.model_copy(update=gone)
 
 
 def _serial(certificate: bytes) -> int:

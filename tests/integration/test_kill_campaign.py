@@ -121,7 +121,8 @@ class Campaign:
 
 def campaign_task(base: Path) -> Task:
     """Return the task of a campaign: 4,096 coordinates, rounds without end."""
-    task = exact_task(base, DEVICES, deadlines=LONG, rounds=10_000)
+    # A round without all five would open where one is slow to enrol or to check in, and could not tell it from a loss.
+    task = exact_task(base, DEVICES, cohort_min=DEVICES, deadlines=LONG, rounds=10_000)
     adapter = task.adapter.model_copy(update={"target_modules": ("q_proj",)})
     return task.model_copy(update={"adapter": adapter})
 

@@ -1,6 +1,6 @@
 """An authority in a folder of its own beside a running application, on one clock; the network between them is seen."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,10 @@ from .devices import Device
 
 @dataclass
 class SessionWire:
-    """A Wire over a test application's plain HTTP; `lose` drops the next answers, `cut` the next messages."""
+    """A Wire over a test application's plain HTTP; `lose` drops the next answers, `cut` the next messages.
+
+    `meanwhile` happens once, behind the next message.
+    """
 
     http: ClientSession
     running: Running
@@ -38,6 +41,7 @@ class SessionWire:
     lose: int = 0
     cut: int = 0
     posted: list[bytes] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def get(self, path: str) -> bytes:
         return await self._send("GET", path, None)
@@ -48,6 +52,9 @@ class SessionWire:
             raise TransportError("the line is cut")
         self.posted.append(body)
         answer = await self._send("POST", path, body)
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            await happens()
         if self.lose:
             self.lose -= 1
             raise TransportError("the answer is lost")

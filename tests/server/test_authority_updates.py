@@ -18,13 +18,13 @@ from fedit_protocol.authority import (
 )
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.enrollment import Certificate, Renew, federation_context
-from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, SecurityError, TransportError
 from fedit_protocol.ids import client_id
 from fedit_protocol.keylog import LogAction, LogEntry, LogState
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
 from fedit_protocol.testing import ManualClock
-from fedit_server.authority.link import Wire, follow, parse_server
+from fedit_server.authority.link import Wire, follow, parse_server, refusal
 from fedit_server.clock import unix_seconds
 from fedit_server.home import Home
 from fedit_server.rotation import replace_lost_key, rotate_server_key
@@ -331,6 +331,28 @@ async def test_a_servers_new_key_is_followed_if_the_old_one_signed_for_it(
     assert lost.value.code == "T025"
 
 
+async def test_a_device_that_is_revoked_while_its_answer_travels_is_refused_and_the_others_are_admitted(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    """The log goes over page by page, and `authority revoke` may run between two of them."""
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        code, devices = await there.code(), [there.running.device() for _ in range(2)]
+        asked = [device.sealed(code) for device in devices]
+        for device, sealed in zip(devices, asked, strict=True):
+            with pytest.raises(RefusedError):
+                await device.redeem(sealed)
+        there.worker.page, there.wire.cut = 1, 1
+        with pytest.raises(TransportError):
+            await there.turn()  # both are in the log now, and the server knows nothing of it
+        there.wire.meanwhile = lambda: there.authority_revokes(devices[1])
+        await there.turn()
+        admitted = await devices[0].redeem(asked[0])
+        with pytest.raises(RefusedError) as gone:
+            await devices[1].redeem(asked[1])
+    assert certificate_of(admitted.certificate).serial == 0
+    assert gone.value.type == ProblemType.NOT_ENROLLED
+
+
 def replace_lost_server_key(home: Path) -> Any:
     (home / "keys" / "server.key").unlink()
     return replace_lost_key(Home(home))
@@ -355,3 +377,8 @@ def test_what_is_no_servers_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_server(text)
     assert refused.value.code == "U034"
+
+
+@pytest.mark.parametrize("answer", [b"", b"null", b"\xff", b"{}", b'{"type": 3, "detail": ""}', b"[" * 100_000])
+def test_a_refusal_that_says_nothing_is_tried_again_and_ends_no_authority(answer: bytes) -> None:
+    assert isinstance(refusal(500, answer, "here"), TransportError)
