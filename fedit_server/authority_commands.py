@@ -130,7 +130,10 @@ def clients(context: typer.Context) -> None:
 
 
 @authority_app.command("revoke")
-def revoke(context: typer.Context, client: Annotated[str, typer.Argument(help="Its id, or how it begins.")]) -> None:
+def revoke(
+    context: typer.Context,
+    client: Annotated[str, typer.Argument(help="Its id, or how it begins; or its identity in `authority log`.")],
+) -> None:
     """Exclude a device: revoked in the log that every device checks; its key can never join again."""
 
     async def look(admin: "AuthorityAdmin") -> dict[str, Any]:

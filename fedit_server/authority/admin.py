@@ -1,15 +1,16 @@
 """What the commands of an authority that lives apart look up and change, beside `authority run` or without it."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from fedit_protocol.authority import QUEUE_AGE_S, AuthorityCard
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ConfigError, StorageError
-from fedit_protocol.ids import FederationId
+from fedit_protocol.ids import FederationId, identity_key
 from fedit_protocol.keylog import LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
 from fedit_server.authority.authority import Authority
@@ -24,6 +25,9 @@ from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.rows import ClientRow
 from fedit_server.storage.store import Store
 
+_SHORTEST_HASH: Final = 8
+"""Hex digits."""
+
 
 @dataclass(frozen=True)
 class AuthorityAdmin:
@@ -37,7 +41,7 @@ class AuthorityAdmin:
     @classmethod
     @asynccontextmanager
     async def open(cls, home: AuthorityHome, *, migrate: bool = False, clock: Clock = utc_now) -> AsyncIterator[Self]:
-        """Open the folder; raises ConfigError C035 if no authority was set up there, StorageError S003, S005."""
+        """Open the folder; raises ConfigError C034, C035 without an authority there, StorageError S003, S005."""
         card, keys = home.read()
         async with await _opened(home, migrate=migrate) as store:
             salt = await store.members.federation_salt(card.federation_id, unix_seconds(clock()))
@@ -69,15 +73,26 @@ class AuthorityAdmin:
         return await create_invite(self.store.members, self.authority.salt, address, server.pin, terms, self.now_s())
 
     async def revoke(self, name: str) -> ClientRow:
-        """Exclude a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits."""
-        found = [row for row in await self.store.members.clients() if name and row.client_id.startswith(name.lower())]
+        """Exclude a device by its id, its identity in the log (8 digits at least), or the beginning of either.
+
+        Raises ConfigError U025 unless exactly one fits.
+        """
+        found = [row for row in await self.store.members.clients() if name and _is_called(row, name.lower())]
         if len(found) != 1:
             what = "no device" if not found else f"{len(found)} devices"
             raise ConfigError(
-                f"{what} with an id that begins with {name}", code="U025", fix="fedit-server authority clients"
+                f"{what} with an id or an identity in the log that begins with {name}",
+                code="U025",
+                fix="fedit-server authority clients",
             )
         await self.authority.revoke(found[0].client_id)
         return found[0]
+
+
+def _is_called(row: ClientRow, name: str) -> bool:
+    """Say whether a device's id begins so, or the hash of its key, which is what the log shows."""
+    logged = hashlib.sha256(identity_key(row.client_id)).hexdigest()
+    return row.client_id.startswith(name) or (len(name) >= _SHORTEST_HASH and logged.startswith(name))
 
 
 async def _opened(home: AuthorityHome, *, migrate: bool) -> Store:

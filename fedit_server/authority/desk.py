@@ -5,6 +5,7 @@ This server holds no key of the authority. It cannot read an invite's code, make
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -48,6 +49,7 @@ _AGAIN_S: Final = 5.0
 _NEW_REQUESTS: Final = Rate(burst=100, per_minute=60)
 """Of one address, behind which there may be a whole school."""
 _OF_A_DEVICE: Final = Rate(burst=10, per_minute=1)
+_MOST_SENDERS: Final = 4 * MOST_QUEUED
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class AuthorityDesk:
     lockout: Lockout = field(default_factory=Lockout)
     _addresses: Buckets = field(default_factory=lambda: Buckets(_NEW_REQUESTS))
     _devices: Buckets = field(default_factory=lambda: Buckets(_OF_A_DEVICE))
+    _senders: dict[bytes, str] = field(default_factory=dict, repr=False)
+    """Whose address brought a request that waits, by its id; the oldest are forgotten."""
     _asked: Bell = field(default_factory=Bell)
     _answered: Bell = field(default_factory=Bell)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
@@ -74,18 +78,27 @@ class AuthorityDesk:
     async def enroll(self, sealed: bytes, address: str) -> EnrollReply:
         """Hand a sealed request to the authority and return its answer.
 
-        Raises ProtocolError: not-ready while the authority is away, and whatever the authority refuses it with.
+        Raises ProtocolError: not-ready while the authority is away, and whatever the authority refuses it with. A wrong
+        code counts against the address that brought it when the answer comes, whether or not anybody collects it.
         """
         now, known = self.clock(), request_id(sealed)
-        self.lockout.check(address, now)
         if not await self.store.admissions.knows(known):
+            self.lockout.check(address, now)
             self._addresses.take(address, now, "address")
-        try:
-            return await self._asked_for(QueuedRequest(kind=RequestKind.ENROLL, body=sealed), None)
-        except ProtocolError as error:
-            if error.problem in WRONG_CODE:
+            self._remember(known, address)
+        return await self._asked_for(QueuedRequest(kind=RequestKind.ENROLL, body=sealed), None)
+
+    def _remember(self, known: bytes, address: str) -> None:
+        self._senders.setdefault(known, address)
+        if len(self._senders) > _MOST_SENDERS:
+            del self._senders[next(iter(self._senders))]
+
+    def _count_wrong_codes(self, answers: Iterable[Answer]) -> None:
+        now = self.clock()
+        for answer in answers:
+            address = self._senders.pop(answer.request, None)
+            if address is not None and answer.problem in WRONG_CODE:
                 self.lockout.failed(address, now)
-            raise
 
     async def renew(self, received: bytes) -> EnrollReply:
         """Like `enroll`, for a device that holds a certificate here; the server checks its signature first."""
@@ -147,6 +160,7 @@ class AuthorityDesk:
         except ProtocolError as error:
             log.warning("an answer of the enrolment authority is refused: %s", error)
             raise
+        self._count_wrong_codes(progress.answers)
         if progress.lines or progress.answers:
             log.info(
                 "the enrolment authority has answered",

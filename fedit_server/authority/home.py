@@ -16,7 +16,7 @@ from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, SecurityError, StorageError
 from fedit_protocol.ids import Digest, FederationId
 from fedit_server.files import make_private_folder, storing, write_atomically
-from fedit_server.home import CARD_FILE
+from fedit_server.home import CARD_FILE, Home, load_identity
 from fedit_server.keys import AuthorityKeys, load_authority_keys
 from fedit_server.lock import FolderLock
 
@@ -93,8 +93,11 @@ class AuthorityHome:
         return FolderLock(self.root / "fedit-authority.lock", "authority", "end that process first")
 
     def create(self, name: str) -> AuthorityCard:
-        """Make keys and card if they are missing; raises ConfigError C034 in a server's own folder."""
-        if (self.root / "descriptor.cbor").exists():
+        """Make keys and card if they are missing; an empty name is any name.
+
+        Raises ConfigError C034 in a server's own folder, C039 for an authority that has another name.
+        """
+        if Home(self.root).descriptor.exists():
             raise ConfigError(
                 "this is the data folder of a server; an authority that lives apart has a folder of its own, best on "
                 "another machine",
@@ -114,10 +117,24 @@ class AuthorityHome:
             )
             # Written last: a folder with a card is complete.
             write_atomically(self.card, card_text(keys.sign, card).encode() + b"\n")
-        return self.read()[0]
+        card = self.read()[0]
+        if name and name != card.name:
+            raise ConfigError(
+                f"this data folder has an authority already, of the federation «{card.name}» and not of «{name}»; "
+                "its card is signed, so the name stays",
+                code="C039",
+                where=str(self.root),
+                fix="fedit-server authority init --home OTHER-DIR --federation NAME, for another federation",
+            )
+        return card
 
     def read(self) -> tuple[AuthorityCard, AuthorityKeys]:
-        """Return who this authority is; raises ConfigError C035 if none was set up, StorageError S005."""
+        """Return who this authority is.
+
+        Raises ConfigError C034 in a server's own folder, C035 if none was set up, StorageError S005.
+        """
+        if Home(self.root).descriptor.exists():
+            raise self._is_a_servers()
         if not self.card.exists():
             raise ConfigError(
                 "no enrolment authority has been set up in this data folder",
@@ -135,6 +152,16 @@ class AuthorityHome:
                 fix=f"restore keys and {CARD_FILE} from one backup",
             )
         return card, keys
+
+    def _is_a_servers(self) -> ConfigError:
+        """What to say in a server's folder: its own commands, or where the authority is."""
+        if load_identity(Home(self.root)).descriptor.authority_is_server:
+            what = "this is the data folder of a server that admits devices itself"
+            fix = "fedit-server invite create; and: fedit-server clients list, fedit-server clients revoke ID"
+        else:
+            what = "this is the data folder of a server, and its enrolment authority lives apart from it"
+            fix = "type this where `fedit-server authority run` runs, or name that folder: --home DIR"
+        return ConfigError(what, code="C034", where=str(self.root), fix=fix)
 
     def linked(self) -> LinkedServer | None:
         """Return the server that this authority serves, None before the first `authority run`; StorageError S005."""

@@ -3,7 +3,6 @@
 import json
 import re
 import ssl
-import time
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -18,6 +17,7 @@ from fedit_protocol.requests import authorization
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.succession import Successions, check_successor
 from fedit_server.authority.home import LinkedServer
+from fedit_server.clock import Clock, unix_seconds
 
 QUEUE_PATH: Final = "/v1/authority/queue"
 UPDATE_PATH: Final = "/v1/authority/update"
@@ -47,8 +47,10 @@ class Wire(Protocol):
 class HttpsWire:
     """A Wire over aiohttp whose requests are signed by the authority's key; use as an async context manager."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext, signer: tuple[SigningKey, FederationId] | None):
-        """Connect to nothing yet; `signer` is None for what anybody may ask."""
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext, signer: tuple[SigningKey, FederationId, Clock] | None
+    ) -> None:
+        """Connect to nothing yet; `signer` is None for what anybody may ask, else its clock dates each request."""
         self._where = f"{f'[{host}]' if ':' in host else host}:{port}"
         self._tls, self._signer = tls, signer
         self._http: aiohttp.ClientSession | None = None
@@ -72,8 +74,8 @@ class HttpsWire:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls), timeout=timeout)
         headers = {"User-Agent": "fedit", "Content-Type": "application/cbor"}
         if self._signer:
-            key, federation = self._signer
-            headers["Authorization"] = authorization(key, federation, method, path, int(time.time()))
+            key, federation, clock = self._signer
+            headers["Authorization"] = authorization(key, federation, method, path, unix_seconds(clock()))
         url = f"https://{self._where}{path}"
         try:
             async with self._http.request(method, url, data=body, headers=headers, allow_redirects=False) as reply:
@@ -84,11 +86,13 @@ class HttpsWire:
                     raise refusal(reply.status, content, self._where)
                 return content
         except aiohttp.ClientConnectorCertificateError as error:
-            raise SecurityError(
-                ProblemType.BAD_SIGNATURE,
-                f"{self._where} is not the server that this authority has pinned; nothing was sent",
-                code="T025",
-                fix="check for a proxy that opens connections, and ask the server's operator",
+            # A captive portal, or a proxy on the way for an hour: the server itself may be back with the next try.
+            raise TransportError(
+                f"WARNING: what answers at {self._where} is not the server that this authority has pinned (its "
+                "certificate is another's); nothing was sent",
+                code="N021",
+                where=self._where,
+                fix="check for a proxy or a portal that opens connections, and ask the server's operator",
             ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

@@ -58,19 +58,22 @@ class AuthorityWorker:
     _waited_s: float = field(default=0.0, repr=False)
 
     async def run(self, say: Callable[[str], None]) -> NoReturn:
-        """Work until cancelled; a server that is away is waited for. Raises SecurityError T024 to T026."""
+        """Work until cancelled; a server that is away, or hidden by a stranger's certificate, is waited for.
+
+        Raises SecurityError T024, T025 for a server with another identity, ProtocolError T026.
+        """
         lines = await self.store.key_log.lines()
         auditor = LogAuditor(self.card.federation_id, self.card.authority_key)
         await asyncio.to_thread(auditor.take_all, ((line.entry, line.head) for line in lines))
         while True:
-            signer = (self.authority.keys.sign, self.card.federation_id)
+            signer = (self.authority.keys.sign, self.card.federation_id, self.authority.clock)
             tls = pinned_tls(self.server.descriptor)
             async with HttpsWire(self.server.host, self.server.port, tls, signer) as wire:
                 try:
                     await self._attend(wire, say)
                 except TransportError as error:
                     wait_s = min(max(_FIRST_WAIT_S, self._waited_s * 2), _LONGEST_WAIT_S)
-                    say(f"{error}; trying again in {wait_s:.0f} s")
+                    say(f"{error}; {f'{error.fix}; ' if error.fix else ''}trying again in {wait_s:.0f} s")
             await asyncio.sleep(wait_s)
             self._waited_s = wait_s
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,13 @@ class AuthorityProcess:
         self._process.stdout.close()
         self._process = None
         return status
+
+    def ended(self, within_s: float = 20.0) -> tuple[int, str]:
+        """Return the exit status and the error's code of a process that must end by itself, and at once."""
+        assert self._process is not None
+        told, _ = self._process.communicate(timeout=within_s)
+        status, self._process = self._process.returncode, None
+        return status, json.loads(told.splitlines()[-1])["error"]["code"]
 
     def __enter__(self) -> "AuthorityProcess":
         return self
@@ -238,3 +246,18 @@ async def test_the_line_that_names_a_server_outlives_a_change_of_its_key(tmp_pat
     async with server_with(home.card, tmp_path, 3) as server:
         met = await introduce(card, f"{server.url}#{old_pin}")
     assert met.pin == identity.pin != old_pin
+
+
+async def test_an_old_copy_of_an_authority_ends_with_an_alarm(tmp_path: Path) -> None:
+    """Its process too: whoever supervises it must see that it has stopped, and why."""
+    with AuthorityProcess(tmp_path / "authority") as authority, AuthorityProcess(tmp_path / "copy") as copy:
+        made = await asyncio.to_thread(authority.command, "init")
+        async with server_with(Path(made["card"]), tmp_path, 3) as server:
+            assert server.apart is not None
+            await asyncio.to_thread(authority.start, "--server", server.apart)
+            link = (await asyncio.to_thread(authority.command, "invite", "create"))["link"]
+            shutil.copytree(authority.home, copy.home)
+            await join(device(tmp_path, link, 0), [])
+            await asyncio.to_thread(copy.start)
+            assert await asyncio.to_thread(copy.ended) == (6, "FEDIT-T024")
+            assert authority.end(signal.SIGTERM) == 0

@@ -12,6 +12,8 @@ from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.task import Mode
 from fedit_server.authority.home import AuthorityHome, LinkedServer
 from fedit_server.cli import run
+from fedit_server.clock import utc_now
+from fedit_server.home import Home, create_identity
 
 
 class Commands:
@@ -69,6 +71,30 @@ def test_init_says_what_to_do_with_the_card_and_changes_nothing_the_second_time(
     assert "fedit-server up --authority" in again
     assert secrets == {path.name: path.read_bytes() for path in (authority.home / "keys").iterdir()}
     assert {oct(path.stat().st_mode & 0o777) for path in (authority.home / "keys").iterdir()} == {"0o600"}
+
+
+def test_init_does_not_rename_an_authority(authority: Commands) -> None:
+    card = (authority.home / "authority.card").read_bytes()
+    said = authority("init", "--federation", "schools", status=3)
+    assert "FEDIT-C039" in said
+    assert "«clinics»" in said
+    assert "--home OTHER-DIR" in said
+    assert (authority.home / "authority.card").read_bytes() == card
+    authority("init", "--federation", "clinics")
+
+
+def test_in_a_servers_folder_the_servers_own_commands_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_identity(Home(tmp_path / "own"), "x", utc_now())
+    create_identity(Home(tmp_path / "apart"), "x", utc_now(), AuthorityHome(tmp_path / "authority").create(""))
+    for words in (("invite",), ("clients",), ("revoke", "abc"), ("run",)):
+        own, apart = (Commands(tmp_path / folder, capsys)(*words, status=3) for folder in ("own", "apart"))
+        assert "FEDIT-C034" in own
+        assert "fedit-server invite create" in own
+        assert "authority init" not in own
+        assert "FEDIT-C034" in apart
+        assert "where `fedit-server authority run` runs" in " ".join(apart.split())
 
 
 def test_invites_are_made_listed_and_revoked(authority: Commands) -> None:

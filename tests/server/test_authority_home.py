@@ -43,6 +43,24 @@ async def test_both_sides_can_be_audited_and_agree(tmp_path: Path, base: Path, c
     assert (found[0].size, found[0].devices, found[0].apart) == (3, 1, True)
 
 
+async def test_a_device_is_revoked_by_the_identity_that_the_log_shows(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        device = await there.enroll(await there.code())
+        await there.enroll(await there.code())
+        await there.turn()
+        shown = (await audit(tmp_path / "authority")).entries[0].identity_hash.hex()
+        with pytest.raises(ConfigError) as too_short:
+            await there.admin.revoke(shown[:7])
+        row = await there.admin.revoke(shown[:8].upper())
+        log = await audit(tmp_path / "authority")
+    assert too_short.value.code == "U025"
+    assert row.client_id == client_id(device.key.public)
+    assert [str(entry.action) for entry in log.entries] == ["enroll", "enroll", "revoke"]
+    assert log.entries[2].identity_hash.hex() == shown
+
+
 async def test_an_authority_is_chosen_once(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with apart(tmp_path, clock, small_task(base)):
         pass
