@@ -299,8 +299,11 @@ class Client:
                 fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
             )
         if address.code is None:
-            raise ConfigError("this address carries no invite code", code="U005",
-                              fix="ask the organiser for an invite: fedit-server invite")  # fmt: skip
+            raise ConfigError(
+                "this address carries no invite code",
+                code="U005",
+                fix="ask the organiser for an invite (the organiser makes it with: fedit-server invite)",
+            )
         key = load_or_create_identity(self._paths.identity_file)
         async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
             descriptor = offer.federation.descriptor

@@ -88,6 +88,7 @@ class Admin:
             "reason": task.reason,
             "round": _open_round(rounds),
             "held": _held_round(rounds),
+            "devices_needed": task.document.task.round.least_clients,
             "rounds": task.document.task.round.rounds,
             "committed": len(committed),
             "failed": sum(row.state is RoundState.FAILED for row in rounds),
