@@ -104,7 +104,10 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
     except ValueError as error:
         present = sorted({path.rpartition(".")[2] for path in base.linear_shapes})
         raise ConfigError(
-            f"adapter.target_modules: {error}; it has {', '.join(present) or 'none'}", code="C014", where=task.label
+            f"adapter.target_modules: {error}; it has {', '.join(present) or 'none'}",
+            code="C014",
+            where=task.label,
+            fix="name some of these in the task file, under [adapter]: target_modules",
         ) from error
     pinned = task.base.model_copy(update={"digest": base.digest})
     document = TaskDocument(
