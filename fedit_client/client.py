@@ -143,7 +143,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
-            joined_at=before.joined_at if before else int(time.time()),
+            joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
         return membership
@@ -299,18 +299,21 @@ class Client:
                 fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
             )
         if address.code is None:
-            raise ConfigError("this address carries no invite code", code="U005",
-                              fix="ask the organiser for an invite: fedit-server invite")  # fmt: skip
+            raise ConfigError(
+                "this address carries no invite code",
+                code="U005",
+                fix="ask the organiser for an invite (the organiser makes it with: fedit-server invite)",
+            )
         key = load_or_create_identity(self._paths.identity_file)
         async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
             descriptor = offer.federation.descriptor
             patience = EnrollPatience(self._config.network.enroll_wait_s, say)
-            return await enroll(transport, descriptor, key, address.code, label, int(time.time()), patience)
+            return await enroll(transport, descriptor, key, address.code, label, _now_s, patience)
 
     async def _counts(self, before: Membership, offer: TaskOffer, address: ServerAddress) -> bool:
         """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
         federation, key = offer.federation, load_or_create_identity(self._paths.identity_file)
-        if not is_valid(before.certificate, federation.descriptor, key, int(time.time())):
+        if not is_valid(before.certificate, federation.descriptor, key, _now_s()):
             return False
         signer = (key, federation.descriptor.federation_id)
         async with HttpTransport(address.host, address.port, federation.tls(), signer) as transport:
@@ -366,3 +369,7 @@ async def _ended(task: "asyncio.Task[int] | None") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await asyncio.wait({task})
+
+
+def _now_s() -> int:
+    return int(time.time())

@@ -42,20 +42,20 @@ async def enroll(
     key: SigningKey,
     code: str,
     label: str,
-    now_s: int,
+    clock: Callable[[], int],
     patience: EnrollPatience | None = None,
 ) -> Credential:
     """Redeem an invite code; raises SecurityError T004 to T007, or T011 if the answer is not the authority's.
 
+    `clock` gives seconds since 1970, and is asked again for the answer: a machine may sleep while it waits.
+
     An authority that is away is waited for; raises TransportError N012 when that takes too long, and nothing is lost.
     """
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    request = EnrollRequest(code=code, label=label, sent_at=now_s)
+    request = EnrollRequest(code=code, label=label, sent_at=clock())
     # Sealed to the authority: a relaying server neither reads the code nor can use it for a key of its own.
     sealed = seal_enrollment(request, key, descriptor)
     reply = decode(EnrollReply, await _answer(transport, sealed, patience or EnrollPatience()))
-    check_reply(reply, descriptor, key.public, now_s + int(loop.time() - began))
+    check_reply(reply, descriptor, key.public, clock())
     return Credential(reply.certificate, reply.log_head)
 
 

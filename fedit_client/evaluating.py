@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedit_client.comparing import Bench, Comparison, Counter, Evaluator
 from fedit_client.config import ClientConfig
@@ -64,8 +64,7 @@ async def evaluate(
         if not wishes.watch:
             return [await _once(counter, bench, console)]
         console.say("waiting for what rounds make; Ctrl-C ends", style="dim")
-        await _watch(counter, bench, console)
-        raise AssertionError("unreachable")
+        return await _watch(counter, bench, console)
 
 
 async def _once(counter: Counter, bench: Bench, console: Console) -> dict[str, Any]:
@@ -79,7 +78,7 @@ async def _once(counter: Counter, bench: Bench, console: Console) -> dict[str, A
     return _tell(console, found, became)
 
 
-async def _watch(counter: Counter, bench: Bench, console: Console) -> None:
+async def _watch(counter: Counter, bench: Bench, console: Console) -> NoReturn:
     newest = 0
     while True:
         candidate = await counter.wait(newest)

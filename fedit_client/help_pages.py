@@ -134,7 +134,8 @@ _CODES: Final[dict[str, str]] = {
     "T003": "A private authority without a pin: compare the fingerprint with the organiser's, then pass --pin.",
     "T004": "The invite has expired. Ask for a new one.",
     "T005": "The invite was used as often as it may be. Ask for a new one.",
-    "T006": "The server does not know this invite code. Copy the whole link again.",
+    "T006": "The server does not know this invite code, or its organiser revoked it or excluded this device. Copy the "
+    "whole link again; if that does not help, ask the organiser for a new invite.",
     "T007": "The clocks of this machine and the server disagree by more than five minutes. Correct this machine's "
     "clock.",
     "T008": "The server does not know this device, or has been told to forget it. Join again with a new invite.",

@@ -31,11 +31,11 @@ _SECURITY: Final = {
     ProblemType.INVITE_USED: "T005",
     ProblemType.INVITE_REFUSED: "T006",
 }
-_NEW_INVITE: Final = "ask the organiser for a new invite: fedit-server invite"
+_NEW_INVITE: Final = "ask the organiser for a new invite (the organiser makes it with: fedit-server invite)"
 _FIXES: Final = {
     ProblemType.INVITE_EXPIRED: _NEW_INVITE,
     ProblemType.INVITE_USED: _NEW_INVITE,
-    ProblemType.INVITE_REFUSED: "copy the whole link again, or " + _NEW_INVITE,
+    ProblemType.INVITE_REFUSED: "copy the whole link again; if that does not help, " + _NEW_INVITE,
     ProblemType.CLOCK_SKEW: "timedatectl set-ntp true",
     ProblemType.NOT_ENROLLED: "fedit-client join --server 'fedit://…', with a new invite from the organiser",
     ProblemType.VERSION_MISMATCH: "pip install --upgrade fedit",
@@ -128,7 +128,7 @@ def _connect_error(error: OSError, host: str, port: int) -> TransportError:
         f"nothing answers at {host} port {port}: {reason}",
         code="N001",
         where=where,
-        fix="ask the organiser whether the server is up: fedit-server status",
+        fix="ask the organiser whether the server is up (the organiser sees it with: fedit-server status)",
     )
 
 

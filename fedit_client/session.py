@@ -14,7 +14,6 @@ from fedit_client.consent import plain
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
-from fedit_client.patience import RoundLostError
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.sealed_round import SealedRound
@@ -193,7 +192,11 @@ class Session:
         round_ = self._undecided
         try:
             result = await round_.decided()
-        except RoundLostError as error:
+        except SecurityError:
+            raise
+        except ProtocolError as error:  # it was rejected, or the server was restored from before it
+            if error.problem in _ENDS_SESSION:
+                raise
             self._undecided = None
             self._with.emit(Event(EventKind.ROUND_LOST, f"round {round_.number}: {error}", round_no=round_.number))
             return 0

@@ -10,7 +10,7 @@ from fedit_client.consent import admitted_by
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
-from fedit_client.policy import differing, words
+from fedit_client.policy import differing, policy_of, words
 from fedit_protocol.accounting import epsilon
 from fedit_protocol.task import Mode, Task
 
@@ -42,6 +42,10 @@ class Standing:
     """The file that holds the owner's limits."""
     limits: dict[str, Any] = field(default_factory=dict)
     """Those that differ from the default."""
+    refusal: str | None = None
+    """Why the limits refuse the joined task, None where it keeps to them."""
+    fix: str | None = None
+    """What lifts the refusal."""
 
     def lines(self) -> list[str]:
         """The same in words."""
@@ -61,12 +65,18 @@ class Standing:
             f"data        {', '.join(self.data) or 'none remembered'}",
             f"device      {self.device}",
             self._policy_line(),
+            *self._refusal_lines(),
         ]
 
     def _mode_text(self) -> str:
         if self.mode != Mode.TRUSTED:
             return str(self.mode)
         return "trusted: weaker, the server sees each update of this device (level T0)"
+
+    def _refusal_lines(self) -> list[str]:
+        if self.refusal is None:
+            return []
+        return [f"refused     the task does not keep to the policy: {self.refusal}", f"  fix: {self.fix or 'none'}"]
 
     def _policy_line(self) -> str:
         own = ", ".join(f"{name} {words(name, value)}" for name, value in self.limits.items())
@@ -82,6 +92,7 @@ def standing(config: ClientConfig) -> Standing:
     task = membership.task_document.task
     federation = membership.federation
     journal = _journal(paths.journal / federation.descriptor.federation_id / task.id)
+    refusal = policy_of(config).refusal
     newest = newest_adapter(paths.adapters, task.id)
     return Standing(
         joined=True,
@@ -103,6 +114,8 @@ def standing(config: ClientConfig) -> Standing:
         adapter=str(newest[1]) if newest else None,
         policy=str(paths.settings_file),
         limits=differing(config),
+        refusal=None if refusal is None else str(refusal),
+        fix=None if refusal is None else refusal.fix,
     )
 
 

@@ -35,4 +35,8 @@ def from_safetensors(layout: AdapterLayout, content: bytes) -> Vector:
     try:
         return layout.flatten(load(content))
     except (SafetensorError, ValueError) as error:
-        raise StorageError(f"a stored adapter does not fit its task: {error}", code="S006") from error
+        raise StorageError(
+            f"a stored adapter does not fit its task: {error}",
+            code="S006",
+            fix="restore the whole data folder from one backup",
+        ) from error

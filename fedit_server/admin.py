@@ -88,6 +88,7 @@ class Admin:
             "reason": task.reason,
             "round": _open_round(rounds),
             "held": _held_round(rounds),
+            "devices_needed": task.document.task.round.least_clients,
             "rounds": task.document.task.round.rounds,
             "committed": len(committed),
             "failed": sum(row.state is RoundState.FAILED for row in rounds),
@@ -225,7 +226,9 @@ class Admin:
             return next(iter(tasks.values()))
         if name is None or TaskId(name) not in tasks:
             missing = "say which task" if name is None else f"there is no task {name}"
-            raise ConfigError(f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025")
+            raise ConfigError(
+                f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025", fix="fedit-server status"
+            )
         return tasks[TaskId(name)]
 
     async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:

@@ -32,7 +32,12 @@ def read_base(spec: BaseModelSpec, local: Path | None) -> BaseModel:
 def _find(spec: BaseModelSpec, local: Path | None) -> BaseModel:
     if local is not None:
         if not local.is_dir():
-            raise ConfigError(f"--base {local} is not a folder", code="C012", where="command line")
+            raise ConfigError(
+                f"--base {local} is not a folder",
+                code="C012",
+                where="command line",
+                fix="name the folder that holds config.json and the safetensors, or leave --base out",
+            )
         return read_folder(local)
     folder = Path(spec.model).expanduser()
     if folder.is_dir():

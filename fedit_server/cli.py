@@ -164,7 +164,9 @@ def run(words: Sequence[str]) -> int:
         if "Usage:" in told:  # a group without its command: the message is the help text
             typer.echo(told)
         else:
-            console.fail(command, ConfigError(_sentence(told), code="U001", fix=f"{PROGRAM} --help"))
+            context = getattr(error, "ctx", None)  # of the innermost command that was understood
+            understood = PROGRAM if context is None else context.command_path
+            console.fail(command, ConfigError(_sentence(told), code="U001", fix=f"{understood} --help"))
         return 2
     except FeditError as error:
         console.fail(command, error)

@@ -76,7 +76,12 @@ class ServerConfig(BaseModel):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             setting = str(first["loc"][0])
-            raise ConfigError(f"{setting}: {first['msg'].lower()}", where=origin.get(setting, "default")) from error
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(
+                f"{setting}: {reason[:1].lower()}{reason[1:]}",
+                where=origin.get(setting, "default"),
+                fix=_right_value(setting),
+            ) from error
 
     def save(self) -> None:
         """Write what differs from the defaults to server.toml, so that `serve` finds it; comments there are kept."""
@@ -90,6 +95,17 @@ class ServerConfig(BaseModel):
                 text[name] = value
         if text.as_string() != before:
             write_atomically(path, text.as_string().encode())
+
+
+def _right_value(setting: str) -> str:
+    """Return what a wrong setting should have been."""
+    field = ServerConfig.model_fields.get(setting)
+    if field is None:
+        return f"remove it; there are {', '.join(name for name in ServerConfig.model_fields if name != 'home')}"
+    if setting == "listen":
+        return f"write HOST:PORT with a port up to 65535: --listen {field.default}"
+    example = "" if field.default in ("", None) else f", such as {field.default}"
+    return f"{setting} is {field.description}{example}"
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
@@ -110,7 +126,9 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the settings file cannot be read: {error}", where=str(path)) from error
+        raise ConfigError(
+            f"the settings file cannot be read: {error}", where=str(path), fix=f"correct or remove it: {path}"
+        ) from error
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:

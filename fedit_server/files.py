@@ -13,6 +13,9 @@ PRIVATE: Final = 0o600
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space, over quota, over the process's limit: all of them end when somebody makes room."""
 
+_NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.EEXIST})
+_NO_ACCESS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
@@ -25,7 +28,20 @@ def storing(path: Path) -> Iterator[None]:
                 "the disk that holds the data folder is full", code="S004", where=str(path), fix=f"df -h {path.parent}"
             ) from error
         reason = error.strerror or type(error).__name__
-        raise StorageError(f"{path.name}: {reason.lower()}", code="S001", where=str(path)) from error
+        raise StorageError(
+            f"{path.name}: {reason.lower()}", code="S001", where=str(path), fix=way_in(error, path)
+        ) from error
+
+
+def way_in(error: OSError, path: Path) -> str:
+    """Return what helps where `path` could not be read or written."""
+    if error.errno == errno.ENOENT:
+        return f"check the path: ls -l {path.parent}"
+    if error.errno in _NO_FOLDER:
+        return "a file is where a folder should be; name another data folder: --home DIR"
+    if error.errno in _NO_ACCESS:
+        return f"give this user access, or name another data folder with --home DIR: ls -ld {path.parent}"
+    return f"ls -ld {path}"
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:

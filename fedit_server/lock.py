@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from fedit_protocol.errors import StorageError
-from fedit_server.files import PRIVATE, storing
+from fedit_server.files import PRIVATE, storing, way_in
 
 
 class FolderLock:
@@ -55,7 +55,9 @@ def holder_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"the lock file cannot be read: {error.strerror}", where=str(path)) from error
+        raise StorageError(
+            f"the lock file cannot be read: {error.strerror}", where=str(path), fix=way_in(error, path)
+        ) from error
     try:
         if _try_lock(descriptor):
             return None

@@ -50,7 +50,11 @@ def rotate_server_key(home: Home, now_s: int) -> Identity:
     """Make a new key, let the old one sign the descriptor with it, and put both in place; the caller holds the lock."""
     identity = load_identity(home)
     if len(identity.successions.steps) >= MOST_SUCCESSIONS:
-        raise ConfigError(f"the server's key was changed {MOST_SUCCESSIONS} times already", code="U028")
+        raise ConfigError(
+            f"the server's key was changed {MOST_SUCCESSIONS} times already",
+            code="U028",
+            fix="begin another federation in a folder of its own: fedit-server up --home DIR",
+        )
     secret = os.urandom(_SECRET_BYTES)
     new_key = SigningKey(secret).public
     _, step = succeed(identity.descriptor_bytes, identity.keys.server, new_key, now_s)

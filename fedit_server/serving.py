@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,8 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
     home = Home(plan.config.home)
     _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
+        if not home.descriptor.exists():
+            await _try_address(plan.config)  # a taken port must not leave a federation half made behind
         make_private_folder(home.root)
     else:
         home.require()
@@ -102,7 +104,11 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
 
 
 async def wait_for_signal() -> signal.Signals:
-    """Wait until somebody asks the process to stop."""
+    """Wait until somebody asks the process to stop.
+
+    Further signals are heard and change nothing until the event loop closes: an impatient second Ctrl-C must not cut
+    the clean end, which takes `_DRAIN_S` at most.
+    """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -114,9 +120,10 @@ async def wait_for_signal() -> signal.Signals:
         loop.add_signal_handler(number, note, number)
     try:
         return await asked
-    finally:
+    except asyncio.CancelledError:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        raise
 
 
 def advertised(config: ServerConfig, port: int) -> tuple[str, int]:
@@ -185,8 +192,23 @@ async def _listening(plan: Plan, identity: Identity, parts: Parts) -> AsyncItera
 
 
 async def _bind(runner: web.AppRunner, config: ServerConfig, context: ssl.SSLContext) -> int:
-    try:
+    with _binding(config):
         await web.TCPSite(runner, config.host, config.port, ssl_context=context).start()
+    return int(runner.addresses[0][1])
+
+
+async def _try_address(config: ServerConfig) -> None:
+    """Take the address and let it go again; raises ConfigError C017."""
+    with _binding(config):
+        loop = asyncio.get_running_loop()
+        bound = await loop.create_server(asyncio.Protocol, config.host, config.port, start_serving=False)
+        bound.close()
+
+
+@contextlib.contextmanager
+def _binding(config: ServerConfig) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         reason = "the address is in use" if taken else (error.strerror or type(error).__name__).lower()
@@ -196,7 +218,6 @@ async def _bind(runner: web.AppRunner, config: ServerConfig, context: ssl.SSLCon
             where="listen",
             fix=f"fedit-server up --listen {config.host}:{config.port + 1}",
         ) from error
-    return int(runner.addresses[0][1])
 
 
 async def _renew(plan: Plan, identity: Identity, context: ssl.SSLContext) -> None:

@@ -25,14 +25,27 @@ def load_task(path: Path) -> Task:
     """Read a task file; raises ConfigError C010 (file), C011 (TOML), C013 (a key, named), C020, C021 (infeasible)."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ConfigError(f"a task file has at most {_MAX_FILE_BYTES} bytes", code="C010", where=str(path))
+            raise ConfigError(
+                f"a task file has at most {_MAX_FILE_BYTES} bytes",
+                code="C010",
+                where=str(path),
+                fix="name the task's TOML file; its settings: fedit-server task schema",
+            )
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"the task file cannot be read: {(error.strerror or '').lower()}", code="C010", where=str(path)
+            f"the task file cannot be read: {(error.strerror or '').lower()}",
+            code="C010",
+            where=str(path),
+            fix=f"check the path: ls -l {path.parent}",
         ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the task file is not valid TOML: {error}", code="C011", where=str(path)) from error
+        raise ConfigError(
+            f"the task file is not valid TOML: {error}",
+            code="C011",
+            where=str(path),
+            fix=f"correct it, then: fedit-server task check {path}",
+        ) from error
     return check_task(values, str(path), path.parent)
 
 
@@ -91,7 +104,10 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
     except ValueError as error:
         present = sorted({path.rpartition(".")[2] for path in base.linear_shapes})
         raise ConfigError(
-            f"adapter.target_modules: {error}; it has {', '.join(present) or 'none'}", code="C014", where=task.label
+            f"adapter.target_modules: {error}; it has {', '.join(present) or 'none'}",
+            code="C014",
+            where=task.label,
+            fix="name some of these in the task file, under [adapter]: target_modules",
         ) from error
     pinned = task.base.model_copy(update={"digest": base.digest})
     document = TaskDocument(

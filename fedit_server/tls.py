@@ -111,7 +111,12 @@ class TlsFiles:
             key = load_pem_private_key(self._ca_key.read_bytes(), password=None)
             certificate = x509.load_pem_x509_certificate(self._ca.read_bytes())
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise StorageError("the authority's key is of another kind", code="S005", where=str(self._ca_key))
+            raise StorageError(
+                "the authority's key is of another kind",
+                code="S005",
+                where=str(self._ca_key),
+                fix="restore keys and descriptor.cbor from one backup",
+            )
         return key, certificate
 
 

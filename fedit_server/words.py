@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.task import Mode
 from fedit_server.console import table, when
 
@@ -12,7 +13,7 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
     server = data["server"]
     where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
     clients = f"clients  {data['clients']['enrolled']} enrolled"
-    return [f"server   {where}", *_authority(data["authority"]), clients, *_tasks(data["tasks"])]
+    return [f"server   {where}", *_authority(data["authority"]), clients, *_tasks(data)]
 
 
 def _authority(data: Mapping[str, Any]) -> Iterator[str]:
@@ -22,8 +23,8 @@ def _authority(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"admits   an authority apart; {waiting if data['waiting'] else 'nothing waits for it'}"
 
 
-def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
-    for task in tasks:
+def _tasks(data: Mapping[str, Any]) -> Iterator[str]:
+    for task in data["tasks"]:
         why = f": {task['reason']}" if task["reason"] else ""
         yield f"task     {task['id']}@{task['version']} “{task['title']}”, {task['state']}{why}"
         if task["mode"] == Mode.TRUSTED:
@@ -37,6 +38,8 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
             deadline = when(task["round"]["deadline"])
             until = f", until {deadline} at the latest" if deadline else ""
             yield f"  now      round {task['round']['no']}, {task['round']['stage']} ({counts or 'nobody yet'}){until}"
+        elif task["state"] == TaskState.ACTIVE and not task["held"]:
+            yield f"  waits    {_waits(task['devices_needed'], data)}"
         for client in task["suspects"]:
             yield f"  suspect  client {client[:12]}: its cohorts keep being far from the others"
             yield f"           fedit-server clients list, then perhaps: fedit-server clients revoke {client[:12]}"
@@ -44,6 +47,22 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> Iterator[str]:
             number = task["held"]["no"]
             yield f"  held     round {number}: {task['held']['reason']}"
             yield f"           fedit-server round approve {number}, or: fedit-server round reject {number}"
+
+
+def _waits(needed: int, data: Mapping[str, Any]) -> str:
+    """Only the running server knows who is free; too few that are enrolled is a sure reason."""
+    enrolled = data["clients"]["enrolled"]
+    opens = (
+        f"a round opens when {needed} devices are free at once; {enrolled} {'is' if enrolled == 1 else 'are'} enrolled"
+    )
+    if enrolled < needed:
+        invite = (
+            "fedit-server authority invite, on the authority's machine"
+            if data["authority"]["apart"]
+            else "fedit-server invite"
+        )
+        return f"{opens}, {needed - enrolled} too few: {invite}"
+    return f"{opens}; those that run `fedit-client run` and have no other round count as free"
 
 
 def _report(report: Mapping[str, Any]) -> str:

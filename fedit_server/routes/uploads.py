@@ -15,7 +15,7 @@ from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.spool import Slot, Writing
 
 IDLE_TIMEOUT_S: Final = 60.0
-"""How long an upload may stand still before its connection is given up; what arrived stays."""
+"""How long a batch of an upload may take before its connection is given up; what arrived stays."""
 
 _BATCH_BYTES: Final = 1024 * 1024
 """How much of an upload waits in memory for its turn to be written, times spool.MOST_IN_FLIGHT in all."""
@@ -89,7 +89,7 @@ async def _append(content: StreamReader, writing: Writing) -> ConnectionError | 
         writing.hold(_unread(content))
         await writing.flush()
         if cut is None:
-            raise _stood_still(writing.offset) from error
+            raise _too_slow(writing.offset) from error
         return ConnectionResetError(f"the line was cut after {writing.offset} bytes")
     return None
 
@@ -116,7 +116,7 @@ async def _skip(request: web.Request, length: int) -> None:
             if skipped > length:
                 raise ProtocolError(ProblemType.TOO_LARGE, f"the upload exceeds the {length} bytes it announced")
     except TimeoutError as error:
-        raise _stood_still(length) from error
+        raise _too_slow(length) from error
 
 
 async def _next_chunk(request: web.Request) -> bytes:
@@ -124,8 +124,9 @@ async def _next_chunk(request: web.Request) -> bytes:
         return await request.content.readany()
 
 
-def _stood_still(stored: int) -> ProtocolError:
-    message = f"the upload stood still; {stored} bytes are stored, continue there"
+def _too_slow(stored: int) -> ProtocolError:
+    slow = f"less than {_BATCH_BYTES >> 20} MiB of the upload came in {IDLE_TIMEOUT_S:g} s"
+    message = f"{slow}; {stored} bytes are stored, continue there"
     return ProtocolError(ProblemType.OFFSET_MISMATCH, message)
 
 

@@ -98,8 +98,14 @@ def translating(path: Path) -> Iterator[None]:
         original = error.orig if isinstance(error, DBAPIError) else error
         code = getattr(original, "sqlite_errorcode", None)
         if code in _FULL:
-            raise StorageError("the disk that holds the database is full", code="S004", where=str(path)) from error
-        raise StorageError(f"the database failed: {original}", where=str(path)) from error
+            raise StorageError(
+                "the disk that holds the database is full", code="S004", where=str(path), fix=f"df -h {path.parent}"
+            ) from error
+        raise StorageError(
+            f"the database failed: {original}",
+            where=str(path),
+            fix=f"ls -l {path}; if it is damaged, restore the data folder from a backup",
+        ) from error
 
 
 def _prepare(path: Path, migrate: bool) -> None:

@@ -118,7 +118,16 @@ async def test_a_policy_that_the_joined_task_does_not_keep_to_is_said_and_stops_
     assert await asyncio.to_thread(invoke, ["run"]) == 11
     assert f"policy set min_cohort {least}" in joining.capsys.readouterr().err
     assert invoke(["status"]) == 0
-    assert "min_cohort 128" in joining.capsys.readouterr().out
+    said = joining.capsys.readouterr().out
+    assert "min_cohort 128" in said
+    assert "refused     the task does not keep to the policy" in said
+    assert f"\n  fix: fedit-client policy set min_cohort {least}" in said
+    assert invoke(["status", "--json"]) == 0
+    assert json.loads(joining.capsys.readouterr().out)["data"]["fix"] == joined["fix"]
+    assert invoke(["policy", "reset", "min_cohort"]) == 0
+    joining.capsys.readouterr()
+    assert invoke(["status"]) == 0
+    assert "refused" not in joining.capsys.readouterr().out
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,11 @@ async def test_ctrl_c_ends_a_watch_with_a_word(tmp_path: Path) -> None:
         await here.appoint()
         program = [sys.executable, "-m", "fedit_client", "--home", str(tmp_path / "evaluator")]
         words = ["eval", "--watch", "--data", str(here.rows), "--device", "cpu"]
-        process = await asyncio.create_subprocess_exec(*program, *words, stdout=asyncio.subprocess.PIPE)
+        # Tests that are started in the background inherit that SIGINT is ignored; a terminal's programs do not.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = await asyncio.create_subprocess_exec(
+            *program, *words, stdout=asyncio.subprocess.PIPE, preexec_fn=heard
+        )
         assert process.stdout is not None
         while b"Ctrl-C ends" not in await process.stdout.readline():
             assert process.returncode is None

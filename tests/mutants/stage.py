@@ -33,7 +33,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
     "noisy_update": (*_NOISE, *_VECTORS),
     "own_sum": (*_DEVICE, *_ROUNDS),
-    "participant": (*_DEVICE, *_ROUNDS),
+    "participant": (*_DEVICE, *_ROUNDS, *_NOISE),
     "ring": ("protocol/test_ring.py", "protocol/test_quantize.py", *_NOISE, *_VECTORS),
     "sensitivity": _NOISE,
     "ranges": ("protocol/test_masking.py", "protocol/test_round.py"),

@@ -33,6 +33,8 @@ def test_a_wrong_setting_is_named_with_its_source(case: tuple[dict[str, object],
         ServerConfig.load({"home": tmp_path, **flags}, {})
     assert str(wrong.value).startswith(message)
     assert wrong.value.where == source
+    assert wrong.value.fix
+    assert "alue error" not in str(wrong.value)
 
 
 def test_the_file_is_named_when_it_is_broken(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """An error code means one thing: a person who looks it up must not find another program's page."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,3 +42,22 @@ def test_server_and_client_use_a_code_for_one_thing() -> None:
 def test_the_protocols_codes_keep_their_meaning_on_the_server() -> None:
     protocol = codes("protocol/fedit_protocol") - defaults(FeditError)
     assert codes("fedit_server") & protocol <= SHARED.keys()
+
+
+def without_a_fix(tree: ast.AST) -> Iterator[str]:
+    """The errors about settings and storage that are made without a word on what helps."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            named = {keyword.arg for keyword in node.keywords}
+            if node.func.id in {"ConfigError", "StorageError"} and "fix" not in named:
+                yield ast.unparse(node)
+
+
+def test_each_error_that_an_operator_can_mend_says_how() -> None:
+    assert list(without_a_fix(ast.parse('ConfigError("no", code="C001")')))
+    found = {
+        path.relative_to(ROOT).as_posix(): errors
+        for path in (ROOT / "fedit_server").rglob("*.py")
+        if (errors := list(without_a_fix(ast.parse(path.read_text("utf-8")))))
+    }
+    assert not found

@@ -14,18 +14,21 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectorCertificateError, ClientSession, ClientTimeout, TCPConnector
 
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.errors import FeditError
 from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS
+from fedit_server.admin import Admin
 from fedit_server.arguments import lift_global_options
 from fedit_server.cli import run
 from fedit_server.clock import utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home
-from fedit_server.serving import Plan, Serving, advertised, serving
+from fedit_server.serving import Plan, Serving, advertised, serving, wait_for_signal
+from fedit_server.words import status_lines
 
 from .bases import small_task
 from .devices import Device, one_hot
@@ -106,6 +109,26 @@ async def test_a_taken_port(tmp_path: Path, base: Path) -> None:
     async with serving(plan(tmp_path / "one", small_task(base))) as server:
         listen = f"127.0.0.1:{server.port}"
         assert await refusal(plan(tmp_path / "two", small_task(base), listen=listen)) == "C017"
+        assert not (tmp_path / "two").exists()
+        async with serving(plan(tmp_path / "two", small_task(base))):
+            pass
+        assert await refusal(plan(tmp_path / "two", listen=listen)) == "C017"
+
+
+async def test_status_says_how_many_devices_a_round_of_every_cohort_needs(tmp_path: Path, base: Path) -> None:
+    task = small_task(base)
+    rules = task.round.model_copy(update={"cohorts": 2, "min_cohorts": 2})
+    async with serving(plan(tmp_path, task.model_copy(update={"round": rules}))) as server:
+        async with session(server.url, federation_of(tmp_path).tls_ca) as http:
+            await enrolled(server, http, 1)
+        async with Admin.open(server.config) as admin:
+            status = await admin.status()
+            needed = 2 * task.round.cohort_min
+            assert (status["tasks"][0]["devices_needed"], status["clients"]["enrolled"]) == (needed, 1)
+            few = f"a round opens when {needed} devices are free at once; 1 is enrolled, {needed - 1} too few"
+            assert f"  waits    {few}: fedit-server invite" in status_lines(status)
+            await admin.set_task_state(None, TaskState.PAUSED)
+            assert "waits" not in "\n".join(status_lines(await admin.status()))
 
 
 async def test_no_task(tmp_path: Path) -> None:
@@ -122,6 +145,25 @@ async def refusal(wrong: Plan) -> str:
         async with serving(wrong):
             pass
     return refused.value.code
+
+
+async def test_a_home_that_is_a_file_is_told_to_be_named_anew(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "home").write_text("")
+    with pytest.raises(FeditError) as refused:
+        async with serving(plan(tmp_path / "home", small_task(base))):
+            pass
+    assert (refused.value.code, "--home DIR" in (refused.value.fix or "")) == ("S001", True)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_does_not_cut_the_clean_end(second: signal.Signals) -> None:
+    waiting = asyncio.create_task(wait_for_signal())
+    await asyncio.sleep(0)
+    signal.raise_signal(signal.SIGINT)
+    assert await waiting is signal.SIGINT
+    assert signal.getsignal(second) not in (signal.default_int_handler, signal.SIG_DFL)  # else it ends this test run
+    signal.raise_signal(second)
+    await asyncio.sleep(0)
 
 
 def test_what_invites_name(tmp_path: Path) -> None:
@@ -278,6 +320,14 @@ async def test_what_the_program_says_when_it_cannot_start(program: Program, tmp_
     assert "Traceback" not in err
     code, _, err = await program.run("task", "check", str(tmp_path / "none.toml"))
     assert (code, "FEDIT-C010" in err) == (3, True)
+    assert f"\n  fix:   check the path: ls -l {tmp_path}" in err
+    code, _, err = await program.run("round", "show", "seven")
+    assert (code, "\n  fix:   fedit-server round show --help" in err) == (2, True)
+    code, _, err = await program.run("up", "--listen", "127.0.0.1:99999")
+    assert (code, "error, " in err) == (3, False)
+    assert "\n  fix:   write HOST:PORT" in err
+    code, _, err = await program.run("up", "--model", "a/b", "--authority", str(tmp_path / "none.card"))
+    assert ("FEDIT-S001" in err, f"\n  fix:   check the path: ls -l {tmp_path}" in err) == (True, True)
     code, _, err = await program.run("round", "show", "7")
     assert (code, "FEDIT-U025" in err) == (2, True)
     code, _, err = await program.run("nonsense")

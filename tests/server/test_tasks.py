@@ -84,6 +84,8 @@ def test_a_missing_and_a_giant_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as giant:
         load_task(write(tmp_path, "#" * 300_000))
     assert giant.value.code == "C010"
+    assert missing.value.fix == f"check the path: ls -l {tmp_path}"
+    assert "fedit-server task schema" in (giant.value.fix or "")
 
 
 def test_two_options_make_a_task() -> None:
