@@ -1,12 +1,11 @@
 """An enrolment authority apart from the server: what the server cannot do, what waits, what survives a crash."""
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
 
-from fedit_protocol.authority import MOST_QUEUED, QueuedRequest, RequestKind
+from fedit_protocol.authority import QueuedRequest, RequestKind
 from fedit_protocol.enrollment import Renew, check_certificate, check_log_head, check_reply
 from fedit_protocol.errors import ProblemType, TransportError
 from fedit_protocol.ids import client_id
@@ -18,8 +17,7 @@ from fedit_server.authority.home import AuthorityHome
 from fedit_server.clock import unix_seconds
 from fedit_server.config import ServerConfig
 from fedit_server.home import Home, load_identity
-from fedit_server.lockout import ATTEMPTS
-from fedit_server.problems import ComeAgainError, RateLimitedError
+from fedit_server.problems import RateLimitedError
 from fedit_server.storage.admissions import Admissions
 
 from .apart import apart, certificate_of
@@ -195,41 +193,6 @@ async def test_what_the_authority_refuses_is_refused_by_the_server_in_the_same_w
         ProblemType.INVITE_USED: (410, "T005"),
         ProblemType.INVITE_EXPIRED: (410, "T004"),
     }
-
-
-async def test_guessing_codes_through_the_relay_locks_the_address(
-    tmp_path: Path, base: Path, clock: ManualClock
-) -> None:
-    async with apart(tmp_path, clock, small_task(base)) as there:
-        device = there.running.device()
-        guesses = [device.sealed(WRONG) for _ in range(ATTEMPTS)]
-        await asyncio.gather(*map(device.redeem, guesses), return_exceptions=True)
-        await there.turn()  # nobody has collected an answer yet
-        with pytest.raises(RefusedError) as locked:
-            await device.enroll(await there.code())
-        clock.advance(seconds=61)
-        answers = await asyncio.gather(*map(device.redeem, guesses), return_exceptions=True)
-        problems = [answer.type for answer in answers if isinstance(answer, RefusedError)]
-        await there.turn()
-        with pytest.raises(RefusedError) as waits:
-            await device.enroll(await there.code())
-    assert locked.value.type == ProblemType.RATE_LIMITED
-    assert problems == [ProblemType.INVITE_REFUSED] * ATTEMPTS
-    assert waits.value.type == ProblemType.NOT_READY, "each wrong code counts once"
-
-
-async def test_the_addresses_that_wait_are_forgotten_with_the_answer_and_beyond_a_bound(
-    tmp_path: Path, base: Path, clock: ManualClock
-) -> None:
-    async with apart(tmp_path, clock, small_task(base)) as there:
-        await there.enroll(await there.code())
-        after = len(there.desk._senders)
-        for number in range(4 * MOST_QUEUED + 10):
-            with contextlib.suppress(ComeAgainError):
-                await there.desk.enroll(number.to_bytes(50, "big"), f"address {number}")
-        kept = list(there.desk._senders.values())
-    assert after == 0
-    assert (len(kept), kept[0], kept[-1]) == (4 * MOST_QUEUED, "address 10", f"address {4 * MOST_QUEUED + 9}")
 
 
 async def test_one_address_cannot_fill_the_queue(tmp_path: Path, base: Path, clock: ManualClock) -> None:
