@@ -6,15 +6,15 @@ import pytest
 
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType
-from fedit_protocol.messages import Roster
+from fedit_protocol.messages import Ack, Roster, Sharers, UnmaskAnswer
 from fedit_protocol.secagg.aggregator import Aggregator
-from fedit_protocol.secagg.effects import Compute, Effects
+from fedit_protocol.secagg.effects import Compute, Effects, Persist
 from fedit_protocol.secagg.stages import Stage
-from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.testing import MemoryFederation, small_task, two_sum_task
 
 from .adversaries import ME, STRANGER, UPDATES, join_by
-from .rounds import REPORT, SIZE, WatchedRound, finish, refused, watched
+from .rounds import REPORT, SIZE, WatchedRound, finish, persisted, refused, watched
 from .two_sums import MEMBERS, RANK, M, N, factor_updates, two_sums
 
 WHY = "the disk is full"
@@ -118,3 +118,43 @@ def test_a_confirmation_that_comes_after_the_quorum_changes_nothing() -> None:
     late = round_.members[ME].on_survivors(round_.server.survivors(round_.device(ME), 1))
     assert round_.server.stage is Stage.UNMASK
     assert round_.server.on_confirm(late[-1].envelope, round_.clock()) == ()  # type: ignore[union-attr]  # it is sent
+
+
+def test_every_step_of_one_look_is_written_down() -> None:
+    """The last answer ends its stage and starts the sum: the record of the one comes before the job of the other."""
+    round_ = watched(until="unmask")
+    for number in range(5):
+        round_.act("unmask", number, round_.members[number], UPDATES[0], 1, REPORT)
+    effects = round_.server.tick(round_.clock())
+    assert [type(effect) for effect in effects] == [Persist, Compute]
+    assert persisted(effects) == ["unmask_closed"]
+
+
+def test_a_device_may_complain_about_everybody_else() -> None:
+    """One complaint each is no more than c = 1 can be false: nobody leaves the round for it."""
+    round_ = watched(until="ack")
+    complaint = Ack(complaints=(0, 1, 3, 4))
+    key = round_.federation.devices[ME]
+    round_.perform(round_.server.on_ack(seal(key, Kind.ACK, round_.context, complaint), round_.clock()))
+    for number in (0, 1, 3, 4):
+        round_.act("ack", number, round_.members[number], UPDATES[0], 1, REPORT)
+    round_.settle(Stage.ACKNOWLEDGE)
+    sharers = decode(Sharers, read_envelope(round_.server.sharers(round_.device(ME)), Kind.SHARERS).body)
+    assert sharers.members == (0, 1, 2, 3, 4)
+
+
+def test_who_is_not_among_the_sharers_has_no_part_in_the_sum() -> None:
+    round_ = watched(until="ack")
+    round_.drops = {ME: "ack"}
+    for step in ("ack", "upload"):
+        for number in (0, 1, 3, 4):
+            round_.act(step, number, round_.members[number], UPDATES[number], 1, REPORT)
+        round_.settle(round_.server.stage)
+    answer = seal(
+        round_.federation.devices[ME],
+        Kind.UNMASK,
+        round_.context1,
+        UnmaskAnswer(sum_index=1, shares=(b"",) * 4),
+    )
+    with refused(ProblemType.NOT_IN_COHORT):
+        round_.server.on_unmask(answer, round_.clock())
