@@ -88,7 +88,7 @@ def test_status_says_epsilon() -> None:
     task = {
         "id": "t", "version": 1, "title": "T", "state": "active", "reason": "", "committed": 2, "rounds": 3,
         "failed": 0, "adapter_version": 2, "last_report": report | {"held_out_loss": None}, "round": None,
-        "mode": "masked", "held": None, "suspects": [],
+        "mode": "masked", "held": None, "suspects": [], "devices_needed": 4,
     }  # fmt: skip
     authority = {"apart": False, "waiting": 0, "waiting_since": None}
     data = {"server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task]}
