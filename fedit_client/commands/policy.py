@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedit_client.commands.shared import Globals
 from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedit_client.cli import Globals
     from fedit_client.policy import Change
 
 policy_app = typer.Typer(
@@ -59,7 +59,7 @@ def reset(context: typer.Context, name: Name) -> None:
     _tell(given, "policy reset", change)
 
 
-def _tell(given: "Globals", command: str, change: "Change") -> None:
+def _tell(given: Globals, command: str, change: "Change") -> None:
     from fedit_client.policy import overruled, policy_of
 
     now = policy_of(given.config())

@@ -1,0 +1,30 @@
+"""`fedit-client version` and `help`: about the program itself."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fedit_client.commands.shared import Globals
+
+
+def version(context: typer.Context) -> None:
+    """Show the version of FedIT and of the protocol it speaks."""
+    from fedit_client.client import installed_version
+    from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION
+
+    given: Globals = context.obj
+    spoken = f"{PROTOCOL_NAME} {PROTOCOL_VERSION[0]}.{PROTOCOL_VERSION[1]}"
+    found = {"fedit": installed_version(), "protocol": spoken, "python": sys.version.split()[0]}
+    given.console.answer("version", found, [f"fedit {found['fedit']} · {spoken} · Python {found['python']}"])
+
+
+def help_page(
+    context: typer.Context, topic: Annotated[str, typer.Argument(help="An error code such as D014, or a topic.")] = ""
+) -> None:
+    """Explain an error code or a topic, offline."""
+    from fedit_client.help_pages import help_lines
+
+    given: Globals = context.obj
+    lines = help_lines(topic)
+    given.console.answer("help", {"topic": topic, "text": "\n".join(lines)}, lines)
