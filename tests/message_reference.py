@@ -22,9 +22,9 @@ _HEAD = """# The messages
 
 Every message that travels, as canonical CBOR (SPEC, section 2): a map from these names to values of these types. SPEC,
 section 7, says who sends which where, and who signs it. *bytes* are CBOR byte strings, *text* is UTF-8, *list* is an
-array; `null` where it says so. A field with a default may still not be left out, unless it says so: it is encoded like any other. The
-sections of a `Task` are in [TASK.md](TASK.md). This page is made from the code (`python -m tests.documents`); a test
-compares them.
+array; `null` where it says so. A field with a default may still not be left out, unless it says so: it is encoded like
+any other. The sections of a `Task` are in [TASK.md](TASK.md). This page is made from the code (`python -m
+tests.documents`); a test compares them.
 """
 
 _PLAIN = {bytes: "bytes", str: "text", int: "integer", float: "number", bool: "true or false", types.NoneType: "null"}
