@@ -189,6 +189,15 @@ async def through_changes(
             emit(Event(EventKind.NOTICE, f"you agreed to {membership.consent}: going on"))
 
 
+def open_question(paths: Paths, membership: Membership) -> str | None:
+    """Return what the owner still has to decide, in words; None while the yes to the joined task is in force."""
+    agreements = Agreements(paths.consents)
+    last, pending = agreements.of(membership), agreements.pending(membership)
+    if last is not None and last.kind == "withdrawn":
+        return f"you took back your consent to {last.label}, so nothing is trained"
+    return f"{pending.task.label} waits for your yes, so nothing is trained" if pending else None
+
+
 def check_not_withdrawn(agreements: Agreements, membership: Membership) -> None:
     """Raise ConsentError A005 if the owner has taken the yes back."""
     last = agreements.of(membership)

@@ -89,7 +89,7 @@ def differences(
         leaves["operator"] = leaves["operator"] or descriptor.name
     names = sorted({*before, *after}, key=lambda name: (_PLACES.get(name, len(_PLACES)), name))
     changes = [
-        TaskChange(name, _in_words(name), _value(before.get(name)), _value(after.get(name)))
+        TaskChange(name, in_words(name), _value(before.get(name)), _value(after.get(name)))
         for name in names
         if before.get(name) != after.get(name)
     ]
@@ -133,8 +133,8 @@ def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
             yield path, value
 
 
-def _in_words(name: str) -> str:
-    """The words for a setting; one without words of its own is named with what the task's reference says of it."""
+def in_words(name: str) -> str:
+    """Return the words for a setting of a task; one without words of its own is named with what the task's reference says of it."""
     return _WORDS.get(name) or f"{name} ({_description(Task, name.split('.'))})"
 
 
