@@ -134,7 +134,7 @@ def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def in_words(name: str) -> str:
-    """Return the words for a setting of a task; one without words of its own is named with what the task's reference says of it."""
+    """Return the words for a setting of a task: its own, or its name with what the task's reference says of it."""
     return _WORDS.get(name) or f"{name} ({_description(Task, name.split('.'))})"
 
 

@@ -245,8 +245,8 @@ class Client:
         try:
             membership = self.membership if erase else self.require_membership()
             return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
-        except StorageError:
-            if not erase:
+        except StorageError as error:
+            if not erase or error.code == "S016":
                 raise
             return None
 

@@ -8,7 +8,7 @@ import pytest
 from fedit_client import Client
 from fedit_client.agreements import Agreements
 from fedit_client.cli import invoke
-from fedit_client.events import EventKind
+from fedit_client.events import Event, EventKind
 from fedit_client.identity import load_or_create_identity
 from fedit_client.paths import Paths
 from fedit_client.testing import FakeTrainer
@@ -67,13 +67,16 @@ async def test_what_is_taken_back_while_training_never_leaves(https: HttpsFedera
     others = [await joined(https, tmp_path / name, FakeTrainer(wait_for=release)) for name in ("a", "b")]
     running = [asyncio.create_task(client.run_to_end()) for client in others]
     paths = Paths.under(tmp_path / "slow")
+
+    def take_back(event: Event) -> None:
+        if event.kind is EventKind.PROGRESS and event.text.startswith("train") and not training.is_set():
+            training.set()
+            Agreements(paths.consents).withdraw(slow.require_membership(), "test")
+            release.set()
+
     try:
         with pytest.raises(ConsentError) as ended:
-            async for event in slow.run():
-                if event.kind is EventKind.PROGRESS and event.text.startswith("train") and not training.is_set():
-                    training.set()
-                    Agreements(paths.consents).withdraw(slow.require_membership(), "test")
-                    release.set()
+            await slow.run_to_end(on_event=take_back)
     finally:
         for one in running:
             one.cancel()

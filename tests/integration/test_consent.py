@@ -19,9 +19,7 @@ from .programs import ServerProcess, write_task
 def second_version(task: Task) -> Task:
     prompt = task.prompt.model_copy(update={"cutoff_tokens": 1024})
     policy = task.round.model_copy(update={"cohort_min": 3, "rounds": 2})
-    return task.model_copy(
-        update={"version": 2, "operator": "Another Organiser", "prompt": prompt, "round": policy}
-    )
+    return task.model_copy(update={"version": 2, "operator": "Another Organiser", "prompt": prompt, "round": policy})
 
 
 class Stay:
