@@ -40,9 +40,7 @@ def losses_of(
     return CategoryLosses(means, {category: tokens for category, (_, tokens) in sums.items()}, tokenized.skipped)
 
 
-def _total(
-    loaded: Loaded, document: TaskDocument, examples: Sequence[Example], base_alone: bool
-) -> tuple[float, int]:
+def _total(loaded: Loaded, document: TaskDocument, examples: Sequence[Example], base_alone: bool) -> tuple[float, int]:
     model: Any = loaded.model
     batches = batches_of(examples, feeding_of(model, document.task, loaded.pad_id))
     if not base_alone:

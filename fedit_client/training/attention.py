@@ -60,8 +60,8 @@ def rows_attention(
     if 0 < window < max(rows.lengths):
         return _each_row(query, key, value, rows, scale, window), None
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        done = _Blocks.apply(query[0], key[0], value[0], rows, scale)
-        return done, None
+        blocks: Any = _Blocks.apply(query[0], key[0], value[0], rows, scale)  # type: ignore[no-untyped-call]  # torch's
+        return blocks, None
     if _has_varlen(query):
         return _varlen(query, key, value, rows, scale), None
     return _each_row(query, key, value, rows, scale, 0), None
@@ -141,7 +141,7 @@ class _Blocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch declares *args
+    def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scale: float
     ) -> torch.Tensor:
         """(H, N, D), (G, N, D), (G, N, D) → (1, N, H, D)."""
@@ -157,7 +157,7 @@ class _Blocks(torch.autograd.Function):
         return done
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         """Gradients of the three inputs."""
         query, key, value = ctx.saved_tensors
         heads, _, width = query.shape
@@ -172,14 +172,15 @@ class _Blocks(torch.autograd.Function):
             share = _probabilities(asked, keys, start - begin, end - start)
             to_value[:, begin:end] += share.transpose(1, 2) @ given
             inner = given @ values.transpose(1, 2)
-            scores = torch.ops.aten._softmax_backward_data(inner, share, -1, share.dtype)
+            slope = torch.ops.aten._softmax_backward_data  # noqa: SLF001 - torch has no other fused one
+            scores = slope(inner, share, -1, share.dtype)
             to_key[:, begin:end] += scores.transpose(1, 2) @ asked
             to_query[:, start:end] = ((scores @ keys) * ctx.scale).view(heads, end - start, width)
         return to_query, to_key, to_value, None, None
 
 
 def _blocks(rows: Rows) -> Iterator[tuple[int, int, int]]:
-    """Yield each row's begin with begin and end of some of its queries; those see the keys from the first to the last."""
+    """Yield each row's begin with begin and end of some of its queries: those see the keys from begin to end."""
     for begin, end in rows.spans():
         for start in range(begin, end, _QUERIES):
             yield begin, start, min(start + _QUERIES, end)

@@ -151,13 +151,15 @@ def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list
     )
 
 
-def _batch(
-    ids: Ids, positions: Ids, wanted: Ids, lengths: tuple[int, ...], device: str, *, packed: bool
-) -> Batch:
+def _batch(ids: Ids, positions: Ids, wanted: Ids, lengths: tuple[int, ...], device: str, *, packed: bool) -> Batch:
     """`wanted` marks the tokens to predict; each is predicted at the place before it."""
     targets = np.flatnonzero(wanted)
-    arrays = (ids, positions, targets - 1, ids.reshape(-1)[targets])
-    return Batch(*(torch.from_numpy(array.astype(np.int64)).to(device) for array in arrays), lengths, packed)
+
+    def there(array: Ids) -> torch.Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(device)
+
+    chosen, wanted_ids = there(targets - 1), there(ids.reshape(-1)[targets])
+    return Batch(there(ids), there(positions), chosen, wanted_ids, lengths, packed)
 
 
 def _rank(record: Record, seed: bytes) -> bytes:

@@ -22,9 +22,9 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     Logits, the widest tensor by far, are only ever computed for those tokens, and a part at a time.
     """
     if not traits_of(model).plain_head:
-        logits = model(**inputs(batch), use_cache=False).logits
+        logits = model(**inputs(model, batch), use_cache=False).logits
         return cross_entropy(logits.flatten(0, 1)[batch.chosen].float(), batch.targets, reduction="sum")
-    hidden = backbone_of(model)(**inputs(batch), use_cache=False).last_hidden_state  # (S, T, width)
+    hidden = backbone_of(model)(**inputs(model, batch), use_cache=False).last_hidden_state  # (S, T, width)
     return _summed(hidden.flatten(0, 1)[batch.chosen], batch.targets, head_of(model))
 
 
@@ -34,10 +34,12 @@ def feeding_of(model: Any, task: Task, pad_id: int) -> Feeding:
     return Feeding.of(task.training, task.prompt.cutoff_tokens, pad_id, str(model.device), packs=packs)
 
 
-def inputs(batch: Batch) -> dict[str, Any]:
-    """Return the model's arguments for a batch."""
+def inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """Return the model's arguments for a batch; raises RuntimeError for rows that this model would mix."""
     if not batch.packed:
         return {"input_ids": batch.ids, "attention_mask": batch.attention}
+    if not traits_of(model).packs:
+        raise RuntimeError("this model cannot keep packed rows apart")
     rows = Rows.of(batch.lengths, batch.ids.device)
     # A mask of four dimensions is handed on as it is; ours is a stand-in, which the rows make needless.
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.ids.device)
@@ -78,9 +80,7 @@ class _FrozenHead(torch.autograd.Function):
     """Head and cross-entropy in one: the gradient is computed on the way forward, so that no logits are kept."""
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch declares *args
-        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, size: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
         """(K, width), (K,), (vocabulary, width) → the sum, float32, `size` tokens at a time."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         ctx.wanted = ctx.needs_input_grad[0]
@@ -99,7 +99,7 @@ class _FrozenHead(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
         """Gradient of the hidden states alone: the head is frozen."""
         (grad,) = ctx.saved_tensors
         return None if grad is None else grad * scale, None, None, None

@@ -39,7 +39,7 @@ def traits_of(model: Any) -> Traits:
 
 def backbone_of(model: Any) -> Any:
     """Return the part that ends before the head; raises AttributeError where a model is not built so."""
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    whole = _whole(model)
     return getattr(whole, whole.base_model_prefix)
 
 
@@ -48,8 +48,12 @@ def head_of(model: Any) -> Any:
     return model.get_output_embeddings()
 
 
+def _whole(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def _tried(model: Any) -> Traits:
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    whole = _whole(model)
     ids = _ids(int(whole.get_input_embeddings().weight.shape[0]), model.device)
     alone = model(input_ids=ids[:, _TOKENS:], use_cache=False).logits.float()
     try:
@@ -62,19 +66,23 @@ def _tried(model: Any) -> Traits:
 
 def _packs(whole: Any, model: Any, ids: torch.Tensor, alone: torch.Tensor) -> bool:
     """Whether a row gives behind another what it gives alone; if not, the model keeps the attention that it had."""
-    before = whole.config._attn_implementation
+    before = _attention_of(whole)
     try:
         whole.set_attn_implementation(ROWS)
         positions = torch.arange(_TOKENS, device=ids.device).repeat(2)[None]
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
         rows = Rows.of((_TOKENS, _TOKENS), ids.device)
         together = model(input_ids=ids, position_ids=positions, attention_mask=mask, rows=rows, use_cache=False).logits
-        if whole.config._attn_implementation == ROWS and _alike(together[:, _TOKENS:].float(), alone):
+        if _attention_of(whole) == ROWS and _alike(together[:, _TOKENS:].float(), alone):
             return True
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError):
         pass  # it takes no rows, or no attention but its own
     whole.set_attn_implementation(before)
     return False
+
+
+def _attention_of(whole: Any) -> str:
+    return str(whole.config._attn_implementation)  # noqa: SLF001 - transformers has no public name for it
 
 
 def _ids(vocabulary: int, device: Any) -> torch.Tensor:
