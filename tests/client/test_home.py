@@ -39,6 +39,12 @@ def copied(number: int, target: Path) -> Paths:
     return Paths.under(target)
 
 
+def contents(home: Path) -> dict[Path, bytes]:
+    """Return every file of a home but the log and the lock, which any command may touch."""
+    files = [path for path in home.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in files if path.parent.name != "log" and path.name != "client.lock"}
+
+
 class Looped(LoopbackTransport):
     """A transport in memory that is used like the real one."""
 
@@ -88,11 +94,11 @@ def test_commands_that_only_look_change_nothing(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = copied(number, tmp_path / "home")
-    before = {path: path.read_bytes() for path in paths.state.rglob("*") if path.is_file()}
+    before = contents(paths.state)
     for command in (["status"], ["consent", "show"], ["policy", "show"], ["paths"]):
         assert invoke([*command, "--home", str(paths.state)]) == 0, capsys.readouterr().err
     assert "rounds      2 with this device" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in paths.state.rglob("*") if path.is_file()} == before
+    assert contents(paths.state) == before
 
 
 @pytest.mark.parametrize("number", FORMATS)
@@ -137,12 +143,12 @@ def test_the_home_of_a_later_client_is_left_alone(
 ) -> None:
     paths = copied(1, tmp_path / "home")
     paths.home_file.write_text(json.dumps({"format": FORMAT + 1}))
-    before = sorted(paths.state.rglob("*"))
+    before = contents(paths.state)
     assert invoke([*command.split(), "--home", str(paths.state)]) == 12
     said = capsys.readouterr().err
     assert "FEDIT-S016: a newer fedit-client wrote this home" in said
     assert "fix:   uv tool upgrade fedit" in said
-    assert sorted(path for path in paths.state.rglob("*") if path.name != "client.lock") == before
+    assert contents(paths.state) == before
 
 
 def test_a_home_without_a_readable_format_is_not_guessed_at(tmp_path: Path) -> None:
