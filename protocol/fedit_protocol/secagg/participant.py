@@ -59,6 +59,7 @@ from fedit_protocol.secagg.keys import (
 from fedit_protocol.secagg.masking import apply_masks
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
+from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import encode_update
 from fedit_protocol.secagg.ring import client_variance
 from fedit_protocol.secagg.roster import VerifiedRoster
@@ -215,10 +216,18 @@ class Participant:
         self._begin_sum(roster, members, b"")
         return ()
 
-    def freeze(self, update: Vector, weight: int, report: ClientReport, threads: int = 1) -> Effects:
+    def freeze(
+        self,
+        update: Vector,
+        weight: int,
+        report: ClientReport,
+        threads: int = 1,
+        show: Callable[[Words], None] = lambda _: None,
+    ) -> Effects:
         """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
-        The masks are grown on so many threads of its own; their number changes no byte.
+        The masks are grown on so many threads of its own; their number changes no byte. `show` is given the ring words
+        as they are before masks cover them, read-only and for its call only: for the device's owner, and nobody else.
         The payload is persisted with its signed header before the first byte leaves; any resend uses those bytes.
         """
         roster, _ = self._in_roster(ClientStage.READY)
@@ -235,6 +244,9 @@ class Participant:
             words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
             account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
             spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
+        plain = words.view()
+        plain.flags.writeable = False
+        show(plain)
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
