@@ -190,8 +190,8 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
-    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history keeps "
-    "a signed line about each for good.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
     "U010": "An export never replaces a file. Name another folder with --out.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",

@@ -56,10 +56,9 @@ from fedit_protocol.secagg.keys import (
     seal_share,
     self_mask_hash,
 )
-from fedit_protocol.secagg.masking import apply_masks
+from fedit_protocol.secagg.masking import Show, apply_masks, read_only, unseen
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
-from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import encode_update
 from fedit_protocol.secagg.ring import client_variance
 from fedit_protocol.secagg.roster import VerifiedRoster
@@ -217,17 +216,11 @@ class Participant:
         return ()
 
     def freeze(
-        self,
-        update: Vector,
-        weight: int,
-        report: ClientReport,
-        threads: int = 1,
-        show: Callable[[Words], None] = lambda _: None,
+        self, update: Vector, weight: int, report: ClientReport, threads: int = 1, show: Show = unseen
     ) -> Effects:
         """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
-        The masks are grown on so many threads of its own; their number changes no byte. `show` is given the ring words
-        as they are before masks cover them, read-only and for its call only: for the device's owner, and nobody else.
+        The masks are grown on so many threads of its own; their number changes no byte.
         The payload is persisted with its signed header before the first byte leaves; any resend uses those bytes.
         """
         roster, _ = self._in_roster(ClientStage.READY)
@@ -244,9 +237,7 @@ class Participant:
             words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
             account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
             spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
-        plain = words.view()
-        plain.flags.writeable = False
-        show(plain)
+        show(read_only(words))
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
