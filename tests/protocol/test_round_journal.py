@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedit_protocol.encoding import decode
+from fedit_protocol.encoding import Message, decode
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.messages import Roster, SecondInput, Sharers, Survivors
 from fedit_protocol.secagg.aggregator import Aggregator
@@ -13,7 +13,7 @@ from fedit_protocol.signing import Kind, read_envelope, seal
 from .rounds import WatchedRound, refused
 from .two_sums import ran
 
-FROZEN = {
+FROZEN: dict[str, tuple[Kind, type[Message]]] = {
     "roster": (Kind.ROSTER, Roster),
     "sharers": (Kind.SHARERS, Sharers),
     "survivors": (Kind.SURVIVORS, Survivors),
