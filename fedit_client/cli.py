@@ -74,6 +74,7 @@ app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(care.doctor)
 app.command()(care.version)
 app.command("help")(care.help_page)
 
