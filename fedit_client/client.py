@@ -39,6 +39,7 @@ from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
+from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
 from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
@@ -235,7 +236,9 @@ class Client:
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        await asyncio.to_thread(sweep, self._paths.checkpoints)
+        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer)
         async with self._signing_transport(membership) as transport:
             engagement = Engagement(
                 key=key,

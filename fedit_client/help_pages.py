@@ -70,9 +70,11 @@ _CODES: Final[dict[str, str]] = {
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
-    "H004": "The training process ended unexpectedly. Its last words stand behind `where`.",
+    "H004": "The training process ended unexpectedly three times in one round; before that it went on from its last checkpoint. "
+    "Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
-    "H010": "Training diverged to NaN or infinity, so nothing was uploaded. The learning rate may be too high.",
+    "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began for several steps; nothing was "
+    "uploaded. The learning rate may be too high.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",

@@ -64,6 +64,11 @@ class Paths:
         return self.state / "key-log"
 
     @property
+    def checkpoints(self) -> Path:
+        """Training that runs right now, so that a pause or a crash of it costs nothing; empty between rounds."""
+        return self.state / "checkpoints"
+
+    @property
     def lock_file(self) -> Path:
         """Held while a client runs on these folders."""
         return self.state / "client.lock"
@@ -96,6 +101,7 @@ class Paths:
             "membership": self.membership_file,
             "journal": self.journal,
             "key log": self.key_log,
+            "checkpoints": self.checkpoints,
             "adapters": self.adapters,
             "models": self.models,
         }
