@@ -9,10 +9,10 @@ from typing import Any, Final
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.optimizers import usable
-from fedit_client.training.batches import micro_batches, split
+from fedit_client.training.batches import batches_of, split
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.loop import train
-from fedit_client.training.loss import total_loss
+from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -80,7 +80,7 @@ def train_here(
         run.held_out_loss = _measure(loaded, kept_back.examples, request, on_progress)
     else:
         run.restore(state)
-    trained = train(run, loaded.model, rows.examples, task.training, loaded.pad_id, request.seed, keeper, on_progress)
+    trained = train(run, rows.examples, feeding_of(loaded.model, task, loaded.pad_id), keeper, on_progress)
     loss_after = _measure(loaded, kept_back.examples, request, on_progress)
     return LocalResult(
         update=update_of(read_adapter(loaded.model), before, layout),
@@ -96,8 +96,9 @@ def train_here(
 
 
 def _begun(loaded: Loaded, request: TrainingRequest, kind: Optimizer) -> Run:
+    spec = request.document.task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, request.document.task.training, kind))
+    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingRequest) -> Tokenized:
@@ -117,8 +118,8 @@ def _measure(
 ) -> float | None:
     if not examples:
         return None
-    size = request.document.task.training.micro_batch_size
+    feeding = feeding_of(loaded.model, request.document.task, loaded.pad_id)
     on_progress(TrainingProgress("evaluate", 0, len(examples)))
-    total, tokens = total_loss(loaded.model, micro_batches(examples, size, loaded.pad_id, str(loaded.model.device)))
+    total, tokens = total_loss(loaded.model, batches_of(examples, feeding))
     on_progress(TrainingProgress("evaluate", len(examples), len(examples), total / tokens))
     return total / tokens

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from fedit_client.training.divergence import DivergenceGuard
+from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
 _OPTIMIZER = "optimizer/"
@@ -41,11 +42,14 @@ class State:
 class Run:
     """The trainable parameters, the optimizer's memory, what was added up, and how many steps are done."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, held_out_loss: float | None = None) -> None:
-        """Begin a run; `held_out_loss` is what was measured before its first step."""
+    held_out_loss: float | None = None
+    """What was measured before the first step, nats per token."""
+
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes) -> None:
+        """Begin a run of the model's trainable parameters; `seed` decides the order of rows, and dropout."""
+        self.model, self.spec, self.seed = model, spec, seed
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.optimizer = optimizer
-        self.held_out_loss = held_out_loss
         self.done = 0
         self.total = Trained()
         self.guard = DivergenceGuard()
