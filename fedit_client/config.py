@@ -12,6 +12,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
@@ -56,6 +57,9 @@ class ClientConfig(BaseSettings):
     device: DeviceSettings = Field(default_factory=DeviceSettings, description="what of this machine may be used")
     network: NetworkSettings = Field(
         default_factory=NetworkSettings, description="how long a lost server is waited for"
+    )
+    polite: PoliteSettings = Field(
+        default_factory=PoliteSettings, description="when this device trains, and how much of it"
     )
     limits: Limits = Field(default_factory=Limits, description="what no task may exceed (fedit_protocol.limits)")
 
