@@ -57,14 +57,18 @@ class Schedule:
         """Say whether a moment, in local time, lies within any rule."""
         return not self.rules or any(begin <= _wall(local) < end for begin, end in self._spans(local.date()))
 
-    def next_opening(self, now: datetime, zone: tzinfo) -> datetime | None:
-        """Return when the schedule next allows training, in `zone`; None if it does now. `now` is aware."""
+    def next_opening(self, now: datetime, zone: tzinfo | None = None) -> datetime | None:
+        """Return when the schedule next allows training; None if it does now. `now` is aware; no zone: this machine's.
+
+        An opening that the clocks jump over is told by the clock after the jump.
+        """
         local = now.astimezone(zone)
         if self.allows(local):
             return None
         later = [begin for begin, _ in self._spans(local.date(), ahead=8) if begin > _wall(local)]
-        # Through UTC and back: a wall time that the clocks jump over becomes the moment after the jump.
-        return min(later).replace(tzinfo=zone).astimezone(UTC).astimezone(zone)
+        # Without a zone the datetime is taken for this machine's local time, with that day's offset.
+        opening = min(later)
+        return (opening.replace(tzinfo=zone) if zone else opening).astimezone(UTC).astimezone(zone)
 
     def text(self) -> str:
         """The whole schedule in words."""
@@ -73,7 +77,7 @@ class Schedule:
     def _spans(self, day: date, ahead: int = 0) -> Iterator[tuple[datetime, datetime]]:
         """Yield the spans that begin from the day before on, as wall times without a zone."""
         for offset in range(-1, ahead + 1):
-            midnight = datetime.combine(day + timedelta(days=offset), time())  # noqa: DTZ001 - the clock on the wall
+            midnight = datetime.combine(day + timedelta(days=offset), time())
             for rule in self.rules:
                 if midnight.weekday() in rule.days:
                     yield midnight + timedelta(minutes=rule.begin), midnight + timedelta(minutes=rule.end)
@@ -100,7 +104,7 @@ def _span(word: str) -> tuple[int, int] | None:
     if found is None:
         return None
     begin, end = (_minutes(found[place], found[place + 1]) for place in (1, 3))
-    if begin == _DAY_MINUTES or begin == end:
+    if begin in (_DAY_MINUTES, end):
         raise ValueError(f"{word!r} holds no time; a whole day is written: all")
     return begin, end if end > begin else end + _DAY_MINUTES
 
