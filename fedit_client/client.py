@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.attendance import attended
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
@@ -23,6 +24,8 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.manners.facts import FactSource
+from fedit_client.manners.keeper import Keeper, keeping
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.patience import Patience
@@ -58,6 +61,7 @@ class Client:
         self._offer: TaskOffer | None = None
         self._files: list[tuple[Path, OnError]] = []
         self._rows: list[Record] = []
+        self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
 
     @classmethod
@@ -176,8 +180,11 @@ class Client:
                 on_event(event)
             queue.put_nowait(event)
 
-        with held_alone(self._paths.lock_file):
-            self._running = asyncio.create_task(self._stay(membership, max_rounds, emit))
+        with (
+            held_alone(self._paths.lock_file),
+            attended(self._config, membership.consent, emit, self._facts) as keeper,
+        ):
+            self._running = asyncio.create_task(self._stay(membership, max_rounds, keeper))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -226,8 +233,15 @@ class Client:
                 raise
             return None
 
-    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
-        document, federation = membership.task_document, membership.federation
+    async def _stay(self, membership: Membership, max_rounds: int | None, keeper: Keeper) -> int:
+        """Wait until the owner's rules allow anything, then take part."""
+        async with keeping(keeper):
+            if not await keeper.gate.until_open():
+                return 0
+            return await self._take_part(membership, max_rounds, keeper)
+
+    async def _take_part(self, membership: Membership, max_rounds: int | None, keeper: Keeper) -> int:
+        document, federation, emit = membership.task_document, membership.federation, keeper.emit
         # The limits may have become stricter since the owner agreed.
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
@@ -235,7 +249,9 @@ class Client:
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        keeper.use(chosen.device, chosen.reason)
+        trainer = self._trainer or WorkerTrainer()
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             engagement = Engagement(
                 key=key,
@@ -248,6 +264,7 @@ class Client:
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                gate=keeper.gate,
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)

@@ -79,6 +79,11 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def pace_file(self) -> Path:
+        """How long each stage takes on this machine (`pace`)."""
+        return self.state / "pace.json"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
