@@ -124,11 +124,14 @@ def today(now: datetime) -> str:
 
 def about(seconds: float) -> str:
     """A time that is left, as a person would say it."""
-    if seconds < 45:
-        return "less than a minute" if seconds < 10 else f"about {round(seconds, -1):.0f} s"
-    if seconds < 90 * 60:
-        return f"about {max(round(seconds / 60), 1)} min"
-    return f"about {seconds / 3600:.1f} h"
+    return "less than a minute" if seconds < 10 else f"about {passed(seconds)}"
+
+
+def passed(seconds: float) -> str:
+    """A time, as a person would say it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _read(path: Path) -> _History:

@@ -102,15 +102,15 @@ def others_on_gpu(
     Windows' WDDM tells no memory per process (NVML gives none); then all that is used counts, less nothing of ours:
     `ours` hold the GPU only while a round trains, and the rule looks before that, too.
     """
-    foreign = {
-        pid: memory
-        for pid, memory in processes.items()
-        if pid not in ours and names.get(pid, "").lower() not in _SHELLS
-    }
+    foreign = {pid: memory for pid, memory in processes.items() if _is_foreign(pid, ours, names)}
     if processes or used_mb is None:
         largest = max(foreign, key=lambda pid: foreign[pid], default=None)
         return GpuUse(share, sum(foreign.values()), names.get(largest, "") if largest is not None else "")
     return GpuUse(share, 0.0 if ours else used_mb)
+
+
+def _is_foreign(pid: int, ours: set[int], names: dict[int, str]) -> bool:
+    return pid not in ours and names.get(pid, "").lower() not in _SHELLS
 
 
 def our_processes() -> set[int]:
@@ -138,7 +138,7 @@ def _cpu_temperature_c() -> float | None:
             for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal")
             for one in sensors.get(name, [])
         ]
-        return max(seen, default=None)
+        return max(seen) if seen else None
     return None
 
 
@@ -178,11 +178,8 @@ def _share_of_others(nvml: Any, handle: Any, ours: set[int], names: dict[int, st
     """By process where the driver tells; else the whole device's while nothing of ours runs on it."""
     with suppress(nvml.NVMLError):
         samples = nvml.nvmlDeviceGetProcessUtilization(handle, int((time.time() - 5) * 1e6))
-        newest = {sample.pid: sample.smUtil for sample in samples}
-        return (
-            sum(used for pid, used in newest.items() if pid not in ours and names.get(pid, "").lower() not in _SHELLS)
-            / 100
-        )
+        newest: dict[int, int] = {sample.pid: sample.smUtil for sample in samples}
+        return sum(busy for pid, busy in newest.items() if _is_foreign(pid, ours, names)) / 100
     if alone:
         with suppress(nvml.NVMLError):
             return float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
