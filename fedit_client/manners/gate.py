@@ -4,9 +4,9 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fedit_client.manners.rules import Hold, Verdict
 from fedit_client.training.pause import PauseSignal
@@ -71,9 +71,9 @@ class Gate:
         self._change.set()
         self._change = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Wait for the next `set` that changes anything."""
-        await self._change.wait()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Return what ends with the next `set` that changes anything, counted from this call on."""
+        return self._change.wait()
 
     async def until_open(self) -> bool:
         """Wait while it is closed; return False if the client shall stop instead."""
