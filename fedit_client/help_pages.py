@@ -51,9 +51,12 @@ _CODES: Final[dict[str, str]] = {
     "A001": "Nobody could be asked. Read the task once on a terminal; then pass --accept TASK@N, which is your yes "
     "to it.",
     "A002": "You declined. Nothing was sent; join again if you change your mind.",
-    "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
+    "A003": "The task is another one than you agreed to, so nothing is trained until you say yes to it. "
+    "fedit-client consent diff shows what changed, old and new, and asks; a client that runs goes on by itself then.",
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
+    "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
+    "and asks again; fedit-client leave leaves the federation.",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",
@@ -139,6 +142,9 @@ _CODES: Final[dict[str, str]] = {
     "N004": "The server did not answer in time. It may be overloaded, or a firewall drops the packets.",
     "N005": "What answers does not speak TLS as a FedIT server does. Is it another program?",
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
+    "N007": "A proxy or a security program on this network opens encrypted connections and closes them again with a "
+    "certificate of its own. The federation's own certificate does not arrive, so nothing is sent. Leave this server "
+    "out of the proxy (NO_PROXY), or ask who runs the network.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
@@ -155,6 +161,9 @@ _CODES: Final[dict[str, str]] = {
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
     "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
     "lists; only if you know why it is damaged, remove it.",
+    "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
+    "or give it a home of its own with --home.",
+    "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -184,7 +193,10 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
-    "U009": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
+    "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
+    "U010": "An export never replaces a file. Name another folder with --out.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -5,6 +5,7 @@ a subclass: `masked_round` sends its update under masks.
 """
 
 import asyncio
+import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from fedit_client.adapters import TENSORS, AdapterShelf
+from fedit_client.agreements import ConsentWatch
 from fedit_client.consent import plain, size_text
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
@@ -24,7 +26,9 @@ from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.manners.gate import Gate
+from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.payloads import Payload
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.training_time import TrainingTime
@@ -77,6 +81,17 @@ class Engagement:
     patience: Patience
     gate: Gate = field(default_factory=Gate)
     """Whether this device may begin or go on; open, unless somebody keeps it."""
+
+    consent: ConsentWatch | None = None
+    """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
+
+    outbox: Outbox | None = None
+    """The owner's copy of what is uploaded; None where the owner wants none."""
+
+    def check_consent(self) -> None:
+        """Raise ConsentError A005 if the owner took the yes back."""
+        if self.consent is not None:
+            self.consent.check()
 
     @property
     def emit(self) -> Emit:
@@ -139,6 +154,11 @@ class Round(ABC):
     async def _send(self, effect: Send) -> None:
         """Bring one of the participant's messages to the server."""
 
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return 1
+
     @abstractmethod
     def _has_joined(self) -> bool:
         """Say whether the server may be waiting for this device."""
@@ -188,6 +208,7 @@ class Round(ABC):
             pause=work.pause,
         )
         result = await self._trained(request)
+        await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
         if not np.isfinite(result.update).all():
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
@@ -212,6 +233,28 @@ class Round(ABC):
     async def _until_network(self) -> None:
         """Wait while nothing large may be sent, as long as the round does; raises WithdrawnError."""
         await self._with.gate.until_network(self._upload_left_s)
+
+    async def _keep(self, payload: Payload | None, frozen: Effects) -> None:
+        """Put what was frozen into the owner's outbox, readable: before anything of it leaves this machine."""
+        outbox, offer, document = self._with.outbox, self._offer, self._with.document
+        for effect in frozen:
+            if outbox is not None and payload is not None and isinstance(effect, Send) and effect.payload is not None:
+                about = Occasion(
+                    purpose=_purpose(self.sum_index, offer),
+                    task=document.task.label,
+                    task_digest=offer.task_digest,
+                    adapter_version=offer.adapter_version,
+                    adapter_digest=offer.adapter_digest,
+                    round_no=offer.round_no,
+                    round_id=offer.round_id,
+                    sum_index=self.sum_index,
+                )
+                await asyncio.to_thread(outbox.keep, payload, about, effect.payload)
+
+    async def _note_receipt(self, payload: bytes) -> None:
+        """Note in the outbox that the server has these bytes."""
+        if self._with.outbox is not None:
+            await asyncio.to_thread(self._with.outbox.note_receipt, hashlib.sha256(payload).hexdigest())
 
     async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
         """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
@@ -278,6 +321,14 @@ class Round(ABC):
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def _purpose(sum_index: int, offer: Offer) -> str:
+    """Why an upload is made, in words."""
+    part = "its part of the sum" if sum_index == 1 else "its part of the second sum, which corrects the first"
+    noise = ", with this device's noise in it" if any(spec.ring.noise for spec in offer.sums) else ""
+    sealed = " (trusted mode: the server reads it by itself)" if offer.sealed is not None else ""
+    return f"{part} of round {offer.round_no}{noise}{sealed}"
 
 
 @contextmanager

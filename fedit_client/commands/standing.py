@@ -99,4 +99,4 @@ def _moment(text: str, now: "datetime") -> "datetime":
     try:
         return moment_after(text, now)
     except ValueError as error:
-        raise ConfigError(str(error), code="U009", where="command line", fix="fedit-client pause 2h") from error
+        raise ConfigError(str(error), code="U011", where="command line", fix="fedit-client pause 2h") from error

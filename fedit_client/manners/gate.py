@@ -93,9 +93,16 @@ class Gate:
 
     async def unless_changed(self, action: Callable[[], Awaitable[T]]) -> T | None:
         """Return what `action` returns; None, and the action cancelled, if the gate closes or the client shall stop."""
+        return await self._unless(lambda: self.hold is not None or self._finishing, action)
+
+    async def unless_finishing(self, action: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what `action` returns; None, and the action cancelled, if the client shall stop."""
+        return await self._unless(lambda: self._finishing, action)
+
+    async def _unless(self, over: Callable[[], bool], action: Callable[[], Awaitable[T]]) -> T | None:
         work = asyncio.ensure_future(action())
         try:
-            while not work.done() and self.hold is None and not self._finishing:
+            while not work.done() and not over():
                 change = asyncio.ensure_future(self.changed())
                 try:
                     await asyncio.wait({work, change}, return_when=asyncio.FIRST_COMPLETED)
