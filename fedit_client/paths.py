@@ -111,6 +111,11 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def pace_file(self) -> Path:
+        """How long each stage takes on this machine (`pace`)."""
+        return self.state / "pace.json"
+
+    @property
     def log_file(self) -> Path:
         """What commands did and why they failed, with tracebacks; the newest megabyte, three older ones beside it."""
         return self.log / "client.log"
