@@ -6,13 +6,14 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
-from fedit_client.agreements import Agreements, ConsentWatch, renewed, through_changes
+from fedit_client.agreements import Agreements, ConsentWatch, renewed
+from fedit_client.attendance import attended, ended, keep_to_rules
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
@@ -26,12 +27,14 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.manners.facts import FactSource
+from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
-from fedit_client.patience import Patience
+from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
     check_training_stack,
     choose_device,
@@ -46,6 +49,7 @@ from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
+from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
 from fedit_protocol.errors import ConfigError, DataError, StorageError
@@ -65,6 +69,7 @@ class Client:
         self._offer: TaskOffer | None = None
         self._files: list[tuple[Path, OnError]] = []
         self._rows: list[Record] = []
+        self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
 
     @classmethod
@@ -92,7 +97,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop a run that is still going; it leaves its round."""
-        await _ended(self._running)
+        await ended(self._running)
 
     @property
     def membership(self) -> Membership | None:
@@ -202,18 +207,19 @@ class Client:
                 on_event(event)
             queue.put_nowait(event)
 
-        with held_alone(self._paths.lock_file):
-            open_home(self._paths)
-            watch = ConsentWatch(self._paths)
-            stay = through_changes(self._stay, membership, max_rounds, emit, watch) if wait_for_consent else None
-            self._running = asyncio.create_task(stay or self._stay(membership, max_rounds, emit))
+        with (
+            held_alone(self._paths.lock_file),
+            attended(self._config, membership.consent, emit, self._facts) as keeper,
+        ):
+            watch = ConsentWatch(self._paths) if wait_for_consent else None
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
                     yield event
                 await self._running
             finally:
-                await _ended(self._running)
+                await ended(self._running)
 
     async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Like `run`, for programs that want the callback only."""
@@ -255,7 +261,7 @@ class Client:
                 raise
             return None
 
-    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
+    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
         watch = ConsentWatch(self._paths)
         watch.check()
@@ -266,7 +272,10 @@ class Client:
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        keeper.use(chosen.device, chosen.reason)
+        await asyncio.to_thread(sweep, self._paths.checkpoints)
+        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
@@ -281,6 +290,7 @@ class Client:
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                gate=keeper.gate,
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),
@@ -350,15 +360,6 @@ class Client:
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.
         return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
-
-
-async def _ended(task: "asyncio.Task[int] | None") -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
 
 
 def _now_s() -> int:

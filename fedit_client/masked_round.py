@@ -141,6 +141,7 @@ class MaskedRound(Round):
             path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
             await self._insist(lambda: transport.post(path, effect.envelope))
             return
+        await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
         path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
