@@ -4,6 +4,7 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -21,7 +22,7 @@ from fedit_client.data import OnError, Record, RowFile, read_records, records_fr
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
 from fedit_client.history import History
-from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
 from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
@@ -43,6 +44,7 @@ from fedit_client.preparation import (
     find_base,
     unplanned,
 )
+from fedit_client.rehearsal import DryRun, rehearse
 from fedit_client.renewal import HeldCertificate
 from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
@@ -300,6 +302,23 @@ class Client:
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
 
+    async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
+        """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.
+
+        It starts at the newest adapter that is on this device, else at version 0, which the task defines. Raises what
+        preparing and training raise.
+        """
+        membership = None if offer else self.require_membership()
+        document = offer.document if offer else self.require_membership().task_document
+        chosen, base = await self._prepared(document, membership, say)
+        if chosen.needs_cpu_consent:
+            raise cpu_needs_a_yes(chosen)
+        key = load_identity(self._paths.identity_file)
+        seed = held_out_seed(key) if key else secrets.token_bytes(32)
+        records = await asyncio.to_thread(self._records, membership)
+        work = LocalWork(base, records, chosen, seed, self._trainer or WorkerTrainer())
+        return await rehearse(document, work, self._config, say)
+
     def _log_watch(self, membership: Membership) -> LogWatch:
         # Kept when a membership ends: whoever joins the same federation again still knows its log.
         descriptor = membership.federation.descriptor
@@ -347,12 +366,15 @@ class Client:
         chosen = choose_device(document, machine, prefer, threads)
         return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
 
-    def _records(self, membership: Membership) -> tuple[Record, ...]:
+    def _records(self, membership: Membership | None) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""
         rows = list(self._rows)
-        paths = [path for path, _ in self._files] or ([] if rows else [Path(name) for name in membership.data])
-        for path in paths:
-            rows.extend(read_records(path, on_error=membership.on_error).records)
+        files = list(self._files)
+        if membership is not None:
+            named = [(Path(name), membership.on_error) for name in membership.data]
+            files = [(path, membership.on_error) for path, _ in files] or ([] if rows else named)
+        for path, on_error in files:
+            rows.extend(read_records(path, on_error=on_error).records)
         if not rows:
             raise DataError("there are no rows to train on", code="D020", fix="fedit-client join --data rows.jsonl")
         return tuple(rows)

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, admitted_by, missing_consent, size_text
+from fedit_client.consent import admitted_by, missing_consent, size_text
 from fedit_client.console import Console
 from fedit_client.data import OnError, RowFile
 from fedit_client.device import DevicePlan
 from fedit_client.offers import TaskOffer
+from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
+from fedit_client.rehearsal import DryRun
 from fedit_client.trust import PinnedBy
 from fedit_protocol.errors import ConsentError, DataError
 
@@ -34,10 +36,22 @@ async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffe
     for line in offer.summary.lines():
         console.say(f"  {line}")
     await _fit(client, console, offer)
-    _agree(console, wishes, offer.summary)
+    _agree(console, wishes, offer)
     await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
     console.done(f"joined {offer.summary.label}")
     return offer
+
+
+async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) -> DryRun:
+    """Look at the task and train one round's work of it, join nothing and send nothing."""
+    check_training_stack()
+    _take_data(client, console, wishes)
+    offer = await client.fetch_offer(wishes.task)
+    _show_server(console, offer)
+    for line in offer.summary.lines():
+        console.say(f"  {line}")
+    await _fit(client, console, offer)
+    return await client.dry_run(offer, console.say)
 
 
 def describe_rows(rows: RowFile) -> str:
@@ -94,8 +108,9 @@ def _plan_words(chosen: DevicePlan) -> str:
     )
 
 
-def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:
+def _agree(console: Console, wishes: JoinWishes, offer: TaskOffer) -> None:
     """Hold the owner's answer against the task's label; nothing but the owner can give it."""
+    summary = offer.summary
     if wishes.accept is not None:
         if wishes.accept != summary.label:
             raise ConsentError(
@@ -108,7 +123,26 @@ def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> Non
         return
     if not console.interactive:
         raise missing_consent(summary.label)
-    if not console.confirm(f"Take part in {summary.label}?", flag=f"--accept {summary.label}"):
+    if not _accepted(console, offer):
         raise ConsentError(
             "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again"
         )
+
+
+def _accepted(console: Console, offer: TaskOffer) -> bool:
+    """Ask until there is a yes or a no; in between an upload can be looked at."""
+    label = offer.summary.label
+    while True:
+        question = f"Take part in {label}?  [p] preview an upload   [y] accept   [n] decline:"
+        match console.ask(question, flag=f"--accept {label}").strip().lower():
+            case "y" | "yes":
+                return True
+            case "n" | "no" | "":
+                return False
+            case "p":
+                console.say("An invented upload of this task's form and size; the numbers are made up:")
+                for line in payload_lines(offer.example_payload):
+                    console.say(f"  {line}")
+                console.say("A real one from your rows, which sends nothing: add --dry-run to this command.")
+            case _:
+                console.say("p, y or n")

@@ -19,6 +19,8 @@ from fedit_client.commands.shared import (
 )
 from fedit_protocol.errors import ConfigError
 
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Train and build the upload, and send nothing.")]
+
 
 def join(
     context: typer.Context,
@@ -35,9 +37,10 @@ def join(
     model: Model = None,
     max_rounds: MaxRounds = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Join only; `run` takes part later.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Join a federation, agree to its task, and take part until it ends or Ctrl-C."""
-    from fedit_client.joining import JoinWishes
+    from fedit_client.joining import JoinWishes, rehearse_join
     from fedit_client.joining import join as lead_through
     from fedit_client.running import attend, run_async
 
@@ -45,6 +48,10 @@ def join(
     config = given.config(server=from_stdin(server), model=model, device=device_flags(device, threads))
     client = client_of(config, pin=pin, code=code)
     wishes = JoinWishes(tuple(data or ()), on_error, task, accept, name)
+    if dry_run:
+        tried = run_async(rehearse_join(client, given.console, wishes))
+        given.console.answer("join", {"joined": False, **tried.as_data()}, tried.lines())
+        return
     offer = run_async(lead_through(client, given.console, wishes))
     if not no_run:
         attend(client, given.console, max_rounds)
@@ -54,12 +61,16 @@ def join(
 
 
 def run(context: typer.Context, max_rounds: MaxRounds = None, device: DeviceOption = None, threads: Threads = None,
-        model: Model = None) -> None:  # fmt: skip
+        model: Model = None, dry_run: DryRunOption = False) -> None:  # fmt: skip
     """Take part in rounds until the task ends or Ctrl-C."""
-    from fedit_client.running import attend
+    from fedit_client.running import attend, run_async
 
     given: Globals = context.obj
     client = client_of(given.config(model=model, device=device_flags(device, threads)))
+    if dry_run:
+        tried = run_async(client.dry_run(say=given.console.say))
+        given.console.answer("run", tried.as_data(), tried.lines())
+        return
     attend(client, given.console, max_rounds)
     adapter = client.latest_adapter()
     given.console.answer("run", {"adapter": str(adapter) if adapter else None}, [])
