@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
@@ -245,7 +246,7 @@ class Client:
                 transport=transport,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
-                shelf=AdapterShelf(self._paths.adapters, document),
+                shelf=AdapterShelf(self._paths.adapters, document, licence_of(document.task.base.model, base)),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
             )

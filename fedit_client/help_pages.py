@@ -76,7 +76,8 @@ _CODES: Final[dict[str, str]] = {
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
-    "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J004": "The adapter is not on this device: fedit-client adapters list shows what is, fedit-client adapters pull "
+    "fetches the newest one, and each round that you take part in brings one.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
     "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
@@ -116,6 +117,13 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M010": "GGUF is written for the families that the message names. Export with --to merged; the tools of llama.cpp "
+    "know many more families.",
+    "M011": "The base's numbers cannot be written in the form that was asked for; the message says which can.",
+    "M012": "llama.cpp cuts text into tokens by rules of its own. The base's rule is not one of those that this "
+    "program knows, and a wrong one would change answers without a word. Export with --to merged.",
+    "M013": "A Modelfile describes conversations in a simpler language than the base's chat template. Export with "
+    "--to gguf: llama.cpp and others read the template from that file.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -132,6 +140,8 @@ _CODES: Final[dict[str, str]] = {
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
+    "S016": "An export needs more room than the disk has; nothing was written. Free some, or name a folder on another "
+    "disk with --out.",
     "S012": "Other users can read the identity key. Close it with chmod 600.",
     "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
@@ -166,6 +176,8 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "U010": "An export makes a new folder, so that nothing of yours is overwritten. Name another one with --out, or "
+    "remove the old one.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

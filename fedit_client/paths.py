@@ -84,6 +84,11 @@ class Paths:
         return self.data / "adapters"
 
     @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
+
+    @property
     def models(self) -> Path:
         """Base models that had to be converted before use."""
         return self.cache / "models"
@@ -97,5 +102,6 @@ class Paths:
             "journal": self.journal,
             "key log": self.key_log,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
         }

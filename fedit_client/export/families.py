@@ -89,8 +89,8 @@ def _heads_of(name: str, config: Config) -> int:
 
 def _rope(config: Config, dim: int) -> Values:
     """Positions: transformers 5 keeps them in `rope_parameters`, older files in `rope_theta` and `rope_scaling`."""
-    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope = stated.get("full_attention", stated)
+    stated: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope: Config = stated.get("full_attention", stated)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
     values: Values = {"rope.freq_base": float(theta)}

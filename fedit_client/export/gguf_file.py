@@ -12,7 +12,7 @@ from fedit_client.durable import translating
 from fedit_client.export.families import Family, Values, family_of, figures_of
 from fedit_client.export.merging import Base, Delta, check_fit
 from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
-from fedit_client.export.tokens import Tokens, tokens_of
+from fedit_client.export.tokens import Tokens
 from fedit_protocol.errors import DeviceError, ModelError
 
 _HEAD: Final = "lm_head.weight"
@@ -60,14 +60,14 @@ def gguf_plan(base: Base, precision: Precision) -> list[Renamed]:
     return plan
 
 
-def write_gguf(base: Base, delta: Delta, precision: Precision, about: About, path: Path) -> Survival:
-    """Write base and adapter as one file; return what the precision loses.
+def write_gguf(base: Base, delta: Delta, precision: Precision, about: About, path: Path, tokens: Tokens) -> Survival:
+    """Write base, adapter and tokenizer as one file; return what the precision loses.
 
     Vectors stay in f32, as llama.cpp wants them. Raises ModelError M004, M010 to M012, StorageError.
     """
     check_fit(base, delta)
     family, survival = family_of(base), Survival()
-    plan, tokens, figures = gguf_plan(base, precision), tokens_of(base), figures_of(family, base)
+    plan, figures = gguf_plan(base, precision), figures_of(family, base)
     factors = figures.pop("rope_freqs", None)
     with _writer(path, family, about) as writer:
         writer.add_file_type(_FILE_TYPES[precision])
@@ -132,7 +132,7 @@ def _seen(values: Floats, tensor: Renamed) -> Floats:
 
 
 def _kept_in(shape: tuple[int, ...], precision: Precision) -> Precision:
-    if len(shape) < 2:  # noqa: PLR2004 - a vector
+    if len(shape) < 2:
         return Precision.F32
     return Precision.F16 if precision is Precision.Q8_0 and shape[-1] % _Q8_BLOCK else precision
 
@@ -145,9 +145,12 @@ def _names(base: Base, family: Family) -> Callable[[str], str]:
     def name_of(source: str) -> str:
         found = known.get_name(source, try_suffixes=_SUFFIXES)
         if found is None:
-            raise ModelError(f"the base has a tensor {source}, for which llama.cpp has no name", code="M010",
-                             where=str(base.folder),
-                             fix="fedit-client export --to merged, then convert with the tools of llama.cpp")  # fmt: skip
+            raise ModelError(
+                f"the base has a tensor {source}, for which llama.cpp has no name",
+                code="M010",
+                where=str(base.folder),
+                fix="fedit-client export --to merged, then convert with the tools of llama.cpp",
+            )
         return str(found)
 
     return name_of

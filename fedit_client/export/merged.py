@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedit_client.durable import translating
-from fedit_client.export.merging import Base, Delta
-from fedit_client.export.precision import Precision, Stored, Survival, seen, stored
+from fedit_client.export.merging import Base, Delta, check_fit
+from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
 from fedit_client.export.tensors import Planned, write_tensors
 from fedit_protocol.base_files import WEIGHTS_ENDING, WEIGHTS_INDEX
 
@@ -18,11 +19,13 @@ def merged_bytes(base: Base, precision: Precision) -> int:
     return sum(tensor.size for shard in base.loaded_shards for tensor in _plan(base, shard, precision))
 
 
-def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path) -> Survival:
+def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path, template: str = "") -> Survival:
     """Write weights, configuration, tokenizer and template into an empty folder; return what the precision loses.
 
-    The weights come file by file as in the base. Raises ModelError M011, StorageError.
+    The weights come file by file as in the base. A `template` takes the place of the base's chat template. Raises
+    ModelError M004, M011, StorageError.
     """
+    check_fit(base, delta)
     survival, written = Survival(), 0
     for shard in base.loaded_shards:
         plan = _plan(base, shard, precision)
@@ -33,6 +36,8 @@ def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path) -
         for name in base.files:
             if not name.endswith(WEIGHTS_ENDING):
                 shutil.copyfile(base.folder / name, folder / name)
+        if template:
+            (folder / "chat_template.jinja").write_text(template, "utf-8")
     _write_config(base, precision, folder)
     if WEIGHTS_INDEX in base.files:
         index = base.text(WEIGHTS_INDEX)
@@ -46,9 +51,7 @@ def _plan(base: Base, shard: str, precision: Precision) -> list[Planned]:
     return [Planned(name, entry.shape, precision) for name, entry in entries]
 
 
-def _values(
-    base: Base, delta: Delta, names: list[str], precision: Precision, survival: Survival
-) -> Iterator[Stored]:
+def _values(base: Base, delta: Delta, names: list[str], precision: Precision, survival: Survival) -> Iterator[Stored]:
     for name in names:
         change = delta.of(name)
         if change is None:
@@ -56,8 +59,12 @@ def _values(
             yield stored(base.read(name), precision, name) if same is None else same
             continue
         weight = base.read(name)
-        survival.add(weight, change, lambda values, name=name: seen(stored(values, precision, name), precision))
+        survival.add(weight, change, partial(_as_read, precision=precision, name=name))
         yield stored(weight + change, precision, name)
+
+
+def _as_read(values: Floats, precision: Precision, name: str) -> Floats:
+    return seen(stored(values, precision, name), precision)
 
 
 _TORCH_NAMES = {Precision.F32: "float32", Precision.F16: "float16", Precision.BF16: "bfloat16"}

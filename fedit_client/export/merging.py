@@ -95,9 +95,7 @@ class Delta:
             raise ModelError("the adapter is not of the shape that the task states", code="M004", where=str(file),
                              fix="fedit-client adapters pull")  # fmt: skip
         self._source, self.scale = source, scale
-        self.paths = sorted(
-            name.removeprefix(_PREFIX).removesuffix(_A) for name in source.entries if name.endswith(_A)
-        )
+        self.paths = sorted(name.removeprefix(_PREFIX).removesuffix(_A) for name in source.entries if name.endswith(_A))
 
     def factors(self, path: str) -> tuple[Floats, Floats]:
         """Return A (rank, in) and B (out, rank) of one module, without the scale."""

@@ -12,7 +12,7 @@ from fedit_protocol.task import Task
 def write_peft(task: Task, adapter: Path, revision: str, folder: Path) -> None:
     """Copy the adapter's tensors and write the configuration, with the base's revision filled where it is known."""
     config = peft_config(task)
-    config["revision"] = task.base.revision or revision or None
+    config["revision"] = revision or None
     with translating(folder):
         shutil.copyfile(adapter / WEIGHTS, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -128,4 +128,4 @@ def _squares(values: Floats) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"  # noqa: PLR2004
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

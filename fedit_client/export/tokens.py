@@ -15,12 +15,10 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """The kinds of token in GGUF."""
 
 _SPACE: Final = "\u2581"
-_QWEN2: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_LLAMA3: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LETTERS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST: Final = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_QWEN2: Final = rf"{_LETTERS}|\p{{N}}|{_REST}"
+_LLAMA3: Final = rf"{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
 _WORD_RULES: Final[dict[tuple[str, ...], str]] = {
     ("bytes by words",): "gpt-2",
     ("digits", "bytes by words"): "smollm",
@@ -65,7 +63,7 @@ def tokens_of(base: Base) -> Tokens:
     pieces, kinds = _pieces(base, tokenizer)
     merges = tuple(tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"])
     special = _special(base, settings, {piece: place for place, piece in enumerate(pieces)})
-    shared = {"pieces": pieces, "special": special, "template": _template(base, settings)}
+    shared: dict[str, Any] = {"pieces": pieces, "special": special, "template": _template(base, settings)}
     shared["adds_bos"] = _adds_bos(tokenizer, settings, dict(special), pieces)
     if model.get("byte_fallback"):
         return Tokens(
@@ -85,6 +83,15 @@ def tokens_of(base: Base) -> Tokens:
         merges=tuple(" ".join(pair) for pair in merges),
         **shared,
     )
+
+
+def end_piece(base: Base) -> str:
+    """Return the text of the token that ends an answer, or ""."""
+    return _piece((base.text("tokenizer_config.json") or {}).get("eos_token"))
+
+
+def _piece(token: Any) -> str:
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")
 
 
 def _pieces(base: Base, tokenizer: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -171,11 +178,9 @@ def _special(base: Base, settings: dict[str, Any], places: dict[str, int]) -> tu
     """The tokenizer's own word comes before the configuration's."""
     found: dict[str, int] = {}
     for name in ("bos", "eos", "unk", "pad"):
-        token = settings.get(f"{name}_token")
-        piece = token.get("content") if isinstance(token, dict) else token
         configured = base.config.get(f"{name}_token_id")
         first = configured[0] if isinstance(configured, list) and configured else configured
-        place = places.get(str(piece), first)
+        place = places.get(_piece(settings.get(f"{name}_token")), first)
         if isinstance(place, int):
             found[name] = place
     return tuple(found.items())
