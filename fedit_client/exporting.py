@@ -1,13 +1,12 @@
 """`export`: one adapter version of this device, in the form that another program loads."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_client.base_model import hub_revision, licence_of
+from fedit_client.base_model import hub_revision, licence_of, resolve_base
 from fedit_client.config import ClientConfig
 from fedit_client.durable import translating
 from fedit_client.editions import KeptVersion, version_here
@@ -21,13 +20,15 @@ from fedit_client.export.precision import Precision, Survival
 from fedit_client.export.tokens import end_piece, tokens_of
 from fedit_client.export.turns import Turns, turns_of
 from fedit_client.membership import require_membership
-from fedit_client.preparation import find_base
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, Usage, model_card, peft_usage
 from fedit_protocol.task import Task, TaskDocument, Template
 
 _SPARE_BYTES: Final = 32 * 1024 * 1024
 """Tokenizer, template and headers."""
+
+
+_MUCH: Final = 0.3
 
 
 class Form(StrEnum):
@@ -78,11 +79,13 @@ class Made:
     def lines(self) -> list[str]:
         """The result, for people."""
         told = [self.survival.line(self.precision)] if self.survival and self.precision else []
+        if self.survival and self.survival.lost > _MUCH:
+            told.append("that is much; --dtype f32 keeps all of it, and f16 more than bf16 or q8_0")
         return [*told, f"wrote {self.folder}", "next:", *(f"  {line}" for line in self.following)]
 
 
 def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None] = lambda _: None) -> Made:
-    """Make one export; the folder appears complete or not at all.
+    """Make one export, which takes seconds to minutes; the folder appears complete or not at all.
 
     Raises MembershipError J001, J004; ConfigError U001, U010; ModelError M001 to M004, M010 to M013; StorageError S016;
     DeviceError H005 without the `gguf` package.
@@ -93,10 +96,20 @@ def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None
     if wishes.form in _ALONE and wishes.precision not in (None, Precision.F32):
         raise ConfigError(f"an adapter alone stays in f32, so --dtype says nothing for {wishes.form}", code="U001",
                           fix=f"fedit-client export --to {wishes.form}")  # fmt: skip
+    if wishes.form is Form.MERGED and wishes.precision is Precision.Q8_0:
+        raise ConfigError("q8_0 is a form of GGUF files only", code="U001",
+                          fix="fedit-client export --to gguf --dtype q8_0")  # fmt: skip
     if wishes.form is Form.PEFT:
         return _export_peft(config, document.task, kept, wishes, say)
-    model = config.model or membership.model
-    folder = asyncio.run(find_base(document, model, config.paths.cache, config.limits, say))
+    stated = document.task.base
+    folder = resolve_base(
+        config.model or membership.model or stated.model,
+        stated.revision,
+        config.paths.cache,
+        most_bytes=config.limits.max_base_bytes,
+        expected=stated.digest or None,
+        say=say,
+    )
     work = _Work(document, kept, Base(folder), wishes, say)
     return work.make(*_place(config, document.task, kept, wishes, work.precision))
 
@@ -184,9 +197,12 @@ class _Work:
 
     def _gguf_lora(self, folder: Path, target: Path, name: str) -> "_Written":
         write_lora(self.base, self._delta(), self.task.adapter.alpha, self._about(name), folder / f"{name}.gguf")
-        line = f"llama-server -m BASE.gguf --lora {target / name}.gguf"
+        # The untrained version changes nothing: merged, it is the base.
+        plain = target.with_name(f"{self.task.id}-base")
+        make = f"fedit-client export --to gguf --version 0 --out {plain}"
+        line = f"llama-server -m {plain}/{self.task.id}-v0-gguf-f16.gguf --lora {target / name}.gguf"
         usage = _usage("gguf", "sh", f"llama-server -m BASE.gguf --lora {name}.gguf  # {self.task.base.model} as GGUF")
-        return None, usage, (line,)
+        return None, usage, (make, line)
 
     def _ollama(self, folder: Path, target: Path, name: str) -> "_Written":
         tokens = tokens_of(self.base)

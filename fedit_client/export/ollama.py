@@ -17,7 +17,6 @@ def modelfile(gguf: str, tokens: Tokens, turns: Turns, cutoff_tokens: int) -> st
         f"TEMPLATE {_quoted(_go_template(turns, tokens))}",
         *([f"SYSTEM {_quoted(turns.default_system)}"] if turns.default_system else []),
         *(f"PARAMETER stop {_quoted(stop)}" for stop in tokens.stops),
-        "PARAMETER temperature 0.7",
         f"PARAMETER num_ctx {max(2048, 2 * cutoff_tokens)}",
     ]
     return "\n".join(lines) + "\n"

@@ -40,7 +40,7 @@ def narrowed(values: Floats) -> NDArray[np.uint16]:
 
 
 def stored(values: Floats, precision: Precision, name: str) -> Stored:
-    """Return a tensor as plain files hold it; raises ModelError M011 where float16 is too narrow, or for q8_0."""
+    """Return a tensor as plain files hold it; raises ModelError M011 where float16 is too narrow."""
     match precision:
         case Precision.F32:
             return values
@@ -54,8 +54,7 @@ def stored(values: Floats, precision: Precision, name: str) -> Stored:
                                  fix="fedit-client export --dtype bf16 …")  # fmt: skip
             return half
         case Precision.Q8_0:
-            raise ModelError("q8_0 is a form of GGUF files only", code="M011", where=name,
-                             fix="fedit-client export --to gguf --dtype q8_0")  # fmt: skip
+            raise RuntimeError("q8_0 is written by the gguf package")
 
 
 def seen(array: Stored, precision: Precision) -> Floats:

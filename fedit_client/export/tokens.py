@@ -17,13 +17,15 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _SPACE: Final = "\u2581"
 _LETTERS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST: Final = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_QWEN2: Final = rf"{_LETTERS}|\p{{N}}|{_REST}"
-_LLAMA3: Final = rf"{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
+QWEN2: Final = rf"{_LETTERS}|\p{{N}}|{_REST}"
+LLAMA3: Final = rf"{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
+"""The words of Qwen 2 and 3, and of Llama 3, as their tokenizers state them."""
+
 _WORD_RULES: Final[dict[tuple[str, ...], str]] = {
     ("bytes by words",): "gpt-2",
     ("digits", "bytes by words"): "smollm",
-    (_QWEN2, "bytes"): "qwen2",
-    (_LLAMA3, "bytes"): "llama-bpe",
+    (QWEN2, "bytes"): "qwen2",
+    (LLAMA3, "bytes"): "llama-bpe",
 }
 
 
