@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
@@ -324,6 +325,21 @@ class TaskDocument(Section):
         if not self.task.base.digest:
             raise ValueError("a published task names the digest of its base")
         return self
+
+    @classmethod
+    def of(cls, task: Task, shapes: BaseShapes, base_bytes: int) -> Self:
+        """Return the document of a task whose base has these shapes; raises ValueError if a target module fits none."""
+        return cls(
+            task=task,
+            layout=AdapterLayout.of_lora(shapes.linear, task.adapter.target_modules, task.adapter.rank),
+            linear_parameters=shapes.linear_parameters,
+            other_parameters=shapes.other_parameters,
+            hidden_size=shapes.hidden_size,
+            layers=shapes.layers,
+            intermediate_size=shapes.intermediate_size,
+            vocabulary=shapes.vocabulary,
+            base_bytes=base_bytes,
+        )
 
     @property
     def digest(self) -> Digest:
