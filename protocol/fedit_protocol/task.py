@@ -103,6 +103,24 @@ class PromptSpec(Section):
         False, description="true: the loss covers the prompt too; false: response tokens only"
     )
     cutoff_tokens: int = Field(512, ge=16, le=32768, description="longer rows are cut at this many tokens, and counted")
+    min_cutoff_tokens: int = Field(
+        0,
+        ge=0,
+        le=32768,
+        exclude_if=absent_at(0),
+        description="a device short of memory may cut at as few tokens as this; 0 means no fewer than cutoff_tokens",
+    )
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Self:
+        if self.min_cutoff_tokens > self.cutoff_tokens:
+            raise ValueError("min_cutoff_tokens exceeds cutoff_tokens")
+        return self
+
+    @property
+    def least_tokens(self) -> int:
+        """The fewest tokens that a device may cut rows at."""
+        return self.min_cutoff_tokens or self.cutoff_tokens
 
 
 class TrainingSpec(Section):
