@@ -3,8 +3,9 @@
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -39,12 +40,18 @@ def options(
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; a missing answer is an error.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes, consent too.")] = False,
     home: Annotated[Path | None, typer.Option(help="One folder for everything (also FEDIT_HOME).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings for this work, above client.toml; else ./fedit.toml.")
+    ] = None,
+    color: Annotated[
+        Literal["auto", "always", "never"], typer.Option(help="Colours; auto looks at the terminal and NO_COLOR.")
+    ] = "auto",
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # noqa: ARG001
 ) -> None:
     """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    context.obj = Globals(Console(json, quiet, verbose, no_input, yes), home)
+    context.obj = Globals(Console(json, quiet, verbose, no_input, yes, color=color), home, config)
 
 
 # The order of --help: taking part, what came of it, rows and limits, the rest.
@@ -57,6 +64,8 @@ app.command("eval")(adapters.evaluate)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
 app.command("set")(settings.change)
+app.command()(settings.get)
+app.add_typer(settings.config_app, name="config")
 app.command()(settings.paths)
 app.command()(demo.demo)
 app.command()(care.version)
@@ -71,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def invoke(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error ends as words and a code."""
     arguments = hoisted(["version"] if "--version" in arguments[:1] else arguments)
-    console = Console(json="--json" in arguments, verbose=bool({"-v", "--verbose"} & set(arguments)))
+    console = Console(
+        json="--json" in arguments,
+        verbose=bool({"-v", "--verbose"} & set(arguments)),
+        color="never" if "--color=never" in arguments or _follows(arguments, "--color", "never") else "auto",
+    )
     command = command_of(arguments)
     try:
         status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False)
@@ -98,6 +111,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
+_VALUED: Final = ("--home", "--config", "--color")
 _GROUPS: Final = frozenset(group.name for group in app.registered_groups)
 
 
@@ -109,20 +123,24 @@ def hoisted(arguments: list[str]) -> list[str]:
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word in _FLAGS or word.startswith("--home="):
+        elif word in _FLAGS or word.startswith(tuple(f"{name}=" for name in _VALUED)):
             front.append(word)
-        elif word == "--home":
+        elif word in _VALUED:
             front += [word, *([value] if (value := next(words, None)) is not None else [])]
         else:
             rest.append(word)
     return front + rest
 
 
+def _follows(arguments: Sequence[str], option: str, value: str) -> bool:
+    return (option, value) in pairwise(arguments)
+
+
 def command_of(arguments: Sequence[str]) -> str:
     """Return the command of a hoisted command line, two words for a group, or an empty text."""
     words = iter(arguments)
     for word in words:
-        if word == "--home":
+        if word in _VALUED:
             next(words, None)
         elif not word.startswith("-"):
             second = next(words, "") if word in _GROUPS else ""

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.console import Console as RichConsole
 from rich.text import Text
@@ -30,12 +30,18 @@ class Console:
     verbose: bool = False
     no_input: bool = False
     yes: bool = False
+    color: Literal["auto", "always", "never"] = "auto"
     warnings: list[str] = field(default_factory=list)
+    _noticed: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
-        self.out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
-        self.err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        look: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+        if self.color != "auto":
+            look |= {"no_color": self.color == "never"}
+        if self.color == "always":  # not force_terminal: bars that move are for terminals only
+            look["color_system"] = "standard"
+        self.out, self.err = RichConsole(**look), RichConsole(stderr=True, **look)
 
     @property
     def interactive(self) -> bool:
@@ -56,6 +62,16 @@ class Console:
         self.warnings.append(text)
         if not self.json:
             self.err.print(Text(f"{PROGRAM}: warning: {text}", style="yellow"))
+
+    def notice(self, text: str) -> None:
+        """One line on stderr that everybody should see once, and an entry in the JSON answer."""
+        if text in self._noticed:
+            return
+        self._noticed.add(text)
+        if self.json:
+            self.warnings.append(text)
+        elif not self.quiet:
+            self.err.print(Text(text, style="dim"))
 
     def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
         """The result of a command: lines for people, or the JSON envelope."""

@@ -22,6 +22,12 @@ _TOPICS: Final[dict[str, str]] = {
         "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
         "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
     ),
+    "settings": (
+        "A setting comes from the first of these that states it: a flag; FEDIT_… in the environment (__ nests, as in "
+        "FEDIT_DEVICE__THREADS=2); the file of --config, or ./fedit.toml; client.toml; what was said when joining; the "
+        "task; the default. A ./fedit.toml is announced, and may not loosen limits, privacy, politeness or consent. "
+        "See: fedit-client config show --origin"
+    ),
     "limits": _POLICY,
     "policy": _POLICY,
 }
@@ -33,8 +39,11 @@ _CODES: Final[dict[str, str]] = {
     "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
-    "C001": "A setting has a value that it cannot have; the message names it. Sources: a flag, FEDIT_…, client.toml.",
-    "C002": "client.toml is not TOML, or not UTF-8. Correct it, or remove the file to go back to the defaults.",
+    "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
+    "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
+    "client.toml. See: fedit-client config show --origin",
+    "C002": "A settings file is missing, not TOML, or not UTF-8. Correct it with fedit-client config edit.",
+    "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "

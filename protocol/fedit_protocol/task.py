@@ -34,6 +34,8 @@ class Template(StrEnum):
     CHAT = "chat"
     ALPACA = "alpaca"
     ALPACA_SHORT = "alpaca_short"
+    ALPACA_LEGACY = "alpaca_legacy"
+    VIGOGNE = "vigogne"
 
 
 class Mode(StrEnum):
@@ -97,7 +99,9 @@ class PromptSpec(Section):
     """`[prompt]`: from a record to token ids and a loss mask."""
 
     template: Template = Field(
-        Template.CHAT, description="chat (the pinned tokenizer's own), alpaca or alpaca_short; never a text"
+        Template.CHAT,
+        description="chat (the pinned tokenizer's own), alpaca, alpaca_short (no opening sentence), alpaca_legacy (no"
+        " line break before the answer) or vigogne (French); never a text",
     )
     train_on_inputs: bool = Field(
         False, description="true: the loss covers the prompt too; false: response tokens only"
