@@ -43,7 +43,7 @@ def obstacle(gpu: Gpu, machine: Machine, quantization: Quantization) -> Obstacle
 def torch_kinds(machine: Machine) -> frozenset[Kind]:
     """Return what the installed torch can compute on, by its version's local part; a CPU is always one of them.
 
-    A plain version is a wheel from PyPI: with CUDA on Linux x86-64, with Metal on Apple silicon, else for the CPU alone.
+    A plain version is a wheel from PyPI: with CUDA on Linux x86-64, with Metal on Apple silicon, else for CPUs alone.
     """
     local = (machine.torch or "").partition("+")[2]
     for start, kind in _LOCAL_PARTS.items():
@@ -59,7 +59,7 @@ _PLAIN_WHEELS: Final[dict[tuple[str, str], Kind]] = {("Linux", "x86_64"): "cuda"
 
 
 def cuda_of(machine: Machine) -> tuple[int, int]:
-    """Return the CUDA version that torch was built for: `+cu128` is 12.8; wheels without one follow torch's own pick."""
+    """Return the CUDA version that torch was built for: `+cu128` is 12.8; plain wheels follow torch's own pick."""
     version, _, local = (machine.torch or "").partition("+")
     digits = local.removeprefix("cu")
     if digits.isdigit() and len(digits) >= 3:

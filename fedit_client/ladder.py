@@ -1,7 +1,7 @@
 """What to give up, one step at a time, when a device runs out of memory (EXPERIENCE, section 5). Pure: no torch.
 
-The effective batch, the rank and the task's rows stay as they are on every rung; only the last one may cut rows shorter,
-and only where the task has a range for that. A step is told in one line, and remembered by whoever takes it.
+The effective batch, the rank and the task's rows stay as they are on every rung; only the last one may cut rows
+shorter, and only where the task has a range for that. A step is told in one line, and remembered by whoever takes it.
 """
 
 from collections.abc import Callable, Iterator
@@ -77,10 +77,12 @@ def _halve_micro_batch(document: TaskDocument, plan: DevicePlan) -> Rung | None:
     return Rung(replace(plan, micro_batch_size=fewer), text)
 
 
-def _checkpoint(document: TaskDocument, plan: DevicePlan) -> Rung | None:
+def _checkpoint(_document: TaskDocument, plan: DevicePlan) -> Rung | None:
     if plan.checkpointing:
         return None
-    return Rung(replace(plan, checkpointing=True), "activations are computed twice instead of kept: about a third slower")
+    return Rung(
+        replace(plan, checkpointing=True), "activations are computed twice instead of kept: about a third slower"
+    )
 
 
 def _smaller_loss_chunk(document: TaskDocument, plan: DevicePlan) -> Rung | None:
@@ -91,7 +93,7 @@ def _smaller_loss_chunk(document: TaskDocument, plan: DevicePlan) -> Rung | None
     return Rung(replace(plan, loss_chunk=less), f"the loss is computed {less} tokens at a time")
 
 
-def _paged_optimizer(document: TaskDocument, plan: DevicePlan) -> Rung | None:
+def _paged_optimizer(_document: TaskDocument, plan: DevicePlan) -> Rung | None:
     if plan.kind not in {"cuda", "rocm"} or plan.optimizer:
         return None
     return Rung(replace(plan, optimizer="paged_adamw_8bit"), "the optimizer keeps its state in 8 bits, paged to memory")
@@ -102,7 +104,9 @@ def _fewer_tokens(document: TaskDocument, plan: DevicePlan) -> Rung | None:
     if tokens <= least:
         return None
     fewer = max(least, int(tokens * _LESS_TOKENS) // _TOKENS_STEP * _TOKENS_STEP)
-    text = f"rows are cut at {fewer} tokens instead of {tokens} (the task allows {least} and more); cut rows are counted"
+    text = (
+        f"rows are cut at {fewer} tokens instead of {tokens} (the task allows {least} and more); cut rows are counted"
+    )
     return Rung(replace(plan, max_tokens=fewer), text)
 
 

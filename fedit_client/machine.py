@@ -220,4 +220,4 @@ def _nvidia_flops(nvml: Any, handle: Any) -> float:
         megahertz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
     except Exception:  # noqa: BLE001 - NVML's own error class exists only in its module, and old drivers lack the call
         return 0.0
-    return 2.0 * cores * megahertz * 1e6
+    return float(2.0 * cores * megahertz * 1e6)

@@ -79,6 +79,16 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
