@@ -1,5 +1,6 @@
 """A run as it is seen: one bar per stage on a terminal, one line per tenth without one, NDJSON for programs."""
 
+import logging
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from fedit_client.console import Console
 from fedit_client.events import Event, EventKind, RoundStage
 
+_LOG = logging.getLogger(__name__)
 _TENTHS = 10
 
 
@@ -35,7 +37,9 @@ class RunDisplay:
             self._bars.stop()
 
     def show(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event, and write it down."""
+        if event.kind is not EventKind.PROGRESS:
+            _LOG.info("%s", event.text)
         if self._console.json:
             self._console.event(event_fields(event))
         elif self._bars and event.kind in {EventKind.STAGE, EventKind.PROGRESS}:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fedit_protocol.errors import EXIT_CODES, ConfigError
+from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
 
 _POLICY: Final = (
     "Your policy says what no task may exceed and no server can loosen: how many devices, how well an update hides, "
@@ -10,6 +10,21 @@ _POLICY: Final = (
     "meanings; fedit-client policy set hidden_among 5 changes one limit; fedit-client policy reset hidden_among undoes "
     "that. It is the table [limits] of client.toml."
 )
+
+_STATUSES: Final = {
+    1: "a bug, or a command whose result is no",
+    2: "the command line, or an answer that is missing",
+    3: "a setting",
+    4: "nothing is joined, or something else is",
+    5: "the network, or the files of a base model",
+    6: "trust: a pin, a signature, an invite",
+    7: "consent is needed, or was declined",
+    8: "the hardware",
+    9: "the data",
+    10: "paused by your own rules",
+    11: "the task is refused",
+    12: "a file or disk of this machine",
+}
 
 _TOPICS: Final[dict[str, str]] = {
     "levels": (
@@ -118,6 +133,7 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M009": "The base model has no layers that the task's adapter could be put on.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -179,14 +195,28 @@ def help_lines(topic: str) -> list[str]:
     if not wanted:
         codes = " ".join(sorted(_CODES))
         return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
-                f"topics: exit-codes {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
+                f"topics: exit-codes json {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
     if wanted in _CODES:
-        return [f"FEDIT-{wanted} (exit {EXIT_CODES[wanted[0]]})", _CODES[wanted]]
+        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", _CODES[wanted]]
     if wanted.lower() in _TOPICS:
         return [_TOPICS[wanted.lower()]]
     if wanted == "EXIT-CODES":
-        return ["0    ok", *(f"{status:<4} {letter}…" for letter, status in EXIT_CODES.items()), "130  interrupted"]
+        return exit_code_lines()
+    if wanted == "JSON":
+        from fedit_client.json_output import schema_lines
+
+        return schema_lines()
     raise ConfigError(f"there is no page called {topic}", code="U007", fix="fedit-client help")
+
+
+def exit_code_lines() -> list[str]:
+    """Return what each exit status means, with the letters of the error codes that end with it."""
+    letters: dict[int, str] = {}
+    for letter, status in EXIT_CODES.items():
+        letters[status] = ", ".join(filter(None, (letters.get(status), f"{letter}…")))
+    table = [f"{status:<4} {_STATUSES[status]} ({letters[status]})" for status in sorted(letters)]
+    later = f"{LATER:<4} try the same again later: nothing is wrong here ({', '.join(sorted(TRY_LATER))})"
+    return ["0    ok", *table, later, "130  interrupted"]
 
 
 def documented_codes() -> frozenset[str]:

@@ -16,12 +16,13 @@ class Paths:
     data: Path
     state: Path
     cache: Path
+    log: Path
 
     @classmethod
     def under(cls, home: Path) -> "Paths":
         """Everything in one folder (`--home DIR`, `FEDIT_HOME`)."""
         home = home.expanduser().absolute()
-        return cls(config=home, data=home, state=home, cache=home / "cache")
+        return cls(config=home, data=home, state=home, cache=home / "cache", log=home / "log")
 
     @classmethod
     def of_platform(cls) -> "Paths":
@@ -31,6 +32,7 @@ class Paths:
             data=platformdirs.user_data_path(_APP, appauthor=False),
             state=platformdirs.user_state_path(_APP, appauthor=False),
             cache=platformdirs.user_cache_path(_APP, appauthor=False),
+            log=platformdirs.user_log_path(_APP, appauthor=False),
         )
 
     @classmethod
@@ -89,6 +91,11 @@ class Paths:
         return self.data / "runtime"
 
     @property
+    def log_file(self) -> Path:
+        """What commands did and why they failed, with tracebacks; the newest megabyte, three older ones beside it."""
+        return self.log / "client.log"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
@@ -108,4 +115,5 @@ class Paths:
             "key log": self.key_log,
             "adapters": self.adapters,
             "models": self.models,
+            "log": self.log_file,
         }

@@ -95,8 +95,13 @@ class Preparation:
     def fit(self, machine: Machine, records: Iterable[Record] = ()) -> Fit:
         """Return what the task means for this machine; fetches nothing. Raises DeviceError H002, H003."""
         base = self.document.task.base
-        fetch = to_fetch(self.model or base.model, base.revision, self.config.paths.cache, _size(self.document))
+        fetch = to_fetch(self.model or base.model, base.revision, self.config.paths.cache, self.size)
         return fit_of(self.document, self.plan(machine), machine, fetch, self.history, records)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the base: stated, or two for each of its numbers in documents from before."""
+        return self.document.base_bytes or 2 * (self.document.linear_parameters + self.document.other_parameters)
 
     @property
     def history(self) -> MachineHistory:
@@ -107,11 +112,6 @@ class Preparation:
         """Return the base's folder, fetched if it must be; raises ModelError."""
         config = self.config
         return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
-
-
-def _size(document: TaskDocument) -> int:
-    """Bytes of the base: stated, or two for each of its numbers in documents from before."""
-    return document.base_bytes or 2 * (document.linear_parameters + document.other_parameters)
 
 
 async def find_base(

@@ -53,6 +53,14 @@ class Schedule(StrEnum):
     COSINE = "cosine"
 
 
+class Batching(StrEnum):
+    """How rows of unlike length meet in one pass of the model; what a step learns from does not depend on it."""
+
+    PACKED = "packed"
+    GROUPED = "grouped"
+    PADDED = "padded"
+
+
 class Selection(StrEnum):
     """How a cohort is drawn from the clients that are free."""
 
@@ -134,6 +142,12 @@ class TrainingSpec(Section):
     epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows, used when local_steps is 0")
     batch_size: int = Field(8, ge=1, le=4096, description="rows behind one optimizer step")
     micro_batch_size: int = Field(4, ge=1, le=4096, description="rows in memory at once; must divide batch_size")
+    batching: Batching = Field(
+        Batching.PACKED,
+        exclude_if=absent_at(Batching.PACKED),
+        description="packed: rows share one sequence, none sees another; grouped: padded beside rows of like length; "
+        "padded: in the order they come",
+    )
     learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of AdamW")
     schedule: Schedule = Field(Schedule.LINEAR, description="constant, linear (to 0) or cosine (to 0) within a round")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
