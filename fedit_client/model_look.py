@@ -21,8 +21,8 @@ def imagined(model: str, joined: TaskDocument | None) -> TaskDocument:
     M003, and M009 if no linear layer of the base takes the task's adapter.
     """
     config, shapes, size = _of_folder(Path(model).expanduser()) or _of_hub(model)
-    values = joined.task.model_dump() if joined else {"id": "fit", "title": "Fit"}
-    task = Task.model_validate({**values, "base": {**values.get("base", {}), "model": model, "digest": _NO_DIGEST}})
+    values: dict[str, Any] = joined.task.model_dump() if joined else {"id": "fit", "title": "Fit", "base": {}}
+    task = Task.model_validate({**values, "base": {**values["base"], "model": model, "digest": _NO_DIGEST}})
     try:
         return TaskDocument.of(task, read_shapes(config, shapes), size)
     except ValueError as error:
