@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from fedit_client.commands import adapters, care, demo, joining, machine, settings, standing
+from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.shared import Globals
@@ -69,6 +70,7 @@ app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
+app.add_typer(consent_app, name="consent")
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")

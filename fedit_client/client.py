@@ -7,11 +7,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.agreements import Agreements, ConsentWatch, renewed, through_changes
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
@@ -20,11 +20,13 @@ from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrol
 from fedit_client.events import Event, EventKind
 from fedit_client.fit import Fit
 from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.patience import Patience
 from fedit_client.preparation import (
@@ -137,6 +139,7 @@ class Client:
         """
         offer = self._offer or await self.fetch_offer()
         check_consent(offer.summary, consent)
+        open_home(self._paths)
         before = self.membership
         credential = await self._credential(offer, before, label, say)
         address = self._address_of(before)
@@ -159,6 +162,19 @@ class Client:
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
+        Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
+        return membership
+
+    def agree(self, offer: TaskOffer, consent: Consent) -> Membership:
+        """Renew the yes of a device that has joined, to another version of its task; rows, device and identity stay.
+
+        A running client goes on by itself. Raises MembershipError J001, ConsentError A003.
+        """
+        open_home(self._paths)
+        check_consent(offer.summary, consent)
+        membership = renewed(self.require_membership(), offer.raw, consent)
+        Agreements(self._paths.consents).agree(membership, offer.summary, "diff", installed_version())
+        membership.save(self._paths.membership_file)
         return membership
 
     def add_data(self, path: Path, *, on_error: OnError = "stop") -> RowFile:
@@ -174,12 +190,17 @@ class Client:
         return checked
 
     async def run(
-        self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None
+        self,
+        max_rounds: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        wait_for_consent: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
-        as it happens, from the event loop. Raises what `Session.run` raises.
+        as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -190,7 +211,10 @@ class Client:
             queue.put_nowait(event)
 
         with held_alone(self._paths.lock_file):
-            self._running = asyncio.create_task(self._stay(membership, max_rounds, emit))
+            open_home(self._paths)
+            watch = ConsentWatch(self._paths)
+            stay = through_changes(self._stay, membership, max_rounds, emit, watch) if wait_for_consent else None
+            self._running = asyncio.create_task(stay or self._stay(membership, max_rounds, emit))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -234,13 +258,15 @@ class Client:
         try:
             membership = self.membership if erase else self.require_membership()
             return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
-        except StorageError:
-            if not erase:
+        except StorageError as error:
+            if not erase or error.code == "S016":
                 raise
             return None
 
     async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
         document, federation = membership.task_document, membership.federation
+        watch = ConsentWatch(self._paths)
+        watch.check()
         # The limits may have become stricter since the owner agreed.
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
@@ -261,6 +287,7 @@ class Client:
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                consent=watch,
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
@@ -364,14 +391,6 @@ class Client:
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.
         return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
-
-
-def installed_version() -> str:
-    """The version of the installed distribution, at most 32 characters."""
-    try:
-        return version("fedit")[:32]
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def _same(one: Federation, other: Federation) -> bool:

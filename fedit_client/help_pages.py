@@ -51,10 +51,13 @@ _CODES: Final[dict[str, str]] = {
     "A001": "Nobody could be asked. Read the task once on a terminal; then pass --accept TASK@N, which is your yes "
     "to it.",
     "A002": "You declined. Nothing was sent; join again if you change your mind.",
-    "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
+    "A003": "The task is another one than you agreed to, so nothing is trained until you say yes to it. "
+    "fedit-client consent diff shows what changed, old and new, and asks; a client that runs goes on by itself then.",
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
-    "A005": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
+    "and asks again; fedit-client leave leaves the federation.",
+    "A006": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
     "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
@@ -155,6 +158,8 @@ _CODES: Final[dict[str, str]] = {
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
     "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
     "lists; only if you know why it is damaged, remove it.",
+    "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
+    "or give it a home of its own with --home.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "

@@ -56,6 +56,31 @@ class Paths:
         return self.state / "membership.json"
 
     @property
+    def home_file(self) -> Path:
+        """Which format these folders have."""
+        return self.state / "home.json"
+
+    @property
+    def consents(self) -> Path:
+        """Every yes and every taking back, one file each."""
+        return self.state / "consents"
+
+    @property
+    def outbox(self) -> Path:
+        """What was uploaded, as it was before masking."""
+        return self.state / "outbox"
+
+    @property
+    def history(self) -> Path:
+        """Signed lines about every round taken part in."""
+        return self.state / "history"
+
+    @property
+    def contacts_file(self) -> Path:
+        """Which hosts were contacted, why and when last."""
+        return self.state / "contacts.json"
+
+    @property
     def journal(self) -> Path:
         """What was sent in which round."""
         return self.state / "journal"
@@ -111,7 +136,11 @@ class Paths:
             "settings": self.settings_file,
             "identity": self.identity_file,
             "membership": self.membership_file,
+            "consents": self.consents,
             "journal": self.journal,
+            "outbox": self.outbox,
+            "history": self.history,
+            "contacts": self.contacts_file,
             "key log": self.key_log,
             "adapters": self.adapters,
             "models": self.models,

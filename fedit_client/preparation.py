@@ -48,11 +48,11 @@ def choose_device(
 def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:
     """The error of a device that would have to train on its CPU, although nobody has asked for that: never silently.
 
-    H001 where a GPU is there and cannot be used, else A005.
+    H001 where a GPU is there and cannot be used, else A006.
     """
     if chosen.cpu_fix:
         return DeviceError(f"the GPU of this machine cannot be used: {chosen.reason}", code="H001", fix=chosen.cpu_fix)
-    return ConsentError(f"training on the CPU needs a yes: {chosen.reason}", code="A005",
+    return ConsentError(f"training on the CPU needs a yes: {chosen.reason}", code="A006",
                         fix="fedit-client join --device cpu …, to train on the CPU")  # fmt: skip
 
 

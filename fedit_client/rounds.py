@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from fedit_client.adapters import TENSORS, AdapterShelf
+from fedit_client.agreements import ConsentWatch
 from fedit_client.consent import plain, size_text
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
@@ -71,6 +72,13 @@ class Engagement:
     shelf: AdapterShelf
     work: LocalWork
     patience: Patience
+    consent: ConsentWatch | None = None
+    """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
+
+    def check_consent(self) -> None:
+        """Raise ConsentError A005 if the owner took the yes back."""
+        if self.consent is not None:
+            self.consent.check()
 
     @property
     def emit(self) -> Emit:
@@ -179,6 +187,7 @@ class Round(ABC):
             pause=work.pause,
         )
         result = await work.trainer.train(request, self._on_training)
+        await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
         if not np.isfinite(result.update).all():
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip

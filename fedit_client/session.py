@@ -10,10 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from fedit_client.agreements import task_changed
+from fedit_client.changes import differences
 from fedit_client.consent import plain
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
+from fedit_client.offers import fetch_listed, read_task
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.sealed_round import SealedRound
@@ -85,6 +88,7 @@ class Session:
         while max_rounds is None or committed < max_rounds:
             await self._keep_to_the_owners_rate()
             await self._with.patience.insist(self._renew)
+            await asyncio.to_thread(self._with.check_consent)
             reply = await self._with.patience.insist(self._check_in)
             self._check_clock(reply.server_time)
             committed += await self._settle(reply)
@@ -95,6 +99,8 @@ class Session:
             elif reply.reason is WaitReason.TASK_FINISHED:
                 await self._finish(reply)
                 break
+            elif reply.reason is WaitReason.TASK_CHANGED:
+                raise await self._task_changed()
             else:
                 self._wait_for(reply)
                 await asyncio.sleep(jittered(reply.retry_after_s))
@@ -235,12 +241,17 @@ class Session:
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 
+    async def _task_changed(self) -> ConsentError:
+        """Return A003 with what has changed: another version waits for the owner's yes, which only the owner gives."""
+        agreed, descriptor = self._with.document, self._with.descriptor
+        raw = await self._with.patience.insist(lambda: fetch_listed(self._with.transport, agreed.task.id))
+        if self._with.consent is not None:
+            await asyncio.to_thread(self._with.consent.note_pending, raw)
+        document = read_task(raw)
+        return task_changed(agreed, document, differences(agreed, document, descriptor, self._with.limits))
+
     def _wait_for(self, reply: CheckInReply) -> None:
-        """Say why there is no round, once per reason; raises ConsentError A003 if the owner has to agree again."""
-        task = self._with.document.task
-        if reply.reason is WaitReason.TASK_CHANGED:
-            raise ConsentError(f"the task changed since you agreed to {task.label}; nothing is trained until you agree",
-                               code="A003", fix="fedit-client join")  # fmt: skip
+        """Say why there is no round, once per reason."""
         text = _REASONS.get(reply.reason, _in_general)(reply) if reply.reason else _in_general(reply)
         self._tell_once(text)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedit_client.adapters import newest_adapter
+from fedit_client.agreements import open_question
 from fedit_client.config import ClientConfig
 from fedit_client.consent import admitted_by
 from fedit_client.journal import Journal
@@ -38,6 +39,8 @@ class Standing:
     last_round: int | None = None
     adapter_version: int | None = None
     adapter: str | None = None
+    agreement: str | None = None
+    """What the owner has to decide before anything is trained; None while there is a yes to the joined task."""
     policy: str | None = None
     """The file that holds the owner's limits."""
     limits: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Standing:
         last = f", the last one was round {self.last_round}" if self.last_round else ""
         return [
             f"task        {self.title} ({self.task}), {self._mode_text()}",
+            *([] if self.agreement is None else [f"agreement   {self.agreement}", "  fix: fedit-client consent diff"]),
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"admission   by {self.authority}",
@@ -112,6 +116,7 @@ def standing(config: ClientConfig) -> Standing:
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,
+        agreement=open_question(paths, membership),
         policy=str(paths.settings_file),
         limits=differing(config),
         refusal=None if refusal is None else str(refusal),

@@ -14,7 +14,7 @@ from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_client.transport import OnBytes
 from fedit_protocol.adapter import Vector
-from fedit_protocol.catalogue import AdapterInfo
+from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
 from fedit_protocol.ids import Digest, IdentityKey, RoundId
@@ -116,6 +116,9 @@ class LoopbackServer:
                 return encode(self.federation.descriptor)
             case ["federation", "successions"]:
                 return encode(self.successions)
+            case ["tasks"]:
+                listing = TaskListing(document=encode(self.document), state=TaskState.ACTIVE)
+                return encode(TaskList(tasks=(listing,)))
             case ["checkin"]:
                 return encode(self._check_in(device, body))
             case ["leave"]:

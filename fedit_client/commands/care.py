@@ -10,7 +10,7 @@ from fedit_client.commands.shared import Globals
 
 def version(context: typer.Context) -> None:
     """Show the version of FedIT and of the protocol it speaks."""
-    from fedit_client.client import installed_version
+    from fedit_client.installed import installed_version
     from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION
 
     given: Globals = context.obj
