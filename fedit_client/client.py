@@ -6,7 +6,7 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +41,7 @@ from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
+from fedit_client.task_groups import ended
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
@@ -89,7 +90,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop a run that is still going; it leaves its round."""
-        await _ended(self._running)
+        await ended(self._running)
 
     @property
     def membership(self) -> Membership | None:
@@ -109,15 +110,15 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
-    async def fit(self, offer: TaskOffer) -> Fit | None:
-        """Return what the task means for this machine: memory, disk, minutes, megabytes. Nothing is fetched.
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
 
         None with a trainer of one's own. Raises DeviceError H002, H003.
         """
         if self._trainer is not None:
             return None
         ready = Preparation(self._config, offer.document, self.membership)
-        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), self._known_rows()))
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
 
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
@@ -221,7 +222,7 @@ class Client:
                     yield event
                 await self._running
             finally:
-                await _ended(self._running)
+                await ended(self._running)
 
     async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Like `run`, for programs that want the callback only."""
@@ -372,12 +373,6 @@ class Client:
         self._trains_on = chosen.kind
         return chosen, await ready.base(say)
 
-    def _known_rows(self) -> tuple[Record, ...]:
-        rows = list(self._rows)
-        for path, on_error in self._files:
-            rows.extend(read_records(path, on_error=on_error).records)
-        return tuple(rows)
-
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""
         rows = list(self._rows)
@@ -396,15 +391,6 @@ class Client:
 def _same(one: Federation, other: Federation) -> bool:
     """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
     return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
-
-
-async def _ended(task: "asyncio.Task[int] | None") -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
 
 
 def _now_s() -> int:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_protocol.task import Batching, Quantization, TaskDocument
 
 DType = Literal["float32", "bfloat16"]
 Kind = Literal["cpu", "cuda", "rocm", "xpu", "mps"]
 """What computes: `rocm` is an AMD card, which torch itself also calls cuda."""
+
+CPU_TOKENS: Final = 1024
+"""Tokens that a CPU takes at once where rows are packed: more gain nothing there."""
 
 LOGITS_AT_ONCE: Final = {"cpu": 6_000_000, "gpu": 64_000_000}
 """Logits that exist at once unless a plan says otherwise, as `training/loss.py` has it."""
@@ -51,9 +54,16 @@ class DevicePlan:
         """Return the most tokens of one row."""
         return min(self.max_tokens or document.task.prompt.cutoff_tokens, document.task.prompt.cutoff_tokens)
 
+    def tokens_at_once(self, document: TaskDocument) -> int:
+        """Return the most tokens that go through the model at once, as `training/batches.py` puts them together."""
+        row = self.tokens_per_row(document)
+        tokens = self.rows_at_once(document) * row
+        packed = document.task.training.batching is Batching.PACKED
+        return min(tokens, max(row, CPU_TOKENS)) if packed and self.kind == "cpu" else tokens
+
     def positions_at_once(self, document: TaskDocument) -> int:
         """Return the answer positions whose logits exist at once."""
-        tokens = self.rows_at_once(document) * self.tokens_per_row(document)
+        tokens = self.tokens_at_once(document)
         # Documents from before name no vocabulary: embedding rows stand in for it.
         vocabulary = document.vocabulary or document.other_parameters // max(1, document.hidden_size)
         usual = LOGITS_AT_ONCE["cpu" if self.kind == "cpu" else "gpu"] // max(1, vocabulary)

@@ -61,7 +61,7 @@ def _base(document: TaskDocument, plan: DevicePlan) -> float:
 
 def _activations(document: TaskDocument, plan: DevicePlan) -> float:
     """What the forward pass leaves for the backward pass, and what one layer's backward pass adds."""
-    tokens = plan.rows_at_once(document) * plan.tokens_per_row(document)
+    tokens = plan.tokens_at_once(document)
     layer = _saved_per_token(document, plan)
     kept = (
         document.hidden_size * _width(plan) * document.layers + layer if plan.checkpointing else layer * document.layers

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedit_client.client import Client
 from fedit_client.consent import ConsentSummary, admitted_by, missing_consent
 from fedit_client.console import Console
-from fedit_client.data import OnError, RowFile
+from fedit_client.data import OnError, Record, RowFile
 from fedit_client.offers import TaskOffer
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.trust import PinnedBy
@@ -27,12 +27,12 @@ class JoinWishes:
 async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
     check_training_stack()
-    _take_data(client, console, wishes)
+    records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
     _show_server(console, offer)
     for line in offer.summary.lines():
         console.say(f"  {line}")
-    await _fit(client, console, offer)
+    await _fit(client, console, offer, records)
     _agree(console, wishes, offer.summary)
     _, base = await client.prepare(offer, console.say)
     console.done(f"base model {base}")
@@ -54,15 +54,18 @@ def describe_rows(rows: RowFile) -> str:
     return " · ".join(parts)
 
 
-def _take_data(client: Client, console: Console, wishes: JoinWishes) -> None:
+def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Record]:
     paths = list(wishes.data)
     if not paths and client.membership is None:
         if not console.interactive:
             raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
         paths = [Path(console.ask("Data to train on:", flag="--data PATH").strip())]
+    records: list[Record] = []
     for path in paths:
         rows = client.add_data(path, on_error=wishes.on_error)
         console.done(f"{path}: {describe_rows(rows)}")
+        records.extend(rows.records)
+    return records
 
 
 def _show_server(console: Console, offer: TaskOffer) -> None:
@@ -76,9 +79,9 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
     console.done(f"devices are admitted by {admitted_by(federation.descriptor)}")
 
 
-async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
+async def _fit(client: Client, console: Console, offer: TaskOffer, records: list[Record]) -> None:
     """Say what the task means for this machine before anything is fetched; a CPU is used after a yes only."""
-    if (found := await client.fit(offer)) is None:
+    if (found := await client.fit(offer, records)) is None:
         return
     found.fetch.check()
     chosen = found.plan

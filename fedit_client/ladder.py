@@ -53,7 +53,7 @@ def too_little(document: TaskDocument, plan: DevicePlan) -> DeviceError:
     tokens, used = plan.tokens_per_row(document), plan.total_bytes - plan.available_bytes
     by_others = f" ({_gb(used)} used by others)" if 0 < used < plan.total_bytes else ""
     return DeviceError(
-        f"out of memory even at micro-batch {plan.rows_at_once(document)}: {tokens:,} tokens need "
+        f"out of memory even at micro-batch {plan.tokens_at_once(document) // tokens}: {tokens:,} tokens need "
         f"{_gb(plan.estimated_bytes)}, free are {_gb(plan.available_bytes)} of {_gb(plan.total_bytes)}{by_others}",
         code="H003",
         where=f"{plan.name}, {document.task.base.model} in {plan.quantization}",
@@ -69,12 +69,15 @@ def _rungs(document: TaskDocument, plan: DevicePlan) -> Iterator[Rung]:
 
 
 def _halve_micro_batch(document: TaskDocument, plan: DevicePlan) -> Rung | None:
-    rows = plan.rows_at_once(document)
-    if rows == 1:
+    rows, tokens = plan.rows_at_once(document), plan.tokens_at_once(document)
+    fewer, halved = rows, plan
+    # A CPU takes few tokens at once anyway, however many rows that are: halve until it makes a difference.
+    while fewer > 1 and halved.tokens_at_once(document) == tokens:
+        fewer //= 2
+        halved = replace(plan, micro_batch_size=fewer)
+    if halved.tokens_at_once(document) == tokens:
         return None
-    fewer = rows // 2
-    text = f"{fewer} rows in memory at once instead of {rows}; every step still learns from all of its rows"
-    return Rung(replace(plan, micro_batch_size=fewer), text)
+    return Rung(halved, f"{fewer} rows in memory at once instead of {rows}; a step still learns from as many")
 
 
 def _checkpoint(_document: TaskDocument, plan: DevicePlan) -> Rung | None:
@@ -107,7 +110,7 @@ def _fewer_tokens(document: TaskDocument, plan: DevicePlan) -> Rung | None:
     text = (
         f"rows are cut at {fewer} tokens instead of {tokens} (the task allows {least} and more); cut rows are counted"
     )
-    return Rung(replace(plan, max_tokens=fewer), text)
+    return Rung(replace(plan, max_tokens=fewer, micro_batch_size=1), text)
 
 
 _STEPS: Final[tuple[Callable[[TaskDocument, DevicePlan], Rung | None], ...]] = (
