@@ -28,6 +28,7 @@ from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
+from fedit_client.outbox import outbox_of
 from fedit_client.patience import Patience
 from fedit_client.preparation import (
     Preparation,
@@ -289,6 +290,7 @@ class Client:
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 consent=watch,
+                outbox=outbox_of(self._config, membership),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)

@@ -145,6 +145,9 @@ _CODES: Final[dict[str, str]] = {
     "N004": "The server did not answer in time. It may be overloaded, or a firewall drops the packets.",
     "N005": "What answers does not speak TLS as a FedIT server does. Is it another program?",
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
+    "N007": "A proxy or a security program on this network opens encrypted connections and closes them again with a "
+    "certificate of its own. The federation's own certificate does not arrive, so nothing is sent. Leave this server "
+    "out of the proxy (NO_PROXY), or ask who runs the network.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
@@ -160,6 +163,7 @@ _CODES: Final[dict[str, str]] = {
     "lists; only if you know why it is damaged, remove it.",
     "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
     "or give it a home of its own with --home.",
+    "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -189,6 +193,9 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
+    "U010": "An export never replaces a file. Name another folder with --out.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -28,8 +28,8 @@ class Envelope(BaseModel):
 
     schema_: Literal["fedit/1"] = Field(alias="schema")
     command: str = Field(description="the command, two words for a group; empty if the line named none")
-    ok: bool = Field(description="whether the exit status is 0, or the command's result is a plain no")
-    data: dict[str, Any] = Field(description="the command's own fields")
+    ok: bool = Field(description="whether nothing went wrong and nothing is in the way")
+    data: dict[str, Any] = Field(description="the command's own fields; often empty where it failed")
     warnings: list[str]
     error: ErrorWords | None
 

@@ -5,6 +5,7 @@ a subclass: `masked_round` sends its update under masks.
 """
 
 import asyncio
+import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,7 +25,9 @@ from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
+from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.payloads import Payload
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.transport import Transport
 from fedit_protocol.accounting import check_result
@@ -74,6 +77,9 @@ class Engagement:
     patience: Patience
     consent: ConsentWatch | None = None
     """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
+
+    outbox: Outbox | None = None
+    """The owner's copy of what is uploaded; None where the owner wants none."""
 
     def check_consent(self) -> None:
         """Raise ConsentError A005 if the owner took the yes back."""
@@ -138,6 +144,11 @@ class Round(ABC):
     async def _send(self, effect: Send) -> None:
         """Bring one of the participant's messages to the server."""
 
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return 1
+
     @abstractmethod
     def _has_joined(self) -> bool:
         """Say whether the server may be waiting for this device."""
@@ -192,6 +203,28 @@ class Round(ABC):
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
         return result
+
+    async def _keep(self, payload: Payload | None, frozen: Effects) -> None:
+        """Put what was frozen into the owner's outbox, readable: before anything of it leaves this machine."""
+        outbox, offer, document = self._with.outbox, self._offer, self._with.document
+        for effect in frozen:
+            if outbox is not None and payload is not None and isinstance(effect, Send) and effect.payload is not None:
+                about = Occasion(
+                    purpose=_purpose(self.sum_index, offer),
+                    task=document.task.label,
+                    task_digest=offer.task_digest,
+                    adapter_version=offer.adapter_version,
+                    adapter_digest=offer.adapter_digest,
+                    round_no=offer.round_no,
+                    round_id=offer.round_id,
+                    sum_index=self.sum_index,
+                )
+                await asyncio.to_thread(outbox.keep, payload, about, effect.payload)
+
+    async def _note_receipt(self, payload: bytes) -> None:
+        """Note in the outbox that the server has these bytes."""
+        if self._with.outbox is not None:
+            await asyncio.to_thread(self._with.outbox.note_receipt, hashlib.sha256(payload).hexdigest())
 
     async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
         """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
@@ -252,6 +285,14 @@ class Round(ABC):
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def _purpose(sum_index: int, offer: Offer) -> str:
+    """Why an upload is made, in words."""
+    part = "its part of the sum" if sum_index == 1 else "its part of the second sum, which corrects the first"
+    noise = ", with this device's noise in it" if any(spec.ring.noise for spec in offer.sums) else ""
+    sealed = " (trusted mode: the server reads it by itself)" if offer.sealed is not None else ""
+    return f"{part} of round {offer.round_no}{noise}{sealed}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ alarm (SecurityError), a task outside the limits, a changed task, data or hardwa
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -289,6 +290,9 @@ class Session:
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        if self._with.outbox is not None:
+            digest = hashlib.sha256(payload).hexdigest()
+            await asyncio.to_thread(self._with.outbox.note_receipt, digest)
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

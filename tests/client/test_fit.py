@@ -66,7 +66,7 @@ def test_short_rows_take_less_time_than_the_longest_that_the_task_allows(history
 
 def test_what_lies_here_is_not_fetched(tmp_path: Path) -> None:
     found = to_fetch(str(tmp_path), "", tmp_path / "cache", 5 * GIGABYTE)
-    assert (found.place, found.size) == (tmp_path.resolve(), 0)
+    assert (found.place, found.size) == (tmp_path, 0)
 
 
 def test_a_hub_model_is_told_with_its_size_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "config schema": (),
     "config show": (),
     "data check": ("rows.jsonl",),
+    "doctor": (),
     "get": ("device.threads",),
     "help": ("D014",),
     "paths": (),
