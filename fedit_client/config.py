@@ -15,6 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
@@ -92,6 +93,9 @@ class ClientConfig(BaseSettings):
     device: DeviceSettings = Field(default_factory=DeviceSettings, description="what of this machine may be used")
     network: NetworkSettings = Field(
         default_factory=NetworkSettings, description="how long a lost server is waited for"
+    )
+    polite: PoliteSettings = Field(
+        default_factory=PoliteSettings, description="when this device trains, and how much of it"
     )
     privacy: PrivacySettings = Field(
         default_factory=PrivacySettings, description="what is kept on this machine of what left it"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fedit_client.base_model import Fetch
+from fedit_client.base_fetch import Fetch
 from fedit_client.consent import size_text, upload_bytes
 from fedit_client.data import Record
 from fedit_client.device_plan import DevicePlan

@@ -25,6 +25,7 @@ from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.stages import ClientStage
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
 
 _PATHS: Final = {
@@ -140,11 +141,17 @@ class MaskedRound(Round):
             path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
             await self._insist(lambda: transport.post(path, effect.envelope))
             return
+        await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
         path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
         await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came."""
+        return self._participant.thresholds
 
     @property
     def sum_index(self) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import importlib.util
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from fedit_client.estimate import estimated
 from fedit_client.fit import Fit, fit_of
 from fedit_client.machine_history import MachineHistory
 from fedit_client.membership import Membership
+from fedit_client.optimizers import usable
 from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
@@ -42,7 +43,9 @@ def choose_device(
     """
     prefer = joined.device if joined and settings.prefer == "auto" else settings.prefer
     threads = settings.threads or (joined.threads if joined else None)
-    return plan(document, machine, prefer, threads, settings.max_tokens)
+    chosen = plan(document, machine, prefer, threads, settings.max_tokens)
+    _, told = usable(document.task.training.optimizer, chosen.device)
+    return replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
 
 
 def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:

@@ -66,6 +66,7 @@ class SealedRound(Round):
         if payload is None:
             await self._insist(lambda: transport.post(f"{self._path}/{Kind.ACCEPT}", effect.envelope))
             return
+        await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, sealed to the server, which will open it")
         path, on_bytes = f"{self._path}/uploads/1", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fedit_protocol.errors import SecurityError
 
@@ -27,12 +27,3 @@ def first_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     ]
     alarms = [failure for failure in flat if isinstance(failure, SecurityError)]
     return (alarms or flat)[0]
-
-
-async def ended(task: asyncio.Task[int] | None) -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fedit_client.base_model import Fetch, to_fetch
+from fedit_client.base_fetch import Fetch
+from fedit_client.base_model import to_fetch
 from fedit_client.cli import invoke
 from fedit_client.data import records_from
 from fedit_client.device import DevicePlan, plan
