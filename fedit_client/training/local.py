@@ -9,6 +9,7 @@ from typing import Any, Final
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.training.batches import batches_of, split
+from fedit_client.training.fused import fuse
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
@@ -48,6 +49,7 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
+    fuse(model)
     return Loaded(model, load_tokenizer(base))
 
 
