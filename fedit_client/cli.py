@@ -12,6 +12,7 @@ import typer
 from fedit_client.commands import adapters, care, demo, joining, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
@@ -63,17 +64,22 @@ def options(
 app.command()(joining.join)
 app.command()(joining.run)
 app.command()(standing.status)
+app.command()(standing.pause)
+app.command()(standing.resume)
+app.command()(standing.finish)
 app.command()(joining.leave)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
 app.add_typer(consent_app, name="consent")
+app.add_typer(outbox_app, name="outbox")
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(care.doctor)
 app.command()(care.version)
 app.command("help")(care.help_page)
 

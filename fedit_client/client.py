@@ -6,12 +6,13 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
-from fedit_client.agreements import Agreements, ConsentWatch, renewed, through_changes
+from fedit_client.agreements import Agreements, ConsentWatch, renewed
+from fedit_client.attendance import attended, ended, keep_to_rules
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
@@ -24,10 +25,13 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.manners.facts import FactSource
+from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
-from fedit_client.patience import Patience
+from fedit_client.outbox import outbox_of
+from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
     check_training_stack,
     choose_device,
@@ -41,6 +45,7 @@ from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
+from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
 from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
@@ -60,6 +65,7 @@ class Client:
         self._offer: TaskOffer | None = None
         self._files: list[tuple[Path, OnError]] = []
         self._rows: list[Record] = []
+        self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
 
     @classmethod
@@ -87,7 +93,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop a run that is still going; it leaves its round."""
-        await _ended(self._running)
+        await ended(self._running)
 
     @property
     def membership(self) -> Membership | None:
@@ -197,18 +203,19 @@ class Client:
                 on_event(event)
             queue.put_nowait(event)
 
-        with held_alone(self._paths.lock_file):
-            open_home(self._paths)
-            watch = ConsentWatch(self._paths)
-            stay = through_changes(self._stay, membership, max_rounds, emit, watch) if wait_for_consent else None
-            self._running = asyncio.create_task(stay or self._stay(membership, max_rounds, emit))
+        with (
+            held_alone(self._paths.lock_file),
+            attended(self._config, membership.consent, emit, self._facts) as keeper,
+        ):
+            watch = ConsentWatch(self._paths) if wait_for_consent else None
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
                     yield event
                 await self._running
             finally:
-                await _ended(self._running)
+                await ended(self._running)
 
     async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Like `run`, for programs that want the callback only."""
@@ -250,7 +257,7 @@ class Client:
                 raise
             return None
 
-    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
+    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
         watch = ConsentWatch(self._paths)
         watch.check()
@@ -261,7 +268,10 @@ class Client:
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        keeper.use(chosen.device, chosen.reason)
+        await asyncio.to_thread(sweep, self._paths.checkpoints)
+        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             engagement = Engagement(
                 key=key,
@@ -274,7 +284,9 @@ class Client:
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                gate=keeper.gate,
                 consent=watch,
+                outbox=outbox_of(self._config, membership),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
@@ -379,15 +391,6 @@ class Client:
 def _same(one: Federation, other: Federation) -> bool:
     """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
     return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
-
-
-async def _ended(task: "asyncio.Task[int] | None") -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
 
 
 def _now_s() -> int:

@@ -15,6 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
@@ -42,6 +43,25 @@ class NetworkSettings(BaseModel):
     )
 
 
+class PrivacySettings(BaseModel):
+    """`[privacy]`: what is kept on this machine of what left it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outbox: bool = Field(
+        True,
+        description="keep a readable copy of every upload on this disk; false: only its digest, in the history",
+        json_schema_extra={"stricter": [True, False]},
+    )
+    outbox_max_mb: int = Field(
+        512,
+        ge=1,
+        le=10**6,
+        description="most MB (10^6 bytes) that the outbox takes; the oldest uploads go first",
+        json_schema_extra={"stricter": "lower"},
+    )
+
+
 class ClientConfig(BaseSettings):
     """All settings of this device. A task or a server can never loosen them."""
 
@@ -65,6 +85,12 @@ class ClientConfig(BaseSettings):
     device: DeviceSettings = Field(default_factory=DeviceSettings, description="what of this machine may be used")
     network: NetworkSettings = Field(
         default_factory=NetworkSettings, description="how long a lost server is waited for"
+    )
+    polite: PoliteSettings = Field(
+        default_factory=PoliteSettings, description="when this device trains, and how much of it"
+    )
+    privacy: PrivacySettings = Field(
+        default_factory=PrivacySettings, description="what is kept on this machine of what left it"
     )
     limits: Limits = Field(default_factory=Limits, description="what no task may exceed (fedit_protocol.limits)")
 

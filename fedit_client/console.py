@@ -80,10 +80,12 @@ class Console:
         elif not self.quiet:
             self.err.print(Text(text, style="dim"))
 
-    def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
-        """The result of a command: lines for people, or the JSON envelope."""
+    def answer(
+        self, command: str, data: dict[str, Any], lines: Iterable[str], failed: FeditError | None = None
+    ) -> None:
+        """The result of a command: lines for people, or the JSON envelope; `failed` where the result is trouble."""
         if self.json:
-            self.write_json(envelope(command, data, self.warnings, None))
+            self.write_json(envelope(command, data, self.warnings, None if failed is None else _told(failed)))
             return
         for line in lines:
             self.out.print(Text(line))
@@ -101,19 +103,10 @@ class Console:
         """Say what happened, where, and what to do; a traceback only with --verbose, else in the log file."""
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
-        page = f"{PROGRAM} help {error.code}"
         if self.json:
-            told = {
-                "code": f"FEDIT-{error.code}",
-                "message": str(error),
-                "where": error.where,
-                "fix": error.fix,
-                "doc": page,
-                "exit": error.exit_code,
-            }
-            self.write_json(envelope(command, {}, self.warnings, told))
+            self.write_json(envelope(command, {}, self.warnings, _told(error)))
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
-        lines = {"where": error.where, "fix": error.fix, "more": page, "log": str(log) if log else None}
+        lines = {"where": error.where, "fix": error.fix, "more": _page(error), "log": str(log) if log else None}
         for name, value in lines.items():
             if value:
                 self.err.print(Text(f"  {name + ':':<6} {value}"))
@@ -144,6 +137,21 @@ class Console:
         except UnicodeEncodeError:
             return False
         return True
+
+
+def _told(error: FeditError) -> dict[str, Any]:
+    return {
+        "code": f"FEDIT-{error.code}",
+        "message": str(error),
+        "where": error.where,
+        "fix": error.fix,
+        "doc": _page(error),
+        "exit": error.exit_code,
+    }
+
+
+def _page(error: FeditError) -> str:
+    return f"{PROGRAM} help {error.code}"
 
 
 @contextmanager

@@ -96,5 +96,8 @@ def event_fields(event: Event) -> dict[str, Any]:
         "round": event.round_no,
         "loss": event.loss,
         "adapter_version": event.adapter_version,
+        "tokens_per_second": event.tokens_per_second,
+        "stage_eta_s": event.stage_eta_s,
+        "eta_s": event.eta_s,
     }
     return {name: value for name, value in fields.items() if value is not None}

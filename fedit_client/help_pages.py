@@ -88,9 +88,11 @@ _CODES: Final[dict[str, str]] = {
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
-    "H004": "The training process ended unexpectedly. Its last words stand behind `where`.",
+    "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
+    "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
-    "H010": "Training diverged to NaN or infinity, so nothing was uploaded. The learning rate may be too high.",
+    "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
+    "The learning rate may be too high.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
@@ -142,11 +144,17 @@ _CODES: Final[dict[str, str]] = {
     "N004": "The server did not answer in time. It may be overloaded, or a firewall drops the packets.",
     "N005": "What answers does not speak TLS as a FedIT server does. Is it another program?",
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
+    "N007": "A proxy or a security program on this network opens encrypted connections and closes them again with a "
+    "certificate of its own. The federation's own certificate does not arrive, so nothing is sent. Leave this server "
+    "out of the proxy (NO_PROXY), or ask who runs the network.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
     "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
+    "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
+    "fedit-client status says what holds it.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
@@ -157,6 +165,7 @@ _CODES: Final[dict[str, str]] = {
     "lists; only if you know why it is damaged, remove it.",
     "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
     "or give it a home of its own with --home.",
+    "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -186,6 +195,10 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
+    "U010": "An export never replaces a file. Name another folder with --out.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -28,8 +28,8 @@ class Envelope(BaseModel):
 
     schema_: Literal["fedit/1"] = Field(alias="schema")
     command: str = Field(description="the command, two words for a group; empty if the line named none")
-    ok: bool = Field(description="whether the exit status is 0, or the command's result is a plain no")
-    data: dict[str, Any] = Field(description="the command's own fields")
+    ok: bool = Field(description="whether nothing went wrong and nothing is in the way")
+    data: dict[str, Any] = Field(description="the command's own fields; often empty where it failed")
     warnings: list[str]
     error: ErrorWords | None
 
@@ -48,6 +48,9 @@ class EventLine(BaseModel):
     round: int | None = None
     loss: float | None = None
     adapter_version: int | None = None
+    tokens_per_second: float | None = None
+    stage_eta_s: float | None = Field(None, ge=0, description="until the stage is done, from this machine's history")
+    eta_s: float | None = Field(None, ge=0, description="until this device's part of the round is done")
 
 
 def schemas() -> dict[str, dict[str, Any]]:

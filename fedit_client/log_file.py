@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from fedit_client.durable import make_private
 from fedit_client.paths import Paths
-from fedit_protocol.errors import FeditError
+from fedit_protocol.errors import FeditError, StorageError
 
 _LOGGER: Final = logging.getLogger("fedit_client")
 _MOST_BYTES: Final = 1_000_000
@@ -49,9 +50,9 @@ class CommandLog:
 
     def _open(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.path.parent)
             self._handler = _PrivateFile(self.path, maxBytes=_MOST_BYTES, backupCount=_OLDER, encoding="utf-8")
-        except OSError:
+        except (OSError, StorageError):
             return
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._level = _LOGGER.level

@@ -91,6 +91,11 @@ class Paths:
         return self.state / "key-log"
 
     @property
+    def checkpoints(self) -> Path:
+        """Training that runs right now, so that a pause or a crash of it costs nothing; empty between rounds."""
+        return self.state / "checkpoints"
+
+    @property
     def lock_file(self) -> Path:
         """Held while a client runs on these folders."""
         return self.state / "client.lock"
@@ -104,6 +109,11 @@ class Paths:
     def now_file(self) -> Path:
         """What the running client does at this moment (`control`)."""
         return self.state / "now.json"
+
+    @property
+    def pace_file(self) -> Path:
+        """How long each stage takes on this machine (`pace`)."""
+        return self.state / "pace.json"
 
     @property
     def log_file(self) -> Path:
@@ -132,6 +142,7 @@ class Paths:
             "history": self.history,
             "contacts": self.contacts_file,
             "key log": self.key_log,
+            "checkpoints": self.checkpoints,
             "adapters": self.adapters,
             "models": self.models,
             "log": self.log_file,

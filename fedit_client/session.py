@@ -5,6 +5,7 @@ alarm (SecurityError), a task outside the limits, a changed task, data or hardwa
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -76,7 +77,9 @@ class Session:
         """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
-        """Take part until `max_rounds` rounds were committed with this device, or the task ends; return how many.
+        """Take part until `max_rounds` rounds were committed with this device, the task ends, or the owner said finish.
+
+        Returns how many were committed. While the gate is closed it neither checks in nor trains.
 
         Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
         """
@@ -85,11 +88,18 @@ class Session:
         await self._with.patience.insist(self._renew)
         await self._with.patience.insist(self._look_at_the_log)
         committed = 0
+        gate = self._with.gate
         while max_rounds is None or committed < max_rounds:
             await self._keep_to_the_owners_rate()
+            if not await gate.until_open():
+                break
             await self._with.patience.insist(self._renew)
             await asyncio.to_thread(self._with.check_consent)
-            reply = await self._with.patience.insist(self._check_in)
+            # Not while this device may not train: who has checked in is awaited by others.
+            reply = await gate.unless_changed(lambda: self._with.patience.insist(self._check_in))
+            if reply is None:
+                self._told = ""
+                continue
             self._check_clock(reply.server_time)
             committed += await self._settle(reply)
             if max_rounds is not None and committed >= max_rounds:
@@ -103,7 +113,7 @@ class Session:
                 raise await self._task_changed()
             else:
                 self._wait_for(reply)
-                await asyncio.sleep(jittered(reply.retry_after_s))
+                await gate.idle(jittered(reply.retry_after_s))
         return committed
 
     async def _look_at_the_server(self) -> None:
@@ -142,7 +152,9 @@ class Session:
             until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
             text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
             self._tell_once(f"{text} (limits.max_rounds_per_day)")
-            await asyncio.sleep(min(wait_s, self._with.patience.max_wait_s))
+            await self._with.gate.idle(min(wait_s, self._with.patience.max_wait_s))
+            if self._with.gate.finishing:
+                return
 
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
@@ -289,6 +301,9 @@ class Session:
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        if self._with.outbox is not None:
+            digest = hashlib.sha256(payload).hexdigest()
+            await asyncio.to_thread(self._with.outbox.note_receipt, digest)
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

@@ -1,4 +1,4 @@
-"""`fedit-client version` and `help`: about the program itself."""
+"""`fedit-client doctor`, `version` and `help`: about the program itself."""
 
 import sys
 from typing import Annotated
@@ -6,6 +6,24 @@ from typing import Annotated
 import typer
 
 from fedit_client.commands.shared import Globals
+
+
+def doctor(
+    context: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe: permissions, what crashes left.")] = False,
+    network: Annotated[
+        bool, typer.Option("--network", help="Also ask server and hub; sends nothing of yours.")
+    ] = False,
+) -> None:
+    """Say what stands in the way on this machine, the worst first, each with the command that helps."""
+    from fedit_client.doctor import examine
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    found = run_async(examine(given.home, given.config, fix=fix, online=network))
+    given.console.answer("doctor", found.as_data(), found.lines(), found.trouble)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
 
 
 def version(context: typer.Context) -> None:
