@@ -166,6 +166,11 @@ _CODES: Final[dict[str, str]] = {
     "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
     "or give it a home of its own with --home.",
     "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
+    "S018": "A line of the history is not what this program writes: the file was changed by hand, or the disk damaged "
+    "it. Nothing else depends on it; put the file aside and a new one begins.",
+    "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
+    "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
+    "the line said can no longer be shown.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "

@@ -78,7 +78,7 @@ class Paths:
     @property
     def contacts_file(self) -> Path:
         """Which hosts were contacted, why and when last."""
-        return self.state / "contacts.json"
+        return self.cache / "contacts.json"
 
     @property
     def journal(self) -> Path:
