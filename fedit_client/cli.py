@@ -1,23 +1,25 @@
 """`fedit-client`: the tree of commands, the options before them, and how each ending becomes words and a status."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from fedit_client.commands import adapters, care, demo, joining, settings, standing
+from fedit_client.commands import adapters, care, demo, joining, machine, records, settings, standing
+from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.shared import Globals
-from fedit_client.console import PROGRAM, Console
+from fedit_client.console import INTERRUPTED, PROGRAM, Console
+from fedit_client.log_file import CommandLog
+from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError
 
-INTERRUPTED: Final = 130
-_INTERNAL: Final = 1
 _USAGE: Final = 2
 
 app = typer.Typer(
@@ -51,24 +53,39 @@ def options(
     """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    context.obj = Globals(Console(json, quiet, verbose, no_input, yes, color=color), home, config)
+    console: Console = context.obj
+    console.json, console.quiet, console.verbose = json, quiet, verbose
+    console.no_input, console.yes, console.color = no_input, yes, color
+    console.open_streams()
+    context.obj = Globals(console, home, config)
 
 
 # The order of --help: taking part, what came of it, rows and limits, the rest.
 app.command()(joining.join)
 app.command()(joining.run)
 app.command()(standing.status)
+app.command()(standing.pause)
+app.command()(standing.resume)
+app.command()(standing.finish)
 app.command()(joining.leave)
+app.command()(machine.fit)
+app.command()(machine.prefetch)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.command()(adapters.export)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
+app.add_typer(consent_app, name="consent")
+app.add_typer(outbox_app, name="outbox")
+app.command()(records.history)
+app.command()(records.privacy)
+app.command()(records.explain)
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(care.doctor)
 app.command()(care.version)
 app.command("help")(care.help_page)
 
@@ -83,32 +100,46 @@ def invoke(arguments: list[str]) -> int:
     arguments = hoisted(["version"] if "--version" in arguments[:1] else arguments)
     console = Console(
         json="--json" in arguments,
+        quiet=bool({"-q", "--quiet"} & set(arguments)),
         verbose=bool({"-v", "--verbose"} & set(arguments)),
-        color="never" if "--color=never" in arguments or _follows(arguments, "--color", "never") else "auto",
+        color="never" if value_of_option(arguments, "--color") == "never" else "auto",
     )
-    command = command_of(arguments)
-    try:
-        status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False)
-    except FeditError as error:
-        console.fail(command, error)
-        return error.exit_code
-    except typer.TyperException as error:
+    command, home = command_of(arguments), value_of_option(arguments, "--home") or os.environ.get("FEDIT_HOME")
+    with CommandLog(Paths.find(Path(home) if home else None)) as log:
+        try:
+            status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False, obj=console)
+        except (typer.Abort, KeyboardInterrupt):
+            console.interrupted(command)
+            return INTERRUPTED
+        except BrokenPipeError:  # whoever read our words has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
+            failure = _failure(error, command, console)
+            if failure is not None:
+                console.fail(command, failure, log.failed(command, failure))
+                return failure.exit_code
+            return _USAGE
+    return status if isinstance(status, int) else 0
+
+
+def _failure(error: Exception, command: str, console: Console) -> FeditError | None:
+    """Return the error that a person is told; None where the help text is what they need."""
+    if isinstance(error, FeditError):
+        return error
+    if isinstance(error, EOFError):
+        return ConfigError("the input ended before the answer came", code="U002", fix=f"{PROGRAM} {command} --help")
+    if isinstance(error, typer.TyperException):
         told = error.format_message()
         needs_command = told.startswith("Usage:")  # a group without its command: the message is the help text
         if needs_command and not console.json:
             typer.echo(told, err=True)
-            return _USAGE
+            return None
         cause = "a command is missing" if needs_command else told[:1].lower() + told[1:].rstrip(".")
-        console.fail(command, ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"])))
-        return _USAGE
-    except (typer.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last line: a person gets words, and a traceback on request
-        broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} -v {command} …")
-        broken.__cause__ = error
-        console.fail(command, broken)
-        return _INTERNAL
-    return status if isinstance(status, int) else 0
+        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"]))
+    broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} bugreport")
+    broken.__cause__ = error
+    return broken
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
@@ -133,8 +164,19 @@ def hoisted(arguments: list[str]) -> list[str]:
     return front + rest
 
 
-def _follows(arguments: Sequence[str], option: str, value: str) -> bool:
-    return (option, value) in pairwise(arguments)
+def value_of_option(arguments: Sequence[str], option: str) -> str | None:
+    """Return what a hoisted command line gives an option before the command, as `--name value` or `--name=value`."""
+    words = iter(arguments)
+    for word in words:
+        if word == option:
+            return next(words, None)
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+        if word in _VALUED:
+            next(words, None)
+        elif not word.startswith("-"):
+            return None
+    return None
 
 
 def command_of(arguments: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class Made:
 def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None] = lambda _: None) -> Made:
     """Make one export, which takes seconds to minutes; the folder appears complete or not at all.
 
-    Raises MembershipError J001, J004; ConfigError U001, U010; ModelError M001 to M004, M010 to M013; StorageError S016;
+    Raises MembershipError J001, J004; ConfigError U001, U010; ModelError M001 to M004, M010 to M013; StorageError S020;
     DeviceError H005 without the `gguf` package.
     """
     membership = require_membership(config.paths.membership_file)

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.home import check_home
 from fedit_client.trust import Federation, PinnedBy
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
@@ -34,8 +35,10 @@ class Membership(BaseModel):
     on_error: Literal["stop", "skip"] = "stop"
     model: str | None = None
     """Where the base lies, if not where the task says."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"] = "auto"
     threads: int | None = None
+    trains_on: str | None = None
+    """The kind of device that the owner has seen when joining; None in a home from before that was noted."""
     joined_at: int
 
     @property
@@ -54,7 +57,8 @@ class Membership(BaseModel):
 
 
 def load_membership(path: Path) -> Membership | None:
-    """Return what was joined, or None; raises StorageError S013 for a file that is not ours."""
+    """Return what was joined, or None; raises StorageError S013 for a file that is not ours, S016 for a newer home."""
+    check_home(path.parent)
     with translating(path):
         if not path.exists():
             return None

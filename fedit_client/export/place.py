@@ -21,7 +21,7 @@ _PUBLIC_FOLDER: Final = 0o755
 def made_whole(target: Path, needed_bytes: int) -> Iterator[Path]:
     """Yield a folder to write into, which becomes `target` at the end; after any error nothing of it is left.
 
-    Raises, before a byte is written, ConfigError U010 if something lies at `target` already, StorageError S016 if the
+    Raises, before a byte is written, ConfigError U010 if something lies at `target` already, StorageError S020 if the
     disk has too little room. What an earlier export left behind when it was killed is removed.
     """
     target = target.expanduser().absolute()
@@ -58,7 +58,7 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes * _SPARE:
         raise StorageError(
             f"the export needs {needed_bytes * _SPARE / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
-            code="S016",
+            code="S020",
             where=str(folder),
             fix="free some disk space, or: fedit-client export --out FOLDER_ON_ANOTHER_DISK …",
         )

@@ -280,7 +280,7 @@ def test_a_folder_that_holds_something_is_left_alone(home: ClientConfig, tmp_pat
 def test_too_little_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as error, made_whole(tmp_path / "deep" / "out", 2**60):
         pytest.fail("nothing should be written")
-    assert error.value.code == "S016"
+    assert error.value.code == "S020"
     assert list((tmp_path / "deep").iterdir()) == []
 
 
