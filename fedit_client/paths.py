@@ -78,7 +78,7 @@ class Paths:
     @property
     def contacts_file(self) -> Path:
         """Which hosts were contacted, why and when last."""
-        return self.state / "contacts.json"
+        return self.cache / "contacts.json"
 
     @property
     def journal(self) -> Path:
@@ -89,6 +89,11 @@ class Paths:
     def key_log(self) -> Path:
         """`FEDERATION.json`: the newest head of each federation's log of devices that was seen here."""
         return self.state / "key-log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training that runs right now, so that a pause or a crash of it costs nothing; empty between rounds."""
+        return self.state / "checkpoints"
 
     @property
     def lock_file(self) -> Path:
@@ -137,6 +142,7 @@ class Paths:
             "history": self.history,
             "contacts": self.contacts_file,
             "key log": self.key_log,
+            "checkpoints": self.checkpoints,
             "adapters": self.adapters,
             "models": self.models,
             "log": self.log_file,

@@ -3,11 +3,13 @@
 import asyncio
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from fedit_client.base_model import resolve_base
 from fedit_client.device import DevicePlan, Machine, plan
+from fedit_client.optimizers import usable
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
@@ -30,9 +32,11 @@ def choose_device(document: TaskDocument, machine: Machine, prefer: str, threads
     """Return how the task will be trained here; raises DeviceError H002, H003."""
     match prefer:
         case "cpu" | "cuda" as named:
-            return plan(document, machine, named, threads)
+            chosen = plan(document, machine, named, threads)
         case _:
-            return plan(document, machine, "auto", threads)
+            chosen = plan(document, machine, "auto", threads)
+    _, told = usable(document.task.training.optimizer, chosen.device)
+    return replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
 
 
 def cpu_needs_a_yes(chosen: DevicePlan) -> DeviceError:

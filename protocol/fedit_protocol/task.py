@@ -52,6 +52,14 @@ class Schedule(StrEnum):
     COSINE = "cosine"
 
 
+class Optimizer(StrEnum):
+    """AdamW, its moments in float32 or in 8 bits; a device without 8 bits takes float32, and says so (ADR 0034)."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+
+
 class Batching(StrEnum):
     """How rows of unlike length meet in one pass of the model; what a step learns from does not depend on it."""
 
@@ -131,6 +139,11 @@ class TrainingSpec(Section):
     )
     learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of AdamW")
     schedule: Schedule = Field(Schedule.LINEAR, description="constant, linear (to 0) or cosine (to 0) within a round")
+    optimizer: Optimizer = Field(
+        Optimizer.ADAMW,
+        exclude_if=absent_at(Optimizer.ADAMW),
+        description="adamw (float32), adamw_8bit or paged_adamw_8bit (moments in 8 bits, where a device can)",
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, le=1000, description="each step's gradient is clipped to this L2 norm")
     held_out_fraction: float = Field(
