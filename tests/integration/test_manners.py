@@ -96,3 +96,6 @@ async def test_pause_resume_and_finish_from_another_process(tmp_path: Path) -> N
     assert EventKind.ROUND_COMMITTED in kinds[last_opened:]  # it stopped after a round, not in one
     assert opened.round_no in [event.round_no for event in events if event.kind is EventKind.ROUND_COMMITTED]
     assert read_now(paths) is None
+    ask_pause(paths, time.time())
+    refused = await asyncio.to_thread(run_program, "fedit_client", "run", "--no-wait", "--home", str(home))
+    assert (refused.returncode, "FEDIT-P001: nothing is trained now: you paused it" in refused.stderr) == (10, True)
