@@ -22,6 +22,7 @@ from fedit_client.control import ask_finish
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
 from fedit_client.history import History
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.installed import installed_version
@@ -38,11 +39,11 @@ from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
 from fedit_client.renewal import HeldCertificate
@@ -73,6 +74,7 @@ class Client:
         self._rows: list[Record] = []
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -119,6 +121,16 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
+
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
 
@@ -158,6 +170,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
@@ -278,7 +291,7 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
         keeper.use(chosen.device, chosen.reason)
@@ -349,12 +362,10 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""

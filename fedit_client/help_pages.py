@@ -57,6 +57,8 @@ _CODES: Final[dict[str, str]] = {
     "cpu.",
     "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
     "and asks again; fedit-client leave leaves the federation.",
+    "A006": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",
@@ -136,6 +138,7 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M009": "The base model has no layers that the task's adapter could be put on.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",

@@ -111,6 +111,16 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
+
+    @property
     def pace_file(self) -> Path:
         """How long each stage takes on this machine (`pace`)."""
         return self.state / "pace.json"
