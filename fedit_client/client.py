@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
+from fedit_client.control import ask_finish
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
@@ -206,12 +208,15 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         *,
         wait_for_consent: bool = False,
+        until: datetime | None = None,
+        wait: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
         as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
-        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process). From `until` on
+        no further round begins. Without `wait` a rule of `[polite]`, or a pause, is PausedError P001 at the start.
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -223,10 +228,10 @@ class Client:
 
         with (
             held_alone(self._paths.lock_file),
-            attended(self._config, membership.consent, emit, self._facts) as keeper,
+            attended(self._config, membership.consent, emit, self._facts, until) as keeper,
         ):
             watch = ConsentWatch(self._paths) if wait_for_consent else None
-            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch, wait))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -240,6 +245,10 @@ class Client:
         async with aclosing(self.run(max_rounds, on_event)) as events:
             async for _ in events:
                 pass
+
+    def finish(self) -> None:
+        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
+        ask_finish(self._paths, time.time())
 
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""

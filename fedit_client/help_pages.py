@@ -163,6 +163,8 @@ _CODES: Final[dict[str, str]] = {
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
     "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "P001": "A pause of yours, or a rule under [polite], holds at this moment, and --no-wait asked not to wait for it. "
+    "The message says which; where names the setting.",
     "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
     "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
     "fedit-client status says what holds it.",
