@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +16,15 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
+from fedit_client.control import ask_finish
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
 from fedit_client.history import History
 from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
 from fedit_client.installed import installed_version
@@ -37,11 +41,11 @@ from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
 from fedit_client.rehearsal import DryRun, rehearse
@@ -73,6 +77,7 @@ class Client:
         self._rows: list[Record] = []
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -119,6 +124,16 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
+
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
 
@@ -158,6 +173,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
@@ -194,12 +210,15 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         *,
         wait_for_consent: bool = False,
+        until: datetime | None = None,
+        wait: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
         as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
-        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process). From `until` on
+        no further round begins. Without `wait` a rule of `[polite]`, or a pause, is PausedError P001 at the start.
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -211,10 +230,10 @@ class Client:
 
         with (
             held_alone(self._paths.lock_file),
-            attended(self._config, membership.consent, emit, self._facts) as keeper,
+            attended(self._config, membership.consent, emit, self._facts, until) as keeper,
         ):
             watch = ConsentWatch(self._paths) if wait_for_consent else None
-            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch, wait))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -228,6 +247,10 @@ class Client:
         async with aclosing(self.run(max_rounds, on_event)) as events:
             async for _ in events:
                 pass
+
+    def finish(self) -> None:
+        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
+        ask_finish(self._paths, time.time())
 
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""
@@ -271,7 +294,7 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
         keeper.use(chosen.device, chosen.reason)
@@ -289,7 +312,7 @@ class Client:
                 transport=metered,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
-                shelf=AdapterShelf(self._paths.adapters, document),
+                shelf=AdapterShelf(self._paths.adapters, document, licence_of(document.task.base.model, base)),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,
@@ -359,12 +382,10 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
 
     def _records(self, membership: Membership | None) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""

@@ -111,6 +111,16 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
+
+    @property
     def pace_file(self) -> Path:
         """How long each stage takes on this machine (`pace`)."""
         return self.state / "pace.json"
@@ -124,6 +134,11 @@ class Paths:
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
+
+    @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
 
     @property
     def models(self) -> Path:
@@ -144,6 +159,7 @@ class Paths:
             "key log": self.key_log,
             "checkpoints": self.checkpoints,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
             "log": self.log_file,
         }

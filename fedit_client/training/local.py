@@ -11,6 +11,7 @@ from fedit_client.device import DevicePlan
 from fedit_client.optimizers import usable
 from fedit_client.training.batches import batches_of, split
 from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.fused import fuse
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
@@ -52,6 +53,7 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
+    fuse(model)
     return Loaded(model, load_tokenizer(base))
 
 
