@@ -20,6 +20,7 @@ from fedit_client.commands.shared import (
 )
 from fedit_protocol.errors import ConfigError
 
+_EVERYTHING = "Remove identity, adapters, exports, outbox, history, caches, runtime and settings for good?"
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Train and build the upload, and send nothing.")]
 
 
@@ -87,7 +88,7 @@ def run(
 
 def leave(
     context: typer.Context,
-    erase: Annotated[bool, typer.Option("--erase", help="Also remove identity, adapters, caches, settings.")] = False,
+    erase: Annotated[bool, typer.Option("--erase", help="Also remove everything of this program here.")] = False,
     new_key: Annotated[bool, typer.Option("--new-key", help="Also remove identity; the next join makes one.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
 ) -> None:
@@ -95,8 +96,29 @@ def leave(
     from fedit_client.running import run_async
 
     given: Globals = context.obj
-    if erase and not given.console.confirm("Remove identity, adapters, caches and settings for good?", flag="--yes"):
+    if erase and not given.console.confirm(_EVERYTHING, flag="--yes"):
         raise ConfigError("nothing was removed", code="U002", fix="fedit-client leave, to keep the adapters")
-    removed = run_async(client_of(given.config()).leave(erase=erase, offline=offline, new_key=new_key))
-    lines = [*(f"removed {path}" for path in removed), "left; sums of past rounds hold your part and cannot be undone"]
-    given.console.answer("leave", {"removed": [str(path) for path in removed]}, lines)
+    receipt = run_async(client_of(given.config()).leave(erase=erase, offline=offline, new_key=new_key))
+    given.console.answer("leave", receipt.as_data(), receipt.lines())
+
+
+def uninstall(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every path, and change nothing.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
+) -> None:
+    """Remove everything of this program from this machine but the program itself; list it first with --dry-run."""
+    from fedit_client.running import run_async
+    from fedit_client.uninstalling import traces, traces_data, traces_lines
+
+    given: Globals = context.obj
+    config = given.config()
+    found = traces(config.paths)
+    if dry_run:
+        given.console.answer("uninstall", {"removed": False, **traces_data(found)}, traces_lines(found))
+        return
+    if not given.console.confirm(_EVERYTHING, flag="--yes"):
+        raise ConfigError("nothing was removed", code="U002", fix="fedit-client uninstall --dry-run")
+    receipt = run_async(client_of(config).leave(erase=True, offline=offline))
+    lines = [*receipt.lines(), *(line for line in traces_lines(traces(config.paths)))]
+    given.console.answer("uninstall", {"removed": True, "receipt": receipt.as_data()}, lines)
