@@ -91,7 +91,7 @@ CASES = {
     "no data": Case(JOIN[:3], 9, "D020", "no data was given"),
     "a data file that is missing": Case(JOIN, 9, "D001", "does not exist"),
     "an empty data file": Case(JOIN, 9, "D002", "not a single row", ""),
-    "a broken line": Case(JOIN, 9, "D006", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
+    "a broken line": Case(JOIN, 9, "D005", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
     "unknown columns": Case(JOIN, 9, "D004", "found a, q", '{"q":"a","a":"b"}\n'),
     "an unreachable server": Case(JOIN, 5, "N001", "127.0.0.1 port 1", '{"prompt":"a","completion":"b"}\n'),
     "a setting that cannot be": Case(("set", "device.threads=many"), 3, "C001", "device.threads"),
