@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fedit_client.events import Event, EventKind, RoundStage
     from fedit_client.membership import Membership
     from fedit_client.offers import TaskOffer
-    from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
+    from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 
 _HOMES = {
     "Client": "client",
@@ -42,6 +42,7 @@ _HOMES = {
     "EventKind": "events",
     "LocalResult": "training",
     "Membership": "membership",
+    "PauseSignal": "training",
     "Record": "data",
     "RoundStage": "events",
     "RowFile": "data",
@@ -68,6 +69,7 @@ __all__ = [
     "Membership",
     "MembershipError",
     "ModelError",
+    "PauseSignal",
     "ProtocolError",
     "Record",
     "RoundStage",

@@ -19,9 +19,10 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def write_atomic(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = PRIVATE_FILE, *, flush: bool = True) -> None:
     """Replace a file in one step: readers see the old or the new content, a crash leaves one of the two.
 
+    Without `flush` that holds for a crash of the program, not of the machine: for what is worth nothing after one.
     Raises StorageError S010, S011 if the disk is full.
     """
     make_private(path.parent)
@@ -30,13 +31,15 @@ def write_atomic(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
         try:
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    file.flush()
+                    os.fsync(file.fileno())
             beside.replace(path)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if flush:
+            sync_folder(path.parent)
 
 
 def append_durably(path: Path, line: bytes) -> None:

@@ -69,6 +69,8 @@ _CODES: Final[dict[str, str]] = {
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "There is no global adapter here yet. Take part in a round first.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
+    "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
+    "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
     "C024": "The noise of the task is too coarse for its rounding; its operator has to lower encoding.clip_norm or "
     "encoding.value_bits, or raise encoding.value_range.",
     "C025": "The task adds noise to protect you, and the library that computes what this bounds is not installed: "

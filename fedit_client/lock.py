@@ -2,12 +2,17 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from fedit_client.durable import PRIVATE_FILE, make_private, translating
 from fedit_protocol.errors import MembershipError
+
+_ATTEMPTS: Final = 5
+_BETWEEN_S: Final = 0.02
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def held_alone(lock_file: Path) -> Iterator[None]:
     with translating(lock_file):
         handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
     try:
-        if not _try_lock(handle):
+        if not _lock_soon(handle):
             raise MembershipError("another fedit-client already runs with this identity", code="J003",
                                   where=str(lock_file.parent), fix="fedit-client status")  # fmt: skip
         yield
@@ -38,6 +43,15 @@ def is_held(lock_file: Path) -> bool:
         return not _try_lock(handle)
     finally:
         os.close(handle)
+
+
+def _lock_soon(handle: int) -> bool:
+    """Lock a file, or give up after a moment: whoever only looks, as `is_held` does, holds it for microseconds."""
+    for _ in range(_ATTEMPTS):
+        if _try_lock(handle):
+            return True
+        time.sleep(_BETWEEN_S)
+    return False
 
 
 def _try_lock(handle: int) -> bool:

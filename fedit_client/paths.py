@@ -69,6 +69,16 @@ class Paths:
         return self.state / "client.lock"
 
     @property
+    def control_file(self) -> Path:
+        """What the owner wishes of the running client: a pause, a finish (`control`)."""
+        return self.state / "control.json"
+
+    @property
+    def now_file(self) -> Path:
+        """What the running client does at this moment (`control`)."""
+        return self.state / "now.json"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"

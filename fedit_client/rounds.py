@@ -24,7 +24,7 @@ from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
-from fedit_client.training import LocalResult, Trainer, TrainingProgress, TrainingRequest
+from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.transport import Transport
 from fedit_protocol.accounting import check_result
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
@@ -53,6 +53,8 @@ class LocalWork:
     plan: DevicePlan
     split_seed: bytes = field(repr=False)
     trainer: Trainer
+    pause: PauseSignal = field(default_factory=PauseSignal, repr=False)
+    """Set by whoever watches the owner's rules; training waits for it between two steps."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Round(ABC):
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
             split_seed=work.split_seed,
+            pause=work.pause,
         )
         result = await work.trainer.train(request, self._on_training)
         if not np.isfinite(result.update).all():

@@ -44,11 +44,13 @@ class FakeTrainer:
     requests: list[TrainingRequest] = field(default_factory=list)
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
-        """Report one step, wait if told to, then return the known update or raise the given error."""
+        """Report one step, wait while told to, then return the known update or raise the given error."""
         self.requests.append(request)
+        await request.pause.until_resumed()
         on_progress(TrainingProgress("train", 1, 1, self.loss))
         if self.wait_for:
             await self.wait_for.wait()
+        await request.pause.until_resumed()
         if self.fail_with:
             raise self.fail_with
         return LocalResult(

@@ -6,7 +6,7 @@ Shapes come from the headers of the safetensors files; the numbers behind them a
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,10 @@ class BaseModel:
     parameters: int
     hidden_size: int
     layers: int
+    intermediate_size: int = 0
+    vocabulary: int = 0
+    size: int = 0
+    """Bytes of the pinned files together."""
 
     @property
     def linear_parameters(self) -> int:
@@ -54,6 +58,7 @@ def read_folder(folder: Path) -> BaseModel:
         names = pinned(path.name for path in folder.iterdir() if path.is_file())
         digests = {name: hash_file(folder / name) for name in names}
         digest = base_digest(digests)
+        size = sum((folder / name).stat().st_size for name in names)
         config = json.loads((folder / "config.json").read_text("utf-8"))
         shapes: dict[str, tuple[int, ...]] = {}
         for name in names:
@@ -70,7 +75,7 @@ def read_folder(folder: Path) -> BaseModel:
             where=str(folder),
             fix="name a folder with config.json, tokenizer.json and *.safetensors",
         ) from error
-    return describe(digest, config, shapes, str(folder))
+    return replace(describe(digest, config, shapes, str(folder)), size=size)
 
 
 def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
@@ -88,6 +93,8 @@ def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: s
         parameters=sum(prod(shape) for shape in shapes.values()),
         hidden_size=_whole(config.get("hidden_size")),
         layers=_whole(config.get("num_hidden_layers")),
+        intermediate_size=_whole(config.get("intermediate_size")),
+        vocabulary=_whole(config.get("vocab_size")),
     )
 
 

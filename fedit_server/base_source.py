@@ -1,6 +1,7 @@
 """Where a task's base model is looked at: a folder, a local copy of a hub model, or the hub's own metadata."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def _from_hub(spec: BaseModelSpec) -> BaseModel:
         name: tuple(tensor.shape) for file in metadata.files_metadata.values() for name, tensor in file.tensors.items()
     }
     try:
-        return describe(base_digest(digests), config, shapes, spec.model)
+        found = describe(base_digest(digests), config, shapes, spec.model)
+        return replace(found, size=sum(files[name].size or 0 for name in digests))
     except ValueError as error:
         raise ModelError(f"{spec.model} is no base model: {error}", code="M003", where="base.model") from error
 

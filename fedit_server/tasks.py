@@ -117,6 +117,9 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
         other_parameters=base.parameters - base.linear_parameters,
         hidden_size=base.hidden_size,
         layers=base.layers,
+        intermediate_size=base.intermediate_size,
+        vocabulary=base.vocabulary,
+        base_bytes=base.size,
     )
     check_meaning(document)
     return document

@@ -22,9 +22,9 @@ _HEAD = """# The messages
 
 Every message that travels, as canonical CBOR (SPEC, section 2): a map from these names to values of these types. SPEC,
 section 7, says who sends which where, and who signs it. *bytes* are CBOR byte strings, *text* is UTF-8, *list* is an
-array; `null` where it says so. A field with a default may still not be left out: it is encoded like any other. The
-sections of a `Task` are in [TASK.md](TASK.md). This page is made from the code (`python -m tests.documents`); a test
-compares them.
+array; `null` where it says so. A field with a default may still not be left out, unless it says so: it is encoded like
+any other. The sections of a `Task` are in [TASK.md](TASK.md). This page is made from the code (`python -m
+tests.documents`); a test compares them.
 """
 
 _PLAIN = {bytes: "bytes", str: "text", int: "integer", float: "number", bool: "true or false", types.NoneType: "null"}
@@ -57,7 +57,9 @@ def _section(kind: type[BaseModel]) -> str:
 def _row(name: str, field: FieldInfo, hint: object) -> str:
     # The field's metadata holds what stands in the outermost annotation too.
     plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
-    return f"| `{name}` | {_type(plain)}{_bounds(field.metadata)} | {field.description or ''} |".replace("  |", " |")
+    left_out = "; left out while it has its default" if field.exclude_if else ""
+    said = f"{field.description or ''}{left_out}"
+    return f"| `{name}` | {_type(plain)}{_bounds(field.metadata)} | {said} |".replace("  |", " |")
 
 
 def _type(hint: object) -> str:

@@ -98,6 +98,9 @@ def tiny_document(folder: Path, **sections: Any) -> Any:
         other_parameters=elsewhere,
         hidden_size=config["hidden_size"],
         layers=config["num_hidden_layers"],
+        intermediate_size=config["intermediate_size"],
+        vocabulary=config["vocab_size"],
+        base_bytes=sum(path.stat().st_size for path in folder.iterdir()),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
+from fedit_client.training.pause import PauseSignal
 from fedit_protocol.adapter import Vector
 from fedit_protocol.task import TaskDocument
 
@@ -17,7 +18,8 @@ class TrainingRequest:
 
     `base` is a model folder; `global_adapter` a safetensors file of float32 tensors with the names and shapes of
     `document.layout`. `seed` decides row order and dropout, `split_seed` which rows are held out: it should stay the
-    same from round to round, so that a held-out row is never trained on. Neither leaves this machine.
+    same from round to round, so that a held-out row is never trained on. Neither leaves this machine. A trainer waits
+    between two steps while `pause` says so; the result is the same with and without pauses.
     """
 
     document: TaskDocument
@@ -27,6 +29,7 @@ class TrainingRequest:
     seed: bytes = field(repr=False)
     plan: DevicePlan
     split_seed: bytes = field(default=b"", repr=False)
+    pause: PauseSignal = field(default_factory=PauseSignal, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, distinct
+from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -309,6 +309,15 @@ class TaskDocument(Section):
     other_parameters: int = Field(ge=0, description="numbers elsewhere in the base (embeddings, norms)")
     hidden_size: int = Field(ge=0, description="width of the residual stream, for memory estimates; 0 if unknown")
     layers: int = Field(ge=0, description="decoder layers, for memory estimates; 0 if unknown")
+    intermediate_size: int = Field(
+        0, ge=0, exclude_if=absent_at(0), description="width of the feed-forward layers, for estimates; 0 if unknown"
+    )
+    vocabulary: int = Field(
+        0, ge=0, exclude_if=absent_at(0), description="rows of the output layer, for estimates; 0 if unknown"
+    )
+    base_bytes: int = Field(
+        0, ge=0, exclude_if=absent_at(0), description="bytes of the base's pinned files together; 0 if unknown"
+    )
 
     @model_validator(mode="after")
     def _is_resolved(self) -> Self:

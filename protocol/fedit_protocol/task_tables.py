@@ -1,5 +1,6 @@
 """The tables `[encoding]`, `[privacy]`, `[method]` and `[gates]` of a task (TASK.md); `task` has the others."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,14 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("the same name stands there twice")
     return tuple(sorted(names))
+
+
+def absent_at(default: object) -> Callable[[object], bool]:
+    """Return the rule of a field that came later: left out of the encoding while it has its default.
+
+    So documents from before keep their bytes and their digests (SPEC, section 10).
+    """
+    return lambda value: value == default
 
 
 class EncodingSpec(Section):

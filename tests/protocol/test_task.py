@@ -176,3 +176,12 @@ def test_a_document_holds_the_layout() -> None:
 def test_slugs(slug: str) -> None:
     assert re.fullmatch(SLUG, slug)
     assert task(id=slug).id == slug
+
+
+def test_a_document_from_before_a_field_was_there_keeps_its_bytes_and_digest() -> None:
+    document = small_task()
+    old = encode(document)
+    assert b"vocabulary" not in old
+    assert decode(TaskDocument, old).digest == document.digest
+    newer = document.model_copy(update={"vocabulary": 32_000})
+    assert decode(TaskDocument, encode(newer)) == newer

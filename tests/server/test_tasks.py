@@ -111,6 +111,7 @@ def test_the_document_holds_digest_and_layout(base: Path) -> None:
     ]
     assert (document.linear_parameters, document.other_parameters) == (64 + 32 + 128, 32 * 8 + 8)
     assert (document.hidden_size, document.layers) == (8, 1)
+    assert document.base_bytes == sum(path.stat().st_size for path in base.iterdir())
 
 
 def test_a_target_that_the_base_does_not_have_is_named_with_what_it_has(base: Path) -> None:
