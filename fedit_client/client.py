@@ -14,7 +14,7 @@ from typing import Any, Self
 from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
-from fedit_client.data import OnError, Record, RowFile, read_records, records_from
+from fedit_client.data import Columns, DataSource, OnError, RowFile, Shape
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
@@ -25,6 +25,7 @@ from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.offers import TaskOffer, fetch_task
+from fedit_client.own_data import OwnData
 from fedit_client.patience import Patience
 from fedit_client.preparation import (
     check_training_stack,
@@ -41,7 +42,7 @@ from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
+from fedit_protocol.errors import ConfigError, MembershipError, StorageError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import TaskDocument
 
@@ -56,8 +57,7 @@ class Client:
         self._config, self._paths, self._address = config, config.paths, address
         self._trainer = trainer
         self._offer: TaskOffer | None = None
-        self._files: list[tuple[Path, OnError]] = []
-        self._rows: list[Record] = []
+        self._data = OwnData(self._paths)
         self._running: asyncio.Task[int] | None = None
 
     @classmethod
@@ -138,27 +138,47 @@ class Client:
             label=label or (before.label if before else ""),
             consent=consent.label,
             document=offer.raw,
-            data=tuple(str(path) for path, _ in self._files) or (before.data if before else ()),
-            on_error="skip" if any(on_error == "skip" for _, on_error in self._files) else "stop",
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
             joined_at=before.joined_at if before else _now_s(),
         )
+        self._data.remember()
         membership.save(self._paths.membership_file)
         return membership
 
-    def add_data(self, path: Path, *, on_error: OnError = "stop") -> RowFile:
-        """Check a file and use its rows; `join` remembers the path, never the content. Raises DataError."""
-        rows = read_records(path.expanduser(), on_error=on_error)
-        self._files.append((path.expanduser().resolve(), on_error))
-        return rows
+    def add_data(
+        self,
+        place: Path | str,
+        *,
+        columns: Columns | None = None,
+        shape: Shape | None = None,
+        on_error: OnError = "stop",
+    ) -> RowFile:
+        """Check a source and use its rows: a file, folder, glob, `-` for stdin, or `org/name[:split]` of the hub.
 
-    def add_records(self, rows: Iterable[Mapping[str, Any]]) -> RowFile:
-        """Check rows in memory and use them in this process only. Raises DataError."""
-        checked = records_from(rows)
-        self._rows.extend(checked.records)
-        return checked
+        `columns` gives our names to the source's columns. `join` remembers the place and what was said about it,
+        never the content; stdin is for this process only. Raises DataError.
+        """
+        return self._data.add_data(place, columns, shape, on_error)
+
+    def add_records(
+        self, rows: Iterable[Mapping[str, Any]], *, columns: Columns | None = None, shape: Shape | None = None
+    ) -> RowFile:
+        """Check rows in memory and use them in this process only. Raises DataError.
+
+        A collection is looked at again when training starts, and never copied; an iterator is read now, for good.
+        """
+        return self._data.add_records(rows, columns, shape)
+
+    def add_source(self, source: DataSource, *, columns: Columns | None = None, shape: Shape | None = None) -> None:
+        """Use a source of the program's own in this process; its rows are read when training starts, not before."""
+        self._data.add_source(source, columns, shape)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything to train on: added here, or remembered by this home."""
+        return self._data.is_there
 
     async def run(
         self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None
@@ -234,7 +254,7 @@ class Client:
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
-        records = await asyncio.to_thread(self._records, membership)
+        records = await asyncio.to_thread(self._data.records)
         work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
         async with self._signing_transport(membership) as transport:
             engagement = Engagement(
@@ -333,16 +353,6 @@ class Client:
         machine = await asyncio.to_thread(Machine.here)
         chosen = choose_device(document, machine, prefer, threads)
         return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
-
-    def _records(self, membership: Membership) -> tuple[Record, ...]:
-        """The owner's rows, read now and kept in memory only."""
-        rows = list(self._rows)
-        paths = [path for path, _ in self._files] or ([] if rows else [Path(name) for name in membership.data])
-        for path in paths:
-            rows.extend(read_records(path, on_error=membership.on_error).records)
-        if not rows:
-            raise DataError("there are no rows to train on", code="D020", fix="fedit-client join --data rows.jsonl")
-        return tuple(rows)
 
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.

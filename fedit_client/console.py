@@ -89,8 +89,8 @@ class Console:
             self.write_json(envelope(command, {}, self.warnings, told))
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
         for name, value in (("where", error.where), ("fix", error.fix), ("more", f"{PROGRAM} help {error.code}")):
-            if value:
-                self.err.print(Text(f"  {name + ':':<6} {value}"))
+            for place, line in enumerate((value or "").splitlines()):  # a fix may be one of several lines to paste
+                self.err.print(Text(f"  {'or' if place else name + ':':<6} {line}"))
 
     def confirm(self, question: str, *, flag: str) -> bool:
         """Ask yes or no; without a terminal raise ConfigError U002, which names the flag that answers."""

@@ -54,6 +54,11 @@ class Paths:
         return self.state / "membership.json"
 
     @property
+    def sources_file(self) -> Path:
+        """Which data this device trains on: names and what was said about them, no rows."""
+        return self.state / "sources.json"
+
+    @property
     def journal(self) -> Path:
         """What was sent in which round."""
         return self.state / "journal"
@@ -94,6 +99,7 @@ class Paths:
             "settings": self.settings_file,
             "identity": self.identity_file,
             "membership": self.membership_file,
+            "data": self.sources_file,
             "journal": self.journal,
             "key log": self.key_log,
             "adapters": self.adapters,

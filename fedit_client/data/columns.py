@@ -1,4 +1,4 @@
-"""Which shape a source's columns have, by its first rows; what fits twice or not at all is asked about, never guessed."""
+"""Which shape a source's columns have, by its first rows; what fits twice or not at all is asked, never guessed."""
 
 import re
 import shlex
@@ -51,6 +51,22 @@ class Place:
             return f"pass columns={dict(columns)!r}"
         maps = " ".join(f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
         return f"fedit-client data add {shlex.quote(self.text)} {maps}"
+
+    @property
+    def skip_line(self) -> str:
+        """Return the one command that leaves out what cannot be used."""
+        if self.in_memory:
+            return 'correct these rows, or pass on_error="skip"'
+        return f"fedit-client data add {shlex.quote(self.text)} --on-error skip"
+
+    @property
+    def check_line(self) -> str:
+        """Return the one command that looks at everything."""
+        return "correct these rows" if self.in_memory else f"fedit-client data check {shlex.quote(self.text)}"
+
+    def show_hint(self, code: str) -> str:
+        """Return where every line of one kind is listed, in parentheses."""
+        return "" if self.in_memory else f"   ({self.check_line} --show {code})"
 
     def shape_line(self, shape: Shape) -> str:
         """Return the one command that reads this source as this shape."""

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from fedit_client.data.records import RowProblem
 from fedit_client.data.shapes import WRONG_TYPE, Row
@@ -42,7 +42,7 @@ def row_bytes(path: Path) -> RowBytes:
             fix=f"save the rows as one of {', '.join(ENDINGS)}; each may be packed as .gz",
         )
     if path.suffix.lower() == _PACKED:
-        return RowBytes(str(path), ending, lambda: gzip.open(path, "rb"))
+        return RowBytes(str(path), ending, lambda: cast(BinaryIO, gzip.open(path, "rb")))
     return RowBytes(str(path), ending, lambda: path.open("rb"))
 
 
@@ -76,7 +76,10 @@ def rows_of(source: RowBytes) -> Iterator[NumberedRow]:
         yield RowProblem(seen + 1, BROKEN, "the packed file is damaged from here on; the rest is not read")
     except OSError as error:
         raise DataError(
-            f"the data file cannot be read: {error.strerror}", code="D001", where=source.name, fix="check who may read it"
+            f"the data file cannot be read: {error.strerror}",
+            code="D001",
+            where=source.name,
+            fix="check who may read it",
         ) from error
 
 
@@ -217,13 +220,11 @@ def _utf8(source: RowBytes) -> str:
 
 def _parquet(source: RowBytes) -> Iterator[NumberedRow]:
     pyarrow = _pyarrow(source)
-    import pyarrow.parquet
-
     try:
         with source.open() as file, pyarrow.parquet.ParquetFile(pyarrow.PythonFile(_seekable(file), "r")) as table:
             yield from _numbered(table.iter_batches(batch_size=1024))
     except pyarrow.ArrowException as error:
-        raise DataError("not a readable parquet file", code=BROKEN, where=source.name) from error
+        raise _damaged(source) from error
 
 
 def _arrow(source: RowBytes) -> Iterator[NumberedRow]:
@@ -240,7 +241,12 @@ def _arrow(source: RowBytes) -> Iterator[NumberedRow]:
                 batches = iter(pyarrow.ipc.open_stream(seekable))
             yield from _numbered(batches)
     except pyarrow.ArrowException as error:
-        raise DataError("not a readable arrow file", code=BROKEN, where=source.name) from error
+        raise _damaged(source) from error
+
+
+def _damaged(source: RowBytes) -> DataError:
+    kind = source.ending[1:]
+    return DataError(f"not a readable {kind} file", code=BROKEN, where=source.name, fix=f"write it again as {kind}")
 
 
 def _numbered(batches: Iterator[Any]) -> Iterator[NumberedRow]:
@@ -253,8 +259,8 @@ def _seekable(file: BinaryIO) -> BinaryIO:
 
 def _pyarrow(source: RowBytes) -> Any:
     try:
-        import pyarrow
         import pyarrow.ipc
+        import pyarrow.parquet
     except ImportError as error:
         raise DataError(
             f"reading {source.ending[1:]} needs pyarrow, which is not installed",

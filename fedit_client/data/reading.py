@@ -54,7 +54,7 @@ def made_records(
         raise DataError("there is not a single row", code="D002", where=where, fix="give a file with rows in it")
     readable = [item[1] for item in numbered if not isinstance(item, RowProblem)]
     if not readable:
-        _stop([item for item in numbered if isinstance(item, RowProblem)], len(numbered), where)
+        _stop([item for item in numbered if isinstance(item, RowProblem)], len(numbered), place)
     looked_at = readable[:ROWS_LOOKED_AT]
     check_columns(looked_at, wishes.columns, place)
     shape = decide_shape([renamed(row, wishes.columns) for row in looked_at], wishes, place)
@@ -64,12 +64,12 @@ def made_records(
     ]
     problems = tuple(item for item in made if isinstance(item, RowProblem))
     if problems and on_error == "stop":
-        _stop(problems, len(made), where)
+        _stop(problems, len(made), place)
     records = tuple(item for item in made if isinstance(item, Record))
     if not records:
         raise DataError(
             f"none of {len(made)} rows can be used; {_first(problems)}", code="D011", where=where,
-            fix="fedit-client help data",
+            fix=place.check_line,
         )  # fmt: skip
     ignored = _ignored(readable, shape, wishes.columns)
     return RowFile(records, shape, problems, ignored, path, _notes(shape, wishes, len(records)))
@@ -91,7 +91,7 @@ def _ignored(rows: list[Row], shape: Shape, columns: Columns) -> tuple[str, ...]
     return tuple(sorted({str(column) for row in rows for column in row} - read))
 
 
-def _stop(problems: Iterable[RowProblem], rows: int, where: str) -> None:
+def _stop(problems: Iterable[RowProblem], rows: int, place: Place) -> None:
     """Raise one DataError for all of them: the first one's code and reason, the first lines, and the count."""
     found = list(problems)
     lines = ", ".join(str(problem.line) for problem in found[:_LINES_NAMED])
@@ -99,8 +99,8 @@ def _stop(problems: Iterable[RowProblem], rows: int, where: str) -> None:
     raise DataError(
         f"{len(found)} of {rows} rows cannot be used; {_first(found)}",
         code=found[0].code,
-        where=f"{where} line{'s' if len(found) > 1 else ''} {lines}{more}",
-        fix="correct these lines, or leave them out with --on-error skip",
+        where=f"{place.text} line{'s' if len(found) > 1 else ''} {lines}{more}{place.show_hint(found[0].code)}",
+        fix=place.skip_line,
     )
 
 

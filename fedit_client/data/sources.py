@@ -107,14 +107,17 @@ def _files(path: Path, place: str) -> tuple[list[Path], list[Path]]:
     if path.is_dir():
         every = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
     else:
-        every = [Path(name) for name in glob(str(path), recursive=True)]
+        every = [Path(name) for name in glob(str(path), recursive=True)]  # noqa: PTH207 - a pattern may be absolute
     every = sorted(file for file in every if file.is_file() and file.name not in _OF_DATASETS)
     files = [file for file in every if ending_of(file)]
     if not every and not path.is_dir():
         raise DataError("no file has such a name", code="D001", where=place, fix=f"ls {path.parent}")
     if not files:
         raise DataError(
-            "none of the files here can be read", code="D003", where=place, fix=f"save rows as one of {', '.join(ENDINGS)}"
+            "none of the files here can be read",
+            code="D003",
+            where=place,
+            fix=f"save rows as one of {', '.join(ENDINGS)}",
         )
     return files, [file for file in every if file not in set(files)]
 
@@ -150,5 +153,3 @@ def _from_stdin(wishes: Wishes, on_error: OnError) -> RowFile:
         return io.BytesIO(raw)
 
     return made_records(rows_of(RowBytes("stdin", ending, opened)), Place(STDIN), wishes, on_error)
-
-

@@ -173,28 +173,6 @@ def test_the_invite_code_is_in_no_output(tmp_path: Path, run: Run) -> None:
     assert "K7QF" not in (done.stdout + done.stderr).replace("-", "")
 
 
-def test_data_check_names_every_broken_line(tmp_path: Path, run: Run) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt":"a","completion":"b"}\n{"prompt":"a","completion":""}\n{"prompt":7,"completion":"b"}\n')
-    done = run("data", "check", str(rows))
-    assert done.returncode == 9
-    assert "line 2: completion is empty" in done.stdout
-    assert "line 3: prompt is a number" in done.stdout
-
-
-def test_data_check_counts_rows_and_categories(tmp_path: Path, run: Run) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt":"a","completion":"b","category":"x"}\n' * 3)
-    done = run("--json", "data", "check", str(rows))
-    assert json.loads(done.stdout)["data"] == {
-        "rows": 3,
-        "shape": "prompt_completion",
-        "categories": {"x": 3},
-        "ignored_columns": [],
-        "skipped": [],
-    }
-
-
 @pytest.mark.parametrize(
     "arguments", [("--version",), ("version",), ("paths",), ("status",), ("help",), ("help", "t001")]
 )

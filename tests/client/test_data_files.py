@@ -165,7 +165,7 @@ def test_all_broken_rows_are_counted_and_the_first_ones_named(tmp_path: Path) ->
     with pytest.raises(DataError) as refused:
         read_records(path)
     assert str(refused.value) == "10 of 20 rows cannot be used; line 1: completion is empty"
-    assert refused.value.where == f"{path} lines 1, 3, 5, 7, 9 …"
+    assert refused.value.where == f"{path} lines 1, 3, 5, 7, 9 …   (fedit-client data check {path} --show D008)"
     assert refused.value.fix is not None
     assert "--on-error skip" in refused.value.fix
 
