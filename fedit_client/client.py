@@ -5,28 +5,33 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.agreements import Agreements, ConsentWatch, renewed
+from fedit_client.attendance import attended, ended, keep_to_rules
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
-from fedit_client.data import Columns, DataSource, OnError, RowFile, Shape
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
 from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.manners.facts import FactSource
+from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
-from fedit_client.own_data import OwnData
-from fedit_client.patience import Patience
+from fedit_client.outbox import outbox_of
+from fedit_client.own_data import OwnData, TakesData
+from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
     check_training_stack,
     choose_device,
@@ -49,7 +54,7 @@ from fedit_protocol.task import TaskDocument
 Say = Callable[[str], None]
 
 
-class Client:
+class Client(TakesData):
     """One device in one federation. Use as `async with Client.open(invite) as client`."""
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
@@ -58,6 +63,7 @@ class Client:
         self._trainer = trainer
         self._offer: TaskOffer | None = None
         self._data = OwnData(self._paths)
+        self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
 
     @classmethod
@@ -85,7 +91,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop a run that is still going; it leaves its round."""
-        await _ended(self._running)
+        await ended(self._running)
 
     @property
     def membership(self) -> Membership | None:
@@ -125,6 +131,7 @@ class Client:
         """
         offer = self._offer or await self.fetch_offer()
         check_consent(offer.summary, consent)
+        open_home(self._paths)
         before = self.membership
         credential = await self._credential(offer, before, label, say)
         address = self._address_of(before)
@@ -145,48 +152,33 @@ class Client:
         )
         self._data.remember()
         membership.save(self._paths.membership_file)
+        Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
 
-    def add_data(
-        self,
-        place: Path | str,
-        *,
-        columns: Columns | None = None,
-        shape: Shape | None = None,
-        on_error: OnError = "stop",
-    ) -> RowFile:
-        """Check a source and use its rows: a file, folder, glob, `-` for stdin, or `org/name[:split]` of the hub.
+    def agree(self, offer: TaskOffer, consent: Consent) -> Membership:
+        """Renew the yes of a device that has joined, to another version of its task; rows, device and identity stay.
 
-        `columns` gives our names to the source's columns. `join` remembers the place and what was said about it,
-        never the content; stdin is for this process only. Raises DataError.
+        A running client goes on by itself. Raises MembershipError J001, ConsentError A003.
         """
-        return self._data.add_data(place, columns, shape, on_error)
-
-    def add_records(
-        self, rows: Iterable[Mapping[str, Any]], *, columns: Columns | None = None, shape: Shape | None = None
-    ) -> RowFile:
-        """Check rows in memory and use them in this process only. Raises DataError.
-
-        A collection is looked at again when training starts, and never copied; an iterator is read now, for good.
-        """
-        return self._data.add_records(rows, columns, shape)
-
-    def add_source(self, source: DataSource, *, columns: Columns | None = None, shape: Shape | None = None) -> None:
-        """Use a source of the program's own in this process; its rows are read when training starts, not before."""
-        self._data.add_source(source, columns, shape)
-
-    @property
-    def has_data(self) -> bool:
-        """Whether there is anything to train on: added here, or remembered by this home."""
-        return self._data.is_there
+        open_home(self._paths)
+        check_consent(offer.summary, consent)
+        membership = renewed(self.require_membership(), offer.raw, consent)
+        Agreements(self._paths.consents).agree(membership, offer.summary, "diff", installed_version())
+        membership.save(self._paths.membership_file)
+        return membership
 
     async def run(
-        self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None
+        self,
+        max_rounds: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        wait_for_consent: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
-        as it happens, from the event loop. Raises what `Session.run` raises.
+        as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -196,15 +188,19 @@ class Client:
                 on_event(event)
             queue.put_nowait(event)
 
-        with held_alone(self._paths.lock_file):
-            self._running = asyncio.create_task(self._stay(membership, max_rounds, emit))
+        with (
+            held_alone(self._paths.lock_file),
+            attended(self._config, membership.consent, emit, self._facts) as keeper,
+        ):
+            watch = ConsentWatch(self._paths) if wait_for_consent else None
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
                     yield event
                 await self._running
             finally:
-                await _ended(self._running)
+                await ended(self._running)
 
     async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Like `run`, for programs that want the callback only."""
@@ -241,13 +237,15 @@ class Client:
         try:
             membership = self.membership if erase else self.require_membership()
             return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
-        except StorageError:
-            if not erase:
+        except StorageError as error:
+            if not erase or error.code == "S016":
                 raise
             return None
 
-    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
+    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
+        watch = ConsentWatch(self._paths)
+        watch.check()
         # The limits may have become stricter since the owner agreed.
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
@@ -255,7 +253,9 @@ class Client:
         if chosen.needs_cpu_consent:
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._data.records)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        keeper.use(chosen.device, chosen.reason)
+        trainer = self._trainer or WorkerTrainer()
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             engagement = Engagement(
                 key=key,
@@ -268,6 +268,9 @@ class Client:
                 shelf=AdapterShelf(self._paths.adapters, document),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                gate=keeper.gate,
+                consent=watch,
+                outbox=outbox_of(self._config, membership),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
@@ -359,26 +362,9 @@ class Client:
         return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
 
 
-def installed_version() -> str:
-    """The version of the installed distribution, at most 32 characters."""
-    try:
-        return version("fedit")[:32]
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
 def _same(one: Federation, other: Federation) -> bool:
     """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
     return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
-
-
-async def _ended(task: "asyncio.Task[int] | None") -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
 
 
 def _now_s() -> int:

@@ -118,7 +118,7 @@ class Counter:
         if candidate.task_id != self.document.task.id or candidate.round_no <= after:
             raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the server shows a candidate that was not asked for")
         if candidate.task_digest != self.document.digest:
-            raise ConsentError("the task changed since this device joined it", code="A003", fix="fedit-client join")
+            raise ConsentError("the task changed since you agreed to it", code="A003", fix="fedit-client consent diff")
         return candidate
 
     async def wait(self, after: int) -> Candidate:

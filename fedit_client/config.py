@@ -1,9 +1,12 @@
-"""The owner's settings: flags > FEDIT_* environment (`__` nests) > client.toml > defaults; read once, then frozen."""
+"""The owner's settings, read once, then frozen: flags > FEDIT_* environment (`__` nests) > a file beside the work
+(`--config FILE`, `./fedit.toml`: see `project_file`) > client.toml > defaults."""
 
+import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,9 +15,12 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
+
+_PREFIX: Final = "FEDIT_"
 
 
 class DeviceSettings(BaseModel):
@@ -37,11 +43,30 @@ class NetworkSettings(BaseModel):
     )
 
 
+class PrivacySettings(BaseModel):
+    """`[privacy]`: what is kept on this machine of what left it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outbox: bool = Field(
+        True,
+        description="keep a readable copy of every upload on this disk; false: only its digest, in the history",
+        json_schema_extra={"stricter": [True, False]},
+    )
+    outbox_max_mb: int = Field(
+        512,
+        ge=1,
+        le=10**6,
+        description="most MB (10^6 bytes) that the outbox takes; the oldest uploads go first",
+        json_schema_extra={"stricter": "lower"},
+    )
+
+
 class ClientConfig(BaseSettings):
     """All settings of this device. A task or a server can never loosen them."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FEDIT_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -49,13 +74,23 @@ class ClientConfig(BaseSettings):
     )
 
     home: Path | None = Field(None, description="one portable folder for everything, instead of the platform's places")
-    server: str | None = Field(None, description="invite link or address, to keep it out of the process list")
+    server: str | None = Field(
+        None,
+        description="invite link or address, to keep it out of the process list",
+        json_schema_extra={"secret": True},
+    )
     model: str | None = Field(
         None, description="where the base model lies, if not where the task says: a folder or hub id"
     )
     device: DeviceSettings = Field(default_factory=DeviceSettings, description="what of this machine may be used")
     network: NetworkSettings = Field(
         default_factory=NetworkSettings, description="how long a lost server is waited for"
+    )
+    polite: PoliteSettings = Field(
+        default_factory=PoliteSettings, description="when this device trains, and how much of it"
+    )
+    privacy: PrivacySettings = Field(
+        default_factory=PrivacySettings, description="what is kept on this machine of what left it"
     )
     limits: Limits = Field(default_factory=Limits, description="what no task may exceed (fedit_protocol.limits)")
 
@@ -65,17 +100,52 @@ class ClientConfig(BaseSettings):
         return Paths.find(self.home)
 
 
-def load_config(home: Path | None = None, flags: dict[str, Any] | None = None) -> ClientConfig:
-    """Merge all sources; raises ConfigError C001 (a value) or C002 (the file), naming the setting and its source."""
+def load_config(
+    home: Path | None = None, flags: dict[str, Any] | None = None, more: "SettingsFile | None" = None
+) -> ClientConfig:
+    """Merge all sources, `more` between the environment and client.toml; nothing is looked for in the current folder.
+
+    Raises ConfigError C001 (a value) or C002 (the file), naming the setting and its source.
+    """
     given = dict(flags or {})
     if home is not None:
         given["home"] = home
+    user = SettingsFile.read(config_paths(home, given).settings_file)
     try:
-        # The environment may name the home, and the home holds the file: so two steps.
-        file = ClientConfig(**given).paths.settings_file if home is None else Paths.under(home).settings_file
-        return _with_file(file)(**given)
+        return _with_files(*([more] if more else []), user)(**given)
     except ValidationError as error:
-        raise _value_error(error) from error
+        raise _value_error(error, given, more, user) from error
+
+
+def config_paths(home: Path | None, flags: Mapping[str, Any] | None = None) -> Paths:
+    """Return where the files lie, before any setting is read: the home is named by a flag or the environment only."""
+    named = home or (flags or {}).get("home") or environment_value("home")
+    return Paths.find(Path(named) if named else None)
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """What a settings file states, unchecked."""
+
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "SettingsFile":
+        """Read a file, which may be missing; raises ConfigError C002, StorageError."""
+        return cls(path, _file_values(path))
+
+
+def environment_variable(key: str) -> str | None:
+    """Return the variable that states a dotted setting, as it is written in the environment, or None."""
+    wanted = (_PREFIX + key.replace(".", "__")).upper()
+    return next((name for name in os.environ if name.upper() == wanted), None)
+
+
+def environment_value(key: str) -> str | None:
+    """Return what the environment says about a dotted setting, or None."""
+    variable = environment_variable(key)
+    return os.environ.get(variable) or None if variable else None
 
 
 def change_settings(paths: Paths, assignments: list[str]) -> dict[str, str]:
@@ -83,6 +153,18 @@ def change_settings(paths: Paths, assignments: list[str]) -> dict[str, str]:
     changes = dict(_assignment(text) for text in assignments)
     edit_settings(paths, {key: _literal(value) for key, value in changes.items()})
     return changes
+
+
+def check_settings_text(text: str, path: Path) -> None:
+    """Raise ConfigError C001, C002 unless this could be the content of client.toml."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _not_toml(path, error) from error
+    try:
+        _with_files(environment=False)(**values)
+    except ValidationError as error:
+        raise _value_error(error, {}, None, SettingsFile(path, values)) from error
 
 
 def edit_settings(paths: Paths, changes: Mapping[str, Any]) -> None:
@@ -103,10 +185,8 @@ def edit_settings(paths: Paths, changes: Mapping[str, Any]) -> None:
         else:
             place[name] = value
     text = tomlkit.dumps(document)
-    try:
-        ClientConfig(**tomllib.loads(text))
-    except ValidationError as error:
-        raise _value_error(error) from error
+    if any(value is not None for value in changes.values()):  # taking a line out must work in a file that is wrong
+        check_settings_text(text, paths.settings_file)
     write_atomic(paths.settings_file, text.encode())
 
 
@@ -116,11 +196,9 @@ def file_limits(paths: Paths) -> dict[str, Any]:
     return stated if isinstance(stated, dict) else {}
 
 
-def _with_file(file: Path) -> type[ClientConfig]:
-    values = _file_values(file)
-
-    class WithFile(ClientConfig):
-        """The settings with one more source, below the environment."""
+def _with_files(*files: SettingsFile, environment: bool = True) -> type[ClientConfig]:
+    class WithFiles(ClientConfig):
+        """The settings with more sources, below the environment."""
 
         @classmethod
         def settings_customise_sources(
@@ -131,9 +209,10 @@ def _with_file(file: Path) -> type[ClientConfig]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library calls by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+            below = [InitSettingsSource(settings_cls, init_kwargs=file.values) for file in files]
+            return init_settings, *([env_settings] if environment else []), *below
 
-    return WithFile
+    return WithFiles
 
 
 def _file_values(file: Path) -> dict[str, Any]:
@@ -144,8 +223,17 @@ def _file_values(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file is not TOML: {str(error).lower()}", code="C002", where=str(file),
-                          fix=f"correct or remove {file}") from error  # fmt: skip
+        raise _not_toml(file, error) from error
+
+
+def _not_toml(file: Path, error: Exception) -> ConfigError:
+    ours = file.name == "client.toml"
+    return ConfigError(
+        f"the settings file is not TOML: {str(error).lower()}",
+        code="C002",
+        where=str(file),
+        fix="fedit-client config edit" if ours else f"correct or remove {file}",
+    )
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -167,12 +255,38 @@ def _literal(value: str) -> Any:
         return value
 
 
-def _value_error(error: ValidationError) -> ConfigError:
+def _value_error(
+    error: ValidationError, flags: Mapping[str, Any], more: SettingsFile | None, user: SettingsFile
+) -> ConfigError:
     first = error.errors(include_input=False, include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return ConfigError(
-        f"the setting {name} cannot be used: {first['msg'].lower()}",
-        code="C001",
-        where=f"client.toml, FEDIT_{name.upper().replace('.', '__')} or a flag",
-        fix="fedit-client paths",
-    )
+    parts = [str(part) for part in first["loc"]]
+    name, why = ".".join(parts), first["msg"].lower().removeprefix("value error, ")
+    where, fix = str(user.path), f"fedit-client config reset {name}"
+    if _states(flags, parts):
+        where, fix = "command line", "fedit-client config schema"
+    elif variable := _variable_about(name):
+        where, fix = f"{variable} in the environment", f"unset {variable}"
+    elif more is not None and _states(more.values, parts):
+        where, fix = str(more.path), f"correct or remove {name} in {more.path}"
+    return ConfigError(f"the setting {name} cannot be used: {why}", code="C001", where=where, fix=fix)
+
+
+def _states(values: Mapping[str, Any], parts: list[str]) -> bool:
+    """Whether a source says anything about a setting, or has another thing where its table should be."""
+    found: Any = values
+    for part in parts:
+        if not isinstance(found, Mapping):
+            return True
+        if part not in found:
+            return False
+        found = found[part]
+    return True
+
+
+def _variable_about(name: str) -> str | None:
+    """The variable of a setting, or of a table above it."""
+    while name:
+        if variable := environment_variable(name):
+            return variable
+        name = name.rpartition(".")[0]
+    return None

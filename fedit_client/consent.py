@@ -18,6 +18,13 @@ _FILES: Final = "your files, prompts, answers and file names"
 _NAMES: Final = "host name, user name, serial numbers"
 NEVER_LEAVES: Final = (_FILES, "your update, row count and losses in readable form", _NAMES)
 """In masked rounds; in trusted ones the server reads the update, the row count and the losses."""
+SEEN_BY: Final = (
+    "What a round makes is seen by the organiser, by every member as the next adapter, and by evaluators: devices that "
+    "the organiser names to compare it with what was before, also where it is held or rejected"
+)
+YOUR_LIMITS: Final = (
+    "The limits are yours: what they forbid is refused whatever the task says (fedit-client policy show)"
+)
 _ADVISED: Final = 10
 _OPENED: Final = "the server opens it: nothing hides your update, row count and losses among those of others"
 _TRUSTED_LEVEL: Final = (
@@ -68,8 +75,10 @@ class ConsentSummary:
             *(f"  • {line}" for line in self.leaves_in_clear),
             "Never leaves:",
             *(f"  • {line}" for line in self.never_leaves),
+            SEEN_BY,
             self.level,
             *self.warnings,
+            YOUR_LIMITS,
         ]
 
     def accept(self) -> Consent:
@@ -113,7 +122,7 @@ def check_consent(summary: ConsentSummary, consent: Consent) -> None:
         raise ConsentError(
             f"the task changed since you agreed ({consent.label} → {summary.label}), so nothing is trained",
             code="A003",
-            fix=f"fedit-client join --accept {summary.label}",
+            fix="fedit-client consent diff",
         )
 
 

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from rich.console import Console as RichConsole
 from rich.text import Text
@@ -19,6 +20,7 @@ from fedit_protocol.errors import ConfigError, FeditError
 SCHEMA: Final = "fedit/1"
 EVENT_SCHEMA: Final = "fedit.event/1"
 PROGRAM: Final = "fedit-client"
+INTERRUPTED: Final = 130
 
 
 @dataclass
@@ -30,17 +32,28 @@ class Console:
     verbose: bool = False
     no_input: bool = False
     yes: bool = False
+    color: Literal["auto", "always", "never"] = "auto"
     warnings: list[str] = field(default_factory=list)
+    _noticed: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
+        self.open_streams()
+
+    def open_streams(self) -> None:
+        """Set up stdout and stderr for the colours that are wanted."""
         # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
-        self.out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
-        self.err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        look: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+        if self.color != "auto":
+            look |= {"no_color": self.color == "never"}
+        if self.color == "always":  # not force_terminal: bars that move are for terminals only
+            look["color_system"] = "standard"
+        self.out, self.err = RichConsole(**look), RichConsole(stderr=True, **look)
 
     @property
     def interactive(self) -> bool:
         """Whether somebody is there to answer a question."""
-        return not (self.no_input or self.json) and sys.stdin.isatty() and sys.stdout.isatty()
+        streams: tuple[Any, Any] = (sys.stdin, sys.stdout)  # None where the descriptor was closed before the start
+        return not (self.no_input or self.json) and all(stream is not None and stream.isatty() for stream in streams)
 
     def say(self, text: str = "", style: str = "") -> None:
         """One line for people."""
@@ -57,10 +70,22 @@ class Console:
         if not self.json:
             self.err.print(Text(f"{PROGRAM}: warning: {text}", style="yellow"))
 
-    def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
-        """The result of a command: lines for people, or the JSON envelope."""
+    def notice(self, text: str) -> None:
+        """One line on stderr that everybody should see once, and an entry in the JSON answer."""
+        if text in self._noticed:
+            return
+        self._noticed.add(text)
         if self.json:
-            self.write_json(envelope(command, data, self.warnings, None))
+            self.warnings.append(text)
+        elif not self.quiet:
+            self.err.print(Text(text, style="dim"))
+
+    def answer(
+        self, command: str, data: dict[str, Any], lines: Iterable[str], failed: FeditError | None = None
+    ) -> None:
+        """The result of a command: lines for people, or the JSON envelope; `failed` where the result is trouble."""
+        if self.json:
+            self.write_json(envelope(command, data, self.warnings, None if failed is None else _told(failed)))
             return
         for line in lines:
             self.out.print(Text(line))
@@ -74,23 +99,24 @@ class Console:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
-    def fail(self, command: str, error: FeditError) -> None:
-        """Say what happened, where, and what to do; a traceback only with --verbose."""
+    def fail(self, command: str, error: FeditError, log: Path | None = None) -> None:
+        """Say what happened, where, and what to do; a traceback only with --verbose, else in the log file."""
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
         if self.json:
-            told = {
-                "code": f"FEDIT-{error.code}",
-                "message": str(error),
-                "where": error.where,
-                "fix": error.fix,
-                "exit": error.exit_code,
-            }
-            self.write_json(envelope(command, {}, self.warnings, told))
+            self.write_json(envelope(command, {}, self.warnings, _told(error)))
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
-        for name, value in (("where", error.where), ("fix", error.fix), ("more", f"{PROGRAM} help {error.code}")):
+        lines = {"where": error.where, "fix": error.fix, "more": _page(error), "log": str(log) if log else None}
+        for name, value in lines.items():
             for place, line in enumerate((value or "").splitlines()):  # a fix may be one of several lines to paste
                 self.err.print(Text(f"  {'or' if place else name + ':':<6} {line}"))
+
+    def interrupted(self, command: str) -> None:
+        """End a command that Ctrl-C, a signal or a closed terminal has stopped."""
+        if self.json:
+            told = {"code": "INTERRUPTED", "message": "interrupted", "where": None, "fix": None, "doc": None,
+                    "exit": INTERRUPTED}  # fmt: skip
+            self.write_json(envelope(command, {}, self.warnings, told))
 
     def confirm(self, question: str, *, flag: str) -> bool:
         """Ask yes or no; without a terminal raise ConfigError U002, which names the flag that answers."""
@@ -111,6 +137,21 @@ class Console:
         except UnicodeEncodeError:
             return False
         return True
+
+
+def _told(error: FeditError) -> dict[str, Any]:
+    return {
+        "code": f"FEDIT-{error.code}",
+        "message": str(error),
+        "where": error.where,
+        "fix": error.fix,
+        "doc": _page(error),
+        "exit": error.exit_code,
+    }
+
+
+def _page(error: FeditError) -> str:
+    return f"{PROGRAM} help {error.code}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A run as it is seen: one bar per stage on a terminal, one line per tenth without one, NDJSON for programs."""
 
+import logging
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from fedit_client.console import Console
 from fedit_client.events import Event, EventKind, RoundStage
 
+_LOG = logging.getLogger(__name__)
 _TENTHS = 10
 
 
@@ -35,7 +37,9 @@ class RunDisplay:
             self._bars.stop()
 
     def show(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event, and write it down."""
+        if event.kind is not EventKind.PROGRESS:
+            _LOG.info("%s", event.text)
         if self._console.json:
             self._console.event(event_fields(event))
         elif self._bars and event.kind in {EventKind.STAGE, EventKind.PROGRESS}:
@@ -92,5 +96,8 @@ def event_fields(event: Event) -> dict[str, Any]:
         "round": event.round_no,
         "loss": event.loss,
         "adapter_version": event.adapter_version,
+        "tokens_per_second": event.tokens_per_second,
+        "stage_eta_s": event.stage_eta_s,
+        "eta_s": event.eta_s,
     }
     return {name: value for name, value in fields.items() if value is not None}

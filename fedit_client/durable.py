@@ -13,9 +13,11 @@ PRIVATE_FOLDER = 0o700
 
 
 def make_private(folder: Path) -> Path:
-    """Create a folder that only its owner can enter, and return it; raises StorageError (S010)."""
+    """Create a folder, and those above it, for its owner only, and return it; raises StorageError (S010)."""
     with translating(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
+            missing.mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
+        folder.mkdir(exist_ok=True)  # raises where something else has the name
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fedit_protocol.errors import EXIT_CODES, ConfigError
+from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
 
 _POLICY: Final = (
     "Your policy says what no task may exceed and no server can loosen: how many devices, how well an update hides, "
@@ -10,6 +10,21 @@ _POLICY: Final = (
     "meanings; fedit-client policy set hidden_among 5 changes one limit; fedit-client policy reset hidden_among undoes "
     "that. It is the table [limits] of client.toml."
 )
+
+_STATUSES: Final = {
+    1: "a bug, or a command whose result is no",
+    2: "the command line, or an answer that is missing",
+    3: "a setting",
+    4: "nothing is joined, or something else is",
+    5: "the network, or the files of a base model",
+    6: "trust: a pin, a signature, an invite",
+    7: "consent is needed, or was declined",
+    8: "the hardware",
+    9: "the data",
+    10: "paused by your own rules",
+    11: "the task is refused",
+    12: "a file or disk of this machine",
+}
 
 _TOPICS: Final[dict[str, str]] = {
     "levels": (
@@ -26,6 +41,12 @@ _TOPICS: Final[dict[str, str]] = {
         "prompt=YOURS --map response=YOURS. Rows are read where they lie, never copied, and never leave this machine. "
         "Look first: fedit-client data check PLACE"
     ),
+    "settings": (
+        "A setting comes from the first of these that states it: a flag; FEDIT_… in the environment (__ nests, as in "
+        "FEDIT_DEVICE__THREADS=2); the file of --config, or ./fedit.toml; client.toml; what was said when joining; the "
+        "task; the default. A ./fedit.toml is announced, and may not loosen limits, privacy, politeness or consent. "
+        "See: fedit-client config show --origin"
+    ),
     "limits": _POLICY,
     "policy": _POLICY,
 }
@@ -34,11 +55,17 @@ _CODES: Final[dict[str, str]] = {
     "A001": "Nobody could be asked. Read the task once on a terminal; then pass --accept TASK@N, which is your yes "
     "to it.",
     "A002": "You declined. Nothing was sent; join again if you change your mind.",
-    "A003": "The task is another one than you agreed to. Join again: it shows what the task is now and asks.",
+    "A003": "The task is another one than you agreed to, so nothing is trained until you say yes to it. "
+    "fedit-client consent diff shows what changed, old and new, and asks; a client that runs goes on by itself then.",
     "A004": "Training on the CPU instead of a GPU was declined. Repair the GPU's driver or torch, or pass --device "
     "cpu.",
-    "C001": "A setting has a value that it cannot have; the message names it. Sources: a flag, FEDIT_…, client.toml.",
-    "C002": "client.toml is not TOML, or not UTF-8. Correct it, or remove the file to go back to the defaults.",
+    "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
+    "and asks again; fedit-client leave leaves the federation.",
+    "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
+    "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
+    "client.toml. See: fedit-client config show --origin",
+    "C002": "A settings file is missing, not TOML, or not UTF-8. Correct it with fedit-client config edit.",
+    "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
@@ -143,11 +170,17 @@ _CODES: Final[dict[str, str]] = {
     "N004": "The server did not answer in time. It may be overloaded, or a firewall drops the packets.",
     "N005": "What answers does not speak TLS as a FedIT server does. Is it another program?",
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
+    "N007": "A proxy or a security program on this network opens encrypted connections and closes them again with a "
+    "certificate of its own. The federation's own certificate does not arrive, so nothing is sent. Leave this server "
+    "out of the proxy (NO_PROXY), or ask who runs the network.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
     "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
+    "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
+    "fedit-client status says what holds it.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
@@ -156,6 +189,9 @@ _CODES: Final[dict[str, str]] = {
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
     "S015": "The file with the last seen list of devices is damaged. It protects from a server that shows different "
     "lists; only if you know why it is damaged, remove it.",
+    "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
+    "or give it a home of its own with --home.",
+    "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -184,8 +220,12 @@ _CODES: Final[dict[str, str]] = {
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
-    "U009": "--show takes the code of a finding that the same check has listed.",
+    "U012": "--show takes the code of a finding that the same check has listed.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
+    "U010": "An export never replaces a file. Name another folder with --out.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }
@@ -197,14 +237,28 @@ def help_lines(topic: str) -> list[str]:
     if not wanted:
         codes = " ".join(sorted(_CODES))
         return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
-                f"topics: exit-codes {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
+                f"topics: exit-codes json {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
     if wanted in _CODES:
-        return [f"FEDIT-{wanted} (exit {EXIT_CODES[wanted[0]]})", _CODES[wanted]]
+        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", _CODES[wanted]]
     if wanted.lower() in _TOPICS:
         return [_TOPICS[wanted.lower()]]
     if wanted == "EXIT-CODES":
-        return ["0    ok", *(f"{status:<4} {letter}…" for letter, status in EXIT_CODES.items()), "130  interrupted"]
+        return exit_code_lines()
+    if wanted == "JSON":
+        from fedit_client.json_output import schema_lines
+
+        return schema_lines()
     raise ConfigError(f"there is no page called {topic}", code="U007", fix="fedit-client help")
+
+
+def exit_code_lines() -> list[str]:
+    """Return what each exit status means, with the letters of the error codes that end with it."""
+    letters: dict[int, str] = {}
+    for letter, status in EXIT_CODES.items():
+        letters[status] = ", ".join(filter(None, (letters.get(status), f"{letter}…")))
+    table = [f"{status:<4} {_STATUSES[status]} ({letters[status]})" for status in sorted(letters)]
+    later = f"{LATER:<4} try the same again later: nothing is wrong here ({', '.join(sorted(TRY_LATER))})"
+    return ["0    ok", *table, later, "130  interrupted"]
 
 
 def documented_codes() -> frozenset[str]:

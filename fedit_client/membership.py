@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.home import check_home
 from fedit_client.trust import Federation, PinnedBy
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
@@ -55,7 +56,8 @@ class Membership(BaseModel):
 
 
 def load_membership(path: Path) -> Membership | None:
-    """Return what was joined, or None; raises StorageError S013 for a file that is not ours."""
+    """Return what was joined, or None; raises StorageError S013 for a file that is not ours, S016 for a newer home."""
+    check_home(path.parent)
     with translating(path):
         if not path.exists():
             return None

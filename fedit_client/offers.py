@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from fedit_client.consent import Consent, ConsentSummary, summarise
-from fedit_client.transport import HttpTransport
+from fedit_client.payloads import Payload, example_payload
+from fedit_client.transport import HttpTransport, Transport
 from fedit_client.trust import Federation, ServerAddress
 from fedit_protocol.catalogue import TaskList, TaskState
 from fedit_protocol.encoding import decode
@@ -21,6 +22,11 @@ class TaskOffer:
     federation: Federation
     raw: bytes = field(repr=False)
 
+    @property
+    def example_payload(self) -> Payload:
+        """An invented upload of this task, of the form and size of a real one, to show before a yes."""
+        return example_payload(self.document)
+
     def accept(self) -> Consent:
         """Say yes to this version of this task, on behalf of the owner."""
         return self.summary.accept()
@@ -29,13 +35,17 @@ class TaskOffer:
 async def fetch_task(federation: Federation, address: ServerAddress, wanted: str | None, limits: Limits) -> TaskOffer:
     """Fetch the named or the only task and hold it against the limits; nothing about this device is sent."""
     async with HttpTransport(address.host, address.port, federation.tls(), signer=None) as transport:
-        tasks = decode(TaskList, await transport.get("/v1/tasks"))
-    raw = _chosen(tasks, wanted)
-    document = _read(raw)
+        raw = await fetch_listed(transport, wanted)
+    document = read_task(raw)
     return TaskOffer(summarise(document, federation.descriptor, limits), document, federation, raw)
 
 
-def _read(raw: bytes) -> TaskDocument:
+async def fetch_listed(transport: Transport, wanted: str | None) -> bytes:
+    """Return the document of the named or the only task as the server lists it now, not held against any limits."""
+    return _chosen(decode(TaskList, await transport.get("/v1/tasks")), wanted)
+
+
+def read_task(raw: bytes) -> TaskDocument:
     """Decode a task; one with settings that this client does not know is refused (K002), never guessed at."""
     try:
         return decode(TaskDocument, raw)
@@ -46,7 +56,7 @@ def _read(raw: bytes) -> TaskDocument:
 
 def _chosen(tasks: TaskList, wanted: str | None) -> bytes:
     """Return the document of the task that was named, or of the only one that runs."""
-    documents = [(_read(listing.document).task, listing) for listing in tasks.tasks]
+    documents = [(read_task(listing.document).task, listing) for listing in tasks.tasks]
     if wanted is not None:
         named = [listing for task, listing in documents if wanted in (task.id, task.label)]
     else:

@@ -74,3 +74,42 @@ class OwnData:
         if not found:
             raise DataError("there are no rows to train on", code="D020", fix="fedit-client data add rows.jsonl")
         return tuple(found)
+
+
+class TakesData:
+    """What a client offers to give it rows; they never leave the machine and are never copied."""
+
+    _data: OwnData
+
+    def add_data(
+        self,
+        place: Path | str,
+        *,
+        columns: Columns | None = None,
+        shape: Shape | None = None,
+        on_error: OnError = "stop",
+    ) -> RowFile:
+        """Check a source and use its rows: a file, folder, glob, `-` for stdin, or `org/name[:split]` of the hub.
+
+        `columns` gives our names to the source's columns. `join` remembers the place and what was said about it,
+        never the content; stdin is for this process only. Raises DataError.
+        """
+        return self._data.add_data(place, columns, shape, on_error)
+
+    def add_records(
+        self, rows: Iterable[Mapping[str, Any]], *, columns: Columns | None = None, shape: Shape | None = None
+    ) -> RowFile:
+        """Check rows in memory and use them in this process only. Raises DataError.
+
+        A collection is looked at again when training starts, and never copied; an iterator is read now, for good.
+        """
+        return self._data.add_records(rows, columns, shape)
+
+    def add_source(self, source: DataSource, *, columns: Columns | None = None, shape: Shape | None = None) -> None:
+        """Use a source of the program's own in this process; its rows are read when training starts, not before."""
+        self._data.add_source(source, columns, shape)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything to train on: added here, or remembered by this home."""
+        return self._data.is_there

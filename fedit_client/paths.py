@@ -16,12 +16,13 @@ class Paths:
     data: Path
     state: Path
     cache: Path
+    log: Path
 
     @classmethod
     def under(cls, home: Path) -> "Paths":
         """Everything in one folder (`--home DIR`, `FEDIT_HOME`)."""
         home = home.expanduser().absolute()
-        return cls(config=home, data=home, state=home, cache=home / "cache")
+        return cls(config=home, data=home, state=home, cache=home / "cache", log=home / "log")
 
     @classmethod
     def of_platform(cls) -> "Paths":
@@ -31,6 +32,7 @@ class Paths:
             data=platformdirs.user_data_path(_APP, appauthor=False),
             state=platformdirs.user_state_path(_APP, appauthor=False),
             cache=platformdirs.user_cache_path(_APP, appauthor=False),
+            log=platformdirs.user_log_path(_APP, appauthor=False),
         )
 
     @classmethod
@@ -59,6 +61,31 @@ class Paths:
         return self.state / "sources.json"
 
     @property
+    def home_file(self) -> Path:
+        """Which format these folders have."""
+        return self.state / "home.json"
+
+    @property
+    def consents(self) -> Path:
+        """Every yes and every taking back, one file each."""
+        return self.state / "consents"
+
+    @property
+    def outbox(self) -> Path:
+        """What was uploaded, as it was before masking."""
+        return self.state / "outbox"
+
+    @property
+    def history(self) -> Path:
+        """Signed lines about every round taken part in."""
+        return self.state / "history"
+
+    @property
+    def contacts_file(self) -> Path:
+        """Which hosts were contacted, why and when last."""
+        return self.state / "contacts.json"
+
+    @property
     def journal(self) -> Path:
         """What was sent in which round."""
         return self.state / "journal"
@@ -84,6 +111,16 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def pace_file(self) -> Path:
+        """How long each stage takes on this machine (`pace`)."""
+        return self.state / "pace.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What commands did and why they failed, with tracebacks; the newest megabyte, three older ones beside it."""
+        return self.log / "client.log"
+
+    @property
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
@@ -100,8 +137,13 @@ class Paths:
             "identity": self.identity_file,
             "membership": self.membership_file,
             "data": self.sources_file,
+            "consents": self.consents,
             "journal": self.journal,
+            "outbox": self.outbox,
+            "history": self.history,
+            "contacts": self.contacts_file,
             "key log": self.key_log,
             "adapters": self.adapters,
             "models": self.models,
+            "log": self.log_file,
         }

@@ -12,6 +12,7 @@ from fedit_client.config import ClientConfig, edit_settings, file_limits
 from fedit_client.consent import summarise
 from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
+from fedit_client.strictness import EMPTY_IS_ANY, is_looser_limit
 from fedit_protocol.errors import ConfigError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import Mode
@@ -22,11 +23,6 @@ TRUSTED_MEANS: Final = (
     "Allow this only if you would hand your rows to whoever runs the server. Each task still asks for your consent.",
 )
 
-_MORE_IS_STRICTER: Final = frozenset(
-    {"min_cohort", "hidden_among", "corrupt_fraction", "min_clip_norm", "min_cert_age_h"}
-)
-_ZERO_IS_ANY: Final = frozenset({"max_rounds_per_day", "max_epsilon"})
-_EMPTY_IS_ANY: Final = frozenset({"base_digests", "target_modules"})
 _ENVIRONMENT: Final = "FEDIT_LIMITS__"
 _FILE_NAME: Final = "client.toml"
 _WIDEST: Final = 36
@@ -160,9 +156,7 @@ class Change:
     @property
     def is_looser(self) -> bool:
         """Whether some task that was refused may pass now."""
-        return _reach(self.name, self.before) < _reach(self.name, self.after) or (
-            isinstance(self.before, tuple) and not _covers(self.name, self.before, self.after)
-        )
+        return is_looser_limit(self.name, self.before, self.after)
 
 
 def wished(config: ClientConfig, name: str, text: str) -> Change:
@@ -211,7 +205,7 @@ def overruled(change: Change) -> str | None:
 
 def words(name: str, value: Any) -> str:
     """A limit's value for people, cut where a table would burst."""
-    text = _text(value) or ("any" if name in _EMPTY_IS_ANY else "none")
+    text = _text(value) or ("any" if name in EMPTY_IS_ANY else "none")
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
@@ -245,21 +239,3 @@ def _source(name: str, stated: dict[str, Any]) -> str:
 def _variable(name: str) -> str | None:
     wanted = (_ENVIRONMENT + name).upper()
     return next((variable for variable in os.environ if variable.upper() == wanted), None)
-
-
-def _reach(name: str, value: Any) -> float:
-    """How much a number lets pass: the larger, the looser. Lists are compared by what is in them."""
-    if isinstance(value, tuple):
-        return 0.0
-    if name in _ZERO_IS_ANY and value == 0:
-        return float("inf")
-    return -float(value) if name in _MORE_IS_STRICTER else float(value)
-
-
-def _covers(name: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    """Whether everything that is allowed after was allowed before."""
-    if name in _EMPTY_IS_ANY and not before:
-        return True
-    if name in _EMPTY_IS_ANY and not after:
-        return False
-    return set(after) <= set(before)

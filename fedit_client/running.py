@@ -57,7 +57,7 @@ def attend(client: Client, console: Console, max_rounds: int | None) -> None:
 
 
 async def _watch(client: Client, console: Console, max_rounds: int | None) -> None:
-    async with client, aclosing(client.run(max_rounds)) as events:
+    async with client, aclosing(client.run(max_rounds, wait_for_consent=not console.no_input)) as events:
         with RunDisplay(console) as display:
             async for event in events:
                 display.show(event)

@@ -5,15 +5,19 @@ alarm (SecurityError), a task outside the limits, a changed task, data or hardwa
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from fedit_client.agreements import task_changed
+from fedit_client.changes import differences
 from fedit_client.consent import plain
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
+from fedit_client.offers import fetch_listed, read_task
 from fedit_client.renewal import HeldCertificate
 from fedit_client.rounds import Engagement, Round
 from fedit_client.sealed_round import SealedRound
@@ -73,7 +77,9 @@ class Session:
         """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
-        """Take part until `max_rounds` rounds were committed with this device, or the task ends; return how many.
+        """Take part until `max_rounds` rounds were committed with this device, the task ends, or the owner said finish.
+
+        Returns how many were committed. While the gate is closed it neither checks in nor trains.
 
         Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
         """
@@ -82,10 +88,18 @@ class Session:
         await self._with.patience.insist(self._renew)
         await self._with.patience.insist(self._look_at_the_log)
         committed = 0
+        gate = self._with.gate
         while max_rounds is None or committed < max_rounds:
             await self._keep_to_the_owners_rate()
+            if not await gate.until_open():
+                break
             await self._with.patience.insist(self._renew)
-            reply = await self._with.patience.insist(self._check_in)
+            await asyncio.to_thread(self._with.check_consent)
+            # Not while this device may not train: who has checked in is awaited by others.
+            reply = await gate.unless_changed(lambda: self._with.patience.insist(self._check_in))
+            if reply is None:
+                self._told = ""
+                continue
             self._check_clock(reply.server_time)
             committed += await self._settle(reply)
             if max_rounds is not None and committed >= max_rounds:
@@ -95,9 +109,11 @@ class Session:
             elif reply.reason is WaitReason.TASK_FINISHED:
                 await self._finish(reply)
                 break
+            elif reply.reason is WaitReason.TASK_CHANGED:
+                raise await self._task_changed()
             else:
                 self._wait_for(reply)
-                await asyncio.sleep(jittered(reply.retry_after_s))
+                await gate.idle(jittered(reply.retry_after_s))
         return committed
 
     async def _look_at_the_server(self) -> None:
@@ -136,7 +152,9 @@ class Session:
             until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
             text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
             self._tell_once(f"{text} (limits.max_rounds_per_day)")
-            await asyncio.sleep(min(wait_s, self._with.patience.max_wait_s))
+            await self._with.gate.idle(min(wait_s, self._with.patience.max_wait_s))
+            if self._with.gate.finishing:
+                return
 
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
@@ -235,12 +253,17 @@ class Session:
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 
+    async def _task_changed(self) -> ConsentError:
+        """Return A003 with what has changed: another version waits for the owner's yes, which only the owner gives."""
+        agreed, descriptor = self._with.document, self._with.descriptor
+        raw = await self._with.patience.insist(lambda: fetch_listed(self._with.transport, agreed.task.id))
+        if self._with.consent is not None:
+            await asyncio.to_thread(self._with.consent.note_pending, raw)
+        document = read_task(raw)
+        return task_changed(agreed, document, differences(agreed, document, descriptor, self._with.limits))
+
     def _wait_for(self, reply: CheckInReply) -> None:
-        """Say why there is no round, once per reason; raises ConsentError A003 if the owner has to agree again."""
-        task = self._with.document.task
-        if reply.reason is WaitReason.TASK_CHANGED:
-            raise ConsentError(f"the task changed since you agreed to {task.label}; nothing is trained until you agree",
-                               code="A003", fix="fedit-client join")  # fmt: skip
+        """Say why there is no round, once per reason."""
         text = _REASONS.get(reply.reason, _in_general)(reply) if reply.reason else _in_general(reply)
         self._tell_once(text)
 
@@ -278,6 +301,9 @@ class Session:
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        if self._with.outbox is not None:
+            digest = hashlib.sha256(payload).hexdigest()
+            await asyncio.to_thread(self._with.outbox.note_receipt, digest)
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

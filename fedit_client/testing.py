@@ -10,11 +10,12 @@ from safetensors.numpy import load, save
 
 from fedit_client.durable import write_atomic
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
+from fedit_client.manners.rules import Facts
 from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_client.transport import OnBytes
 from fedit_protocol.adapter import Vector
-from fedit_protocol.catalogue import AdapterInfo
+from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
 from fedit_protocol.ids import Digest, IdentityKey, RoundId
@@ -116,6 +117,9 @@ class LoopbackServer:
                 return encode(self.federation.descriptor)
             case ["federation", "successions"]:
                 return encode(self.successions)
+            case ["tasks"]:
+                listing = TaskListing(document=encode(self.document), state=TaskState.ACTIVE)
+                return encode(TaskList(tasks=(listing,)))
             case ["checkin"]:
                 return encode(self._check_in(device, body))
             case ["leave"]:
@@ -325,3 +329,16 @@ class LoopbackTransport:
 def read_adapter(document: TaskDocument, folder: Path) -> Vector:
     """Return the flat vector of an adapter folder, for assertions."""
     return document.layout.flatten(load((folder / "adapter_model.safetensors").read_bytes()))
+
+
+@dataclass
+class FakeFacts:
+    """A machine that is as the test says: `facts` may be replaced while a client runs; `asked` keeps the devices."""
+
+    facts: Facts = field(default_factory=Facts)
+    asked: list[str] = field(default_factory=list)
+
+    def read(self, device: str) -> Facts:
+        """Return what the test says."""
+        self.asked.append(device)
+        return self.facts

@@ -15,6 +15,7 @@ import aiohttp
 from fedit_client.durable import make_private, sync_folder
 from fedit_client.durable import translating as translating_disk
 from fedit_client.problems import BusyError, problem_error, translating
+from fedit_client.proxies import proxy_for
 from fedit_protocol.encoding import MAX_CONTROL_BYTES, to_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, TransportError
 from fedit_protocol.ids import Digest, FederationId
@@ -195,7 +196,13 @@ class HttpTransport:
             total=None if bulk else _ANSWER_S, sock_connect=_CONNECT_S, sock_read=_STALLED_S if bulk else None
         )
         return self._http.request(
-            method, self._base + path, data=data, headers=sent | (headers or {}), timeout=timeout, allow_redirects=False
+            method,
+            self._base + path,
+            data=data,
+            headers=sent | (headers or {}),
+            timeout=timeout,
+            allow_redirects=False,
+            proxy=proxy_for(self._host),
         )
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:

@@ -1,4 +1,4 @@
-"""`fedit-client version` and `help`: about the program itself."""
+"""`fedit-client doctor`, `version` and `help`: about the program itself."""
 
 import sys
 from typing import Annotated
@@ -8,9 +8,27 @@ import typer
 from fedit_client.commands.shared import Globals
 
 
+def doctor(
+    context: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe: permissions, what crashes left.")] = False,
+    network: Annotated[
+        bool, typer.Option("--network", help="Also ask server and hub; sends nothing of yours.")
+    ] = False,
+) -> None:
+    """Say what stands in the way on this machine, the worst first, each with the command that helps."""
+    from fedit_client.doctor import examine
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    found = run_async(examine(given.home, given.config, fix=fix, online=network))
+    given.console.answer("doctor", found.as_data(), found.lines(), found.trouble)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
 def version(context: typer.Context) -> None:
     """Show the version of FedIT and of the protocol it speaks."""
-    from fedit_client.client import installed_version
+    from fedit_client.installed import installed_version
     from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION
 
     given: Globals = context.obj

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
     from fedit_client.data import OnError, Source
+    from fedit_client.project_file import Loaded
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,26 @@ class Globals:
 
     console: Console
     home: Path | None
+    settings_file: Path | None = None
+    """The file of `--config`."""
 
     def config(self, **flags: Any) -> "ClientConfig":
-        """Merge flags, environment and file; flags that were not given are left out."""
-        from fedit_client.config import load_config
+        """Merge flags, environment and files; flags that were not given are left out."""
+        return self.loaded(**flags).config
 
-        return load_config(self.home, {name: value for name, value in flags.items() if value not in (None, {})})
+    def loaded(self, **flags: Any) -> "Loaded":
+        """Like `config`, with the file beside the work; a file that merely lies there is announced, once."""
+        from fedit_client.project_file import load_settings
+
+        stated = {name: value for name, value in flags.items() if value not in (None, {})}
+        found = load_settings(self.home, stated, self.settings_file, Path.cwd())
+        for notice in found.notices:
+            self.console.notice(notice)
+        return found
+
+    def flags(self) -> dict[str, Any]:
+        """The settings that the options before the command state."""
+        return {"home": self.home} if self.home else {}
 
 
 Device = Literal["auto", "cpu", "cuda"]

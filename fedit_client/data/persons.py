@@ -12,14 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from fedit_client.data.sensitive import ACCOUNT, CARD, COMPUTER, MAIL, MAYBE, PHONE
+
 Find = Callable[[str], bool]
 
-# Each recogniser takes its time, so a text is shown to those only that could find something in it.
-_MAYBE_MAIL: Final = re.compile("@")
-_MAYBE_PHONE: Final = re.compile(r"\+?\d[\d\s().\-/]{6,}\d")
-_MAYBE_CARD: Final = re.compile(r"\d[\d -]{10,}\d")
-_MAYBE_ACCOUNT: Final = re.compile(r"\b[A-Z]{2}\d{2}")
-_MAYBE_COMPUTER: Final = re.compile(r"\d\.\d+\.\d+\.\d|[0-9a-fA-F]{1,4}:[0-9a-fA-F]{0,4}:")
 _LEAST_PHONE_DIGITS: Final = 9
 _STRICT: Final = 2  # digits grouped as the country groups them; laxer, and every year and page number is a phone
 _NOBODYS: Final = ("0.0.0.0", "127.", "10.", "192.168.", "169.254.", "255.", "::")  # noqa: S104 - compared, never bound
@@ -27,8 +23,8 @@ _NOBODYS: Final = ("0.0.0.0", "127.", "10.", "192.168.", "169.254.", "255.", "::
 
 def recognisers() -> dict[str, Find]:
     """Return what finds each kind; imports presidio, with torch hidden from it."""
-    for name in ("torch", "transformers"):
-        sys.modules[name] = None  # None means: not to be had
+    hidden: dict[str, Any] = dict.fromkeys(("torch", "transformers"))
+    sys.modules.update(hidden)  # None means: not to be had
     from presidio_analyzer.predefined_recognizers import (
         CreditCardRecognizer,
         EmailRecognizer,
@@ -37,7 +33,7 @@ def recognisers() -> dict[str, Find]:
         PhoneRecognizer,
     )
 
-    class OfflineEmailRecognizer(EmailRecognizer):  # type: ignore[misc]  # presidio ships no types
+    class OfflineEmailRecognizer(EmailRecognizer):
         """Mail addresses by their pattern alone: the library's own check fetches a list of domains."""
 
         def validate_result(self, pattern_text: str) -> bool | None:
@@ -45,11 +41,11 @@ def recognisers() -> dict[str, Find]:
             return None
 
     return {
-        "a mail address": _by(OfflineEmailRecognizer(), _MAYBE_MAIL),
-        "a card number": _by(CreditCardRecognizer(), _MAYBE_CARD),
-        "a bank account": _by(IbanRecognizer(), _MAYBE_ACCOUNT),
-        "an address of a computer": _by(IpRecognizer(), _MAYBE_COMPUTER, _is_somebodys),
-        "a phone number": _by(PhoneRecognizer(leniency=_STRICT), _MAYBE_PHONE, _is_phone),
+        MAIL: _by(OfflineEmailRecognizer(), MAYBE[MAIL]),
+        CARD: _by(CreditCardRecognizer(), MAYBE[CARD]),
+        ACCOUNT: _by(IbanRecognizer(), MAYBE[ACCOUNT]),
+        COMPUTER: _by(IpRecognizer(), MAYBE[COMPUTER], _is_somebodys),
+        PHONE: _by(PhoneRecognizer(leniency=_STRICT), MAYBE[PHONE], _is_phone),
     }
 
 

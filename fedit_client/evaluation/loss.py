@@ -6,15 +6,14 @@ from typing import Any, Final
 
 from fedit_client.data import Record
 from fedit_client.evaluation.losses import CategoryLosses
-from fedit_client.training.batches import micro_batches
+from fedit_client.training.batches import batches_of
 from fedit_client.training.local import Loaded
-from fedit_client.training.loss import total_loss
+from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import load_tensors, write_adapter
 from fedit_client.training.tokenize import Example, tokenize
 from fedit_protocol.task import TaskDocument
 
 PEFT_FILE: Final = "adapter_model.safetensors"
-_BATCH_ROWS: Final = 8
 
 
 def losses_of(
@@ -34,16 +33,16 @@ def losses_of(
         groups.setdefault(example.category, []).append(example)
     sums, done = {}, 0
     for category, examples in sorted(groups.items()):
-        sums[category] = _total(loaded, examples, adapter is None)
+        sums[category] = _total(loaded, document, examples, adapter is None)
         done += len(examples)
         on_row(done, len(tokenized.examples))
     means = {category: total / tokens for category, (total, tokens) in sums.items()}
     return CategoryLosses(means, {category: tokens for category, (_, tokens) in sums.items()}, tokenized.skipped)
 
 
-def _total(loaded: Loaded, examples: Sequence[Example], base_alone: bool) -> tuple[float, int]:
+def _total(loaded: Loaded, document: TaskDocument, examples: Sequence[Example], base_alone: bool) -> tuple[float, int]:
     model: Any = loaded.model
-    batches = micro_batches(examples, _BATCH_ROWS, loaded.pad_id, str(model.device))
+    batches = batches_of(examples, feeding_of(model, document.task, loaded.pad_id))
     if not base_alone:
         return total_loss(model, batches)
     with model.disable_adapter():

@@ -1,44 +1,129 @@
-"""Examples → padded batches, in an order that a seed decides."""
+"""Examples → what goes through the model at once: packed or padded, in an order that a seed decides."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
 
 from fedit_client.data import Record
-from fedit_client.training.tokenize import Example
-from fedit_protocol.task import TrainingSpec
+from fedit_client.training.tokenize import Example, Ids
+from fedit_protocol.task import Batching, TrainingSpec
+
+_CPU_TOKENS: Final = 1024
+"""Tokens that a CPU takes at once: more gain nothing there, and what lies between the layers leaves the cache."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right: `ids`, `attention` and `loss_mask` are int64 (B, T)."""
+    """Rows of one pass, on the model's device; int64 throughout.
+
+    `ids` and `positions` are (1, N) where rows are packed one behind the other, (B, T) padded on the right where not.
+    Counted through `ids` from its first number, `chosen` (K,) are the places whose next token is trained on, and
+    `targets` (K,) those tokens. `lengths` are the rows' own.
+    """
 
     ids: torch.Tensor
-    attention: torch.Tensor
-    loss_mask: torch.Tensor
+    positions: torch.Tensor
+    chosen: torch.Tensor
+    targets: torch.Tensor
+    lengths: tuple[int, ...]
+    packed: bool
+
+    @property
+    def attention(self) -> torch.Tensor:
+        """Of padded rows, 1 where a token is real; (B, T)."""
+        lengths = torch.tensor(self.lengths, device=self.ids.device)
+        return (torch.arange(self.ids.shape[1], device=self.ids.device) < lengths[:, None]).long()
 
     @property
     def tokens(self) -> int:
         """Real tokens, padding not counted."""
-        return int(self.attention.sum())
+        return sum(self.lengths)
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that the loss is over; the first position of a row is never predicted."""
-        return int(self.loss_mask[:, 1:].sum())
+        """Tokens that the loss is over; the first token of a row is never predicted."""
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How rows are put together: `rows` at most where padded, `tokens` at most where packed (one row may be longer)."""
+
+    batching: Batching
+    rows: int
+    tokens: int
+    pad_id: int
+    device: str
+
+    @classmethod
+    def of(cls, spec: TrainingSpec, cutoff_tokens: int, pad_id: int, device: str, *, packs: bool) -> "Feeding":
+        """Return what a task asks for: packed, as many tokens as `micro_batch_size` of the longest rows have.
+
+        A model that cannot keep packed rows apart (`packs` is false) has them grouped: the same step, only slower.
+        """
+        tokens = spec.micro_batch_size * cutoff_tokens
+        return cls(
+            Batching.GROUPED if spec.batching is Batching.PACKED and not packs else spec.batching,
+            spec.micro_batch_size,
+            min(tokens, max(cutoff_tokens, _CPU_TOKENS)) if device == "cpu" else tokens,
+            pad_id,
+            device,
+        )
+
+
+def batches_of(examples: Sequence[Example], feeding: Feeding) -> Iterator[Batch]:
+    """Yield all examples as batches; the sum of their losses is the same for every kind of feeding."""
+    if feeding.batching is Batching.PACKED:
+        for rows in first_fit([len(example.ids) for example in examples], feeding.tokens):
+            yield pack([examples[row] for row in rows], feeding.device)
+        return
+    in_order = list(examples)
+    if feeding.batching is Batching.GROUPED:
+        in_order.sort(key=lambda example: len(example.ids))
+    for start in range(0, len(in_order), feeding.rows):
+        yield collate(in_order[start : start + feeding.rows], feeding.pad_id, feeding.device)
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: str) -> Batch:
     """Pad examples to the longest of them."""
-    shape = (len(examples), max(len(example.ids) for example in examples))
-    ids, attention, mask = np.full(shape, pad_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    lengths = tuple(len(example.ids) for example in examples)
+    ids = np.full((len(examples), max(lengths)), pad_id, np.int64)
+    wanted = np.zeros(ids.shape, np.int64)
     for row, example in enumerate(examples):
-        length = len(example.ids)
-        ids[row, :length], attention[row, :length], mask[row, :length] = example.ids, 1, example.loss_mask
-    return Batch(*(torch.from_numpy(array.astype(np.int64)).to(device) for array in (ids, attention, mask)))
+        ids[row, : lengths[row]], wanted[row, : lengths[row]] = example.ids, example.loss_mask
+    wanted[:, 0] = 0
+    return _batch(ids, np.broadcast_to(np.arange(ids.shape[1]), ids.shape), wanted, lengths, device, packed=False)
+
+
+def pack(examples: Sequence[Example], device: str) -> Batch:
+    """Put examples one behind the other, each with positions from 0."""
+    lengths = tuple(len(example.ids) for example in examples)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    wanted = np.concatenate([example.loss_mask for example in examples])
+    ids = np.concatenate([example.ids for example in examples])
+    wanted = np.where(positions > 0, wanted, 0)
+    return _batch(ids[None], positions[None], wanted[None], lengths, device, packed=True)
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Part row numbers into bins of at most `capacity` tokens: longest first, each into the first bin with room.
+
+    First-fit decreasing (Johnson 1973): at most 11/9 of the fewest bins possible. A longer row has a bin of its own.
+    """
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        place = next((place for place, left in enumerate(room) if left >= lengths[row]), len(bins))
+        if place == len(bins):
+            bins.append([])
+            room.append(capacity)
+        bins[place].append(row)
+        room[place] -= lengths[row]
+    return bins
 
 
 def step_rows(rows: int, spec: TrainingSpec, seed: bytes) -> list[list[int]]:
@@ -49,13 +134,6 @@ def step_rows(rows: int, spec: TrainingSpec, seed: bytes) -> list[list[int]]:
     while len(stream) < total:
         stream.extend(int(row) for row in random.permutation(rows))
     return [stream[start : min(start + spec.batch_size, total)] for start in range(0, total, spec.batch_size)]
-
-
-def micro_batches(examples: Sequence[Example], size: int, pad_id: int, device: str) -> Iterator[Batch]:
-    """Yield batches of at most `size` rows; rows of like length share one, since padding costs as much as text."""
-    by_length = sorted(examples, key=lambda example: len(example.ids))
-    for start in range(0, len(by_length), size):
-        yield collate(by_length[start : start + size], pad_id, device)
 
 
 def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list[Record], list[Record]]:
@@ -71,6 +149,17 @@ def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list
         [record for place, record in enumerate(records) if place not in held_out],
         [records[place] for place in order[:count]],
     )
+
+
+def _batch(ids: Ids, positions: Ids, wanted: Ids, lengths: tuple[int, ...], device: str, *, packed: bool) -> Batch:
+    """`wanted` marks the tokens to predict; each is predicted at the place before it."""
+    targets = np.flatnonzero(wanted)
+
+    def there(array: Ids) -> torch.Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(device)
+
+    chosen, wanted_ids = there(targets - 1), there(ids.reshape(-1)[targets])
+    return Batch(there(ids), there(positions), chosen, wanted_ids, lengths, packed)
 
 
 def _rank(record: Record, seed: bytes) -> bytes:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
-from fedit_client.training.batches import micro_batches, split
+from fedit_client.training.batches import batches_of, split
 from fedit_client.training.loop import train
-from fedit_client.training.loss import total_loss
+from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -64,7 +64,8 @@ def train_here(
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
     loss_before = _measure(loaded, kept_back.examples, request, on_progress)
-    trained = train(loaded.model, rows.examples, task.training, loaded.pad_id, request.seed, on_progress)
+    feeding = feeding_of(loaded.model, task, loaded.pad_id)
+    trained = train(loaded.model, rows.examples, task.training, feeding, request.seed, on_progress)
     loss_after = _measure(loaded, kept_back.examples, request, on_progress)
     return LocalResult(
         update=update_of(read_adapter(loaded.model), before, layout),
@@ -96,8 +97,8 @@ def _measure(
 ) -> float | None:
     if not examples:
         return None
-    size = request.document.task.training.micro_batch_size
+    feeding = feeding_of(loaded.model, request.document.task, loaded.pad_id)
     on_progress(TrainingProgress("evaluate", 0, len(examples)))
-    total, tokens = total_loss(loaded.model, micro_batches(examples, size, loaded.pad_id, str(loaded.model.device)))
+    total, tokens = total_loss(loaded.model, batches_of(examples, feeding))
     on_progress(TrainingProgress("evaluate", len(examples), len(examples), total / tokens))
     return total / tokens

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from fedit_client.training.batches import micro_batches, step_rows
+from fedit_client.training.batches import Feeding, batches_of, step_rows
 from fedit_client.training.loss import summed_loss
 from fedit_client.training.request import TrainingProgress
 from fedit_client.training.tokenize import Example
@@ -35,7 +35,7 @@ class Trained:
 
 
 def train(
-    model: Any, examples: Sequence[Example], spec: TrainingSpec, pad_id: int, seed: bytes, on_progress: OnProgress
+    model: Any, examples: Sequence[Example], spec: TrainingSpec, feeding: Feeding, seed: bytes, on_progress: OnProgress
 ) -> Trained:
     """Train the adapter in place; raises DeviceError H010 when loss or gradient is no longer a finite number."""
     torch.manual_seed(int.from_bytes(hashlib.sha256(b"dropout" + seed).digest()[:8], "big"))
@@ -46,7 +46,7 @@ def train(
     for number, rows in enumerate(steps):
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate * rate_factor(spec.schedule, number, len(steps))
-        loss = _accumulate(model, [examples[row] for row in rows], spec, pad_id, total)
+        loss = _accumulate(model, [examples[row] for row in rows], feeding, total)
         # Clip the step here; the update is clipped once, in the protocol's quantizer, where the sum depends on it.
         norm = float(clip_grad_norm_(parameters, max_norm=spec.max_grad_norm))
         _check_finite(loss, norm, number + 1)
@@ -68,19 +68,20 @@ def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
             return (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def _accumulate(model: Any, examples: Sequence[Example], spec: TrainingSpec, pad_id: int, total: Trained) -> float:
-    """Add up one step's gradient, micro-batch by micro-batch; return the step's mean loss per trained token."""
-    device = str(model.device)
-    # Every answer token of the step weighs the same, whichever micro-batch it is in.
-    trained_tokens, loss = sum(int(example.loss_mask[1:].sum()) for example in examples), 0.0
-    for batch in micro_batches(examples, spec.micro_batch_size, pad_id, device):
+def _accumulate(model: Any, examples: Sequence[Example], feeding: Feeding, total: Trained) -> float:
+    """Add up one step's gradient, batch by batch; return the step's mean loss per trained token."""
+    # Every answer token of the step weighs the same, whichever batch it is in.
+    trained_tokens = sum(int(example.loss_mask[1:].sum()) for example in examples)
+    loss = torch.zeros((), device=feeding.device)
+    for batch in batches_of(examples, feeding):
         summed = summed_loss(model, batch)
         (summed / trained_tokens).backward()
-        loss += float(summed.detach())
+        # Stays on the device: to look at it here would make the GPU wait for us at every batch.
+        loss += summed.detach()
         total.tokens += batch.tokens
-    total.loss += loss
+    total.loss += float(loss)
     total.trained_tokens += trained_tokens
-    return loss / trained_tokens
+    return float(loss) / trained_tokens
 
 
 def _check_finite(loss: float, norm: float, step: int) -> None:

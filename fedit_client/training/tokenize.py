@@ -6,27 +6,20 @@ the very ids that generation will see; tokenising the joined text could merge th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Message, Record
 from fedit_client.training.chat_template import ChatTemplate
+from fedit_client.training.prompts import PROMPTS
 from fedit_protocol.errors import DataError, TaskRefusedError
 from fedit_protocol.task import PromptSpec, Template
 
 Ids = NDArray[np.int64]
 Piece = tuple[str, bool]
 """A stretch of text, and whether it is an answer."""
-
-_QUESTION: Final = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-)
-_QUESTION_WITH_INPUT: Final = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-)
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Tokenized:
 def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tokenized:
     """Tokenise records by the task's prompt section.
 
-    Raises DataError D012 if no row keeps an answer token, D015 for a conversation under an Alpaca template, D016 for
+    Raises DataError D012 if no row keeps an answer token, D015 for a conversation under a built-in template, D016 for
     one that the chat template does not take, ModelError M003 without a chat template, TaskRefusedError K005 if the
     template hides where answers begin, K012 if it is beyond bounds.
     """
@@ -79,7 +72,7 @@ def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, 
     if template is Template.CHAT:
         (text,) = chat.render(messages, [(len(messages), True)])
         return _ids(tokenizer, text)
-    return _ids(tokenizer, _alpaca(messages, "", template), begins=True)
+    return _ids(tokenizer, _written(messages, "", template), begins=True)
 
 
 def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate) -> tuple[Ids, Ids]:
@@ -105,7 +98,7 @@ def _pieces(record: Record, tokenizer: Any, template: Template, chat: ChatTempla
     if template is Template.CHAT:
         yield from _chat_pieces(record.messages, tokenizer, chat)
         return
-    yield _alpaca(record.messages[:-1], record.context, template), False
+    yield _written(record.messages[:-1], record.context, template), False
     yield record.messages[-1].content + tokenizer.eos_token, True
 
 
@@ -138,8 +131,8 @@ def _answer_mask(ids: Ids, tokenizer: Any) -> Ids:
     return (np.arange(len(ids)) <= last).astype(np.int64)
 
 
-def _alpaca(messages: Sequence[Message], context: str, template: Template) -> str:
-    """The prompt of Stanford Alpaca (Taori et al. 2023); the short form leaves out the opening sentence."""
+def _written(messages: Sequence[Message], context: str, template: Template) -> str:
+    """The prompt of a built-in template."""
     if len(messages) != 1:
         raise DataError(
             f"the template {template} takes one question and one answer, not a conversation",
@@ -147,9 +140,7 @@ def _alpaca(messages: Sequence[Message], context: str, template: Template) -> st
             fix="give rows with instruction and response",
         )
     instruction = messages[0].content.removesuffix(f"\n\n{context}") if context else messages[0].content
-    opening = "" if template is Template.ALPACA_SHORT else _QUESTION_WITH_INPUT if context else _QUESTION
-    given = f"### Input:\n{context}\n\n" if context else ""
-    return f"{opening}### Instruction:\n{instruction}\n\n{given}### Response:\n"
+    return PROMPTS[template].prompt(instruction, context)
 
 
 def _ids(tokenizer: Any, text: str, *, begins: bool = False) -> Ids:

@@ -38,6 +38,15 @@ EXIT_CODES: Final[dict[str, int]] = {
 }
 """Family letter of an error code → exit status of the commands (EXPERIENCE, section 2)."""
 
+LATER: Final = 75
+TRY_LATER: Final = frozenset({"N009", "N010", "N012"})
+"""Nothing is wrong here and nothing is lost: the same command later may succeed (75: sysexits' TEMPFAIL)."""
+
+
+def exit_status(code: str) -> int:
+    """Return the exit status of an error code: 75 where trying later is all that helps, else by its first letter."""
+    return LATER if code in TRY_LATER else EXIT_CODES[code[0]]
+
 
 class ProblemType(StrEnum):
     """What can go wrong on the wire, as RFC 9457 problem types; stable once released."""
@@ -92,8 +101,8 @@ class FeditError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit status that a command ends with (first letter of the code)."""
-        return EXIT_CODES[self.code[0]]
+        """The exit status that a command ends with."""
+        return exit_status(self.code)
 
 
 class ConfigError(FeditError):

@@ -33,6 +33,8 @@ class Template(StrEnum):
     CHAT = "chat"
     ALPACA = "alpaca"
     ALPACA_SHORT = "alpaca_short"
+    ALPACA_LEGACY = "alpaca_legacy"
+    VIGOGNE = "vigogne"
 
 
 class Mode(StrEnum):
@@ -48,6 +50,14 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
     LINEAR = "linear"
     COSINE = "cosine"
+
+
+class Batching(StrEnum):
+    """How rows of unlike length meet in one pass of the model; what a step learns from does not depend on it."""
+
+    PACKED = "packed"
+    GROUPED = "grouped"
+    PADDED = "padded"
 
 
 class Selection(StrEnum):
@@ -96,7 +106,9 @@ class PromptSpec(Section):
     """`[prompt]`: from a record to token ids and a loss mask."""
 
     template: Template = Field(
-        Template.CHAT, description="chat (the pinned tokenizer's own), alpaca or alpaca_short; never a text"
+        Template.CHAT,
+        description="chat (the pinned tokenizer's own), alpaca, alpaca_short (no opening sentence), alpaca_legacy (no"
+        " line break before the answer) or vigogne (French); never a text",
     )
     train_on_inputs: bool = Field(
         False, description="true: the loss covers the prompt too; false: response tokens only"
@@ -111,6 +123,12 @@ class TrainingSpec(Section):
     epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows, used when local_steps is 0")
     batch_size: int = Field(8, ge=1, le=4096, description="rows behind one optimizer step")
     micro_batch_size: int = Field(4, ge=1, le=4096, description="rows in memory at once; must divide batch_size")
+    batching: Batching = Field(
+        Batching.PACKED,
+        exclude_if=absent_at(Batching.PACKED),
+        description="packed: rows share one sequence, none sees another; grouped: padded beside rows of like length; "
+        "padded: in the order they come",
+    )
     learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of AdamW")
     schedule: Schedule = Field(Schedule.LINEAR, description="constant, linear (to 0) or cosine (to 0) within a round")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")

@@ -149,7 +149,7 @@ def test_one_finding_is_listed_whole(tmp_path: Path, ask: Ask, capsys: pytest.Ca
     assert invoke(["data", "check", "rows.jsonl", "--show", "D030"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 60
     status, unknown = ask("check", "rows.jsonl", "--show", "D099")
-    assert (status, unknown["error"]["code"]) == (2, "FEDIT-U009")
+    assert (status, unknown["error"]["code"]) == (2, "FEDIT-U012")
 
 
 def test_check_says_what_it_did_not_look_for(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

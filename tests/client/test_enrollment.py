@@ -132,7 +132,7 @@ async def test_the_wait_for_an_authority_ends_with_what_to_do(https: HttpsFedera
     away = AwayAuthority(https, 99)
     with pytest.raises(TransportError) as ended:
         await enroll(away, https.federation.descriptor, KEY, CODE, "", lambda: NOW, EnrollPatience(0.0))  # type: ignore[arg-type] # posts only
-    assert (ended.value.code, ended.value.exit_code) == ("N012", 5)
+    assert (ended.value.code, ended.value.exit_code) == ("N012", 75)
     assert "same invite" in (ended.value.fix or "")
 
 

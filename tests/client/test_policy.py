@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client import policy
+from fedit_client import strictness
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.policy import Change
@@ -173,7 +173,7 @@ def test_every_limit_has_a_direction() -> None:
     """A limit that is added has a name that says which way is looser, or is listed as one where more is stricter."""
     for name, field in Limits.model_fields.items():
         is_list = isinstance(field.get_default(), tuple)
-        assert is_list or name.startswith("max_") != (name in policy._MORE_IS_STRICTER), name
+        assert is_list or name.startswith("max_") != (name in strictness._MORE_IS_STRICTER), name
 
 
 def test_trusted_mode_is_allowed_by_a_yes_only() -> None:

@@ -58,9 +58,9 @@ class Device:
 class World:
     """A loopback server and its devices."""
 
-    def __init__(self, tmp_path: Path, document: TaskDocument, devices: int = 3) -> None:
+    def __init__(self, tmp_path: Path, document: TaskDocument, devices: int = 3, seed: str = "memory") -> None:
         self.document = document
-        self.federation = MemoryFederation(devices)
+        self.federation = MemoryFederation(devices, seed)
         self.server = LoopbackServer(self.federation, document)
         self.saved: list[bytes] = []
         self.pinned: list[bytes] = []

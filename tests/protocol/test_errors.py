@@ -37,6 +37,11 @@ def test_exit_statuses_stay_clear_of_the_shells_own() -> None:
     assert EXIT_CODES["U"] == 2
 
 
+def test_what_only_time_can_cure_has_a_status_of_its_own() -> None:
+    assert FeditError("busy", code="N009").exit_code == 75
+    assert FeditError("nothing answers", code="N001").exit_code == 5
+
+
 def test_problem_types_are_stable_urns() -> None:
     for problem in ProblemType:
         assert re.fullmatch(r"urn:fedit:error:[a-z]+(-[a-z]+)*", problem)

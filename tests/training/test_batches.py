@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedit_client.training.batches import collate, micro_batches, split, step_rows
+from fedit_client.training.batches import Feeding, batches_of, collate, first_fit, pack, split, step_rows
 from fedit_client.training.tokenize import Example
-from fedit_protocol.task import TrainingSpec
+from fedit_protocol.task import Batching, TrainingSpec
 
 from .rows import letters
 
@@ -27,9 +27,51 @@ def test_padding_is_neither_attended_to_nor_trained_on() -> None:
     assert (batch.tokens, batch.trained_tokens) == (6, 4)
 
 
-def test_rows_of_like_length_share_a_micro_batch() -> None:
-    batches = micro_batches([example(9), example(2), example(8), example(3)], 2, 0, "cpu")
-    assert [batch.ids.shape for batch in batches] == [(2, 3), (2, 9)]
+def test_a_token_is_predicted_at_the_place_before_it() -> None:
+    for batch in (collate([example(2), example(4)], 99, "cpu"), pack([example(2), example(4)], "cpu")):
+        assert batch.ids.reshape(-1)[batch.chosen + 1].tolist() == batch.targets.tolist() == [2, 2, 3, 4]
+
+
+def test_packed_rows_begin_at_position_0_and_their_first_token_is_never_predicted() -> None:
+    asked = Example(np.arange(1, 4), np.ones(3, np.int64))
+    batch = pack([asked, example(2)], "cpu")
+    assert batch.ids.tolist() == [[1, 2, 3, 1, 2]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1]]
+    assert (batch.chosen.tolist(), batch.targets.tolist()) == ([0, 1, 3], [2, 3, 2])
+    assert (batch.tokens, batch.trained_tokens, batch.lengths) == (5, 3, (3, 2))
+
+
+SHAPES = {
+    Batching.PACKED: [(1, 11), (1, 11)],
+    Batching.GROUPED: [(2, 3), (2, 9)],
+    Batching.PADDED: [(2, 9), (2, 8)],
+}
+
+
+@pytest.mark.parametrize("batching", SHAPES)
+def test_each_batching_puts_rows_together_in_its_own_way(batching: Batching) -> None:
+    rows = [example(9), example(2), example(8), example(3)]
+    batches = batches_of(rows, Feeding(batching, 2, 11, 0, "cpu"))
+    assert [tuple(batch.ids.shape) for batch in batches] == SHAPES[batching]
+
+
+def test_packing_fills_bins_and_a_longer_row_has_its_own() -> None:
+    assert first_fit([3, 5, 2, 9, 4], 7) == [[3], [1, 2], [4, 0]]
+
+
+def test_a_gpu_takes_as_many_tokens_as_the_task_allows_and_a_cpu_fewer() -> None:
+    sizes: dict[str, Any] = {
+        "spec": spec(micro_batch_size=4, batch_size=4),
+        "cutoff_tokens": 512,
+        "pad_id": 0,
+        "packs": True,
+    }
+    assert [Feeding.of(**sizes, device=device).tokens for device in ("cuda:0", "cpu")] == [2048, 1024]
+
+
+def test_a_model_that_cannot_pack_has_rows_of_like_length_together() -> None:
+    assert Feeding.of(spec(), 512, 0, "cpu", packs=False).batching is Batching.GROUPED
+    assert Feeding.of(spec(batching="padded"), 512, 0, "cpu", packs=False).batching is Batching.PADDED
 
 
 def test_every_row_comes_once_in_a_pass() -> None:

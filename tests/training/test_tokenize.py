@@ -83,21 +83,64 @@ def test_an_answer_that_would_merge_with_the_prompt_keeps_its_first_token(tokeni
     assert trained_text(example, tokenizer) == "\nokay<|im_end|>"
 
 
-def test_a_context_is_shown_apart_by_the_alpaca_template(tokenizer: Any) -> None:
-    example = one(row("Add.", "5", context="2 and 3"), tokenizer, template="alpaca")
-    text = tokenizer.decode(example.ids)
-    assert "paired with an input" in text
-    assert "### Instruction:\nAdd.\n\n### Input:\n2 and 3\n\n### Response:\n5<|im_end|>" in text
+PUBLISHED = {
+    ("alpaca", ""): (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:\n"
+    ),
+    ("alpaca", "2 and 3"): (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a"
+        " response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Input:\n2 and 3\n\n### Response:\n"
+    ),
+    ("alpaca_short", ""): "### Instruction:\nAdd.\n\n### Response:\n",
+    ("alpaca_short", "2 and 3"): "### Instruction:\nAdd.\n\n### Input:\n2 and 3\n\n### Response:\n",
+    ("alpaca_legacy", ""): (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:"
+    ),
+    ("alpaca_legacy", "2 and 3"): (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a"
+        " response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Input:\n2 and 3\n\n### Response:"
+    ),
+    ("vigogne", ""): (
+        "Ci-dessous se trouve une instruction qui décrit une tâche. Écrivez une réponse qui complète correctement la"
+        " demande.\n\n### Instruction:\nAdd.\n\n### Réponse:\n"
+    ),
+    ("vigogne", "2 and 3"): (
+        "Ci-dessous se trouve une instruction qui décrit une tâche, associée à une entrée qui fournit un contexte"
+        " supplémentaire. Écrivez une réponse qui complète correctement la demande."
+        "\n\n### Instruction:\nAdd.\n\n### Entrée:\n2 and 3\n\n### Réponse:\n"
+    ),
+    ("chat", ""): "<|im_start|>user\nAdd.<|im_end|>\n<|im_start|>assistant\n",
+    ("chat", "2 and 3"): "<|im_start|>user\nAdd.\n\n2 and 3<|im_end|>\n<|im_start|>assistant\n",
+}
+"""Template and context → the whole prompt as it was published; no model knows another wording."""
 
 
-def test_the_short_template_has_no_opening_sentence(tokenizer: Any) -> None:
-    text = tokenizer.decode(one(row("Add.", "5"), tokenizer, template="alpaca_short").ids)
-    assert text == "### Instruction:\nAdd.\n\n### Response:\n5<|im_end|>"
+@pytest.mark.parametrize("on_inputs", [False, True], ids=["answers", "all"])
+@pytest.mark.parametrize(("template", "context"), PUBLISHED, ids=str)
+def test_text_and_mask_are_those_of_the_published_template(
+    template: str, context: str, on_inputs: bool, tokenizer: Any
+) -> None:
+    example = one(row("Add.", "5", context=context), tokenizer, template=template, train_on_inputs=on_inputs)
+    prompt, after = PUBLISHED[template, context], "\n" if template == "chat" else ""
+    assert tokenizer.decode(example.ids) == f"{prompt}5<|im_end|>{after}"
+    assert trained_text(example, tokenizer) == (f"{prompt}5<|im_end|>{after}" if on_inputs else "5<|im_end|>")
 
 
-def test_alpaca_takes_no_conversation(tokenizer: Any) -> None:
+def test_an_answer_right_after_a_colon_keeps_its_first_token(tokenizer: Any) -> None:
+    """`alpaca_legacy` ends in a colon, and this tokenizer has a token for a colon and the line break behind it."""
+    example = one(row("Say it.", "\nokay"), tokenizer, template="alpaca_legacy")
+    assert len(tokenizer(":\n", add_special_tokens=False)["input_ids"]) == 1
+    assert trained_text(example, tokenizer) == "\nokay<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [template for template in Template if template is not Template.CHAT])
+def test_built_in_templates_take_no_conversation(template: Template, tokenizer: Any) -> None:
     with pytest.raises(DataError) as refused:
-        one(Record(TURNS), tokenizer, template="alpaca")
+        one(Record(TURNS), tokenizer, template=template)
     assert refused.value.code == "D015"
 
 
