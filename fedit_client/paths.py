@@ -83,7 +83,7 @@ class Paths:
     @property
     def contacts_file(self) -> Path:
         """Which hosts were contacted, why and when last."""
-        return self.state / "contacts.json"
+        return self.cache / "contacts.json"
 
     @property
     def journal(self) -> Path:
@@ -94,6 +94,11 @@ class Paths:
     def key_log(self) -> Path:
         """`FEDERATION.json`: the newest head of each federation's log of devices that was seen here."""
         return self.state / "key-log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training that runs right now, so that a pause or a crash of it costs nothing; empty between rounds."""
+        return self.state / "checkpoints"
 
     @property
     def lock_file(self) -> Path:
@@ -109,6 +114,16 @@ class Paths:
     def now_file(self) -> Path:
         """What the running client does at this moment (`control`)."""
         return self.state / "now.json"
+
+    @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
 
     @property
     def pace_file(self) -> Path:
@@ -143,6 +158,7 @@ class Paths:
             "history": self.history,
             "contacts": self.contacts_file,
             "key log": self.key_log,
+            "checkpoints": self.checkpoints,
             "adapters": self.adapters,
             "models": self.models,
             "log": self.log_file,
