@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +15,11 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
+from fedit_client.control import ask_finish
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
@@ -192,12 +195,15 @@ class Client(TakesData):
         on_event: Callable[[Event], None] | None = None,
         *,
         wait_for_consent: bool = False,
+        until: datetime | None = None,
+        wait: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
         as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
-        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process). From `until` on
+        no further round begins. Without `wait` a rule of `[polite]`, or a pause, is PausedError P001 at the start.
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -209,10 +215,10 @@ class Client(TakesData):
 
         with (
             held_alone(self._paths.lock_file),
-            attended(self._config, membership.consent, emit, self._facts) as keeper,
+            attended(self._config, membership.consent, emit, self._facts, until) as keeper,
         ):
             watch = ConsentWatch(self._paths) if wait_for_consent else None
-            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch, wait))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -226,6 +232,10 @@ class Client(TakesData):
         async with aclosing(self.run(max_rounds, on_event)) as events:
             async for _ in events:
                 pass
+
+    def finish(self) -> None:
+        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
+        ask_finish(self._paths, time.time())
 
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""
@@ -287,7 +297,7 @@ class Client(TakesData):
                 transport=metered,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
-                shelf=AdapterShelf(self._paths.adapters, document),
+                shelf=AdapterShelf(self._paths.adapters, document, licence_of(document.task.base.model, base)),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,

@@ -141,6 +141,11 @@ class Paths:
         return self.data / "adapters"
 
     @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
+
+    @property
     def models(self) -> Path:
         """Base models that had to be converted before use."""
         return self.cache / "models"
@@ -160,6 +165,7 @@ class Paths:
             "key log": self.key_log,
             "checkpoints": self.checkpoints,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
             "log": self.log_file,
         }

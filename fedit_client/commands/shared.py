@@ -13,6 +13,8 @@ from fedit_client.data.records import Shape
 from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
     from fedit_client.data import OnError, Source
@@ -90,3 +92,15 @@ def sources_of(
             raise ConfigError(f"{text!r} is not A=B", code="U001", fix="--map prompt=question --map response=answer")
         columns[ours.strip()] = theirs.strip()
     return tuple(Source(place, columns, shape, on_error) for place in places)
+
+
+def moment(text: str | None, example: str) -> "datetime | None":
+    """Return when a time ends that was typed as 2h or 18:30; raises ConfigError U011, `example` is its fix."""
+    from datetime import UTC, datetime
+
+    from fedit_client.manners.duration import moment_after
+
+    try:
+        return None if text is None else moment_after(text, datetime.now(UTC))
+    except ValueError as error:
+        raise ConfigError(str(error), code="U011", where="command line", fix=example) from error
