@@ -130,6 +130,8 @@ _CODES: Final[dict[str, str]] = {
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "The adapter is not on this device: fedit-client adapters list shows what is, fedit-client adapters pull "
     "fetches the newest one, and each round that you take part in brings one.",
+    "J007": "The server does not have this version of the adapter. Without a number, fedit-client adapters pull "
+    "fetches the newest one.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
     "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
