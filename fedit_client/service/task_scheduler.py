@@ -38,7 +38,8 @@ def task_xml(plan: ServicePlan, user: str) -> bytes:
     program, *words = plan.command
     _add(actions, "Exec", {"Command": program, "Arguments": subprocess.list2cmdline(words)})
     ElementTree.indent(task)
-    return ElementTree.tostring(task, encoding="utf-16", xml_declaration=True)
+    content: bytes = ElementTree.tostring(task, encoding="utf-16", xml_declaration=True)
+    return content
 
 
 def _add(parent: ElementTree.Element, name: str, texts: dict[str, str]) -> ElementTree.Element:
