@@ -150,7 +150,7 @@ async def deregister(transport: HttpTransport, key: SigningKey, membership: Memb
 def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]:
     """Remove the membership, with `new_key` the identity, with `erase` everything; return what is gone."""
     places = paths.everything()
-    names = {"membership", "control", "activity"}
+    names = {"membership", "data", "control", "activity"}
     if new_key:
         names.add("identity")  # journal and key log stay: what this device saw and answered still binds it
     gone = [(what, path) for what, path in places.items() if (erase or what in names) and path.exists()]
