@@ -34,7 +34,8 @@ class DevicePlan:
     """How a task will be trained here, with the reason; memory in bytes.
 
     `device` is `cpu` or `cuda:N`. `needs_cpu_consent` says that a GPU is there but cannot be used, so that training on
-    the CPU needs a yes first. With `checkpointing` activations are computed twice to save memory.
+    the CPU needs a yes first. With `checkpointing` activations are computed twice to save memory. `others` are the
+    devices of further processes, which take their share of each step's rows.
     """
 
     device: str
@@ -46,6 +47,7 @@ class DevicePlan:
     available_bytes: int
     checkpointing: bool = False
     needs_cpu_consent: bool = False
+    others: tuple[str, ...] = ()
 
 
 def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", threads: int | None = None) -> DevicePlan:
