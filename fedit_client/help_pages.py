@@ -57,6 +57,8 @@ _CODES: Final[dict[str, str]] = {
     "cpu.",
     "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
     "and asks again; fedit-client leave leaves the federation.",
+    "A006": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",
@@ -91,6 +93,8 @@ _CODES: Final[dict[str, str]] = {
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
+    "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "J001": "This device has not joined anything yet; join with an invite link.",
@@ -136,6 +140,7 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M009": "The base model has no layers that the task's adapter could be put on.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -166,6 +171,11 @@ _CODES: Final[dict[str, str]] = {
     "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
     "or give it a home of its own with --home.",
     "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
+    "S018": "A line of the history is not what this program writes: the file was changed by hand, or the disk damaged "
+    "it. Nothing else depends on it; put the file aside and a new one begins.",
+    "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
+    "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
+    "the line said can no longer be shown.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "

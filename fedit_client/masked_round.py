@@ -25,6 +25,7 @@ from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.stages import ClientStage
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
 
 _PATHS: Final = {
@@ -146,6 +147,11 @@ class MaskedRound(Round):
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
         await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came."""
+        return self._participant.thresholds
 
     @property
     def sum_index(self) -> int:

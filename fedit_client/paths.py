@@ -78,7 +78,7 @@ class Paths:
     @property
     def contacts_file(self) -> Path:
         """Which hosts were contacted, why and when last."""
-        return self.state / "contacts.json"
+        return self.cache / "contacts.json"
 
     @property
     def journal(self) -> Path:
@@ -109,6 +109,16 @@ class Paths:
     def now_file(self) -> Path:
         """What the running client does at this moment (`control`)."""
         return self.state / "now.json"
+
+    @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
 
     @property
     def pace_file(self) -> Path:

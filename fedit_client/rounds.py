@@ -29,6 +29,7 @@ from fedit_client.manners.gate import Gate
 from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
 from fedit_client.payloads import Payload
+from fedit_client.round_notes import RoundNotes
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.training_time import TrainingTime
@@ -40,6 +41,7 @@ from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.task import Task, TaskDocument
 
@@ -88,6 +90,9 @@ class Engagement:
     outbox: Outbox | None = None
     """The owner's copy of what is uploaded; None where the owner wants none."""
 
+    notes: RoundNotes | None = None
+    """The signed history of this device; None where nothing is kept."""
+
     def check_consent(self) -> None:
         """Raise ConsentError A005 if the owner took the yes back."""
         if self.consent is not None:
@@ -115,6 +120,8 @@ class Round(ABC):
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self._path = f"/v1/rounds/{verified.round_id}"
         self._until = datetime.fromtimestamp(verified.expires_at, UTC) + timedelta(seconds=_GRACE_S)
+        self.uploads: list[str] = []
+        """SHA-256 of each upload of this round that the server has."""
         # By this device's own clock; uploads are taken at least until then.
         self._upload_until = engagement.clock() + timedelta(seconds=verified.seconds.upload_s * _IN_TIME)
         self._training = TrainingTime()
@@ -153,6 +160,11 @@ class Round(ABC):
     @abstractmethod
     async def _send(self, effect: Send) -> None:
         """Bring one of the participant's messages to the server."""
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came, and in rounds that have none."""
+        return None
 
     @property
     def sum_index(self) -> int:
@@ -253,8 +265,9 @@ class Round(ABC):
 
     async def _note_receipt(self, payload: bytes) -> None:
         """Note in the outbox that the server has these bytes."""
+        self.uploads.append(hashlib.sha256(payload).hexdigest())
         if self._with.outbox is not None:
-            await asyncio.to_thread(self._with.outbox.note_receipt, hashlib.sha256(payload).hexdigest())
+            await asyncio.to_thread(self._with.outbox.note_receipt, self.uploads[-1])
 
     async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
         """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""

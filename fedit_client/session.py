@@ -15,10 +15,12 @@ from fedit_client.agreements import task_changed
 from fedit_client.changes import differences
 from fedit_client.consent import plain
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.history import Outcome
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
 from fedit_client.offers import fetch_listed, read_task
 from fedit_client.renewal import HeldCertificate
+from fedit_client.round_notes import RoundFacts, Seen
 from fedit_client.rounds import Engagement, Round
 from fedit_client.sealed_round import SealedRound
 from fedit_client.succession import PinnedDescriptor
@@ -186,7 +188,7 @@ class Session:
             await self._lost(f"not taking part: {error}", None)
             return 0
         try:
-            result = await round_.take_part()
+            result = await self._taken_part(round_)
         except SecurityError:
             raise
         except ProtocolError as error:
@@ -197,11 +199,36 @@ class Session:
         if result.outcome is RoundOutcome.HELD:
             await asyncio.to_thread(self._with.journal.close, round_.offer.round_id)
             self._undecided = round_
+            await asyncio.to_thread(self._note, round_, "held", result.reason, result)
             text = f"round {round_.number} is held by the organiser: {plain(result.reason)}"
             self._with.emit(Event(EventKind.NOTICE, text, round_no=round_.number))
             return 0
         await self._commit(round_, result)
         return 1
+
+    async def _taken_part(self, round_: Round) -> RoundResult:
+        """Take part, and write into the history how it ended if it came to nothing."""
+        notes = self._with.notes
+        if notes is not None:
+            notes.begin(self._with.clock())
+        try:
+            return await round_.take_part()
+        except ProtocolError as error:
+            await asyncio.to_thread(
+                self._note, round_, "left" if isinstance(error, SecurityError) else "lost", str(error)
+            )
+            raise
+        except BaseException as error:
+            self._note(round_, "left", str(error) or type(error).__name__)  # at once: this may be a cancellation
+            raise
+
+    def _note(self, round_: Round, outcome: Outcome, reason: str = "", result: RoundResult | None = None) -> None:
+        engagement = self._with
+        if engagement.notes is None:
+            return
+        facts = RoundFacts(round_.offer, outcome, reason, result, round_.thresholds, tuple(round_.uploads))
+        seen = Seen(engagement.log.devices, engagement.journal, engagement.limits, engagement.clock())
+        engagement.notes.write(facts, seen)
 
     async def _settle(self, reply: CheckInReply) -> int:
         """Learn what became of a held round once the server holds it no more; return 1 if it was committed."""
@@ -216,6 +243,7 @@ class Session:
             if error.problem in _ENDS_SESSION:
                 raise
             self._undecided = None
+            await asyncio.to_thread(self._note, round_, "lost", str(error))
             self._with.emit(Event(EventKind.ROUND_LOST, f"round {round_.number}: {error}", round_no=round_.number))
             return 0
         if result.outcome is RoundOutcome.HELD:
@@ -227,6 +255,7 @@ class Session:
     async def _commit(self, round_: Round, result: RoundResult) -> None:
         version, digest = result.adapter_version, result.adapter_digest
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
+        await asyncio.to_thread(self._note, round_, "committed", "", result)
         await self._save(version, digest, round_.number)
         text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
         if result.privacy:

@@ -43,7 +43,7 @@ class Globals:
         return {"home": self.home} if self.home else {}
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"]
 Server = Annotated[str | None, typer.Option(help="Invite link or https:// address; - reads it from stdin.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where to train; auto takes a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for training; default: what is free.")]

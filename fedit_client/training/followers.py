@@ -21,8 +21,8 @@ from fedit_client.training.checkpoint import CheckpointFile
 from fedit_client.training.group import Group, joined
 from fedit_client.training.run import Keeper, Run, State
 
+_LAST_WORDS_S: Final = 5.0
 _STEP: Final = b'{"kind": "step"}\n'
-_DONE: Final = "done"
 
 
 class Followers:
@@ -30,7 +30,8 @@ class Followers:
 
     def __init__(self, channel: Channel, requests: Sequence[Json]) -> None:
         """Start one process for each request."""
-        self._channel = channel
+        self._channel, self._over = channel, threading.Event()
+        self._watches: list[threading.Thread] = []
         self._processes = [self._start(request) for request in requests]
 
     def step(self) -> None:
@@ -38,8 +39,14 @@ class Followers:
         for process in self._processes:
             self._write(process, _STEP)
 
+    def hear_out(self) -> None:
+        """Give a follower that has ended the time to say why, in place of the broken connection that is seen here."""
+        for watch in self._watches:
+            watch.join(_LAST_WORDS_S)
+
     def stop(self) -> None:
-        """Kill those that still run."""
+        """Kill those that still run; the run is over."""
+        self._over.set()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -50,7 +57,9 @@ class Followers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+        watch = threading.Thread(target=self._watch, args=(process,), daemon=True)
+        watch.start()
+        self._watches.append(watch)
         self._write(process, json.dumps(request).encode() + b"\n")
         return process
 
@@ -67,12 +76,13 @@ class Followers:
         """A follower that ends before its time ends the whole run, with its own words: nobody waits for it in vain."""
         for line in process.stdout or ():
             told = json.loads(line)
-            if told["kind"] == _DONE:
-                return
             if told["kind"] == "error":
                 self._channel.send(**told)
                 os._exit(1)
-        sys.stderr.write(f"a process that shares the training ended with status {process.wait()}\n")
+        status = process.wait()
+        if self._over.is_set() or status == 0:
+            return
+        sys.stderr.write(f"a process that shares the training ended with status {status}\n")
         sys.stderr.flush()
         os._exit(1)
 
@@ -129,6 +139,9 @@ def leading(channel: Channel, message: Json, plan: DevicePlan, keeper: Keeper) -
         try:
             with joined(meeting, 0, size, plan.device) as group:
                 yield group, LeadingKeeper(keeper, followers)
+        except RuntimeError:
+            followers.hear_out()
+            raise
         finally:
             followers.stop()
 
@@ -137,7 +150,6 @@ def leading(channel: Channel, message: Json, plan: DevicePlan, keeper: Keeper) -
 def following(
     channel: Channel, message: Json, plan: DevicePlan, file: CheckpointFile | None
 ) -> Iterator[tuple[Group, Keeper]]:
-    """Meet the others as the share that the request names; tell the leader when this one's part is done."""
+    """Meet the others as the share that the request names."""
     with joined(Path(message["meeting"]), message["share"], 1 + len(plan.others), plan.device) as group:
         yield group, FollowingKeeper(channel, file)
-    channel.send(_DONE)

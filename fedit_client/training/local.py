@@ -11,6 +11,7 @@ from fedit_client.device import DevicePlan
 from fedit_client.optimizers import usable
 from fedit_client.training.batches import batches_of, split
 from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
@@ -53,6 +54,7 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
+    fuse(model)
     return Loaded(model, load_tokenizer(base))
 
 
@@ -76,7 +78,7 @@ def train_here(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
-    kind, _ = usable(task.training.optimizer, request.plan.device)
+    kind, _ = usable(Optimizer(request.plan.optimizer or task.training.optimizer), request.plan.device)
     run = _begun(loaded, request, kind, group)
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, request, on_progress)

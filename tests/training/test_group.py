@@ -48,6 +48,7 @@ def request(base: Path, folder: Path) -> TrainingRequest:
     return TrainingRequest(document, base, adapter, letters(), b"seed", replace(cpu("nf4"), others=("cpu",)))
 
 
+@pytest.mark.slow
 async def test_two_processes_train_what_one_trains_and_survive_a_kill(base: Path, tmp_path: Path) -> None:
     asked, steps, loads = request(base, tmp_path), list[int](), list[int]()
 
