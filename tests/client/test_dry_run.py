@@ -12,6 +12,7 @@ from fedit_client import Client, ConsentError
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.console import Console
+from fedit_client.data import Source
 from fedit_client.joining import JoinWishes, join
 from fedit_client.outbox import Outbox
 from fedit_client.paths import Paths
@@ -129,7 +130,7 @@ async def test_an_upload_can_be_looked_at_before_the_answer(https: HttpsFederati
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt":"say one","completion":"one"}\n' * 30)
     with pytest.raises(ConsentError) as declined:
-        await join(client, console, JoinWishes(data=(rows,)))
+        await join(client, console, JoinWishes(data=(Source(str(rows)),)))
     said = "\n".join(console.shown)
     assert declined.value.code == "A002"
     assert "[p] preview an upload   [y] accept   [n] decline: --accept test-task@1" in said
