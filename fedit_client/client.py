@@ -15,6 +15,7 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
@@ -326,7 +327,8 @@ class Client(TakesData):
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)
         signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
+        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
         if self._address is not None:
