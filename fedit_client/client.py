@@ -285,7 +285,7 @@ class Client(TakesData):
         records = await asyncio.to_thread(self._data.records)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
@@ -310,6 +310,9 @@ class Client(TakesData):
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
+
+    def _worker_trainer(self) -> WorkerTrainer:
+        return WorkerTrainer(self._paths.checkpoints, give_way=self._config.polite.process_priority == "low")
 
     def _log_watch(self, membership: Membership) -> LogWatch:
         # Kept when a membership ends: whoever joins the same federation again still knows its log.
