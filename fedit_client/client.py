@@ -28,6 +28,7 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.machine_history import MachineHistory
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -287,7 +288,9 @@ class Client:
         records = await asyncio.to_thread(self._records, membership)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        trainer = self._trainer or WorkerTrainer(
+            self._paths.checkpoints, history=MachineHistory(self._paths.machine_file)
+        )
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"

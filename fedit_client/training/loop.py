@@ -45,7 +45,7 @@ def _accumulate(model: Any, examples: Sequence[Example], feeding: Feeding, total
     trained_tokens = sum(int(example.loss_mask[1:].sum()) for example in examples)
     loss = torch.zeros((), device=feeding.device)
     for batch in batches_of(examples, feeding):
-        summed = summed_loss(model, batch)
+        summed = summed_loss(model, batch, feeding.positions)
         (summed / trained_tokens).backward()
         # Stays on the device: to look at it here would make the GPU wait for us at every batch.
         loss += summed.detach()
