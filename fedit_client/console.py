@@ -1,6 +1,7 @@
 """Every word that a person sees goes through here: plain or JSON, with or without a terminal."""
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -55,6 +56,12 @@ class Console:
         streams: tuple[Any, Any] = (sys.stdin, sys.stdout)  # None where the descriptor was closed before the start
         return not (self.no_input or self.json) and all(stream is not None and stream.isatty() for stream in streams)
 
+    @property
+    def animated(self) -> bool:
+        """Whether bars may move: on a terminal that can, and nowhere where a machine reads (TERM=dumb, CI, a pipe)."""
+        shown = not (self.json or self.quiet) and sys.stdout is not None and sys.stdout.isatty()
+        return shown and self.out.is_terminal and not self.out.is_dumb_terminal and not os.environ.get("CI")
+
     def say(self, text: str = "", style: str = "") -> None:
         """One line for people."""
         if not (self.quiet or self.json):
@@ -108,8 +115,8 @@ class Console:
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
         lines = {"where": error.where, "fix": error.fix, "more": _page(error), "log": str(log) if log else None}
         for name, value in lines.items():
-            if value:
-                self.err.print(Text(f"  {name + ':':<6} {value}"))
+            for place, line in enumerate((value or "").splitlines()):  # a fix may be one of several lines to paste
+                self.err.print(Text(f"  {'or' if place else name + ':':<6} {line}"))
 
     def interrupted(self, command: str) -> None:
         """End a command that Ctrl-C, a signal or a closed terminal has stopped."""

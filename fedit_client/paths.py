@@ -56,6 +56,11 @@ class Paths:
         return self.state / "membership.json"
 
     @property
+    def sources_file(self) -> Path:
+        """Which data this device trains on: names and what was said about them, no rows."""
+        return self.state / "sources.json"
+
+    @property
     def home_file(self) -> Path:
         """Which format these folders have."""
         return self.state / "home.json"
@@ -136,6 +141,11 @@ class Paths:
         return self.data / "adapters"
 
     @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
+
+    @property
     def models(self) -> Path:
         """Base models that had to be converted before use."""
         return self.cache / "models"
@@ -146,6 +156,7 @@ class Paths:
             "settings": self.settings_file,
             "identity": self.identity_file,
             "membership": self.membership_file,
+            "data": self.sources_file,
             "consents": self.consents,
             "journal": self.journal,
             "outbox": self.outbox,
@@ -154,6 +165,7 @@ class Paths:
             "key log": self.key_log,
             "checkpoints": self.checkpoints,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
             "log": self.log_file,
         }
