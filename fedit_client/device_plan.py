@@ -45,6 +45,8 @@ class DevicePlan:
     total_bytes: int = 0
     cpu_fix: str = ""
     """The command that would make the machine's GPU usable, where there is one."""
+    others: tuple[str, ...] = ()
+    """The devices of further processes, each of which takes its share of every step's rows."""
 
     def applied(self, task: Task) -> Task:
         """Return the task as it is trained under this plan: what the ladder has lowered, and nothing else, differs."""

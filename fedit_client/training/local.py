@@ -12,6 +12,7 @@ from fedit_client.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of, split
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse
+from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes
@@ -63,23 +64,24 @@ def train_here(
     request: TrainingRequest,
     on_progress: Callable[[TrainingProgress], None],
     keeper: Keeper | None = None,
+    group: Group | None = None,
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Raises DataError, DeviceError.
+    Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
     """
     begun, layout = time.monotonic(), request.document.layout
     task = request.plan.applied(request.document.task)
-    keeper = keeper or NoKeeper()
+    keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, task)
+    kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    run = _begun(loaded, task, kind, request.seed)
+    run = _begun(loaded, task, kind, request.seed, group)
     feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
@@ -108,10 +110,10 @@ def train_here(
     )
 
 
-def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes) -> Run:
+def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
     spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed)
+    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:
