@@ -329,7 +329,7 @@ class Client:
             raise ConfigError(
                 "this address carries no invite code",
                 code="U005",
-                fix="ask the organiser for an invite (the organiser makes it with: fedit-server invite)",
+                fix="fedit-client join --server 'LINK', with an invite (the organiser makes it: fedit-server invite)",
             )
         key = load_or_create_identity(self._paths.identity_file)
         async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:

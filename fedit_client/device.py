@@ -59,7 +59,7 @@ def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", thre
             f"no GPU can be used: {why_not}",
             code="H002",
             where=_describe(machine),
-            fix="the same command with --device cpu",
+            fix="fedit-client set device.prefer=cpu, or the same command with --device cpu",
         )
     if prefer == "cpu" or gpu is None:
         return _on_cpu(document, machine, threads, why_not if machine.gpus and prefer == "auto" else "")
@@ -166,7 +166,7 @@ def _fit(document: TaskDocument, dtype: DType, free: int, total: int, where: str
         f"{_gb(free)} of {_gb(total)} are free",
         code="H003",
         where=where,
-        fix="close other programs, or take part from a larger machine",
+        fix="close other programs, then: fedit-client doctor; else take part from a larger machine",
     )
 
 

@@ -101,7 +101,7 @@ def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> Non
             raise ConsentError(
                 f"you agreed to {wishes.accept}, but the task is {summary.label}",
                 code="A003",
-                fix=f"read it once, then: --accept {summary.label}",
+                fix=f"fedit-client join --accept {summary.label}, once you have read what it says",
             )
         return
     if console.yes:
