@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -168,8 +169,12 @@ async def through_changes(
     max_rounds: int | None,
     emit: Emit,
     watch: ConsentWatch,
+    unless_finishing: Callable[[Callable[[], Awaitable[Membership]]], Awaitable[Membership | None]],
 ) -> int:
-    """Take part like `stay`, and pause instead of ending where the owner has to agree again; return the rounds done."""
+    """Take part like `stay`, and pause instead of ending where the owner has to agree again; return the rounds done.
+
+    `unless_finishing` cuts the waiting short, and returns None, when the owner wants to stop.
+    """
     done = 0
 
     def counted(event: Event) -> None:
@@ -185,7 +190,11 @@ async def through_changes(
             if error.code not in _WAITS_FOR_A_YES:
                 raise
             emit(Event(EventKind.WAITING, f"FEDIT-{error.code}: {error}; fix: {error.fix}", None, RoundStage.WAIT))
-            membership = await watch.renewed(membership.document if error.code == "A003" else None)
+            known = membership.document if error.code == "A003" else None
+            agreed = await unless_finishing(partial(watch.renewed, known))
+            if agreed is None:
+                return done
+            membership = agreed
             emit(Event(EventKind.NOTICE, f"you agreed to {membership.consent}: going on"))
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from typer.main import get_command
 
-from fedit_client.commands import adapters, care, demo, joining, settings, standing
+from fedit_client.commands import adapters, care, demo, joining, machine, records, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
@@ -64,12 +65,22 @@ def options(
 app.command()(joining.join)
 app.command()(joining.run)
 app.command()(standing.status)
+app.command()(standing.pause)
+app.command()(standing.resume)
+app.command()(standing.finish)
 app.command()(joining.leave)
+app.command()(machine.fit)
+app.command()(machine.prefetch)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
+app.command()(adapters.export)
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
 app.add_typer(consent_app, name="consent")
+app.add_typer(outbox_app, name="outbox")
+app.command()(records.history)
+app.command()(records.privacy)
+app.command()(records.explain)
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")

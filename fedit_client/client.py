@@ -6,44 +6,57 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
-from fedit_client.agreements import Agreements, ConsentWatch, renewed, through_changes
+from fedit_client.admission import Admission
+from fedit_client.agreements import Agreements, ConsentWatch, renewed
+from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
+from fedit_client.contacts import SERVER, Contacts
+from fedit_client.control import ask_finish
 from fedit_client.data import OnError, Record, RowFile, read_records, records_from
 from fedit_client.device import DevicePlan, Machine
-from fedit_client.enrollment import Credential, EnrollPatience, enroll, is_enrolled, is_valid
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
+from fedit_client.history import History
 from fedit_client.identity import held_out_seed, load_or_create_identity
 from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import deregister, forget
 from fedit_client.lock import held_alone
+from fedit_client.manners.facts import FactSource
+from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
-from fedit_client.patience import Patience
+from fedit_client.outbox import outbox_of
+from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
 from fedit_client.renewal import HeldCertificate
+from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
+from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, MembershipError, StorageError
+from fedit_protocol.errors import ConfigError, DataError, StorageError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import TaskDocument
 
@@ -60,7 +73,9 @@ class Client:
         self._offer: TaskOffer | None = None
         self._files: list[tuple[Path, OnError]] = []
         self._rows: list[Record] = []
+        self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -87,7 +102,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop a run that is still going; it leaves its round."""
-        await _ended(self._running)
+        await ended(self._running)
 
     @property
     def membership(self) -> Membership | None:
@@ -106,6 +121,16 @@ class Client:
         federation, address = await self._recognise()
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
+
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
 
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
@@ -129,8 +154,8 @@ class Client:
         check_consent(offer.summary, consent)
         open_home(self._paths)
         before = self.membership
-        credential = await self._credential(offer, before, label, say)
         address = self._address_of(before)
+        credential = await Admission(self._config, address, offer.federation, before).credential(label, say)
         membership = Membership(
             host=address.host,
             port=address.port,
@@ -146,6 +171,7 @@ class Client:
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
         membership.save(self._paths.membership_file)
@@ -182,12 +208,15 @@ class Client:
         on_event: Callable[[Event], None] | None = None,
         *,
         wait_for_consent: bool = False,
+        until: datetime | None = None,
+        wait: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
         as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
-        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process). From `until` on
+        no further round begins. Without `wait` a rule of `[polite]`, or a pause, is PausedError P001 at the start.
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -197,24 +226,29 @@ class Client:
                 on_event(event)
             queue.put_nowait(event)
 
-        with held_alone(self._paths.lock_file):
-            open_home(self._paths)
-            watch = ConsentWatch(self._paths)
-            stay = through_changes(self._stay, membership, max_rounds, emit, watch) if wait_for_consent else None
-            self._running = asyncio.create_task(stay or self._stay(membership, max_rounds, emit))
+        with (
+            held_alone(self._paths.lock_file),
+            attended(self._config, membership.consent, emit, self._facts, until) as keeper,
+        ):
+            watch = ConsentWatch(self._paths) if wait_for_consent else None
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch, wait))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
                     yield event
                 await self._running
             finally:
-                await _ended(self._running)
+                await ended(self._running)
 
     async def run_to_end(self, max_rounds: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Like `run`, for programs that want the callback only."""
         async with aclosing(self.run(max_rounds, on_event)) as events:
             async for _ in events:
                 pass
+
+    def finish(self) -> None:
+        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
+        ask_finish(self._paths, time.time())
 
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""
@@ -250,7 +284,7 @@ class Client:
                 raise
             return None
 
-    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Callable[[Event], None]) -> int:
+    async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
         watch = ConsentWatch(self._paths)
         watch.check()
@@ -258,23 +292,31 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._records, membership)
-        work = LocalWork(base, records, chosen, held_out_seed(key), self._trainer or WorkerTrainer())
+        keeper.use(chosen.device, chosen.reason)
+        await asyncio.to_thread(sweep, self._paths.checkpoints)
+        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
+            contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
+            metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
             engagement = Engagement(
                 key=key,
                 descriptor=federation.descriptor,
                 document=document,
                 limits=self._config.limits,
-                transport=transport,
+                transport=metered,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
-                shelf=AdapterShelf(self._paths.adapters, document),
+                shelf=AdapterShelf(self._paths.adapters, document, licence_of(document.task.base.model, base)),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
+                gate=keeper.gate,
                 consent=watch,
+                outbox=outbox_of(self._config, membership),
+                notes=RoundNotes(History(self._paths.history, key), membership, metered),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
@@ -313,39 +355,6 @@ class Client:
             raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
         return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
 
-    async def _credential(self, offer: TaskOffer, before: Membership | None, label: str, say: Say) -> Credential:
-        """Return the certificate that is here already and still counts, or redeem the invite."""
-        address, known = self._address_of(before), before is not None and _same(before.federation, offer.federation)
-        if before is not None and known and (address.code is None or await self._counts(before, offer, address)):
-            return Credential(before.certificate, before.log_head)
-        if before is not None and not known:
-            raise MembershipError(
-                f"this device already belongs to the federation {before.federation.descriptor.name}",
-                code="J002",
-                where=str(self._paths.membership_file),
-                fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
-            )
-        if address.code is None:
-            raise ConfigError(
-                "this address carries no invite code",
-                code="U005",
-                fix="fedit-client join --server 'LINK', with an invite (the organiser makes it: fedit-server invite)",
-            )
-        key = load_or_create_identity(self._paths.identity_file)
-        async with HttpTransport(address.host, address.port, offer.federation.tls(), signer=None) as transport:
-            descriptor = offer.federation.descriptor
-            patience = EnrollPatience(self._config.network.enroll_wait_s, say)
-            return await enroll(transport, descriptor, key, address.code, label, _now_s, patience)
-
-    async def _counts(self, before: Membership, offer: TaskOffer, address: ServerAddress) -> bool:
-        """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
-        federation, key = offer.federation, load_or_create_identity(self._paths.identity_file)
-        if not is_valid(before.certificate, federation.descriptor, key, _now_s()):
-            return False
-        signer = (key, federation.descriptor.federation_id)
-        async with HttpTransport(address.host, address.port, federation.tls(), signer) as transport:
-            return await is_enrolled(transport, before.task_document.task.id)
-
     async def _prepared(
         self, document: TaskDocument, membership: Membership | None, say: Say
     ) -> tuple[DevicePlan, Path]:
@@ -354,12 +363,10 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
 
     def _records(self, membership: Membership) -> tuple[Record, ...]:
         """The owner's rows, read now and kept in memory only."""
@@ -374,20 +381,6 @@ class Client:
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.
         return self._paths.journal / membership.federation.descriptor.federation_id / membership.task_document.task.id
-
-
-def _same(one: Federation, other: Federation) -> bool:
-    """The server's key may be another one, also after it was lost; nothing else may, the authority least of all."""
-    return one.descriptor.model_copy(update={"server_key": other.descriptor.server_key}) == other.descriptor
-
-
-async def _ended(task: "asyncio.Task[int] | None") -> None:
-    """Cancel a task that still runs, and wait until it has cleaned up; its error was or will be raised elsewhere."""
-    if task is None or task.done():
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
 
 
 def _now_s() -> int:

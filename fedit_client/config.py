@@ -15,6 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
@@ -27,8 +28,16 @@ class DeviceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prefer: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    prefer: Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"] = Field(
+        "auto", description="auto takes a GPU if there is one"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads for training; empty means what is free")
+    max_tokens: int | None = Field(
+        None, ge=16, description="cut rows at this many tokens, as far as the task allows; empty means the task's own"
+    )
+    python: Path | None = Field(
+        None, description="interpreter that trains, if not this one or the one that `setup` has made"
+    )
 
 
 class NetworkSettings(BaseModel):
@@ -39,6 +48,25 @@ class NetworkSettings(BaseModel):
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
     enroll_wait_s: float = Field(
         600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
+
+
+class PrivacySettings(BaseModel):
+    """`[privacy]`: what is kept on this machine of what left it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outbox: bool = Field(
+        True,
+        description="keep a readable copy of every upload on this disk; false: only its digest, in the history",
+        json_schema_extra={"stricter": [True, False]},
+    )
+    outbox_max_mb: int = Field(
+        512,
+        ge=1,
+        le=10**6,
+        description="most MB (10^6 bytes) that the outbox takes; the oldest uploads go first",
+        json_schema_extra={"stricter": "lower"},
     )
 
 
@@ -65,6 +93,12 @@ class ClientConfig(BaseSettings):
     device: DeviceSettings = Field(default_factory=DeviceSettings, description="what of this machine may be used")
     network: NetworkSettings = Field(
         default_factory=NetworkSettings, description="how long a lost server is waited for"
+    )
+    polite: PoliteSettings = Field(
+        default_factory=PoliteSettings, description="when this device trains, and how much of it"
+    )
+    privacy: PrivacySettings = Field(
+        default_factory=PrivacySettings, description="what is kept on this machine of what left it"
     )
     limits: Limits = Field(default_factory=Limits, description="what no task may exceed (fedit_protocol.limits)")
 

@@ -91,7 +91,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
     weakest = check_task(document, limits)
     task = document.task
     check_federation_mode(task.round.mode, descriptor)
-    size = _upload_bytes(document)
+    size = upload_bytes(document)
     hidden = weakest.hidden_among if weakest else 0
     update = f"an adapter update of {size_text(size)} a round, {_company(task)}"
     modules = plain(", ".join(task.adapter.target_modules))
@@ -148,7 +148,8 @@ def _listed(head: str, lines: tuple[str, ...]) -> list[str]:
     return [head, *(f"  • {line}" for line in lines)] if lines else []
 
 
-def _upload_bytes(document: TaskDocument) -> int:
+def upload_bytes(document: TaskDocument) -> int:
+    """Return the bytes that one device sends in one round, headers and small messages left out."""
     if document.task.round.mode is Mode.TRUSTED:
         return sealed_length(sealed_spec(document, bytes(32)))
     return payload_length(ring_spec(document.task, document.layout.size))

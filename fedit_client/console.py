@@ -1,6 +1,7 @@
 """Every word that a person sees goes through here: plain or JSON, with or without a terminal."""
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -54,6 +55,12 @@ class Console:
         """Whether somebody is there to answer a question."""
         streams: tuple[Any, Any] = (sys.stdin, sys.stdout)  # None where the descriptor was closed before the start
         return not (self.no_input or self.json) and all(stream is not None and stream.isatty() for stream in streams)
+
+    @property
+    def animated(self) -> bool:
+        """Whether bars may move: on a terminal that can, and nowhere where a machine reads (TERM=dumb, CI, a pipe)."""
+        shown = not (self.json or self.quiet) and sys.stdout is not None and sys.stdout.isatty()
+        return shown and self.out.is_terminal and not self.out.is_dumb_terminal and not os.environ.get("CI")
 
     def say(self, text: str = "", style: str = "") -> None:
         """One line for people."""

@@ -109,6 +109,8 @@ class Now(BaseModel):
                 new |= {"activity": Activity.ROUND, "reason": "", "rule": "", "round_no": event.round_no}
             case EventKind.STAGE | EventKind.PROGRESS:
                 new |= {"stage": event.stage, "progress": event.progress, "loss": event.loss or self.loss}
+                new |= {"stage_eta_s": event.stage_eta_s, "eta_s": event.eta_s}
+                new["tokens_per_second"] = event.tokens_per_second
             case EventKind.ROUND_COMMITTED:
                 new |= {"activity": Activity.WAITING, "reason": event.text, "rule": "server", **_NO_ROUND}
                 new["rounds"] = self.rounds + 1
@@ -116,6 +118,8 @@ class Now(BaseModel):
                 new |= {"activity": Activity.WAITING, "reason": event.text, "rule": "server", **_NO_ROUND}
             case _:
                 pass
+        if self.activity is Activity.PAUSED:  # what pauses it is told until that ends, whatever else goes on
+            new = {name: value for name, value in new.items() if name not in {"activity", "reason", "rule"}}
         return self.changed(now_s, **new)
 
     def changed(self, now_s: float, **fields: object) -> "Now":

@@ -148,8 +148,7 @@ def _records(membership: Membership, wishes: EvaluationWishes, console: Console)
 async def _prepared(config: ClientConfig, membership: Membership, console: Console) -> tuple[DevicePlan, Path]:
     check_training_stack()
     document = membership.task_document
-    prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
-    chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
+    chosen = choose_device(document, Machine.here(), config.device, membership)
     model = config.model or membership.model
     return chosen, await find_base(document, model, config.paths.cache, config.limits, console.say)
 

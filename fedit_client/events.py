@@ -17,6 +17,8 @@ class EventKind(StrEnum):
     CONNECTED = "connected"
     ADAPTER_SAVED = "adapter-saved"
     TASK_FINISHED = "task-finished"
+    PAUSED = "paused"
+    RESUMED = "resumed"
     NOTICE = "notice"
 
 
@@ -36,7 +38,11 @@ class RoundStage(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened; `progress` is 0 to 1 within `stage`, None where there is nothing to measure."""
+    """One thing that happened; `progress` is 0 to 1 within `stage`, None where there is nothing to measure.
+
+    `stage_eta_s` and `eta_s` are the seconds until the stage and this device's part of the round are done, from this
+    machine's own history; None before there is one.
+    """
 
     kind: EventKind
     text: str
@@ -45,3 +51,6 @@ class Event:
     round_no: int | None = None
     loss: float | None = None
     adapter_version: int | None = None
+    tokens_per_second: float | None = None
+    stage_eta_s: float | None = None
+    eta_s: float | None = None

@@ -57,6 +57,8 @@ _CODES: Final[dict[str, str]] = {
     "cpu.",
     "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
     "and asks again; fedit-client leave leaves the federation.",
+    "A006": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",
@@ -88,13 +90,16 @@ _CODES: Final[dict[str, str]] = {
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
-    "H004": "The training process ended unexpectedly. Its last words stand behind `where`.",
+    "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
+    "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
-    "H010": "Training diverged to NaN or infinity, so nothing was uploaded. The learning rate may be too high.",
+    "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
+    "The learning rate may be too high.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
-    "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J004": "The adapter is not on this device: fedit-client adapters list shows what is, fedit-client adapters pull "
+    "fetches the newest one, and each round that you take part in brings one.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
     "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
@@ -134,6 +139,14 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M010": "GGUF is written for the families that the message names. Export with --to merged; the tools of llama.cpp "
+    "know many more families.",
+    "M011": "The base's numbers cannot be written in the form that was asked for; the message says which can.",
+    "M012": "llama.cpp cuts text into tokens by rules of its own. The base's rule is not one of those that this "
+    "program knows, and a wrong one would change answers without a word. Export with --to merged.",
+    "M013": "A Modelfile describes conversations in a simpler language than the base's chat template. Export with "
+    "--to gguf: llama.cpp and others read the template from that file.",
+    "M009": "The base model has no layers that the task's adapter could be put on.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -150,9 +163,16 @@ _CODES: Final[dict[str, str]] = {
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
     "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "P001": "A pause of yours, or a rule under [polite], holds at this moment, and --no-wait asked not to wait for it. "
+    "The message says which; where names the setting.",
+    "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
+    "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
+    "fedit-client status says what holds it.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
+    "S020": "An export needs more room than the disk has; nothing was written. Free some, or name a folder on another "
+    "disk with --out.",
     "S012": "Other users can read the identity key. Close it with chmod 600.",
     "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
@@ -160,6 +180,12 @@ _CODES: Final[dict[str, str]] = {
     "lists; only if you know why it is damaged, remove it.",
     "S016": "A newer fedit-client has used this home, and an older one might misread what it wrote. Upgrade this one, "
     "or give it a home of its own with --home.",
+    "S017": "A file of the outbox, your own copy of an upload, is damaged. Nothing else depends on it: remove it.",
+    "S018": "A line of the history is not what this program writes: the file was changed by hand, or the disk damaged "
+    "it. Nothing else depends on it; put the file aside and a new one begins.",
+    "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
+    "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
+    "the line said can no longer be shown.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -189,6 +215,10 @@ _CODES: Final[dict[str, str]] = {
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
+    "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
+    "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
+    "keeps a signed line about each for good.",
+    "U010": "An export never replaces what is there. Name another folder with --out, or remove the old one.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -22,14 +22,25 @@ Step = Callable[[Paths], None]
 
 def format_of(state: Path) -> int | None:
     """Return the format of a home, None for one that nothing was joined from; raises StorageError S013 if damaged."""
+    return _stated(state)[0]
+
+
+def first_format_of(state: Path) -> int | None:
+    """Return the format that a home began with: what came with a later one does not know what was before."""
+    return _stated(state)[1]
+
+
+def _stated(state: Path) -> tuple[int | None, int | None]:
     path = state / _FILE
     with translating(path):
         if not path.exists():
-            return 1 if (state / "membership.json").exists() or (state / "identity.key").exists() else None
+            old = 1 if (state / "membership.json").exists() or (state / "identity.key").exists() else None
+            return old, old
         raw = path.read_bytes()
     try:
-        return int(json.loads(raw)["format"])
-    except (ValueError, KeyError, TypeError) as error:
+        stated = json.loads(raw)
+        return int(stated["format"]), int(stated.get("first", stated["format"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError("the file that names this home's format cannot be read", code="S013", where=str(path),
                            fix="restore it from a backup; fedit-client help S013") from error  # fmt: skip
 
@@ -55,15 +66,15 @@ def bring_up_to_date(paths: Paths, steps: Mapping[int, Step]) -> list[int]:
     found = format_of(paths.state)
     if found == FORMAT:
         return []
-    reached = []
-    for old in range(found if found is not None else FORMAT, FORMAT):
+    first, reached = first_format_of(paths.state) or FORMAT, []
+    for old in range(found or FORMAT, FORMAT):
         steps[old](paths)
         reached.append(old + 1)
-        _note(paths, old + 1)
+        _note(paths, old + 1, first)
     if not reached:
-        _note(paths, FORMAT)
+        _note(paths, FORMAT, first)
     return reached
 
 
-def _note(paths: Paths, number: int) -> None:
-    write_atomic(paths.home_file, json.dumps({"format": number}).encode() + b"\n")
+def _note(paths: Paths, number: int, first: int) -> None:
+    write_atomic(paths.home_file, json.dumps({"format": number, "first": first}).encode() + b"\n")

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, admitted_by, missing_consent, size_text
+from fedit_client.consent import ConsentSummary, admitted_by, missing_consent
 from fedit_client.console import Console
-from fedit_client.data import OnError, RowFile
-from fedit_client.device import DevicePlan
+from fedit_client.data import OnError, Record, RowFile
 from fedit_client.offers import TaskOffer
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.trust import PinnedBy
@@ -28,13 +27,15 @@ class JoinWishes:
 async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
     check_training_stack()
-    _take_data(client, console, wishes)
+    records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
     _show_server(console, offer)
     for line in offer.summary.lines():
         console.say(f"  {line}")
-    await _fit(client, console, offer)
+    await _fit(client, console, offer, records)
     _agree(console, wishes, offer.summary)
+    _, base = await client.prepare(offer, console.say)
+    console.done(f"base model {base}")
     await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
     console.done(f"joined {offer.summary.label}")
     return offer
@@ -53,15 +54,18 @@ def describe_rows(rows: RowFile) -> str:
     return " · ".join(parts)
 
 
-def _take_data(client: Client, console: Console, wishes: JoinWishes) -> None:
+def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Record]:
     paths = list(wishes.data)
     if not paths and client.membership is None:
         if not console.interactive:
             raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
         paths = [Path(console.ask("Data to train on:", flag="--data PATH").strip())]
+    records: list[Record] = []
     for path in paths:
         rows = client.add_data(path, on_error=wishes.on_error)
         console.done(f"{path}: {describe_rows(rows)}")
+        records.extend(rows.records)
+    return records
 
 
 def _show_server(console: Console, offer: TaskOffer) -> None:
@@ -75,23 +79,22 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
     console.done(f"devices are admitted by {admitted_by(federation.descriptor)}")
 
 
-async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
-    chosen, base = await client.prepare(offer, console.say)
+async def _fit(client: Client, console: Console, offer: TaskOffer, records: list[Record]) -> None:
+    """Say what the task means for this machine before anything is fetched; a CPU is used after a yes only."""
+    if (found := await client.fit(offer, records)) is None:
+        return
+    found.fetch.check()
+    chosen = found.plan
     if chosen.needs_cpu_consent:
-        if not console.interactive:
+        if not (console.interactive or console.yes):
             raise cpu_needs_a_yes(chosen)
-        if not console.confirm(f"{chosen.reason}. Train on the CPU?", flag="--device cpu"):
+        console.say(f"{chosen.reason}: {found.time_words()} on the CPU")
+        if not console.confirm("Train on the CPU?", flag="--device cpu"):
             raise ConsentError("training on the CPU was declined", code="A004",
-                               fix="repair the GPU's driver or torch, or: fedit-client join --device cpu")  # fmt: skip
+                               fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
-    console.done(f"base model {base}")
-    console.done(f"{_plan_words(chosen)} · {size_text(offer.summary.upload_bytes)} up a round")
-
-
-def _plan_words(chosen: DevicePlan) -> str:
-    return (
-        f"{chosen.reason} · fits: about {chosen.estimated_bytes / 1e9:.1f} GB of {chosen.available_bytes / 1e9:.1f} GB"
-    )
+    console.done(f"{chosen.reason} · {found.short()}")
+    console.done(f"base model: {found.fetch.words()}")
 
 
 def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:

@@ -48,6 +48,9 @@ class EventLine(BaseModel):
     round: int | None = None
     loss: float | None = None
     adapter_version: int | None = None
+    tokens_per_second: float | None = None
+    stage_eta_s: float | None = Field(None, ge=0, description="until the stage is done, from this machine's history")
+    eta_s: float | None = Field(None, ge=0, description="until this device's part of the round is done")
 
 
 def schemas() -> dict[str, dict[str, Any]]:

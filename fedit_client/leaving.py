@@ -34,7 +34,7 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Path]:
         gone.append(paths.identity_file)  # journal and key log stay: what this device saw and answered still binds it
     if erase:
         gone += [paths.identity_file, paths.journal, paths.key_log, paths.adapters, paths.cache, paths.settings_file]
-        gone.append(paths.log)
+        gone += [paths.log, paths.checkpoints]
     removed = [path for path in gone if path.exists()]
     for path in removed:
         with translating(path):

@@ -9,6 +9,7 @@ from typing import Final
 
 from fedit_client.consent import size_text
 from fedit_client.events import RoundStage
+from fedit_client.payloads import Payload, decode_words
 from fedit_client.rounds import Engagement, Round, over_is_fine, weight_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
@@ -22,7 +23,9 @@ from fedit_protocol.methods import METHODS, TwoSumMethod
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.participant import Participant
+from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.stages import ClientStage
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
 
 _PATHS: Final = {
@@ -68,7 +71,15 @@ class MaskedRound(Round):
         participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
         report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
         threads = self._with.work.plan.threads  # training is over: its cores are free
-        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads)
+        ring, layout = self._offer.sums[participant.sum_index - 1].ring, self._with.document.layout
+        shown: list[Payload] = []
+
+        def show(words: Words) -> None:
+            if self._with.outbox is not None:
+                shown.append(decode_words(words, ring, layout))
+
+        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads, show)
+        await self._keep(shown.pop() if shown else None, frozen)
         with over_is_fine():
             await self._perform(frozen)
         # An upload that came too late does not end the round: the others' sum still needs this device's shares.
@@ -130,10 +141,22 @@ class MaskedRound(Round):
             path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
             await self._insist(lambda: transport.post(path, effect.envelope))
             return
+        await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
         path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
+        await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came."""
+        return self._participant.thresholds
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return self._participant.sum_index
 
     def _has_joined(self) -> bool:
         return self._participant.stage is not ClientStage.OFFERED

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from fedit_client.consent import Consent, ConsentSummary, summarise
+from fedit_client.payloads import Payload, example_payload
 from fedit_client.transport import HttpTransport, Transport
 from fedit_client.trust import Federation, ServerAddress
 from fedit_protocol.catalogue import TaskList, TaskState
@@ -20,6 +21,11 @@ class TaskOffer:
     document: TaskDocument
     federation: Federation
     raw: bytes = field(repr=False)
+
+    @property
+    def example_payload(self) -> Payload:
+        """An invented upload of this task, of the form and size of a real one, to show before a yes."""
+        return example_payload(self.document)
 
     def accept(self) -> Consent:
         """Say yes to this version of this task, on behalf of the owner."""

@@ -78,7 +78,7 @@ class Paths:
     @property
     def contacts_file(self) -> Path:
         """Which hosts were contacted, why and when last."""
-        return self.state / "contacts.json"
+        return self.cache / "contacts.json"
 
     @property
     def journal(self) -> Path:
@@ -89,6 +89,11 @@ class Paths:
     def key_log(self) -> Path:
         """`FEDERATION.json`: the newest head of each federation's log of devices that was seen here."""
         return self.state / "key-log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training that runs right now, so that a pause or a crash of it costs nothing; empty between rounds."""
+        return self.state / "checkpoints"
 
     @property
     def lock_file(self) -> Path:
@@ -106,6 +111,21 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
+
+    @property
+    def pace_file(self) -> Path:
+        """How long each stage takes on this machine (`pace`)."""
+        return self.state / "pace.json"
+
+    @property
     def log_file(self) -> Path:
         """What commands did and why they failed, with tracebacks; the newest megabyte, three older ones beside it."""
         return self.log / "client.log"
@@ -114,6 +134,11 @@ class Paths:
     def adapters(self) -> Path:
         """`TASK/VERSION/`, each a PEFT folder."""
         return self.data / "adapters"
+
+    @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
 
     @property
     def models(self) -> Path:
@@ -132,7 +157,9 @@ class Paths:
             "history": self.history,
             "contacts": self.contacts_file,
             "key log": self.key_log,
+            "checkpoints": self.checkpoints,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
             "log": self.log_file,
         }

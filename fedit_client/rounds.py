@@ -5,6 +5,7 @@ a subclass: `masked_round` sends its update under masks.
 """
 
 import asyncio
+import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,8 +25,14 @@ from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
+from fedit_client.manners.gate import Gate
+from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.payloads import Payload
+from fedit_client.round_notes import RoundNotes
+from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
+from fedit_client.training_time import TrainingTime
 from fedit_client.transport import Transport
 from fedit_protocol.accounting import check_result
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
@@ -34,6 +41,7 @@ from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
+from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.task import Task, TaskDocument
 
@@ -42,6 +50,7 @@ T = TypeVar("T")
 _OVER: Final = frozenset({ProblemType.TOO_LATE, ProblemType.UNKNOWN_ROUND, ProblemType.STAGE_MISMATCH})
 _GRACE_S: Final = 60.0
 _GOODBYE_S: Final = 3.0
+_IN_TIME: Final = 0.95  # of the time for training and upload: the rest is for masking and a slow line
 _SEED_BYTES: Final = 32
 
 
@@ -72,8 +81,17 @@ class Engagement:
     shelf: AdapterShelf
     work: LocalWork
     patience: Patience
+    gate: Gate = field(default_factory=Gate)
+    """Whether this device may begin or go on; open, unless somebody keeps it."""
+
     consent: ConsentWatch | None = None
     """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
+
+    outbox: Outbox | None = None
+    """The owner's copy of what is uploaded; None where the owner wants none."""
+
+    notes: RoundNotes | None = None
+    """The signed history of this device; None where nothing is kept."""
 
     def check_consent(self) -> None:
         """Raise ConsentError A005 if the owner took the yes back."""
@@ -102,6 +120,11 @@ class Round(ABC):
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self._path = f"/v1/rounds/{verified.round_id}"
         self._until = datetime.fromtimestamp(verified.expires_at, UTC) + timedelta(seconds=_GRACE_S)
+        self.uploads: list[str] = []
+        """SHA-256 of each upload of this round that the server has."""
+        # By this device's own clock; uploads are taken at least until then.
+        self._upload_until = engagement.clock() + timedelta(seconds=verified.seconds.upload_s * _IN_TIME)
+        self._training = TrainingTime()
 
     @property
     def offer(self) -> Offer:
@@ -137,6 +160,16 @@ class Round(ABC):
     @abstractmethod
     async def _send(self, effect: Send) -> None:
         """Bring one of the participant's messages to the server."""
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came, and in rounds that have none."""
+        return None
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return 1
 
     @abstractmethod
     def _has_joined(self) -> bool:
@@ -186,12 +219,57 @@ class Round(ABC):
             split_seed=work.split_seed,
             pause=work.pause,
         )
-        result = await work.trainer.train(request, self._on_training)
+        result = await self._trained(request)
         await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
         if not np.isfinite(result.update).all():
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
+        if (loss := result.held_out_loss) is not None:
+            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss)
         return result
+
+    async def _trained(self, request: TrainingRequest) -> LocalResult:
+        """Train, and leave the round as soon as a pause would make this device late (WithdrawnError)."""
+        async with task_group() as group:
+            watch = group.create_task(self._with.gate.in_time(self._pause_left_s, self._with.clock))
+            training = group.create_task(self._with.work.trainer.train(request, self._on_training))
+            await asyncio.wait({training})
+            watch.cancel()
+        return training.result()
+
+    def _pause_left_s(self) -> float:
+        """How long training may still pause and yet be ready in time, going by its speed so far."""
+        return self._upload_left_s() - self._training.needed_s()
+
+    def _upload_left_s(self) -> float:
+        return (self._upload_until - self._with.clock()).total_seconds()
+
+    async def _until_network(self) -> None:
+        """Wait while nothing large may be sent, as long as the round does; raises WithdrawnError."""
+        await self._with.gate.until_network(self._upload_left_s)
+
+    async def _keep(self, payload: Payload | None, frozen: Effects) -> None:
+        """Put what was frozen into the owner's outbox, readable: before anything of it leaves this machine."""
+        outbox, offer, document = self._with.outbox, self._offer, self._with.document
+        for effect in frozen:
+            if outbox is not None and payload is not None and isinstance(effect, Send) and effect.payload is not None:
+                about = Occasion(
+                    purpose=_purpose(self.sum_index, offer),
+                    task=document.task.label,
+                    task_digest=offer.task_digest,
+                    adapter_version=offer.adapter_version,
+                    adapter_digest=offer.adapter_digest,
+                    round_no=offer.round_no,
+                    round_id=offer.round_id,
+                    sum_index=self.sum_index,
+                )
+                await asyncio.to_thread(outbox.keep, payload, about, effect.payload)
+
+    async def _note_receipt(self, payload: bytes) -> None:
+        """Note in the outbox that the server has these bytes."""
+        self.uploads.append(hashlib.sha256(payload).hexdigest())
+        if self._with.outbox is not None:
+            await asyncio.to_thread(self._with.outbox.note_receipt, self.uploads[-1])
 
     async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
         """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
@@ -235,23 +313,37 @@ class Round(ABC):
         return tell
 
     def _on_training(self, progress: TrainingProgress) -> None:
+        self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
         words = [f"{progress.stage}: {progress.done} of {progress.total}"]
         if progress.loss is not None:
             words.append(f"loss {progress.loss:.3f}")
         if progress.tokens_per_second is not None:
             words.append(f"{progress.tokens_per_second:.0f} tokens/s")
-        self._progress(stage, ", ".join(words), progress.done, progress.total, progress.loss)
+        share = min(progress.done / progress.total, 1.0) if progress.total else None
+        speed = progress.tokens_per_second
+        told = Event(
+            EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss, tokens_per_second=speed
+        )
+        self._with.emit(told)
 
-    def _progress(self, stage: RoundStage, text: str, done: int, total: int, loss: float | None = None) -> None:
+    def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:
         share = min(done / total, 1.0) if total else None
-        self._with.emit(Event(EventKind.PROGRESS, text, share, stage, self.number, loss))
+        self._with.emit(Event(EventKind.PROGRESS, text, share, stage, self.number))
 
     def _stage(self, stage: RoundStage, text: str) -> None:
         self._with.emit(Event(EventKind.STAGE, text, None, stage, self.number))
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def _purpose(sum_index: int, offer: Offer) -> str:
+    """Why an upload is made, in words."""
+    part = "its part of the sum" if sum_index == 1 else "its part of the second sum, which corrects the first"
+    noise = ", with this device's noise in it" if any(spec.ring.noise for spec in offer.sums) else ""
+    sealed = " (trusted mode: the server reads it by itself)" if offer.sealed is not None else ""
+    return f"{part} of round {offer.round_no}{noise}{sealed}"
 
 
 @contextmanager

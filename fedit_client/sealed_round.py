@@ -7,6 +7,7 @@ import asyncio
 
 from fedit_client.consent import size_text
 from fedit_client.events import RoundStage
+from fedit_client.payloads import decode_sealed
 from fedit_client.rounds import Engagement, Round, over_is_fine, weight_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
@@ -44,6 +45,9 @@ class SealedRound(Round):
         report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
         weight = weight_of(local.examples, task)
         frozen = await asyncio.to_thread(self._participant.freeze, message, weight, report)
+        if self._with.outbox is not None:
+            payload = await asyncio.to_thread(decode_sealed, message, weight, report, self._with.document)
+            await self._keep(payload, frozen)
         with over_is_fine():
             await self._perform(frozen)
         self._stage(RoundStage.UPLOAD, "waiting for the other devices")
@@ -62,9 +66,11 @@ class SealedRound(Round):
         if payload is None:
             await self._insist(lambda: transport.post(f"{self._path}/{Kind.ACCEPT}", effect.envelope))
             return
+        await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, sealed to the server, which will open it")
         path, on_bytes = f"{self._path}/uploads/1", self._on_bytes(RoundStage.UPLOAD)
         receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
+        await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
 
     def _has_joined(self) -> bool:

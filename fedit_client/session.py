@@ -5,6 +5,7 @@ alarm (SecurityError), a task outside the limits, a changed task, data or hardwa
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,11 +14,14 @@ from typing import Final
 from fedit_client.agreements import task_changed
 from fedit_client.changes import differences
 from fedit_client.consent import plain
+from fedit_client.editions import edition_of
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.history import Outcome
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
 from fedit_client.offers import fetch_listed, read_task
 from fedit_client.renewal import HeldCertificate
+from fedit_client.round_notes import RoundFacts, Seen
 from fedit_client.rounds import Engagement, Round
 from fedit_client.sealed_round import SealedRound
 from fedit_client.succession import PinnedDescriptor
@@ -26,9 +30,9 @@ from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
-from fedit_protocol.ids import Digest
 from fedit_protocol.limits import participation_wait_s
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
+from fedit_protocol.peft_folder import Edition
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import Mode
@@ -76,7 +80,9 @@ class Session:
         """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
-        """Take part until `max_rounds` rounds were committed with this device, or the task ends; return how many.
+        """Take part until `max_rounds` rounds were committed with this device, the task ends, or the owner said finish.
+
+        Returns how many were committed. While the gate is closed it neither checks in nor trains.
 
         Raises ConsentError A003, SecurityError, TaskRefusedError, and what training raises.
         """
@@ -85,11 +91,18 @@ class Session:
         await self._with.patience.insist(self._renew)
         await self._with.patience.insist(self._look_at_the_log)
         committed = 0
+        gate = self._with.gate
         while max_rounds is None or committed < max_rounds:
             await self._keep_to_the_owners_rate()
+            if not await gate.until_open():
+                break
             await self._with.patience.insist(self._renew)
             await asyncio.to_thread(self._with.check_consent)
-            reply = await self._with.patience.insist(self._check_in)
+            # Not while this device may not train: who has checked in is awaited by others.
+            reply = await gate.unless_changed(lambda: self._with.patience.insist(self._check_in))
+            if reply is None:
+                self._told = ""
+                continue
             self._check_clock(reply.server_time)
             committed += await self._settle(reply)
             if max_rounds is not None and committed >= max_rounds:
@@ -103,7 +116,7 @@ class Session:
                 raise await self._task_changed()
             else:
                 self._wait_for(reply)
-                await asyncio.sleep(jittered(reply.retry_after_s))
+                await gate.idle(jittered(reply.retry_after_s))
         return committed
 
     async def _look_at_the_server(self) -> None:
@@ -142,7 +155,9 @@ class Session:
             until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
             text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
             self._tell_once(f"{text} (limits.max_rounds_per_day)")
-            await asyncio.sleep(min(wait_s, self._with.patience.max_wait_s))
+            await self._with.gate.idle(min(wait_s, self._with.patience.max_wait_s))
+            if self._with.gate.finishing:
+                return
 
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
@@ -174,7 +189,7 @@ class Session:
             await self._lost(f"not taking part: {error}", None)
             return 0
         try:
-            result = await round_.take_part()
+            result = await self._taken_part(round_)
         except SecurityError:
             raise
         except ProtocolError as error:
@@ -185,11 +200,36 @@ class Session:
         if result.outcome is RoundOutcome.HELD:
             await asyncio.to_thread(self._with.journal.close, round_.offer.round_id)
             self._undecided = round_
+            await asyncio.to_thread(self._note, round_, "held", result.reason, result)
             text = f"round {round_.number} is held by the organiser: {plain(result.reason)}"
             self._with.emit(Event(EventKind.NOTICE, text, round_no=round_.number))
             return 0
         await self._commit(round_, result)
         return 1
+
+    async def _taken_part(self, round_: Round) -> RoundResult:
+        """Take part, and write into the history how it ended if it came to nothing."""
+        notes = self._with.notes
+        if notes is not None:
+            notes.begin(self._with.clock())
+        try:
+            return await round_.take_part()
+        except ProtocolError as error:
+            await asyncio.to_thread(
+                self._note, round_, "left" if isinstance(error, SecurityError) else "lost", str(error)
+            )
+            raise
+        except BaseException as error:
+            self._note(round_, "left", str(error) or type(error).__name__)  # at once: this may be a cancellation
+            raise
+
+    def _note(self, round_: Round, outcome: Outcome, reason: str = "", result: RoundResult | None = None) -> None:
+        engagement = self._with
+        if engagement.notes is None:
+            return
+        facts = RoundFacts(round_.offer, outcome, reason, result, round_.thresholds, tuple(round_.uploads))
+        seen = Seen(engagement.log.devices, engagement.journal, engagement.limits, engagement.clock())
+        engagement.notes.write(facts, seen)
 
     async def _settle(self, reply: CheckInReply) -> int:
         """Learn what became of a held round once the server holds it no more; return 1 if it was committed."""
@@ -204,6 +244,7 @@ class Session:
             if error.problem in _ENDS_SESSION:
                 raise
             self._undecided = None
+            await asyncio.to_thread(self._note, round_, "lost", str(error))
             self._with.emit(Event(EventKind.ROUND_LOST, f"round {round_.number}: {error}", round_no=round_.number))
             return 0
         if result.outcome is RoundOutcome.HELD:
@@ -215,7 +256,8 @@ class Session:
     async def _commit(self, round_: Round, result: RoundResult) -> None:
         version, digest = result.adapter_version, result.adapter_digest
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
-        await self._save(version, digest, round_.number)
+        await asyncio.to_thread(self._note, round_, "committed", "", result)
+        await self._save(edition_of(round_.offer, result))
         text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
         if result.privacy:
             spent = result.privacy
@@ -224,12 +266,12 @@ class Session:
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )
 
-    async def _save(self, version: int, digest: Digest, number: int | None) -> None:
-        fetch = self._with.shelf.fetch
+    async def _save(self, edition: Edition) -> None:
+        fetch, version, digest = self._with.shelf.fetch, edition.version, edition.digest
         folder = await self._with.patience.insist(
-            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None)
+            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition)
         )
-        saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=number, adapter_version=version)
+        saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=edition.round_no, adapter_version=version)
         self._with.emit(saved)
 
     async def _finish(self, reply: CheckInReply) -> None:
@@ -237,7 +279,7 @@ class Session:
         if reply.adapter_version:
             path = f"/v1/tasks/{self._with.document.task.id}/adapter"
             info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
-            await self._save(info.version, info.digest, None)
+            await self._save(Edition(info.version, info.digest, info.parent_digest))
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 
@@ -289,6 +331,9 @@ class Session:
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        if self._with.outbox is not None:
+            digest = hashlib.sha256(payload).hexdigest()
+            await asyncio.to_thread(self._with.outbox.note_receipt, digest)
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

@@ -21,6 +21,10 @@ _RULES: Final[dict[str, Callable[[Any], str]]] = {
         f"trains with {value} CPU thread{'s' * (value != 1)}" if value else "trains with the CPU threads that are free"
     ),
     "model": lambda value: f"takes the base model from {value}" if value else "takes the base model that the task says",
+    "privacy.outbox": lambda value: (
+        "keeps a readable copy of every upload on this disk" if value else "keeps no copy of what it uploads"
+    ),
+    "privacy.outbox_max_mb": lambda value: f"keeps the newest uploads, {value} MB of them at most",
     "network.max_wait_s": lambda value: f"tries a lost server again after {value:g} s at the latest",
     "network.enroll_wait_s": lambda value: f"waits up to {value:g} s for an enrolment authority that lives apart",
 }

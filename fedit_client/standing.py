@@ -8,9 +8,12 @@ from fedit_client.adapters import newest_adapter
 from fedit_client.agreements import open_question
 from fedit_client.config import ClientConfig
 from fedit_client.consent import admitted_by
+from fedit_client.control import read_now, read_wish
+from fedit_client.doing import doing_lines
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
+from fedit_client.patience import utc_now
 from fedit_client.policy import differing, policy_of, words
 from fedit_protocol.accounting import epsilon
 from fedit_protocol.task import Mode, Task
@@ -49,6 +52,10 @@ class Standing:
     """Why the limits refuse the joined task, None where it keeps to them."""
     fix: str | None = None
     """What lifts the refusal."""
+    doing: tuple[str, ...] = ()
+    """What it does at this moment, or why it does not, in words."""
+    now: dict[str, Any] | None = None
+    """The same as fields (control.Now); None while no client runs."""
 
     def lines(self) -> list[str]:
         """The same in words."""
@@ -62,7 +69,7 @@ class Standing:
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"admission   by {self.authority}",
-            f"client      {'running' if self.running else 'not running: fedit-client run'}",
+            *(f"{'' if place else 'client':<12}{line}" for place, line in enumerate(self.doing)),
             f"rounds      {self.rounds} with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
@@ -90,7 +97,7 @@ class Standing:
 def standing(config: ClientConfig) -> Standing:
     """Read this device's files; raises StorageError if they are damaged."""
     paths = config.paths
-    membership, running = load_membership(paths.membership_file), is_held(paths.lock_file)
+    membership, running, now = load_membership(paths.membership_file), is_held(paths.lock_file), read_now(paths)
     if membership is None:
         return Standing(False, running, policy=str(paths.settings_file), limits=differing(config))
     task = membership.task_document.task
@@ -101,6 +108,8 @@ def standing(config: ClientConfig) -> Standing:
     return Standing(
         joined=True,
         running=running,
+        doing=tuple(doing_lines(now, read_wish(paths), utc_now())),
+        now=None if now is None else now.model_dump(mode="json"),
         server=server_text(membership),
         federation=federation.descriptor.name,
         pin=federation.pin,

@@ -10,6 +10,7 @@ from safetensors.numpy import load, save
 
 from fedit_client.durable import write_atomic
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
+from fedit_client.manners.rules import Facts
 from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_client.transport import OnBytes
@@ -328,3 +329,16 @@ class LoopbackTransport:
 def read_adapter(document: TaskDocument, folder: Path) -> Vector:
     """Return the flat vector of an adapter folder, for assertions."""
     return document.layout.flatten(load((folder / "adapter_model.safetensors").read_bytes()))
+
+
+@dataclass
+class FakeFacts:
+    """A machine that is as the test says: `facts` may be replaced while a client runs; `asked` keeps the devices."""
+
+    facts: Facts = field(default_factory=Facts)
+    asked: list[str] = field(default_factory=list)
+
+    def read(self, device: str) -> Facts:
+        """Return what the test says."""
+        self.asked.append(device)
+        return self.facts

@@ -76,7 +76,8 @@ def run_fresh(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_torch_is_imported_in_its_two_rooms_only() -> None:
     guests = {name_of(path): sorted(imports_of(path) & TORCH_STACK) for path in sources() if not in_torch_room(path)}
-    assert {name: found for name, found in guests.items() if found} == {}
+    # The writer of GGUF files is numpy throughout, and is loaded when it is first used.
+    assert {name: found for name, found in guests.items() if found} == {"fedit_client/export/gguf_file.py": ["gguf"]}
 
 
 def in_torch_room(path: Path) -> bool:
@@ -84,7 +85,7 @@ def in_torch_room(path: Path) -> bool:
 
 
 # Declared although no line imports them: SQLAlchemy and transformers load these by name.
-LOADED_BY_OTHERS = {"accelerate", "aiosqlite", "bitsandbytes", "gguf", "sentencepiece"}
+LOADED_BY_OTHERS = {"accelerate", "aiosqlite", "bitsandbytes", "sentencepiece"}
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round() -> None:

@@ -1,4 +1,4 @@
-"""`fedit-client chat` and `eval`: what came of it."""
+"""`fedit-client chat`, `eval`, `export` and `adapters …`: what came of it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,6 +32,31 @@ def chat(
     config = given.config(model=model, device=device_flags(device, threads))
     adapter = client_of(config).latest_adapter()
     run_async(talk(config, given.console, adapter, prompt, beside=compare == "base"))
+
+
+def export(
+    context: typer.Context,
+    to: Annotated[
+        Literal["peft", "merged", "gguf", "gguf-lora", "ollama"],
+        typer.Option("--to", help="peft, merged, gguf, gguf-lora or ollama."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="A new folder; default: under exports, see `paths`.")] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
+    dtype: Annotated[
+        Literal["f32", "bf16", "f16", "q8_0"] | None,
+        typer.Option(help="How numbers are stored; default: as the base (merged), f16 (gguf, ollama)."),
+    ] = None,
+    model: Model = None,
+) -> None:
+    """Write an adapter as a folder or file that other programs load, and say what comes next."""
+    from fedit_client.export.precision import Precision
+    from fedit_client.exporting import ExportWishes, Form
+    from fedit_client.exporting import export as write
+
+    given: Globals = context.obj
+    wishes = ExportWishes(Form(to), out, version, Precision(dtype) if dtype else None)
+    made = write(given.config(model=model), wishes, given.console.say)
+    given.console.answer("export", made.as_data(), made.lines())
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from fedit_client.commands.shared import (
     client_of,
     device_flags,
     from_stdin,
+    moment,
 )
 from fedit_protocol.errors import ConfigError
 
@@ -39,7 +40,7 @@ def join(
     """Join a federation, agree to its task, and take part until it ends or Ctrl-C."""
     from fedit_client.joining import JoinWishes
     from fedit_client.joining import join as lead_through
-    from fedit_client.running import attend, run_async
+    from fedit_client.running import Stay, attend, run_async
 
     given: Globals = context.obj
     config = given.config(server=from_stdin(server), model=model, device=device_flags(device, threads))
@@ -47,20 +48,27 @@ def join(
     wishes = JoinWishes(tuple(data or ()), on_error, task, accept, name)
     offer = run_async(lead_through(client, given.console, wishes))
     if not no_run:
-        attend(client, given.console, max_rounds)
+        attend(client, given.console, Stay(max_rounds))
     adapter = client.latest_adapter()
     result = {"task": offer.summary.label, "joined": True, "adapter": str(adapter) if adapter else None}
     given.console.answer("join", result, [])
 
 
-def run(context: typer.Context, max_rounds: MaxRounds = None, device: DeviceOption = None, threads: Threads = None,
-        model: Model = None) -> None:  # fmt: skip
+def run(
+    context: typer.Context,
+    max_rounds: MaxRounds = None,
+    until: Annotated[str | None, typer.Option(metavar="[18:30|2h]", help="Begin no round from then on.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail (exit 10) if a rule or a pause holds now.")] = False,
+    device: DeviceOption = None,
+    threads: Threads = None,
+    model: Model = None,
+) -> None:
     """Take part in rounds until the task ends or Ctrl-C."""
-    from fedit_client.running import attend
+    from fedit_client.running import Stay, attend
 
     given: Globals = context.obj
     client = client_of(given.config(model=model, device=device_flags(device, threads)))
-    attend(client, given.console, max_rounds)
+    attend(client, given.console, Stay(max_rounds, moment(until, "fedit-client run --until 18:30"), not no_wait))
     adapter = client.latest_adapter()
     given.console.answer("run", {"adapter": str(adapter) if adapter else None}, [])
 

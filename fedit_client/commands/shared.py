@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fedit_client.console import Console
+from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
     from fedit_client.project_file import Loaded
@@ -43,7 +46,7 @@ class Globals:
         return {"home": self.home} if self.home else {}
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"]
 Server = Annotated[str | None, typer.Option(help="Invite link or https:// address; - reads it from stdin.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where to train; auto takes a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for training; default: what is free.")]
@@ -67,3 +70,15 @@ def from_stdin(server: str | None) -> str | None:
 def device_flags(device: Device | None, threads: int | None) -> dict[str, Any]:
     """Return the `[device]` settings that were given as flags."""
     return {name: value for name, value in (("prefer", device), ("threads", threads)) if value is not None}
+
+
+def moment(text: str | None, example: str) -> "datetime | None":
+    """Return when a time ends that was typed as 2h or 18:30; raises ConfigError U011, `example` is its fix."""
+    from datetime import UTC, datetime
+
+    from fedit_client.manners.duration import moment_after
+
+    try:
+        return None if text is None else moment_after(text, datetime.now(UTC))
+    except ValueError as error:
+        raise ConfigError(str(error), code="U011", where="command line", fix=example) from error

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fedit_client.base_model import is_offline, local_base
+from fedit_client.base_model import local_base
 from fedit_client.config import ClientConfig
+from fedit_client.contacts import is_offline
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
 from fedit_client.proxies import proxy_for

@@ -19,7 +19,7 @@ from transformers.masking_utils import sdpa_mask
 ROWS: Final = "fedit_rows"
 """The name of this attention in a model's configuration."""
 
-_QUERIES: Final = 256
+_QUERIES: Final = 128
 """Queries of a row that are looked at together on a CPU: half of a long row's products are then never computed."""
 
 

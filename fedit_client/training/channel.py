@@ -15,6 +15,11 @@ Json = dict[str, Any]
 WIRE_FLOAT: Final = "<f4"
 """How an update crosses the pipe."""
 
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+PAUSED: Final = "paused"
+"""The kinds of the lines about a pause: two are the parent's, the third is the worker's answer to the first."""
+
 
 class Channel:
     """Owns stdin and stdout from its making on; whatever libraries print goes to stderr instead."""

@@ -8,7 +8,10 @@ from typing import Any, Final
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
+from fedit_client.optimizers import usable
 from fedit_client.training.batches import batches_of, split
+from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.fused import fuse
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
@@ -19,11 +22,13 @@ from fedit_client.training.model import (
     read_adapter,
     write_adapter,
 )
+from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Optimizer, TaskDocument
 
 _HELD_OUT_ROWS: Final = 32
 """Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
@@ -48,14 +53,22 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
+    fuse(model)
     return Loaded(model, load_tokenizer(base))
 
 
 def train_here(
-    loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]
+    loaded: Loaded,
+    request: TrainingRequest,
+    on_progress: Callable[[TrainingProgress], None],
+    keeper: Keeper | None = None,
 ) -> LocalResult:
-    """Train from the request's global adapter, whatever the model's adapter holds; raises DataError, DeviceError."""
+    """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
+
+    Raises DataError, DeviceError.
+    """
     begun, task, layout = time.monotonic(), request.document.task, request.document.layout
+    keeper = keeper or NoKeeper()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
@@ -63,21 +76,31 @@ def train_here(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
-    loss_before = _measure(loaded, kept_back.examples, request, on_progress)
-    feeding = feeding_of(loaded.model, task, loaded.pad_id)
-    trained = train(loaded.model, rows.examples, task.training, feeding, request.seed, on_progress)
+    kind, _ = usable(task.training.optimizer, request.plan.device)
+    run = _begun(loaded, request, kind)
+    if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
+        run.held_out_loss = _measure(loaded, kept_back.examples, request, on_progress)
+    else:
+        run.restore(state)
+    trained = train(run, rows.examples, feeding_of(loaded.model, task, loaded.pad_id), keeper, on_progress)
     loss_after = _measure(loaded, kept_back.examples, request, on_progress)
     return LocalResult(
         update=update_of(read_adapter(loaded.model), before, layout),
         examples=len(rows.examples),
         tokens=trained.tokens,
         train_loss=trained.mean_loss,
-        held_out_loss=loss_before,
+        held_out_loss=run.held_out_loss,
         held_out_loss_after=loss_after,
         seconds=time.monotonic() - begun,
         cut_rows=rows.cut + kept_back.cut,
         skipped_rows=rows.skipped + kept_back.skipped,
     )
+
+
+def _begun(loaded: Loaded, request: TrainingRequest, kind: Optimizer) -> Run:
+    spec = request.document.task.training
+    parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
+    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingRequest) -> Tokenized:

@@ -88,13 +88,14 @@ class _FrozenHead(torch.autograd.Function):
         for start in range(0, len(targets), size):
             part, wanted = hidden[start : start + size], targets[start : start + size, None]
             logits = part @ weight.T
-            logarithms = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-            total -= logarithms.gather(1, wanted).sum()
+            shares = torch.softmax(logits, dim=-1, dtype=torch.float32)
+            # −log of the target's share, by way of the largest one, which cannot vanish.
+            highest, place = logits.max(dim=-1, keepdim=True)
+            away = highest.float() - logits.gather(1, wanted).float()
+            total += (away - shares.gather(1, place).log()).sum()
             if grad is not None:
-                # softmax − 1 at the target, in place.
-                slope = logarithms.exp_()
-                slope.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
-                grad[start : start + size] = logits.copy_(slope) @ weight
+                shares.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+                grad[start : start + size] = logits.copy_(shares) @ weight
         ctx.save_for_backward(grad)
         return total
 

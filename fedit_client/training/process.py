@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.device import DevicePlan
-from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, TaskRefusedError
+from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, StorageError, TaskRefusedError
 
 Json = dict[str, Any]
 
@@ -19,8 +19,12 @@ _KEPT_STDERR_LINES: Final = 12
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 _KILLED: Final = -9  # by the kernel's out-of-memory killer, unless somebody did it by hand
 _ERRORS: Final[dict[str, type[FeditError]]] = {
-    kind.__name__: kind for kind in (DataError, DeviceError, ModelError, TaskRefusedError)
+    kind.__name__: kind for kind in (DataError, DeviceError, ModelError, StorageError, TaskRefusedError)
 }
+
+
+class WorkerDiedError(DeviceError):
+    """The process ended by itself, without a word of its own: H003 if it was killed, H004 if it crashed."""
 
 
 class Worker:
@@ -44,7 +48,7 @@ class Worker:
         self._stdin.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Json:
-        """Return the next line; raises the worker's own error, or DeviceError at its end: H003 if killed, else H004."""
+        """Return the next line; raises the worker's own error, or WorkerDiedError at its end."""
         line = await self._stdout.readline()
         if not line:
             raise await self._died()
@@ -56,7 +60,7 @@ class Worker:
         return message
 
     async def receive_bytes(self, count: int) -> bytes:
-        """Return the bytes that follow a line; raises DeviceError H003, H004 if the worker ends before."""
+        """Return the bytes that follow a line; raises WorkerDiedError if the worker ends before."""
         try:
             return await self._stdout.readexactly(count)
         except asyncio.IncompleteReadError as error:
@@ -73,18 +77,18 @@ class Worker:
         while line := await self._errors.readline():
             self._last_lines.append(line.decode(errors="replace").rstrip())
 
-    async def _died(self) -> DeviceError:
+    async def _died(self) -> WorkerDiedError:
         status = await self._process.wait()
         await self._draining
         last = " | ".join(self._last_lines) or "it said nothing"
         if status == _KILLED:
-            return DeviceError(
+            return WorkerDiedError(
                 "the training process was killed, probably for want of memory",
                 code="H003",
                 where=last,
                 fix="close other programs, or lower training.micro_batch_size in the task",
             )
-        return DeviceError(f"the training process ended with status {status}", code="H004", where=last)
+        return WorkerDiedError(f"the training process ended with status {status}", code="H004", where=last)
 
 
 @asynccontextmanager

@@ -1,40 +1,142 @@
-"""The Trainer that people get: a worker process does the work; rows and update go through its pipes, never to disk."""
+"""The Trainer that people get: a worker process does the work, is paused, and is started again after a crash.
 
+Rows and update go through its pipes, never to disk. A run of training is kept in a private folder while it lasts: the
+adapter as far as it is, and the optimizer's memory.
+"""
+
+import asyncio
+import math
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
-from fedit_client.training.channel import WIRE_FLOAT
-from fedit_client.training.process import Json, Worker, started
+from fedit_client.training.channel import PAUSE, PAUSED, RESUME, WIRE_FLOAT
+from fedit_client.training.pause import PauseSignal
+from fedit_client.training.place import kept_for_one_run
+from fedit_client.training.process import Json, Worker, WorkerDiedError, started
 from fedit_client.training.request import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import to_base64url
 from fedit_protocol.errors import DeviceError
 
 _WORKER: Final = "fedit_client.training.worker"
+_MOST_RESTARTS: Final = 2
 
 
 class WorkerTrainer:
-    """Trains in a process of its own, one per call, gone afterwards."""
+    """Trains in a process of its own, which is gone afterwards."""
+
+    def __init__(self, checkpoints: Path | None = None, *, every_s: float = 30.0, hold_s: float = 60.0) -> None:
+        """Say where runs are kept while they last, how often at most, and after how long a pause the process ends.
+
+        Without a folder nothing is kept: a crash starts the run again, and a pause never ends the process.
+        """
+        self._checkpoints, self._every_s = checkpoints, every_s
+        self._hold_s = hold_s if checkpoints else math.inf
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train and return the update; the worker is killed on cancellation.
 
-        Raises DataError D012 (no row can be trained on), DeviceError H003 (memory), H004 (the worker crashed),
-        H010 (training diverged), ModelError (the base cannot be loaded), TaskRefusedError (its layout differs).
+        A pause, and up to two crashes of the worker, cost time and change nothing: on a CPU not a bit of the update.
+
+        Raises DataError D012 (no row can be trained on), DeviceError H003 (memory), H004 (the worker crashed again and
+        again), H010 (training diverged), ModelError (the base cannot be loaded), TaskRefusedError (its layout differs).
         """
         begun = time.monotonic()
+        with kept_for_one_run(self._checkpoints) if self._checkpoints else nullcontext() as file:
+            return await self._insist(request, on_progress, file, begun)
+
+    async def _insist(
+        self, request: TrainingRequest, on_progress: OnProgress, file: Path | None, begun: float
+    ) -> LocalResult:
+        """Start a worker, and another one after a crash or a long pause."""
+        restarts = 0
+        while True:
+            await request.pause.until_resumed()
+            try:
+                found = await self._once(request, on_progress, file)
+            except WorkerDiedError:
+                restarts += 1
+                if restarts > _MOST_RESTARTS:
+                    raise
+            else:
+                if found is not None:
+                    message, update = found
+                    return _result(message, update, time.monotonic() - begun)
+
+    async def _once(
+        self, request: TrainingRequest, on_progress: OnProgress, file: Path | None
+    ) -> tuple[Json, Vector] | None:
+        """Return what one worker has found, or None if a pause outlasted it."""
         async with started(_WORKER, request.plan, request.base) as worker:
-            await worker.send(_message(request))
-            while (message := await worker.receive())["kind"] == "progress":
-                on_progress(progress(message))
-            update = await _update(worker, message, request.document.layout.size)
-        return _result(message, update, time.monotonic() - begun)
+            await worker.send({**_message(request), "checkpoint": str(file or ""), "every_s": self._every_s})
+            stage = _Stage()
+            listening = asyncio.create_task(_listen(worker, request, on_progress, stage))
+            pausing = asyncio.create_task(self._pass_on(request.pause, worker, stage))
+            try:
+                await asyncio.wait({listening, pausing}, return_when=asyncio.FIRST_COMPLETED)
+                return listening.result() if listening.done() else pausing.result()
+            finally:
+                listening.cancel()
+                pausing.cancel()
+                await asyncio.gather(listening, pausing, return_exceptions=True)
+
+    async def _pass_on(self, pause: PauseSignal, worker: Worker, stage: "_Stage") -> None:
+        """Pass pauses on to the worker; return when it is to end, since one lasts long and nothing would be lost."""
+        while True:
+            await pause.until_paused()
+            worker.post({"kind": PAUSE})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if math.isinf(self._hold_s) else self._hold_s):
+                    await pause.until_resumed()
+            if pause.reason:
+                # What it has done since its last checkpoint would be lost: it saves, and says so, after its step.
+                await stage.until_idle(pause)
+                if pause.reason:
+                    return
+            worker.post({"kind": RESUME})
+
+
+class _Stage:
+    """How far a worker is, as its lines tell."""
+
+    def __init__(self) -> None:
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def tell(self, kind: str, stage: str = "") -> None:
+        """Take a line's kind and stage: a step of training is not idle, a pause and everything before is."""
+        if kind == PAUSED or stage != "train":
+            self._idle.set()
+        else:
+            self._idle.clear()
+
+    async def until_idle(self, pause: PauseSignal) -> None:
+        """Wait until nothing is lost with the worker, or until the pause is over."""
+        waiting = [asyncio.create_task(self._idle.wait()), asyncio.create_task(pause.until_resumed())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+
+async def _listen(
+    worker: Worker, request: TrainingRequest, on_progress: OnProgress, stage: _Stage
+) -> tuple[Json, Vector]:
+    """Pass on what the worker tells until it has a result."""
+    while (message := await worker.receive())["kind"] in {"progress", PAUSED}:
+        stage.tell(message["kind"], message.get("stage", ""))
+        if message["kind"] == "progress":
+            on_progress(progress(message))
+    return message, await _update(worker, message, request.document.layout.size)
 
 
 def progress(message: Json) -> TrainingProgress:

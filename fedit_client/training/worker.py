@@ -13,7 +13,9 @@ from fedit_protocol.task import TaskDocument
 
 
 def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
-    """Train as asked; the update goes back through the pipe as little-endian float32, and never to disk."""
+    """Train as asked; the update goes back through the pipe as little-endian float32."""
+    from fedit_client.training.checkpoint import CheckpointFile
+    from fedit_client.training.keeping import WorkerKeeper
     from fedit_client.training.local import load, train_here
 
     request = _request(message, plan)
@@ -24,7 +26,8 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     tell(TrainingProgress("load", 0, 1))
     loaded = load(request.document, request.base, plan)
     tell(TrainingProgress("load", 1, 1))
-    result = train_here(loaded, request, tell)
+    file = CheckpointFile(Path(message["checkpoint"])) if message["checkpoint"] else None
+    result = train_here(loaded, request, tell, WorkerKeeper(channel, file, message["every_s"]))
     told = {name: value for name, value in vars(result).items() if name != "update"}
     channel.send_with(result.update.astype(WIRE_FLOAT).tobytes(), "result", **told)
 

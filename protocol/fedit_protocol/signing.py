@@ -60,6 +60,8 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     ABORT = "abort"
     LEAVE = "leave"
+    HISTORY = "history"
+    """A device's own notes about its rounds: signed to be kept, never sent."""
 
 
 class SigningKey:

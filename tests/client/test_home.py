@@ -14,6 +14,7 @@ from fedit_client.agreements import Agreements
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.events import EventKind
+from fedit_client.history import History
 from fedit_client.home import FORMAT, format_of
 from fedit_client.identity import load_identity
 from fedit_client.membership import Membership
@@ -119,6 +120,9 @@ async def test_a_home_of_an_earlier_client_takes_part_in_the_next_round(number: 
     assert world.server.results[-1].survivors == 3
     assert format_of(paths.state) == FORMAT
     assert load_config(paths.state).device.threads == 2
+    (noted,) = History(paths.history).entries()
+    assert (noted.round_no, noted.committed, noted.outcome) == (3, 3, "committed")
+    assert invoke(["history", "--verify", "--home", str(paths.state)]) == 0  # its first rounds were in no history
     kept = Agreements(paths.consents).all()
     assert [(one.kind, one.label, one.digest) for one in kept][:1] == [
         ("agreed", "test-task@1", client.require_membership().task_document.digest)

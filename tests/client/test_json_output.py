@@ -29,9 +29,11 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "get": ("device.threads",),
     "help": ("D014",),
     "paths": (),
+    "pause": ("2h",),
     "policy reset": ("min_cohort",),
     "policy set": ("min_cohort", "4"),
     "policy show": (),
+    "resume": (),
     "set": ("device.threads=2",),
     "status": (),
     "version": (),
@@ -39,6 +41,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 # Commands that end soon, without a federation, a terminal or a server: what they ask is refused.
 REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "chat": ((), 4),
+    "finish": ((), 4),
     "config edit": ((), 2),
     "demo": (("--data", "absent.jsonl"), 9),
     "eval": ((), 4),

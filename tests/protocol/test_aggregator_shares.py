@@ -90,6 +90,8 @@ def test_s3_more_than_c_complaints_evict_a_dealer_and_c_false_ones_do_not(compla
         round_.perform(knock_ack(round_, number, *((4,) if number < complainers else ())))
     round_.perform(round_.server.tick(round_.clock()))
     assert round_.server._state.sharers == ((0, 1, 2, 3) if evicted else (0, 1, 2, 3, 4))
+    blame = {round_.device(4): "dealt shares that are not of one secret"} if evicted else {}
+    assert round_.server.blamed == blame
 
 
 def test_s3_an_evicted_device_cannot_upload() -> None:

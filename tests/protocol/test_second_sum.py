@@ -6,12 +6,12 @@ import pytest
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import IdentityKey
-from fedit_protocol.messages import SecondInput, SecondRule, Survivors
+from fedit_protocol.messages import SecondInput, SecondRule, Survivors, UploadHeader
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist
 from fedit_protocol.secagg.keys import pairwise_seed
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.secagg.ring import coordinate_count
+from fedit_protocol.secagg.ring import coordinate_count, payload_length
 from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import TaskDocument
@@ -377,3 +377,14 @@ def test_a_restart_before_the_second_input_derives_it_again() -> None:
     (derive,) = round_.server.on_sum(aggregate, round_.clock())
     assert isinstance(derive, Derive)
     assert not any(isinstance(effect, Finish) for effect in effects)
+
+
+def test_who_left_the_first_sum_has_no_part_in_the_second() -> None:
+    round_ = two_sums({2: "upload"})
+    round_.play_until("upload 2", factor_updates())
+    ring = round_.server.offer.sums[1].ring
+    header = UploadHeader(sum_index=2, length=payload_length(ring), digest=bytes(32))
+    envelope = seal(round_.federation.devices[2], Kind.UPLOAD, round_.server._state.sum(2).context, header)
+    with refused(ProblemType.NOT_IN_COHORT) as caught:
+        round_.server.on_upload(envelope, round_.clock())
+    assert str(caught.value) == "this device has no part in sum 2"

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer, trainer
 from fedit_client.training.process import Worker, started
-from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, TaskRefusedError
+from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, StorageError, TaskRefusedError
+from fedit_protocol.task import Template
 
 from ..tiny_llama import tiny_document, write_adapter
 from .rows import SETTINGS, cpu, letters
@@ -62,7 +64,7 @@ async def test_the_workers_own_errors_come_back(base: Path, tmp_path: Path) -> N
     assert no_worker_is_left()
 
 
-@pytest.mark.parametrize("kind", [DataError, DeviceError, ModelError, TaskRefusedError])
+@pytest.mark.parametrize("kind", [DataError, DeviceError, ModelError, StorageError, TaskRefusedError])
 async def test_every_kind_of_error_comes_back_as_it_was(
     kind: type[FeditError], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -111,6 +113,62 @@ async def test_a_killed_worker_is_told_as_want_of_memory(
     with instead_of_ours(monkeypatch, tmp_path, ENDLESS), pytest.raises(DeviceError) as refused:
         await WorkerTrainer().train(request(base, tmp_path), kill)
     assert (refused.value.code, "memory" in str(refused.value)) == ("H003", True)
+
+
+def watched(base: Path, folder: Path) -> TrainingRequest:
+    """A run with dropout that keeps a checkpoint after every step."""
+    asked = request(base, folder, local_steps=12)
+    adapter = asked.document.task.adapter.model_copy(update={"dropout": 0.3})
+    prompt = asked.document.task.prompt.model_copy(update={"template": Template.ALPACA_SHORT})
+    task = asked.document.task.model_copy(update={"adapter": adapter, "prompt": prompt})
+    return replace(asked, document=asked.document.model_copy(update={"task": task}))
+
+
+async def test_a_killed_worker_goes_on_from_its_last_step_with_the_same_bits(base: Path, tmp_path: Path) -> None:
+    from fedit_client.training.local import load, train_here
+
+    asked, steps = watched(base, tmp_path), list[int]()
+
+    def kill_once(progress: TrainingProgress) -> None:
+        if progress.stage == "train":
+            steps.append(progress.done)
+            if steps == [1, 2, 3]:
+                workers()[0].kill()
+
+    result = await WorkerTrainer(tmp_path / "kept", every_s=0).train(asked, kill_once)
+    whole = train_here(load(asked.document, asked.base, asked.plan), asked, lambda _: None)
+    assert result.update.tobytes() == whole.update.tobytes()
+    assert replace(result, update=whole.update, seconds=0) == replace(whole, seconds=0)
+    # A step that was told may have to be made again, since it was not kept yet: that one, and no other.
+    assert {after - before for before, after in pairwise(steps)} <= {0, 1}
+    assert (steps[-1], len(steps)) in {(12, 12), (12, 13)}
+    assert list((tmp_path / "kept").iterdir()) == []
+    assert no_worker_is_left()
+
+
+@pytest.mark.slow
+async def test_a_long_pause_ends_the_worker_and_changes_nothing(base: Path, tmp_path: Path) -> None:
+    from fedit_client.training.local import load, train_here
+
+    asked, seen = watched(base, tmp_path), list[psutil.Process]()
+
+    def pause_once(progress: TrainingProgress) -> None:
+        if progress.stage == "train" and progress.done == 2 and not seen:
+            seen.extend(workers())
+            asked.pause.pause("another program uses the GPU")
+
+    async def resume_when_gone() -> None:
+        await asked.pause.until_paused()
+        await asyncio.to_thread(psutil.wait_procs, seen, timeout=60)
+        asked.pause.resume()
+
+    resuming = asyncio.create_task(resume_when_gone())
+    result = await WorkerTrainer(tmp_path / "kept", every_s=3600, hold_s=0.1).train(asked, pause_once)
+    await resuming
+    whole = train_here(load(asked.document, asked.base, asked.plan), asked, lambda _: None)
+    assert result.update.tobytes() == whole.update.tobytes()
+    assert not seen[0].is_running()
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 BAD_UPDATES = {

@@ -53,6 +53,16 @@ def seal_update(
 
     Raises ProtocolError (encoding-refused) on a wrong length, a non-finite value or a weight out of range (C10).
     """
+    clipped, figures = clip_update(update, weight, report, spec)
+    plain = clipped.tobytes() + _tail({_WEIGHT: weight, **figures}, spec)
+    return _HPKE.encrypt(plain, X25519PublicKey.from_public_bytes(spec.key), info=_info(ctx0, device))
+
+
+def clip_update(update: Vector, weight: int, report: ClientReport, spec: SealedSpec) -> tuple[Vector, dict[str, int]]:
+    """Return what a seal covers: the clipped update, float32 (d,), and each metric as an integer.
+
+    Raises ProtocolError (encoding-refused) on a wrong length, a non-finite value or a weight out of range (C10).
+    """
     if update.shape != (spec.size,):
         raise _refused(f"the update has shape {update.shape}, not ({spec.size},)")
     if not 1 <= weight <= spec.max_weight:
@@ -62,9 +72,7 @@ def seal_update(
         raise _refused("the update holds NaN or infinite values")
     scale = min(1.0, spec.clip_norm / norm) if norm else 1.0
     clipped = update if scale == 1.0 else update.astype(np.float64) * scale
-    figures = encode_report(replace(report, clipped_fraction=float(scale < 1)), weight)
-    plain = clipped.astype(_FLOAT).tobytes() + _tail({_WEIGHT: weight, **figures}, spec)
-    return _HPKE.encrypt(plain, X25519PublicKey.from_public_bytes(spec.key), info=_info(ctx0, device))
+    return clipped.astype(_FLOAT), encode_report(replace(report, clipped_fraction=float(scale < 1)), weight)
 
 
 def open_update(

@@ -1,6 +1,6 @@
 """Adding and removing masks: y = x + PRG(self) + Σ ± PRG(pair) modulo the word size (SPEC, section 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,21 @@ class Mask:
 def pair_sign(own: bytes, peer: bytes) -> int:
     """Return +1 if the lower identity key is ours, -1 if it is the peer's: the two copies of a mask then cancel."""
     return 1 if own < peer else -1
+
+
+Show = Callable[[Words], None]
+"""Is given a device's words as they are before masks cover them, read-only and for its call only: for their owner."""
+
+
+def unseen(_: Words) -> None:
+    """Show nothing."""
+
+
+def read_only(words: Words) -> Words:
+    """Return the words themselves, not to be changed through this."""
+    view = words.view()
+    view.flags.writeable = False
+    return view
 
 
 def apply_masks(words: Words, masks: Sequence[Mask], start: int = 0, threads: int = 1) -> None:

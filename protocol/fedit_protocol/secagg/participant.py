@@ -56,7 +56,7 @@ from fedit_protocol.secagg.keys import (
     seal_share,
     self_mask_hash,
 )
-from fedit_protocol.secagg.masking import apply_masks
+from fedit_protocol.secagg.masking import Show, apply_masks, read_only, unseen
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
 from fedit_protocol.secagg.quantize import encode_update
@@ -215,7 +215,9 @@ class Participant:
         self._begin_sum(roster, members, b"")
         return ()
 
-    def freeze(self, update: Vector, weight: int, report: ClientReport, threads: int = 1) -> Effects:
+    def freeze(
+        self, update: Vector, weight: int, report: ClientReport, threads: int = 1, show: Show = unseen
+    ) -> Effects:
         """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
         The masks are grown on so many threads of its own; their number changes no byte.
@@ -235,6 +237,7 @@ class Participant:
             words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
             account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
             spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
+        show(read_only(words))
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))

@@ -93,24 +93,29 @@ def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1,
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
-    tail = _read_tail(words, ring)
+    tail = read_tail(words, ring)
     for spec in tail_specs(ring):
         if tail[spec.name] > survivors * spec.maximum:
             raise _refused(f"the sum of {spec.name} exceeds what {survivors} survivors can send")
     weight = tail.pop(WEIGHT)
     if weight < survivors:
         raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
-    lifted = words[: coordinate_count(ring)].view(np.dtype(f"<i{ring.word_bits // 8}")).astype(np.int64)
+    lifted = signed(words[: coordinate_count(ring)]).astype(np.int64)
     if len(lifted) and np.abs(lifted).max() > weight * levels(ring) + noise:
         raise _refused("a coordinate of the sum exceeds what its weight allows")
-    signed, sketch = lifted[: ring.size], lifted[ring.size :]
-    total = signed.astype(np.float64) * (ring.value_range / levels(ring))
+    coordinates, sketch = lifted[: ring.size], lifted[ring.size :]
+    total = coordinates.astype(np.float64) * (ring.value_range / levels(ring))
     rounding = ring.value_range / levels(ring) * np.sqrt(ring.size) * (1 + noise / weight)
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
     report = decode_report(tail, weight) if ring.metrics else NO_REPORT
     sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
-    return Aggregate(total, weight, survivors, report, signed, sum_index, sketched)
+    return Aggregate(total, weight, survivors, report, coordinates, sum_index, sketched)
+
+
+def signed(words: Words) -> NDArray[np.int16] | NDArray[np.int32]:
+    """Return ring words as the integers nearest to zero that they stand for; no copy."""
+    return words.view(np.dtype("<i2")) if words.dtype.itemsize == 2 else words.view(np.dtype("<i4"))
 
 
 def round_into(
@@ -160,7 +165,8 @@ def write_tail(words: Words, values: Mapping[str, int], ring: RingSpec) -> None:
         words[place] = [(value >> (bits * limb)) & ((1 << bits) - 1) for limb in range(place.stop - place.start)]
 
 
-def _read_tail(words: Words, ring: RingSpec) -> dict[str, int]:
+def read_tail(words: Words, ring: RingSpec) -> dict[str, int]:
+    """Return the values behind the coordinates of a plain payload or an opened sum: the weight, then the metrics."""
     bits = limb_bits(ring)
     return {
         name: sum(int(limb) << (bits * position) for position, limb in enumerate(words[place]))

@@ -1,0 +1,48 @@
+"""What a client on this home does at this moment, in words: at work, or why not."""
+
+from datetime import UTC, datetime
+
+from fedit_client.control import Activity, Now, Wish
+from fedit_client.manners.rules import OWNER, owners_pause
+from fedit_client.pace import about, passed
+
+
+def doing_lines(now: Now | None, wish: Wish, moment: datetime) -> list[str]:
+    """Say what goes on, the reason first; `moment` is aware. Never empty."""
+    if now is None:
+        return ["not running: fedit-client run", *_remembered(wish, moment)]
+    for_s = passed(max(moment.timestamp() - now.since, 0.0))
+    match now.activity:
+        case Activity.STARTING:
+            first = f"starting for {for_s}"
+        case Activity.PAUSED:
+            setting = "" if now.rule == OWNER else f"  (polite.{now.rule})"
+            first = f"paused for {for_s}: {now.reason}{setting}"
+        case Activity.WAITING:
+            first = f"idle for {for_s}: {now.reason}"
+        case Activity.ROUND:
+            first = f"in round {now.round_no} for {for_s}"
+    return [first, *_stage_lines(now), *_manner_lines(now)]
+
+
+def _stage_lines(now: Now) -> list[str]:
+    """Where the round stands, also while it is paused."""
+    if now.stage is None or now.round_no is None:
+        return []
+    share = "" if now.progress is None else f", {now.progress:.0%}".replace("%", " %")
+    stage = "" if now.stage_eta_s is None else f", {about(now.stage_eta_s)} left"
+    whole = "" if now.eta_s is None else f"; the round: {about(now.eta_s)}"
+    waits = f"round {now.round_no} waits at " if now.activity is Activity.PAUSED else ""
+    return [f"{waits}{now.stage}{share}{stage}{whole}"]
+
+
+def _manner_lines(now: Now) -> list[str]:
+    throttled = [f"half speed: {now.throttled}  (polite.user_active)"] if now.throttled else []
+    return throttled + (["stops after this round, as you asked: fedit-client resume takes it back"] * now.finishing)
+
+
+def _remembered(wish: Wish, moment: datetime) -> list[str]:
+    if not wish.holds(moment.timestamp()):
+        return []
+    until = None if wish.until is None else datetime.fromtimestamp(wish.until, UTC)
+    return [f"the next run waits: {owners_pause(until, moment).text}"]

@@ -1,0 +1,43 @@
+"""AdamW (Loshchilov and Hutter 2019), also with moments in 8 bits (Dettmers et al. 2022), and its learning rate."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from fedit_protocol.task import Optimizer, Schedule, TrainingSpec
+
+
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], spec: TrainingSpec, kind: Optimizer
+) -> torch.optim.Optimizer:
+    """Return the optimizer, betas 0.9 and 0.999; `kind` is what the device can do (`fedit_client.optimizers`).
+
+    In 8 bits tensors of fewer than 4,096 numbers keep float32 moments: they would save nothing.
+    """
+    match kind:
+        case Optimizer.ADAMW:
+            return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+        case Optimizer.ADAMW_8BIT | Optimizer.PAGED_ADAMW_8BIT:
+            from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
+
+            made = PagedAdamW8bit if kind is Optimizer.PAGED_ADAMW_8BIT else AdamW8bit
+            found: torch.optim.Optimizer = made(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+            return found
+
+
+def set_rate(optimizer: torch.optim.Optimizer, spec: TrainingSpec, step: int, steps: int) -> None:
+    """Set the learning rate of a step counted from 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = spec.learning_rate * rate_factor(spec.schedule, step, steps)
+
+
+def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """Return the share of the peak learning rate at a step counted from 0; there is no warm-up."""
+    match schedule:
+        case Schedule.CONSTANT:
+            return 1.0
+        case Schedule.LINEAR:
+            return 1 - step / steps
+        case Schedule.COSINE:
+            return (1 + math.cos(math.pi * step / steps)) / 2
