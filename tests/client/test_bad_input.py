@@ -262,11 +262,11 @@ CASES = {
     "a key that others can read": Case(damaged("identity.key", "", "run", mode=0o644), "S012", "other users"),
     "a key that is none": Case(damaged("identity.key", "zz", "run"), "S013", "does not hold a key"),
     # hardware
-    "no GPU where one was asked for": Case(at_join("--device", "cuda"), "H002", "no NVIDIA GPU"),
+    "no GPU where one was asked for": Case(at_join("--device", "cuda"), "H002", "no GPU can be used"),
     "no training stack": Case(
         lambda scene: scene.process("join", "--data", str(scene.joining.rows), program=WITHOUT_TORCH), "H005", "torch"
     ),
-    "too little memory": Case(huge, "H003", "too little memory"),
+    "too little memory": Case(huge, "H003", "out of memory"),
     # model files
     "a base that is not here": Case(at_join("--model", "/nowhere"), "M001", "not on this machine"),
     "a base that differs": Case(other_base("config.json", '{"a": 1}'), "M002", "differs"),
@@ -396,7 +396,7 @@ def test_no_fix_names_a_command_or_an_option_that_does_not_exist() -> None:
 def test_no_help_page_names_a_command_that_does_not_exist() -> None:
     from fedit_client.help_pages import documented_codes, help_lines
 
-    prose = {"runs"}  # "another fedit-client runs on it"
+    prose = {"runs", "has"}  # "another fedit-client runs on it"
     for code in documented_codes() | {"data", "limits", "settings"}:
         for line in commands_in(" ".join(help_lines(code))):
             if line.split()[1] not in prose:
