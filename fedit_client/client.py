@@ -5,11 +5,11 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
@@ -20,7 +20,7 @@ from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
 from fedit_client.control import ask_finish
-from fedit_client.data import OnError, Record, RowFile, read_records, records_from
+from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
 from fedit_client.fit import Fit
@@ -38,6 +38,7 @@ from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
+from fedit_client.own_data import OwnData, TakesData
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
     Preparation,
@@ -56,14 +57,14 @@ from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, StorageError
+from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import TaskDocument
 
 Say = Callable[[str], None]
 
 
-class Client:
+class Client(TakesData):
     """One device in one federation. Use as `async with Client.open(invite) as client`."""
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
@@ -71,8 +72,7 @@ class Client:
         self._config, self._paths, self._address = config, config.paths, address
         self._trainer = trainer
         self._offer: TaskOffer | None = None
-        self._files: list[tuple[Path, OnError]] = []
-        self._rows: list[Record] = []
+        self._data = OwnData(self._paths)
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
         self._trains_on = ""
@@ -166,14 +166,13 @@ class Client:
             label=label or (before.label if before else ""),
             consent=consent.label,
             document=offer.raw,
-            data=tuple(str(path) for path, _ in self._files) or (before.data if before else ()),
-            on_error="skip" if any(on_error == "skip" for _, on_error in self._files) else "stop",
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
             trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
+        self._data.remember()
         membership.save(self._paths.membership_file)
         Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
@@ -189,18 +188,6 @@ class Client:
         Agreements(self._paths.consents).agree(membership, offer.summary, "diff", installed_version())
         membership.save(self._paths.membership_file)
         return membership
-
-    def add_data(self, path: Path, *, on_error: OnError = "stop") -> RowFile:
-        """Check a file and use its rows; `join` remembers the path, never the content. Raises DataError."""
-        rows = read_records(path.expanduser(), on_error=on_error)
-        self._files.append((path.expanduser().resolve(), on_error))
-        return rows
-
-    def add_records(self, rows: Iterable[Mapping[str, Any]]) -> RowFile:
-        """Check rows in memory and use them in this process only. Raises DataError."""
-        checked = records_from(rows)
-        self._rows.extend(checked.records)
-        return checked
 
     async def run(
         self,
@@ -294,7 +281,7 @@ class Client:
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
         if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
-        records = await asyncio.to_thread(self._records, membership)
+        records = await asyncio.to_thread(self._data.records)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
@@ -367,16 +354,6 @@ class Client:
         chosen = ready.plan(await asyncio.to_thread(Machine.here))
         self._trains_on = chosen.kind
         return chosen, await ready.base(say)
-
-    def _records(self, membership: Membership) -> tuple[Record, ...]:
-        """The owner's rows, read now and kept in memory only."""
-        rows = list(self._rows)
-        paths = [path for path, _ in self._files] or ([] if rows else [Path(name) for name in membership.data])
-        for path in paths:
-            rows.extend(read_records(path, on_error=membership.on_error).records)
-        if not rows:
-            raise DataError("there are no rows to train on", code="D020", fix="fedit-client join --data rows.jsonl")
-        return tuple(rows)
 
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.

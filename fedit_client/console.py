@@ -115,8 +115,8 @@ class Console:
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
         lines = {"where": error.where, "fix": error.fix, "more": _page(error), "log": str(log) if log else None}
         for name, value in lines.items():
-            if value:
-                self.err.print(Text(f"  {name + ':':<6} {value}"))
+            for place, line in enumerate((value or "").splitlines()):  # a fix may be one of several lines to paste
+                self.err.print(Text(f"  {'or' if place else name + ':':<6} {line}"))
 
     def interrupted(self, command: str) -> None:
         """End a command that Ctrl-C, a signal or a closed terminal has stopped."""

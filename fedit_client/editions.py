@@ -11,7 +11,7 @@ from fedit_client.durable import translating, write_atomic
 from fedit_protocol.errors import MembershipError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.messages import Offer, RoundResult
-from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, OwnLoss, model_card
+from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, OwnLoss, bucket, model_card
 from fedit_protocol.task import Task
 
 FACTS: Final = "fedit.json"
@@ -26,6 +26,18 @@ class KeptVersion:
     version: int
     folder: Path
     edition: Edition
+
+    def line(self) -> str:
+        """The version in one line."""
+        known = self.edition
+        parts = [
+            f"version {self.version}",
+            f"round {known.round_no}" if known.round_no else "",
+            f"from {bucket(known.survivors)} devices" if known.survivors else "",
+            f"loss {known.own.loss:.3f} on your own rows" if known.own else "",
+            str(self.folder),
+        ]
+        return " · ".join(part for part in parts if part)
 
 
 def kept_versions(adapters: Path, task_id: TaskId) -> list[KeptVersion]:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from fedit_client.base_model import to_fetch
 from fedit_client.config import ClientConfig
-from fedit_client.data import Record, read_records
+from fedit_client.data import Record
 from fedit_client.fit import Fit
 from fedit_client.machine import Machine
-from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.membership import load_membership, require_membership
 from fedit_client.model_look import imagined
 from fedit_client.preparation import Preparation
+from fedit_client.remembered import load_sources
 from fedit_protocol.errors import DataError
 
 
@@ -22,7 +24,7 @@ def fit_here(config: ClientConfig, model: str | None) -> Fit:
     """
     if model is None:
         joined = require_membership(config.paths.membership_file)
-        return Preparation(config, joined.task_document, joined).fit(Machine.here(), _rows(joined))
+        return Preparation(config, joined.task_document, joined).fit(Machine.here(), _rows(config))
     before = load_membership(config.paths.membership_file)
     document = imagined(model, before.task_document if before else None)
     return Preparation(config.model_copy(update={"model": model}), document, before).fit(Machine.here())
@@ -40,12 +42,12 @@ async def fetch_base(config: ClientConfig, say: Callable[[str], None]) -> tuple[
     return await ready.base(say), fetch.place is None
 
 
-def _rows(joined: Membership) -> tuple[Record, ...]:
+def _rows(config: ClientConfig) -> tuple[Record, ...]:
     """The rows that a round would use; files that cannot be read are another command's to complain about."""
     found: list[Record] = []
-    for name in joined.data:
+    for source in load_sources(config.paths):
         try:
-            found.extend(read_records(Path(name), on_error="skip").records)
+            found.extend([] if source.is_hub else replace(source, on_error="skip").read().records)
         except DataError:
             continue
     return tuple(found)

@@ -34,8 +34,12 @@ _TOPICS: Final[dict[str, str]] = {
         "each update) is never used by this client; T2 (a separate enrolment authority) is a design goal, not a claim."
     ),
     "data": (
-        "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
-        "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
+        "Rows come from a file, folder, glob, stdin (-) or the hub (org/name[:split]): .jsonl, .json, .csv, .tsv, "
+        ".parquet, .arrow or .txt, also packed as .gz. Columns: messages (role, content) | conversations (from, value) "
+        "| instruction, context, response, category | instruction, input, output | prompt, completion | prompt, "
+        "chosen, rejected (the chosen answer only) | question, answer | text (with --as text). Other names: --map "
+        "prompt=YOURS --map response=YOURS. Rows are read where they lie, never copied, and never leave this machine. "
+        "Look first: fedit-client data check PLACE"
     ),
     "settings": (
         "A setting comes from the first of these that states it: a flag; FEDIT_… in the environment (__ nests, as in "
@@ -70,22 +74,46 @@ _CODES: Final[dict[str, str]] = {
     "outputs; the task's operator has to change one of them.",
     "D001": "The data file is missing, a folder, or not readable by you.",
     "D002": "The data file has no row.",
-    "D003": "Only .jsonl, .json, .csv and .parquet are read. Convert the file.",
-    "D004": "No known set of columns was found. See: fedit-client help data",
-    "D005": "Two sets of columns fit equally well. Remove or rename those of one.",
-    "D006": "A line cannot be read. Correct it, or leave such rows out with --on-error skip.",
+    "D003": "Only .jsonl, .json, .csv, .tsv, .parquet, .arrow and .txt are read, each also packed as .gz.",
+    "D004": "No known set of columns was found, or a column is missing. --map says which column is which; see: "
+    "fedit-client help data",
+    "D005": "A line cannot be read. Correct it, or leave such rows out with --on-error skip.",
+    "D006": "Two sets of columns fit equally well, or two columns could be meant. Nothing is guessed: the fix shows a "
+    "line for each, to paste one of them.",
     "D007": "A column holds a number or a list where text belongs.",
     "D008": "A text that is needed is empty.",
     "D009": "User and assistant must take turns, the user first; a system message may come before.",
-    "D010": 'Parquet needs pyarrow: pip install "fedit[train]"',
+    "D010": 'Parquet and arrow need pyarrow: pip install "fedit[train]"',
     "D011": "Not one row can be used; the message shows why for the first.",
     "D012": "After cutting at the task's token limit no row keeps an answer to learn from. Use shorter rows.",
     "D014": "A conversation must end with the assistant, for the last answer is what is learned.",
     "D015": "The task's template takes one question and one answer; rows with several turns do not fit it.",
     "D016": "The chat template of the task's base model refuses one of the conversations, such as one with a system "
     "message. The message says why; leave out such rows.",
-    "D020": "No rows were given. Add --data PATH; it is remembered, never copied.",
+    "D017": "--map has our name of a column first, then yours: --map prompt=question --map response=answer.",
+    "D018": "Plain text is trained on from its first word to its last, whatever it says. If that is what you want, say "
+    "so with --as text.",
+    "D019": 'Data sets of the hub need the package datasets: pip install "fedit[hub]"',
+    "D020": "No rows were given. fedit-client data add PLACE; the place is remembered, the rows are never copied.",
     "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
+    "D022": "This place is not among the data that was added. fedit-client data list shows what is.",
+    "D023": "The data set of the hub cannot be fetched: its name is wrong, it needs a login (hf auth login), or there "
+    "is no network. With HF_HUB_OFFLINE=1 only what was fetched before is used. Data sets that are code never run.",
+    "D024": "The data set has no such split, or several and none called train. Name one: org/name:split",
+    "D025": "Plain text has no turns, so it cannot become messages.",
+    "D030": "A row has the very words of an earlier one. It counts twice in training; remove it if that is no intent.",
+    "D031": "A row has the words of an earlier one, but for case and blanks.",
+    "D032": "A row is longer than the task's limit. Its end is cut off when training; fedit-client data preview shows "
+    "where. Split such rows, or leave them.",
+    "D033": "A row looks as if it held a key or password, by the formats that issuers have published. A model can "
+    "learn such a text by heart, and everybody who gets the model can try to draw it out. Remove it from the row, and "
+    "revoke the key. It may be a false alarm.",
+    "D034": "A row looks as if it held a mail address, a phone, card or account number, or a computer's address. "
+    "Rows never leave this machine, but a model can learn words by heart. Remove what nobody should read again. It may "
+    "be a false alarm, and names of people are not found.",
+    "D035": "The limit of tokens is reached before the answer begins, so nothing can be learned from such a row.",
+    "D036": "The search for personal data ended unexpectedly; `where` has its last words. Everything else was checked "
+    "before; an installation of its own for it may help.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
@@ -100,6 +128,8 @@ _CODES: Final[dict[str, str]] = {
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
     "J004": "The adapter is not on this device: fedit-client adapters list shows what is, fedit-client adapters pull "
     "fetches the newest one, and each round that you take part in brings one.",
+    "J007": "The server does not have this version of the adapter. Without a number, fedit-client adapters pull "
+    "fetches the newest one.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
     "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
@@ -214,6 +244,7 @@ _CODES: Final[dict[str, str]] = {
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
+    "U012": "--show takes the code of a finding that the same check has listed.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
     "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
     "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "

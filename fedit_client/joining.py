@@ -1,12 +1,11 @@
 """The conversation behind `join`: data, server, task, machine, consent, in this order; then enrol and stay."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedit_client.client import Client
 from fedit_client.consent import ConsentSummary, admitted_by, missing_consent
 from fedit_client.console import Console
-from fedit_client.data import OnError, Record, RowFile
+from fedit_client.data import Record, RowFile, Source
 from fedit_client.offers import TaskOffer
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.trust import PinnedBy
@@ -17,8 +16,7 @@ from fedit_protocol.errors import ConsentError, DataError
 class JoinWishes:
     """What the owner said on the command line."""
 
-    data: tuple[Path, ...] = ()
-    on_error: OnError = "stop"
+    data: tuple[Source, ...] = ()
     task: str | None = None
     accept: str | None = None
     label: str = ""
@@ -44,6 +42,8 @@ async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffe
 def describe_rows(rows: RowFile) -> str:
     """One line about a file: rows, shape, what was skipped or ignored."""
     parts = [f"{len(rows.records):,} rows", f"{rows.shape} columns"]
+    if rows.parts:
+        parts.append(f"{len(rows.parts)} files")
     if rows.skipped:
         parts.append(f"{len(rows.skipped)} skipped")
     if rows.ignored_columns:
@@ -55,17 +55,26 @@ def describe_rows(rows: RowFile) -> str:
 
 
 def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Record]:
-    paths = list(wishes.data)
-    if not paths and client.membership is None:
+    sources = list(wishes.data)
+    if not sources and not client.has_data:
         if not console.interactive:
             raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
-        paths = [Path(console.ask("Data to train on:", flag="--data PATH").strip())]
+        sources = [Source(console.ask("Data to train on:", flag="--data PATH").strip())]
     records: list[Record] = []
-    for path in paths:
-        rows = client.add_data(path, on_error=wishes.on_error)
-        console.done(f"{path}: {describe_rows(rows)}")
+    for source in sources:
+        rows = client.add_data(source.place, columns=source.columns, shape=source.shape, on_error=source.on_error)
+        tell_rows(console, source.place, rows)
         records.extend(rows.records)
+        if source.is_stdin:
+            console.warn("rows from stdin are used by this process only; a later run needs a file")
     return records
+
+
+def tell_rows(console: Console, place: str, rows: RowFile) -> None:
+    """Say what a source holds, and every choice that was made about it."""
+    console.done(f"{place}: {describe_rows(rows)}")
+    for note in rows.notes:
+        console.say(f"  {note}")
 
 
 def _show_server(console: Console, offer: TaskOffer) -> None:

@@ -29,7 +29,7 @@ async def deregister(transport: Transport, key: SigningKey, membership: Membersh
 
 def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Path]:
     """Remove the membership, with `new_key` the identity, with `erase` everything; return what is gone."""
-    gone = [paths.membership_file, paths.control_file, paths.now_file]
+    gone = [paths.membership_file, paths.sources_file, paths.control_file, paths.now_file]
     if new_key and not erase:
         gone.append(paths.identity_file)  # journal and key log stay: what this device saw and answered still binds it
     if erase:

@@ -32,6 +32,7 @@ class Membership(BaseModel):
     document: bytes
     """The task document that the owner agreed to, as published."""
     data: tuple[str, ...] = ()
+    """Only homes of earlier versions name their rows here; `remembered.py` reads them."""
     on_error: Literal["stop", "skip"] = "stop"
     model: str | None = None
     """Where the base lies, if not where the task says."""

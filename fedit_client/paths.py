@@ -56,6 +56,11 @@ class Paths:
         return self.state / "membership.json"
 
     @property
+    def sources_file(self) -> Path:
+        """Which data this device trains on: names and what was said about them, no rows."""
+        return self.state / "sources.json"
+
+    @property
     def home_file(self) -> Path:
         """Which format these folders have."""
         return self.state / "home.json"
@@ -151,6 +156,7 @@ class Paths:
             "settings": self.settings_file,
             "identity": self.identity_file,
             "membership": self.membership_file,
+            "data": self.sources_file,
             "consents": self.consents,
             "journal": self.journal,
             "outbox": self.outbox,

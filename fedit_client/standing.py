@@ -15,6 +15,7 @@ from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
 from fedit_client.patience import utc_now
 from fedit_client.policy import differing, policy_of, words
+from fedit_client.remembered import load_sources
 from fedit_protocol.accounting import epsilon
 from fedit_protocol.task import Mode, Task
 
@@ -118,7 +119,7 @@ def standing(config: ClientConfig) -> Standing:
         task=membership.consent,
         title=task.title,
         mode=task.round.mode.value,
-        data=membership.data,
+        data=tuple(source.place for source in load_sources(paths)),
         device=membership.device,
         rounds=journal.rounds if journal else 0,
         epsilon=_given(journal, task),

@@ -127,7 +127,9 @@ class LoopbackServer:
             case ["log", *question]:
                 return self._log(question)
             case ["tasks", _, "adapter"]:
-                return encode(self._newest())
+                return encode(self._version(len(self.digests) - 1))
+            case ["tasks", _, "adapter", version] if int(version) < len(self.digests):
+                return encode(self._version(int(version)))
             case ["rounds", round_id, "result"] if RoundId(round_id) in self._ended:
                 return self._ended[RoundId(round_id)]
             case ["rounds", _, "abort"]:
@@ -269,10 +271,9 @@ class LoopbackServer:
         self.blobs[digest_of(content)] = content
         return digest_of(content)
 
-    def _newest(self) -> AdapterInfo:
-        version = len(self.digests) - 1
-        parent = self.digests[-2] if version else ""
-        digest, task = self.digests[-1], self.document.task.id
+    def _version(self, version: int) -> AdapterInfo:
+        parent = self.digests[version - 1] if version else ""
+        digest, task = self.digests[version], self.document.task.id
         return AdapterInfo(task_id=task, version=version, digest=digest, parent_digest=parent, round_no=version)
 
 

@@ -96,7 +96,11 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     homes = packages_distributions()
     third_party = set().union(*map(imports_of, sources())) - set(sys.stdlib_module_names) - set(PACKAGES)
     imported = {canonicalize_name(homes.get(name, [name])[0]) for name in third_party}
-    later = {Requirement(line).name for extra in ("postgres", "s3", "sim", "eval", "dp") for line in extras[extra]}
+    later = {
+        Requirement(line).name
+        for extra in ("check", "hub", "postgres", "s3", "sim", "eval", "dp")
+        for line in extras[extra]
+    }
     undeclared, unused = imported - declared - later, declared - imported - LOADED_BY_OTHERS
     assert not undeclared, f"pyproject.toml does not declare {sorted(undeclared)}"
     assert not unused, f"nothing imports {sorted(unused)}"

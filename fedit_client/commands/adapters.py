@@ -15,6 +15,47 @@ from fedit_client.commands.shared import (
     device_flags,
 )
 
+adapters_app = typer.Typer(
+    help="The global adapters on this device: list, pull.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@adapters_app.command("list")
+def list_adapters(context: typer.Context) -> None:
+    """List the adapter versions on this device with their rounds, and their losses on your own held-out rows."""
+    from fedit_client.editions import as_data, kept_versions
+    from fedit_client.membership import require_membership
+
+    given: Globals = context.obj
+    paths = given.config().paths
+    task = require_membership(paths.membership_file).task_document.task
+    kept = kept_versions(paths.adapters, task.id)
+    lines = [one.line() for one in kept] or ["none yet: fedit-client adapters pull"]
+    given.console.answer("adapters list", {"task": task.label, "adapters": [as_data(one) for one in kept]}, lines)
+
+
+@adapters_app.command()
+def pull(
+    context: typer.Context,
+    version: Annotated[int | None, typer.Argument(min=0, help="Which version; default: the newest.")] = None,
+) -> None:
+    """Fetch an adapter version from the server, without taking part in a round."""
+    from fedit_client.consent import size_text
+    from fedit_client.editions import as_data
+    from fedit_client.pulling import pull as fetch
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    told: list[int] = []
+
+    def tell(done: int, of: int) -> None:
+        if done == of and not told:
+            told.append(done)
+            given.console.say(f"fetched {size_text(done)}", style="dim")
+
+    kept = run_async(fetch(given.config(), version, lambda event: given.console.say(event.text, style="dim"), tell))
+    given.console.answer("adapters pull", as_data(kept), [f"version {kept.version} is in {kept.folder}"])
+
 
 def chat(
     context: typer.Context,

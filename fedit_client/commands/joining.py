@@ -1,13 +1,14 @@
 """`fedit-client join`, `run` and `leave`: in, on, and out."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedit_client.commands.shared import (
+    AsShape,
     DeviceOption,
     Globals,
+    Maps,
     MaxRounds,
     Model,
     OnErrorOption,
@@ -17,6 +18,7 @@ from fedit_client.commands.shared import (
     device_flags,
     from_stdin,
     moment,
+    sources_of,
 )
 from fedit_protocol.errors import ConfigError
 
@@ -26,7 +28,11 @@ def join(
     server: Server = None,
     pin: Annotated[str | None, typer.Option(help="sha256:… that the server's identity must have.")] = None,
     code: Annotated[str | None, typer.Option(help="Invite code, for an https:// address.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Rows to train on; may be repeated.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Rows: file, folder, glob, - or org/name[:split]; may be repeated.")
+    ] = None,
+    maps: Maps = None,
+    as_shape: AsShape = None,
     on_error: OnErrorOption = "stop",
     name: Annotated[str, typer.Option(help="A name that the organiser will see; may be empty.")] = "",
     task: Annotated[str | None, typer.Option(help="Which task, where the server has several.")] = None,
@@ -45,7 +51,7 @@ def join(
     given: Globals = context.obj
     config = given.config(server=from_stdin(server), model=model, device=device_flags(device, threads))
     client = client_of(config, pin=pin, code=code)
-    wishes = JoinWishes(tuple(data or ()), on_error, task, accept, name)
+    wishes = JoinWishes(sources_of(data or (), maps, as_shape, on_error), task, accept, name)
     offer = run_async(lead_through(client, given.console, wishes))
     if not no_run:
         attend(client, given.console, Stay(max_rounds))

@@ -79,7 +79,7 @@ def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate
     ids: list[Ids] = []
     mask: list[Ids] = []
     for text, is_answer in _pieces(record, tokenizer, spec.template, chat):
-        begins = not ids and spec.template is not Template.CHAT
+        begins = not ids and (record.is_text or spec.template is not Template.CHAT)
         piece = _ids(tokenizer, text, begins=begins)
         ids.append(piece)
         mask.append(
@@ -91,7 +91,10 @@ def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate
 
 
 def _pieces(record: Record, tokenizer: Any, template: Template, chat: ChatTemplate) -> Iterator[Piece]:
-    """Yield prompt and answer in turn; an answer ends with the token that ends generation."""
+    """Yield prompt and answer in turn; an answer, or a plain text, ends with the token that ends generation."""
+    if record.is_text:
+        yield record.messages[0].content + tokenizer.eos_token, True
+        return
     if template is Template.CHAT:
         yield from _chat_pieces(record.messages, tokenizer, chat)
         return

@@ -12,7 +12,10 @@ import pytest
 import fedit_client
 from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, EventKind, MembershipError
 from fedit_client.config import load_config
+from fedit_client.data import Source
 from fedit_client.help_pages import documented_codes
+from fedit_client.paths import Paths
+from fedit_client.remembered import load_sources
 from fedit_client.testing import FakeTrainer
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, StorageError, TaskRefusedError
 from fedit_protocol.signing import SigningKey
@@ -104,9 +107,24 @@ async def test_joining_again_renews_consent_and_data_without_a_new_invite(
     again = Client.open(home=tmp_path, trainer=FakeTrainer())
     again.add_data(rows)
     offer = await again.fetch_offer()
-    membership = await again.join(consent=offer.accept())
-    assert membership.data == (str(rows),)
+    await again.join(consent=offer.accept())
+    assert load_sources(Paths.under(tmp_path)) == (Source(str(rows)),)
     assert https.asked.count("POST /v1/enroll") == 1
+
+
+async def test_a_home_of_the_version_before_keeps_its_data(https: HttpsFederation, tmp_path: Path) -> None:
+    client = await joined(https, tmp_path / "home")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    before = client.require_membership().model_copy(update={"data": (str(rows),), "on_error": "skip"})
+    before.save(tmp_path / "home" / "membership.json")
+    paths = Paths.under(tmp_path / "home")
+    assert not paths.sources_file.exists()
+    assert load_sources(paths) == (Source(str(rows), on_error="skip"),)
+    again = Client.open(home=tmp_path / "home", trainer=FakeTrainer())
+    await again.join(consent=(await again.fetch_offer()).accept())
+    assert load_sources(paths) == (Source(str(rows), on_error="skip"),)
+    assert paths.sources_file.exists()
 
 
 async def test_an_invite_that_was_used_joins_again_while_the_membership_stands(
