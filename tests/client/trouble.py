@@ -15,6 +15,7 @@ import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -210,13 +211,19 @@ def commands_in(text: str) -> list[str]:
     return COMMAND.findall(re.sub(r"[.:] |[.:]$", ";", text))
 
 
-def missing_in(line: str) -> str:
-    """Say what of a command line does not exist, or nothing."""
+@cache
+def programs() -> dict[str, Any]:
+    """The command trees of both programs."""
     from fedit_client.cli import app as client
     from fedit_server.cli import app as server
 
+    return {"fedit-client": get_command(client), "fedit-server": get_command(server)}
+
+
+def missing_in(line: str) -> str:
+    """Say what of a command line does not exist, or nothing."""
     words = _split(line)
-    command: Any = get_command(client if words[0] == "fedit-client" else server)
+    command: Any = programs()[words[0]]
     everywhere = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     words = words[1:]
     while words:
