@@ -15,6 +15,7 @@ from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
+from fedit_client.commands.service import service_app
 from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
 from fedit_client.log_file import CommandLog
@@ -77,6 +78,7 @@ app.command()(adapters.export)
 app.add_typer(adapters.adapters_app, name="adapters")
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
+app.add_typer(service_app, name="service")
 app.add_typer(consent_app, name="consent")
 app.add_typer(outbox_app, name="outbox")
 app.command()(records.history)

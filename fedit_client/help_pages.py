@@ -123,6 +123,8 @@ _CODES: Final[dict[str, str]] = {
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
+    "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
+    "words stand in the message. --dry-run prints the file and the commands, for a manager of your own.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
