@@ -84,7 +84,7 @@ def rows_of(source: RowBytes) -> Iterator[NumberedRow]:
             f"the data file cannot be read: {error.strerror}",
             code="D001",
             where=source.name,
-            fix=f"chmod u+r {path}; then: fedit-client data check {path}",
+            fix=f"chmod u+r {source.name}; then: fedit-client data check {source.name}",
         ) from error
 
 

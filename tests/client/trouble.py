@@ -134,7 +134,12 @@ async def listening(
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA(organization_name="Corp Inspection CA").issue_cert("127.0.0.1").configure_cert(context)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+
+    async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):  # the client may have had enough
+            await serve(reader, writer)
+
+    server = await asyncio.start_server(quietly, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
