@@ -69,7 +69,7 @@ class Console:
 
     def done(self, text: str) -> None:
         """One line that says that a step is done."""
-        self.say(f"✓ {text}" if self._can_show("✓") else f"ok: {text}")
+        self.say(f"✓ {text}" if self.can_show("✓") else f"ok: {text}")
 
     def warn(self, text: str) -> None:
         """One line on stderr, and an entry in the JSON answer."""
@@ -138,7 +138,8 @@ class Console:
         with _signals_end_the_question():
             return self.out.input(Text(f"? {question} "))
 
-    def _can_show(self, symbol: str) -> bool:
+    def can_show(self, symbol: str) -> bool:
+        """Whether stdout's encoding has this symbol."""
         try:
             symbol.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:

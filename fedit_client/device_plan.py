@@ -45,6 +45,8 @@ class DevicePlan:
     total_bytes: int = 0
     cpu_fix: str = ""
     """The command that would make the machine's GPU usable, where there is one."""
+    others: tuple[str, ...] = ()
+    """The devices of further processes, each of which takes its share of every step's rows."""
 
     def rows_at_once(self, document: TaskDocument) -> int:
         """Return the rows that are in memory at once."""

@@ -121,6 +121,8 @@ _CODES: Final[dict[str, str]] = {
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
+    "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "

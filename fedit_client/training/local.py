@@ -12,13 +12,13 @@ from fedit_client.optimizers import usable
 from fedit_client.training.batches import batches_of, split
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse
+from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
-    load_tokenizer,
     read_adapter,
     write_adapter,
 )
@@ -26,6 +26,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.task import Optimizer, TaskDocument
@@ -62,22 +63,23 @@ def train_here(
     request: TrainingRequest,
     on_progress: Callable[[TrainingProgress], None],
     keeper: Keeper | None = None,
+    group: Group | None = None,
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Raises DataError, DeviceError.
+    Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
     """
     begun, task, layout = time.monotonic(), request.document.task, request.document.layout
-    keeper = keeper or NoKeeper()
+    keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, request)
+    kept_back = _held_out(held_out, loaded, request) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
-    kind, _ = usable(task.training.optimizer, request.plan.device)
-    run = _begun(loaded, request, kind)
+    kind, _ = usable(Optimizer(request.plan.optimizer or task.training.optimizer), request.plan.device)
+    run = _begun(loaded, request, kind, group)
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, request, on_progress)
     else:
@@ -97,10 +99,10 @@ def train_here(
     )
 
 
-def _begun(loaded: Loaded, request: TrainingRequest, kind: Optimizer) -> Run:
+def _begun(loaded: Loaded, request: TrainingRequest, kind: Optimizer, group: Group) -> Run:
     spec = request.document.task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed)
+    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed, group)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingRequest) -> Tokenized:

@@ -53,7 +53,8 @@ def _attempt(work: Work, channel: Channel, request: Json) -> None:
 
 def plan_of(values: Json) -> DevicePlan:
     """Return the plan that crossed the pipe."""
-    return DevicePlan(**{**values, "quantization": Quantization(values["quantization"])})
+    changed = {"quantization": Quantization(values["quantization"]), "others": tuple(values["others"])}
+    return DevicePlan(**{**values, **changed})
 
 
 def out_of_memory(plan: DevicePlan) -> DeviceError:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from fedit_client.training.divergence import DivergenceGuard
+from fedit_client.training.group import Group
 from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
@@ -45,9 +46,11 @@ class Run:
     held_out_loss: float | None = None
     """What was measured before the first step, nats per token."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes) -> None:
+    def __init__(
+        self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes, group: Group
+    ) -> None:
         """Begin a run of the model's trainable parameters; `seed` decides the order of rows, and dropout."""
-        self.model, self.spec, self.seed = model, spec, seed
+        self.model, self.spec, self.seed, self.group = model, spec, seed, group
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.optimizer = optimizer
         self.done = 0
