@@ -20,7 +20,6 @@ from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
-    load_tokenizer,
     read_adapter,
     write_adapter,
 )
@@ -28,6 +27,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.task import Optimizer, Task, TaskDocument
