@@ -198,7 +198,7 @@ async def test_leaving_tells_the_server_and_keeps_the_adapters(https: HttpsFeder
     assert client.membership is None
     assert kept.exists()
     assert (tmp_path / "identity.key").exists()
-    removed = await client.leave(erase=True)
+    removed = (await client.leave(erase=True)).paths
     assert not (tmp_path / "identity.key").exists()
     assert {kept.parent.parent, half_trained} <= set(removed)
 
@@ -222,7 +222,7 @@ async def test_a_new_key_is_a_new_enrolment_and_forgets_nothing_else(https: Http
     with pytest.raises(ConfigError) as needs_server:
         await client.leave(new_key=True, offline=True)
     assert (needs_server.value.code, (tmp_path / "identity.key").read_bytes()) == ("U001", old_key)
-    removed = await client.leave(new_key=True)
+    removed = (await client.leave(new_key=True)).paths
     assert {path.name for path in removed} == {"membership.json", "identity.key"}
     assert https.asked.count("POST /v1/leave") == 1
     assert (tmp_path / "journal").exists()
