@@ -33,6 +33,7 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
+from fedit_client.machine_history import MachineHistory
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -294,7 +295,8 @@ class Client(TakesData):
             return await session.run(max_rounds)
 
     def _worker_trainer(self) -> WorkerTrainer:
-        return WorkerTrainer(self._paths.checkpoints, give_way=self._config.polite.process_priority == "low")
+        history, low = MachineHistory(self._paths.machine_file), self._config.polite.process_priority == "low"
+        return WorkerTrainer(self._paths.checkpoints, history=history, give_way=low)
 
     async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
         """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.

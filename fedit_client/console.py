@@ -172,10 +172,15 @@ def _signals_end_the_question() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
-            if number is not None and callable(signal.getsignal(number)):  # what is ignored stays ignored
+            if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:  # ignored stays ignored
                 before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        hung_up = getattr(signal, "SIGHUP", None)
+        if hung_up in before:
+            before[hung_up] = signal.SIG_IGN  # a closing terminal says so twice; the first one is being obeyed
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -151,7 +151,7 @@ class HttpTransport:
         except SecurityError as error:
             if offset and error.problem is ProblemType.DIGEST_MISMATCH:  # a power cut may have taken the stored part
                 raise TransportError("what the server had of the upload was damaged; it is sent again", code="N011",
-                                     where=self._base, fix="wait; this client tries again") from error  # fmt: skip
+                                     where=self._base, fix="wait: fedit-client status") from error  # fmt: skip
             raise
 
     async def _stored(self, path: str, length: int) -> int:
@@ -271,4 +271,5 @@ def _digest_of_file(path: Path) -> str:
 
 
 def _too_large(found: int, limit: int) -> ProtocolError:
-    return ProtocolError(ProblemType.TOO_LARGE, f"the server sends {found} bytes or more, and {limit} are the limit")
+    return ProtocolError(ProblemType.TOO_LARGE, f"the server sends {found} bytes or more, and {limit} are the limit",
+                         fix="fedit-client doctor --network; is it a FedIT server?")  # fmt: skip
