@@ -314,6 +314,9 @@ class Round(ABC):
         return tell
 
     def _on_training(self, progress: TrainingProgress) -> None:
+        if progress.note:
+            self._tell(EventKind.NOTICE, progress.note)
+            return
         self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
         words = [f"{progress.stage}: {progress.done} of {progress.total}"]

@@ -86,7 +86,8 @@ def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
 
 def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]:
     from fedit_client.training.local import load
-    from fedit_client.training.model import attach_saved, load_base, load_tensors, load_tokenizer, write_adapter
+    from fedit_client.training.model import attach_saved, load_base, load_tensors, write_adapter
+    from fedit_client.training.tokenizer import load_tokenizer
 
     base, adapter = Path(message["base"]), Path(message["adapter"]) if message["adapter"] else None
     document = TaskDocument.model_validate(message["document"]) if message["document"] else None
