@@ -4,6 +4,7 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
@@ -15,6 +16,7 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
@@ -25,12 +27,13 @@ from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
 from fedit_client.fit import Fit
 from fedit_client.history import History
-from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
 from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
-from fedit_client.leaving import deregister, forget
+from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
+from fedit_client.machine_history import MachineHistory
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -48,6 +51,7 @@ from fedit_client.preparation import (
     may_use_cpu,
     unplanned,
 )
+from fedit_client.rehearsal import DryRun, rehearse
 from fedit_client.renewal import HeldCertificate
 from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
@@ -57,8 +61,7 @@ from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, StorageError
-from fedit_protocol.signing import SigningKey
+from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import TaskDocument
 
 Say = Callable[[str], None]
@@ -243,33 +246,14 @@ class Client(TakesData):
         newest = newest_adapter(self._paths.adapters, membership.task_document.task.id)
         return newest[1] if newest else None
 
-    async def leave(self, *, erase: bool = False, offline: bool = False, new_key: bool = False) -> list[Path]:
-        """Deregister this device, forget the membership, return what was removed; adapters stay unless `erase`.
+    async def leave(self, *, erase: bool = False, offline: bool = False, new_key: bool = False) -> LeaveReceipt:
+        """Deregister this device, forget the membership, return a receipt; adapters stay unless `erase`.
 
         `new_key` removes the identity too: the server revokes it, and the next `join` makes another (ADR 0021).
         `offline` does not tell the server, for one that is gone; not with `new_key`: the old key would stay good.
-        Past sums cannot be undone. Raises TransportError, ConfigError U001 for both of these at once;
-        StorageError for damaged files, but not with `erase`: it removes them, and without them nobody can be told.
+        Past sums cannot be undone. Raises what `leaving.depart` raises.
         """
-        if new_key and offline:
-            raise ConfigError("a new key needs the server, which revokes the old one", code="U001",
-                              fix="fedit-client leave --new-key")  # fmt: skip
-        with held_alone(self._paths.lock_file):
-            joined = self._joined_with_key(erase=erase)
-            if joined and not offline:
-                membership, key = joined
-                async with self._signing_transport(membership) as transport:
-                    await deregister(transport, key, membership)
-            return await asyncio.to_thread(forget, self._paths, erase=erase, new_key=new_key)
-
-    def _joined_with_key(self, *, erase: bool) -> tuple[Membership, SigningKey] | None:
-        try:
-            membership = self.membership if erase else self.require_membership()
-            return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
-        except StorageError as error:
-            if not erase or error.code == "S016":
-                raise
-            return None
+        return await depart(self._paths, self._signing_transport, LeaveWishes(erase, offline, new_key))
 
     async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
@@ -284,7 +268,7 @@ class Client(TakesData):
         records = await asyncio.to_thread(self._data.records)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
@@ -310,6 +294,27 @@ class Client(TakesData):
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
 
+    def _worker_trainer(self) -> WorkerTrainer:
+        history, low = MachineHistory(self._paths.machine_file), self._config.polite.process_priority == "low"
+        return WorkerTrainer(self._paths.checkpoints, history=history, give_way=low)
+
+    async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
+        """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.
+
+        It starts at the newest adapter that is on this device, else at version 0, which the task defines. Raises what
+        preparing and training raise.
+        """
+        membership = None if offer else self.require_membership()
+        document = offer.document if offer else self.require_membership().task_document
+        chosen, base = await self._prepared(document, membership, say)
+        if chosen.needs_cpu_consent:
+            raise cpu_needs_a_yes(chosen)
+        key = load_identity(self._paths.identity_file)
+        seed = held_out_seed(key) if key else secrets.token_bytes(32)
+        records = await asyncio.to_thread(self._data.records)
+        work = LocalWork(base, records, chosen, seed, self._trainer or self._worker_trainer())
+        return await rehearse(document, work, self._config, say)
+
     def _log_watch(self, membership: Membership) -> LogWatch:
         # Kept when a membership ends: whoever joins the same federation again still knows its log.
         descriptor = membership.federation.descriptor
@@ -326,7 +331,8 @@ class Client(TakesData):
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)
         signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
+        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
         if self._address is not None:

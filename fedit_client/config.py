@@ -32,6 +32,9 @@ class DeviceSettings(BaseModel):
         "auto", description="auto takes a GPU if there is one"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads for training; empty means what is free")
+    processes: int = Field(
+        1, ge=1, le=16, description="processes that share each step's rows: one for each GPU of the same kind"
+    )
     max_tokens: int | None = Field(
         None, ge=16, description="cut rows at this many tokens, as far as the task allows; empty means the task's own"
     )

@@ -117,12 +117,17 @@ _CODES: Final[dict[str, str]] = {
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
-    "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
+    "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
+    "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
+    "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
+    "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
+    "words stand in the message. --dry-run prints the file and the commands, for a manager of your own.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",

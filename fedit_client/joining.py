@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, admitted_by, missing_consent
+from fedit_client.consent import admitted_by, missing_consent
 from fedit_client.console import Console
 from fedit_client.data import Record, RowFile, Source
 from fedit_client.offers import TaskOffer
+from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
+from fedit_client.rehearsal import DryRun
 from fedit_client.trust import PinnedBy
 from fedit_protocol.errors import ConsentError, DataError
 
@@ -24,6 +26,22 @@ class JoinWishes:
 
 async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
+    offer = await _looked_at(client, console, wishes)
+    _agree(console, wishes, offer)
+    _, base = await client.prepare(offer, console.say)
+    console.done(f"base model {base}")
+    await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
+    console.done(f"joined {offer.summary.label}")
+    return offer
+
+
+async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) -> DryRun:
+    """Look at the task and train one round's work of it; nothing is joined, and nothing sent."""
+    offer = await _looked_at(client, console, wishes)
+    return await client.dry_run(offer, console.say)
+
+
+async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     check_training_stack()
     records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
@@ -31,11 +49,6 @@ async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffe
     for line in offer.summary.lines():
         console.say(f"  {line}")
     await _fit(client, console, offer, records)
-    _agree(console, wishes, offer.summary)
-    _, base = await client.prepare(offer, console.say)
-    console.done(f"base model {base}")
-    await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
-    console.done(f"joined {offer.summary.label}")
     return offer
 
 
@@ -106,21 +119,41 @@ async def _fit(client: Client, console: Console, offer: TaskOffer, records: list
     console.done(f"base model: {found.fetch.words()}")
 
 
-def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:
+def _agree(console: Console, wishes: JoinWishes, offer: TaskOffer) -> None:
     """Hold the owner's answer against the task's label; nothing but the owner can give it."""
+    summary = offer.summary
     if wishes.accept is not None:
         if wishes.accept != summary.label:
             raise ConsentError(
                 f"you agreed to {wishes.accept}, but the task is {summary.label}",
                 code="A003",
-                fix=f"read it once, then: --accept {summary.label}",
+                fix=f"fedit-client join --accept {summary.label}, once you have read what it says",
             )
         return
     if console.yes:
         return
     if not console.interactive:
         raise missing_consent(summary.label)
-    if not console.confirm(f"Take part in {summary.label}?", flag=f"--accept {summary.label}"):
+    if not _accepted(console, offer):
         raise ConsentError(
             "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again"
         )
+
+
+def _accepted(console: Console, offer: TaskOffer) -> bool:
+    """Ask until there is a yes or a no; in between an upload can be looked at."""
+    label = offer.summary.label
+    while True:
+        question = f"Take part in {label}?  [p] preview an upload   [y] accept   [n] decline:"
+        match console.ask(question, flag=f"--accept {label}").strip().lower():
+            case "y" | "yes":
+                return True
+            case "n" | "no" | "":
+                return False
+            case "p":
+                console.say("An invented upload of this task's form and size; the numbers are made up:")
+                for line in payload_lines(offer.example_payload):
+                    console.say(f"  {line}")
+                console.say("A real one from your rows, which sends nothing: add --dry-run to this command.")
+            case _:
+                console.say("p, y or n")

@@ -150,6 +150,34 @@ class Paths:
         """Base models that had to be converted before use."""
         return self.cache / "models"
 
+    def everything(self) -> dict[str, Path]:
+        """Every file and folder that this program may have made here, by name: what erasing removes.
+
+        Base models that were downloaded lie in the Hugging Face cache, which other programs share.
+        """
+        return {
+            "membership": self.membership_file,
+            "data": self.sources_file,
+            "identity": self.identity_file,
+            "consents": self.consents,
+            "journal": self.journal,
+            "outbox": self.outbox,
+            "history": self.history,
+            "key log": self.key_log,
+            "control": self.control_file,
+            "activity": self.now_file,
+            "pace": self.pace_file,
+            "machine": self.machine_file,
+            "checkpoints": self.checkpoints,
+            "home format": self.home_file,
+            "adapters": self.adapters,
+            "exports": self.exports,
+            "runtime": self.runtime,
+            "cache": self.cache,
+            "settings": self.settings_file,
+            "log": self.log,
+        }
+
     def labelled(self) -> dict[str, Path]:
         """Every place with its name, for `fedit-client paths`."""
         return {

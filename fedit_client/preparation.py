@@ -16,6 +16,7 @@ from fedit_client.fit import Fit, fit_of
 from fedit_client.machine_history import MachineHistory
 from fedit_client.membership import Membership
 from fedit_client.optimizers import usable
+from fedit_client.sharing import shared_by
 from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
@@ -45,7 +46,8 @@ def choose_device(
     threads = settings.threads or (joined.threads if joined else None)
     chosen = plan(document, machine, prefer, threads, settings.max_tokens)
     _, told = usable(document.task.training.optimizer, chosen.device)
-    return replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
+    chosen = replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
+    return shared_by(chosen, machine, settings.processes)
 
 
 def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:

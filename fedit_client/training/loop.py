@@ -24,9 +24,17 @@ def train(run: Run, examples: Sequence[Example], feeding: Feeding, keeper: Keepe
     run.model.train()
     for number, rows in enumerate(steps[run.done :], start=run.done):
         begun += keeper.between_steps(run)
-        seed_step(run.seed, number)
+        seed_step(run.seed, number, run.group.share)
         set_rate(run.optimizer, run.spec, number, len(steps))
-        loss = _accumulate(run.model, [examples[row] for row in rows], feeding, run.total)
+        # Every answer token of the step weighs the same, whichever batch and process it is in.
+        trained_tokens = sum(int(examples[row].loss_mask[1:].sum()) for row in rows)
+        mine = run.group.rows_of(rows, lambda row: len(examples[row].ids))
+        figures = _accumulate(run.model, [examples[row] for row in mine], trained_tokens, feeding)
+        summed, tokens = run.group.add_up(parameters, figures)
+        run.total.loss += summed
+        run.total.tokens += int(tokens)
+        run.total.trained_tokens += trained_tokens
+        loss = summed / trained_tokens
         # Clip the step here; the update is clipped once, in the protocol's quantizer, where the sum depends on it.
         norm = float(clip_grad_norm_(parameters, max_norm=run.spec.max_grad_norm))
         run.guard.check(loss, norm)
@@ -36,20 +44,17 @@ def train(run: Run, examples: Sequence[Example], feeding: Feeding, keeper: Keepe
         speed = (run.total.tokens - tokens_before) / (time.monotonic() - begun)
         on_progress(TrainingProgress("train", run.done, len(steps), loss, speed))
     keeper.between_steps(run)
+    run.group.check_same(parameters)
     return run.total
 
 
-def _accumulate(model: Any, examples: Sequence[Example], feeding: Feeding, total: Trained) -> float:
-    """Add up one step's gradient, batch by batch; return the step's mean loss per trained token."""
-    # Every answer token of the step weighs the same, whichever batch it is in.
-    trained_tokens = sum(int(example.loss_mask[1:].sum()) for example in examples)
-    loss = torch.zeros((), device=feeding.device)
+def _accumulate(model: Any, examples: Sequence[Example], trained_tokens: int, feeding: Feeding) -> tuple[float, int]:
+    """Add up these rows' gradient, each token as one of `trained_tokens`; return summed loss and tokens."""
+    loss, tokens = torch.zeros((), device=feeding.device), 0
     for batch in batches_of(examples, feeding):
-        summed = summed_loss(model, batch)
+        summed = summed_loss(model, batch, feeding.positions)
         (summed / trained_tokens).backward()
         # Stays on the device: to look at it here would make the GPU wait for us at every batch.
         loss += summed.detach()
-        total.tokens += batch.tokens
-    total.loss += float(loss)
-    total.trained_tokens += trained_tokens
-    return float(loss) / trained_tokens
+        tokens += batch.tokens
+    return float(loss), tokens
