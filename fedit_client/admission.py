@@ -44,7 +44,7 @@ class Admission:
             raise ConfigError(
                 "this address carries no invite code",
                 code="U005",
-                fix="ask the organiser for an invite (the organiser makes it with: fedit-server invite)",
+                fix="fedit-client join --server 'LINK', with an invite (the organiser makes it: fedit-server invite)",
             )
         async with HttpTransport(address.host, address.port, self.federation.tls(), signer=None) as transport:
             patience = EnrollPatience(self.config.network.enroll_wait_s, say)

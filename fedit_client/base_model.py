@@ -76,14 +76,14 @@ def resolve_base(
             f"the base model differs from the task's: expected {expected}, got {seen[0]}",
             code="M002",
             where=model,
-            fix="use the files that the operator used, or ask for a corrected task",
+            fix="fedit-client set model=FOLDER, with the files that the operator used",
         )
     hint = "unset HF_HUB_OFFLINE, or " if is_offline() else "check the network, or "
     raise ModelError(
         f"the base model {model} is not on this machine and cannot be fetched",
         code="M001",
         where=model,
-        fix=f"{hint}give a folder with --model",
+        fix=f"{hint}fedit-client set model=FOLDER",
     )
 
 
@@ -267,7 +267,8 @@ def _run(command: list[str], limit_s: float) -> None:
         last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(f"{_words(command)} failed: {last}", code="M006", fix='pip install "fedit[train]"') from error
     except (subprocess.TimeoutExpired, OSError) as error:
-        raise ModelError(f"{_words(command)} failed: {error}", code="M006") from error
+        raise ModelError(f"{_words(command)} failed: {error}", code="M006",
+                         fix="fedit-client doctor --network") from error  # fmt: skip
 
 
 def _words(command: list[str]) -> str:

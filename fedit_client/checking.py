@@ -1,5 +1,6 @@
 """`data check`: what is wrong or doubtful in the rows, before anything is trained on them. It never blocks."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -20,11 +21,13 @@ from fedit_client.data.findings import (
 from fedit_client.data.sensitive import can_find_persons, keys_in, persons_in
 from fedit_client.joining import describe_rows
 from fedit_client.remembered import load_sources
+from fedit_client.task_view import TaskView, task_view
+from fedit_client.training.preview import view_tokens
 from fedit_protocol.errors import ConfigError, DataError
 
 _LINES_NAMED: Final = 5
 _PLACES_IN_JSON: Final = 20
-_ASSUMED_TOKENS: Final = 1024
+_MANY: Final = 2000
 _CHARACTERS_PER_TOKEN: Final = 4
 _UNUSED: Final = "left out by --on-error skip; without it they stop a join"
 
@@ -41,7 +44,7 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
     files = [file for _, rows in read for file in rows.by_file()]
     persons = can_find_persons()
     found = inspect(files, keys_in, persons_in if persons else None)
-    lengths, how = _lengths(found, files)
+    lengths, how = _lengths(config, console, found, files)
     shown = [_named(found, show)] if show else found.findings
     not_looked_for = [] if persons else ["personal data"]
     result = {
@@ -65,12 +68,29 @@ def _skipping(source: Source) -> Source:
     return Source(source.place, source.columns, source.shape, "skip")
 
 
-def _lengths(found: Inspection, files: Sequence[RowFile]) -> tuple[Lengths, str]:
-    limit = _ASSUMED_TOKENS * _CHARACTERS_PER_TOKEN
-    sizes = [len(text_of(record)) for file in files for record in file.records]
-    inspect_lengths(found, files, [Sized(size, size) for size in sizes], limit)
-    how = f"by characters, four to a token, a limit of {_ASSUMED_TOKENS:,} tokens assumed"
-    return Lengths.of(sizes, "characters", limit), how
+def _lengths(
+    config: ClientConfig, console: Console, found: Inspection, files: Sequence[RowFile]
+) -> tuple[Lengths, str]:
+    """Measure in tokens where the joined task's base is here, else in characters; say which, and why."""
+    records = [record for file in files for record in file.records]
+    view = task_view(config)
+    limit = view.prompt.cutoff_tokens
+    if view.training is not None and view.base is not None and importlib.util.find_spec("transformers"):
+        if len(records) > _MANY:
+            console.say(f"counting the tokens of {len(records):,} rows …", style="dim")
+        sizes = list(view_tokens(records, view.base, view.prompt).sizes)
+        inspect_lengths(found, files, sizes, limit)
+        return Lengths.of([row.size for row in sizes], "tokens", limit), view.words
+    sizes = [Sized(len(text_of(record)), 0) for record in records]
+    inspect_lengths(found, files, sizes, limit * _CHARACTERS_PER_TOKEN)
+    how = f"by characters, {_CHARACTERS_PER_TOKEN} to a token, as {_why_not_tokens(view)}; {view.words}"
+    return Lengths.of([row.size for row in sizes], "characters", limit * _CHARACTERS_PER_TOKEN), how
+
+
+def _why_not_tokens(view: TaskView) -> str:
+    if view.training is None:
+        return "no task was joined"
+    return "fedit[train] is not installed" if view.base else "the task's base is not here"
 
 
 def _named(found: Inspection, show: str) -> Finding:

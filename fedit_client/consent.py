@@ -129,7 +129,7 @@ def check_consent(summary: ConsentSummary, consent: Consent) -> None:
 def missing_consent(label: str) -> ConsentError:
     """The error of a program without a terminal that was not told what the owner agrees to."""
     return ConsentError(f"nobody is here to agree to the task {label}", code="A001",
-                        fix=f"read it once on a terminal, then add: --accept {label}")  # fmt: skip
+                        fix=f"fedit-client join --accept {label}, once you have read it on a terminal")  # fmt: skip
 
 
 def plain(text: str) -> str:

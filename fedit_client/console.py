@@ -69,7 +69,7 @@ class Console:
 
     def done(self, text: str) -> None:
         """One line that says that a step is done."""
-        self.say(f"✓ {text}" if self._can_show("✓") else f"ok: {text}")
+        self.say(f"✓ {text}" if self.can_show("✓") else f"ok: {text}")
 
     def warn(self, text: str) -> None:
         """One line on stderr, and an entry in the JSON answer."""
@@ -138,7 +138,8 @@ class Console:
         with _signals_end_the_question():
             return self.out.input(Text(f"? {question} "))
 
-    def _can_show(self, symbol: str) -> bool:
+    def can_show(self, symbol: str) -> bool:
+        """Whether stdout's encoding has this symbol."""
         try:
             symbol.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:
@@ -171,10 +172,15 @@ def _signals_end_the_question() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
-            if number is not None and callable(signal.getsignal(number)):  # what is ignored stays ignored
+            if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:  # ignored stays ignored
                 before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        hung_up = getattr(signal, "SIGHUP", None)
+        if hung_up in before:
+            before[hung_up] = signal.SIG_IGN  # a closing terminal says so twice; the first one is being obeyed
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -119,7 +119,8 @@ _CODES: Final[dict[str, str]] = {
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
-    "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
+    "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
+    "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',

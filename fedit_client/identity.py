@@ -34,7 +34,7 @@ def load_identity(path: Path) -> SigningKey | None:
             return _from_keyring(path) if marker_of(path).exists() else None
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise StorageError("other users of this machine can read the identity key", code="S012",
-                               where=str(path), fix=f"chmod 600 {path}")  # fmt: skip
+                               where=str(path), fix="fedit-client doctor --fix")  # fmt: skip
         text = path.read_bytes().strip()
     return _read(text, path)
 

@@ -127,7 +127,7 @@ def _agree(console: Console, wishes: JoinWishes, offer: TaskOffer) -> None:
             raise ConsentError(
                 f"you agreed to {wishes.accept}, but the task is {summary.label}",
                 code="A003",
-                fix=f"read it once, then: --accept {summary.label}",
+                fix=f"fedit-client join --accept {summary.label}, once you have read what it says",
             )
         return
     if console.yes:

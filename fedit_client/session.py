@@ -343,7 +343,7 @@ class Session:
                 ProblemType.CLOCK_SKEW,
                 f"this device's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} the server's",
                 code="T007",
-                fix="timedatectl set-ntp true",
+                fix="fedit-client doctor --network, and set this machine's clock: timedatectl set-ntp true",
             )
         if abs(skew) > _MOST_SKEW_TOLD_S:
             self._with.emit(Event(EventKind.NOTICE, f"this device's clock differs from the server's by {abs(skew)} s"))

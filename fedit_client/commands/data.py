@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedit_client.commands.shared import AsShape, Globals, Maps, OnErrorOption, sources_of
+from fedit_client.commands.shared import AsShape, Globals, Maps, Model, OnErrorOption, sources_of
 
 data_app = typer.Typer(
     help="Which rows this device trains on, and what they are like. Nothing leaves this machine.",
@@ -62,6 +62,23 @@ def check(
 
     given: Globals = context.obj
     check_sources(given.config(), given.console, sources_of(places or (), maps, as_shape, "skip"), show)
+
+
+@data_app.command("preview")
+def preview(
+    context: typer.Context,
+    places: Places = None,
+    count: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many rows to show.")] = 3,
+    model: Model = None,
+    maps: Maps = None,
+    as_shape: AsShape = None,
+    on_error: OnErrorOption = "stop",
+) -> None:
+    """Show rows as training sees them: template, tokens that are trained on, where rows are cut, how long all are."""
+    from fedit_client.previewing import preview as show
+
+    given: Globals = context.obj
+    show(given.config(), given.console, sources_of(places or (), maps, as_shape, on_error), count, model)
 
 
 @data_app.command("convert")

@@ -53,6 +53,10 @@ def join(
     from fedit_client.running import Stay, attend, run_async
 
     given: Globals = context.obj
+    if server == "-" and "-" in (data or ()):
+        raise ConfigError(
+            "one stdin cannot hold both the link and the rows", code="U001", fix="FEDIT_SERVER=… --data -"
+        )
     config = given.config(server=from_stdin(server), model=model, device=device_flags(device, threads))
     client = client_of(config, pin=pin, code=code)
     wishes = JoinWishes(sources_of(data or (), maps, as_shape, on_error), task, accept, name)

@@ -15,6 +15,7 @@ def history(
 ) -> None:
     """Show every round that this device took part in, from its own signed log."""
     from fedit_client.history import History
+    from fedit_client.own_losses import losses_here, own_change
     from fedit_client.privacy_report import broken, verified
 
     given: Globals = context.obj
@@ -25,10 +26,12 @@ def history(
         raise broken(found, config.paths.history)
     for fault in found:
         given.console.warn(f"the history does not hold: {fault}")
-    said = [line.entry.line() for line in lines] or ["no round yet"]
+    losses = losses_here(config.paths)
+    said = [line.entry.line() + own_change(losses, line.entry) for line in lines] or ["no round yet"]
     if verify:
         said.append(f"{len(lines)} lines: every signature holds, and none is missing")
     data = {"rounds": [line.entry.model_dump(mode="json") for line in lines], "verified": not found, "faults": found}
+    data["own_losses"] = {version: None if own is None else own.loss for version, own in losses.items()}
     given.console.answer("history", data, said)
 
 

@@ -39,7 +39,7 @@ def row_bytes(path: Path) -> RowBytes:
             f"cannot read {path.suffix or 'files without an ending'}",
             code="D003",
             where=str(path),
-            fix=f"save the rows as one of {', '.join(ENDINGS)}; each may be packed as .gz",
+            fix=f"save the rows as one of {', '.join(ENDINGS)}, then: fedit-client data check FILE",
         )
     if path.suffix.lower() == _PACKED:
         return RowBytes(str(path), ending, lambda: cast(BinaryIO, gzip.open(path, "rb")))
@@ -61,7 +61,12 @@ def numbered_rows(path: Path) -> Iterator[NumberedRow]:
     without pyarrow (D010)."""
     if not path.is_file() and (path.exists() or ending_of(path)):
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"the data file {what}", code="D001", where=str(path), fix=f"ls -ld {path.parent}")
+        raise DataError(
+            f"the data file {what}",
+            code="D001",
+            where=str(path),
+            fix=f"ls {path.parent}; then: fedit-client data check FILE",
+        )
     yield from rows_of(row_bytes(path))
 
 
@@ -79,7 +84,7 @@ def rows_of(source: RowBytes) -> Iterator[NumberedRow]:
             f"the data file cannot be read: {error.strerror}",
             code="D001",
             where=source.name,
-            fix="check who may read it",
+            fix=f"chmod u+r {source.name}; then: fedit-client data check {source.name}",
         ) from error
 
 
@@ -214,7 +219,10 @@ def _utf8(source: RowBytes) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            "the data file is not UTF-8 text", code=BROKEN, where=source.name, fix="save it as UTF-8"
+            "the data file is not UTF-8 text",
+            code=BROKEN,
+            where=source.name,
+            fix=f"save it as UTF-8, then: fedit-client data check {source.name}",
         ) from error
 
 
@@ -246,7 +254,8 @@ def _arrow(source: RowBytes) -> Iterator[NumberedRow]:
 
 def _damaged(source: RowBytes) -> DataError:
     kind = source.ending[1:]
-    return DataError(f"not a readable {kind} file", code=BROKEN, where=source.name, fix=f"write it again as {kind}")
+    fix = f"write it again as {kind}, then: fedit-client data check"
+    return DataError(f"not a readable {kind} file", code=BROKEN, where=source.name, fix=fix)
 
 
 def _numbered(batches: Iterator[Any]) -> Iterator[NumberedRow]:

@@ -51,7 +51,12 @@ def made_records(
     numbered = list(rows)
     where = place.text
     if not numbered:
-        raise DataError("there is not a single row", code="D002", where=where, fix="give a file with rows in it")
+        raise DataError(
+            "there is not a single row",
+            code="D002",
+            where=where,
+            fix="fedit-client data check FILE, one with rows in it",
+        )
     readable = [item[1] for item in numbered if not isinstance(item, RowProblem)]
     if not readable:
         _stop([item for item in numbered if isinstance(item, RowProblem)], len(numbered), place)

@@ -111,13 +111,18 @@ def _files(path: Path, place: str) -> tuple[list[Path], list[Path]]:
     every = sorted(file for file in every if file.is_file() and file.name not in _OF_DATASETS)
     files = [file for file in every if ending_of(file)]
     if not every and not path.is_dir():
-        raise DataError("no file has such a name", code="D001", where=place, fix=f"ls {path.parent}")
+        raise DataError(
+            "no file has such a name",
+            code="D001",
+            where=place,
+            fix=f"ls {path.parent}; then: fedit-client data check FILE",
+        )
     if not files:
         raise DataError(
             "none of the files here can be read",
             code="D003",
             where=place,
-            fix=f"save rows as one of {', '.join(ENDINGS)}",
+            fix=f"save rows as one of {', '.join(ENDINGS)}, then: fedit-client data check",
         )
     return files, [file for file in every if file not in set(files)]
 

@@ -52,7 +52,7 @@ def _accumulate(model: Any, examples: Sequence[Example], trained_tokens: int, fe
     """Add up these rows' gradient, each token as one of `trained_tokens`; return summed loss and tokens."""
     loss, tokens = torch.zeros((), device=feeding.device), 0
     for batch in batches_of(examples, feeding):
-        summed = summed_loss(model, batch)
+        summed = summed_loss(model, batch, feeding.positions)
         (summed / trained_tokens).backward()
         # Stays on the device: to look at it here would make the GPU wait for us at every batch.
         loss += summed.detach()

@@ -12,6 +12,7 @@ import torch
 
 from fedit_client.training.divergence import DivergenceGuard
 from fedit_client.training.group import Group
+from fedit_client.training.optimizer import page_again
 from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
@@ -80,6 +81,7 @@ class Run:
         kept = {name: value for name, value in state.tensors.items() if name.startswith(_OPTIMIZER)}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": _tree({**kept, **state.numbers["optimizer"]}), "param_groups": groups})
+        page_again(self.optimizer)
         self.done = int(state.numbers["done"])
         self.held_out_loss = state.numbers["held_out_loss"]
         self.total = Trained(**state.numbers["total"])

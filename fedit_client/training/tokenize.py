@@ -4,7 +4,7 @@ Prompt and answer are tokenised apart and joined. At generation the prompt is to
 the very ids that generation will see; tokenising the joined text could merge the prompt's end with the answer's begin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,14 @@ def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tok
             fix="give rows with shorter prompts",
         )
     return result
+
+
+def uncut(records: Iterable[Record], tokenizer: Any, spec: PromptSpec) -> Iterator[Example]:
+    """Yield every record as an Example, however long and whatever the cutoff leaves of it; raises like `tokenize`."""
+    with ChatTemplate(tokenizer) as chat:
+        for record in records:
+            ids, mask = _joined(record, tokenizer, spec, chat)
+            yield Example(ids, mask, record.category)
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate) -> Ids:

@@ -49,6 +49,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "chat": ((), 4),
     "finish": ((), 4),
     "config edit": ((), 2),
+    "data preview": (("rows.jsonl",), 5),
     "data remove": (("rows.jsonl",), 9),
     "demo": (("--data", "absent.jsonl"), 9),
     "eval": ((), 4),
