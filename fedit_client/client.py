@@ -266,7 +266,7 @@ class Client(TakesData):
         if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._data.records)
-        keeper.use(chosen.device, chosen.reason)
+        keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
