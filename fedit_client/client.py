@@ -34,6 +34,7 @@ from fedit_client.key_log import LogWatch
 from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
 from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -285,6 +286,7 @@ class Client(TakesData):
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,
+                awake=awake_if(self._config.polite.keep_awake),
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),

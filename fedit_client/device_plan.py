@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from fedit_protocol.task import Batching, Optimizer, Quantization, Task, TaskDocument
 
-DType = Literal["float32", "bfloat16"]
+DType = Literal["float32", "bfloat16", "float16"]
 Kind = Literal["cpu", "cuda", "rocm", "xpu", "mps"]
 """What computes: `rocm` is an AMD card, which torch itself also calls cuda."""
 
