@@ -1,16 +1,17 @@
 """The global adapters on this device: `TASK/VERSION/`, each a folder that plain PEFT loads."""
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from fedit_client.base_check import tensors_in
 from fedit_client.durable import translating, write_atomic
+from fedit_client.editions import add_to_edition, edition_in, file_digest, remember_own
 from fedit_client.transport import OnBytes, Transport
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
+from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, OwnLoss, config_bytes
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.tensor_files import LENGTH_BYTES
 
@@ -23,28 +24,46 @@ _PUBLIC: Final = 0o644
 class AdapterShelf:
     """The folder of one task's adapters."""
 
-    def __init__(self, folder: Path, document: TaskDocument) -> None:
-        self._folder = folder / document.task.id
-        self._document = document
+    def __init__(self, folder: Path, document: TaskDocument, licence: str = "") -> None:
+        """Keep versions under `folder`; the base's `licence`, where it is known, stands on their cards."""
+        self._folder, self._document, self._licence = folder / document.task.id, document, licence
 
     def folder(self, version: int) -> Path:
         """Where a version lies, or will lie."""
         return self._folder / str(version)
 
-    async def fetch(self, transport: Transport, version: int, digest: Digest, on_bytes: OnBytes) -> Path:
+    async def fetch(
+        self,
+        transport: Transport,
+        version: int,
+        digest: Digest,
+        on_bytes: OnBytes,
+        edition: Edition | None = None,
+    ) -> Path:
         """Return the PEFT folder of a version, downloaded unless the very same bytes are here already.
 
-        Raises what the transport raises, ModelError M003, M004 unless the file is exactly an adapter of the task's.
+        An `edition` says more of it for the model card; what was known before stays. Raises what the transport raises,
+        ModelError M003, M004 unless the file is exactly an adapter of the task's.
         """
         folder = self.folder(version)
         tensors = folder / TENSORS
-        if not (tensors.exists() and _digest(tensors) == digest):
+        if not (tensors.exists() and file_digest(tensors) == digest):
             await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes)
         check_adapter(tensors, self._document.layout)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
-        write_atomic(folder / CARD, model_card(task, Edition(version, digest)).encode(), _PUBLIC)
+        add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
         return folder
+
+    def note_own_loss(self, version: int, loss: float, trained: float | None = None) -> None:
+        """Keep what training saw on this device's held-out rows: the version's loss, and that of what it became here.
+
+        Only here, and the first of them on the version's card. What `eval` has found stays: it looks at more rows.
+        """
+        folder = self.folder(version)
+        known = edition_in(folder).own
+        own = OwnLoss(loss) if known is None or known.rows is None else known
+        remember_own(folder, self._document.task, replace(own, trained=trained))
 
 
 def check_adapter(path: Path, layout: AdapterLayout) -> None:
@@ -72,8 +91,3 @@ def newest_adapter(folder: Path, task_id: TaskId) -> tuple[int, Path] | None:
         found = [path for path in (folder / task_id).glob("*") if path.name.isdigit() and (path / CARD).exists()]
     newest = max(found, key=lambda path: int(path.name), default=None)
     return (int(newest.name), newest) if newest else None
-
-
-def _digest(path: Path) -> str:
-    with translating(path), path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

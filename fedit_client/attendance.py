@@ -12,7 +12,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.control import NowFile
 from fedit_client.events import Event
 from fedit_client.manners.facts import FactSource, MachineFacts
-from fedit_client.manners.gate import Gate
+from fedit_client.manners.gate import Gate, PausedError
 from fedit_client.manners.keeper import Keeper, keeping
 from fedit_client.manners.rules import Rules
 from fedit_client.membership import Membership
@@ -45,17 +45,25 @@ Stay = Callable[[Membership, int | None, Emit, Keeper], Awaitable[int]]
 
 
 async def keep_to_rules(
-    keeper: Keeper, stay: Stay, membership: Membership, max_rounds: int | None, watch: ConsentWatch | None
+    keeper: Keeper,
+    stay: Stay,
+    membership: Membership,
+    max_rounds: int | None,
+    watch: ConsentWatch | None,
+    wait: bool,
 ) -> int:
     """Take part like `stay` once the owner's rules allow it; return the rounds done.
 
     With a `watch` a task that changed is waited for, until its owner agrees or wants to stop; else it is an error.
+    Without `wait` a rule or a pause that holds at the start is one, too: PausedError P001.
     """
 
     async def within(joined: Membership, rounds: int | None, emit: Emit) -> int:
         return await stay(joined, rounds, emit, keeper) if await keeper.gate.until_open() else 0
 
     async with keeping(keeper):
+        if not wait and keeper.gate.hold is not None:
+            raise PausedError(keeper.gate.hold)
         if watch is None:
             return await within(membership, max_rounds, keeper.emit)
         return await through_changes(within, membership, max_rounds, keeper.emit, watch, keeper.gate.unless_finishing)

@@ -50,7 +50,7 @@ def tensors_in(path: Path) -> dict[str, TensorEntry]:
             return read_header(file.read(length), size - LENGTH_BYTES - length)
     except ValueError as error:
         raise ModelError(f"{path.name} cannot be trusted: {error}", code="M003", where=str(path),
-                         fix="fetch the file again, or ask the operator about its base model") from error  # fmt: skip
+                         fix="fetch it again, or: fedit-client set model=FOLDER") from error  # fmt: skip
 
 
 def check_size(found: int, most: int | None, where: str) -> None:
@@ -73,13 +73,13 @@ def _check_kinds(folder: Path, every: Iterable[str], names: list[str]) -> None:
             f"the weights are in {pickled[0]}, which can run code when it is read; only safetensors are",
             code="M007",
             where=str(folder),
-            fix="fetch the base's safetensors, or ask the operator for a base that has them",
+            fix="fedit-client set model=FOLDER, one that has safetensors; else ask the operator for such a base",
         )
     raise ModelError(
         "this folder holds no base model: there are no safetensors weights",
         code="M001",
         where=str(folder),
-        fix="give a folder with config.json and *.safetensors",
+        fix="fedit-client set model=FOLDER, one with config.json and *.safetensors",
     )
 
 
@@ -92,7 +92,7 @@ def _check_sizes(folder: Path, names: list[str], most_bytes: int | None) -> None
                 f"{name} has {size} bytes, and {most} are the limit for such a file",
                 code="M008",
                 where=str(folder),
-                fix="fetch the file again, or ask the operator about its base model",
+                fix="fetch it again, or: fedit-client set model=FOLDER",
             )
     check_size(sum(sizes.values()), most_bytes, str(folder))
 
@@ -103,7 +103,7 @@ def _check_config(path: Path) -> None:
             f"{path.name} asks for code or a form of its own ({key}), and none of it is ever run here",
             code="M007",
             where=str(path),
-            fix="ask the operator for a base that transformers loads by itself, without this key",
+            fix="ask the operator for a base without this key; why: fedit-client help M007",
         )
 
 
@@ -117,7 +117,7 @@ def _check_index(folder: Path, names: list[str]) -> None:
                 f"{WEIGHTS_INDEX} names files that do not lie beside it",
                 code="M003",
                 where=str(folder),
-                fix="fetch the base model again, whole",
+                fix="fetch the base model again, whole, or another folder: fedit-client set model=FOLDER",
             )
 
 
@@ -126,4 +126,4 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} is not JSON", code="M003", where=str(path),
-                         fix="fetch the file again") from error  # fmt: skip
+                         fix="fetch it again, or: fedit-client set model=FOLDER") from error  # fmt: skip

@@ -32,7 +32,7 @@ def digest_folder(path: Path, cache: Path | None = None) -> Digest:
             f"this folder holds no base model: {error}",
             code="M001",
             where=str(path),
-            fix="give a folder with config.json and *.safetensors",
+            fix="fedit-client set model=FOLDER, one with config.json and *.safetensors",
         ) from error
     note.save()
     return digest

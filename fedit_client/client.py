@@ -4,29 +4,37 @@ no prints, no log handlers, no signal handlers, no changes to the environment; c
 """
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.bandwidth import Bandwidth
+from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts
-from fedit_client.data import OnError, Record, RowFile, read_records, records_from
+from fedit_client.control import ask_finish
+from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
+from fedit_client.fit import Fit
 from fedit_client.history import History
-from fedit_client.identity import held_out_seed, load_or_create_identity
+from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
 from fedit_client.installed import installed_version
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
-from fedit_client.leaving import deregister, forget
+from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
+from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -34,15 +42,17 @@ from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
+from fedit_client.own_data import OwnData, TakesData
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
+    Preparation,
     check_training_stack,
-    choose_device,
     cpu_needs_a_yes,
     device_kind,
-    find_base,
+    may_use_cpu,
     unplanned,
 )
+from fedit_client.rehearsal import DryRun, rehearse
 from fedit_client.renewal import HeldCertificate
 from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
@@ -52,14 +62,13 @@ from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import Federation, ServerAddress, recognise
-from fedit_protocol.errors import ConfigError, DataError, StorageError
-from fedit_protocol.signing import SigningKey
+from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import TaskDocument
 
 Say = Callable[[str], None]
 
 
-class Client:
+class Client(TakesData):
     """One device in one federation. Use as `async with Client.open(invite) as client`."""
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
@@ -67,10 +76,10 @@ class Client:
         self._config, self._paths, self._address = config, config.paths, address
         self._trainer = trainer
         self._offer: TaskOffer | None = None
-        self._files: list[tuple[Path, OnError]] = []
-        self._rows: list[Record] = []
+        self._data = OwnData(self._paths)
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
+        self._trains_on = ""
 
     @classmethod
     def open(
@@ -117,6 +126,16 @@ class Client:
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
+        """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
+
+        None with a trainer of one's own. Raises DeviceError H002, H003.
+        """
+        if self._trainer is not None:
+            return None
+        ready = Preparation(self._config, offer.document, self.membership)
+        return await asyncio.to_thread(lambda: ready.fit(Machine.here(), records))
+
     async def prepare(self, offer: TaskOffer, say: Say = lambda _: None) -> tuple[DevicePlan, Path]:
         """Return how and on which base folder the task will be trained here; may download the base.
 
@@ -151,13 +170,13 @@ class Client:
             label=label or (before.label if before else ""),
             consent=consent.label,
             document=offer.raw,
-            data=tuple(str(path) for path, _ in self._files) or (before.data if before else ()),
-            on_error="skip" if any(on_error == "skip" for _, on_error in self._files) else "stop",
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
+            trains_on=self._trains_on or (before.trains_on if before else None) or "",
             joined_at=before.joined_at if before else _now_s(),
         )
+        self._data.remember()
         membership.save(self._paths.membership_file)
         Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
@@ -174,30 +193,21 @@ class Client:
         membership.save(self._paths.membership_file)
         return membership
 
-    def add_data(self, path: Path, *, on_error: OnError = "stop") -> RowFile:
-        """Check a file and use its rows; `join` remembers the path, never the content. Raises DataError."""
-        rows = read_records(path.expanduser(), on_error=on_error)
-        self._files.append((path.expanduser().resolve(), on_error))
-        return rows
-
-    def add_records(self, rows: Iterable[Mapping[str, Any]]) -> RowFile:
-        """Check rows in memory and use them in this process only. Raises DataError."""
-        checked = records_from(rows)
-        self._rows.extend(checked.records)
-        return checked
-
     async def run(
         self,
         max_rounds: int | None = None,
         on_event: Callable[[Event], None] | None = None,
         *,
         wait_for_consent: bool = False,
+        until: datetime | None = None,
+        wait: bool = True,
     ) -> AsyncGenerator[Event, None]:
         """Take part in rounds and yield what happens, until `max_rounds` are committed or the task ends.
 
         Closing the iterator or cancelling leaves the round: the server is told. `on_event` is called with each event
         as it happens, from the event loop. Raises what `Session.run` raises; with `wait_for_consent` a changed task is
-        no error: nothing is trained until there is a yes to it (`agree`, also from another process).
+        no error: nothing is trained until there is a yes to it (`agree`, also from another process). From `until` on
+        no further round begins. Without `wait` a rule of `[polite]`, or a pause, is PausedError P001 at the start.
         """
         membership = self.require_membership()
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -209,10 +219,10 @@ class Client:
 
         with (
             held_alone(self._paths.lock_file),
-            attended(self._config, membership.consent, emit, self._facts) as keeper,
+            attended(self._config, membership.consent, emit, self._facts, until) as keeper,
         ):
             watch = ConsentWatch(self._paths) if wait_for_consent else None
-            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch))
+            self._running = asyncio.create_task(keep_to_rules(keeper, self._stay, membership, max_rounds, watch, wait))
             self._running.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (event := await queue.get()) is not None:
@@ -227,39 +237,24 @@ class Client:
             async for _ in events:
                 pass
 
+    def finish(self) -> None:
+        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
+        ask_finish(self._paths, time.time())
+
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""
         membership = self.require_membership()
         newest = newest_adapter(self._paths.adapters, membership.task_document.task.id)
         return newest[1] if newest else None
 
-    async def leave(self, *, erase: bool = False, offline: bool = False, new_key: bool = False) -> list[Path]:
-        """Deregister this device, forget the membership, return what was removed; adapters stay unless `erase`.
+    async def leave(self, *, erase: bool = False, offline: bool = False, new_key: bool = False) -> LeaveReceipt:
+        """Deregister this device, forget the membership, return a receipt; adapters stay unless `erase`.
 
         `new_key` removes the identity too: the server revokes it, and the next `join` makes another (ADR 0021).
         `offline` does not tell the server, for one that is gone; not with `new_key`: the old key would stay good.
-        Past sums cannot be undone. Raises TransportError, ConfigError U001 for both of these at once;
-        StorageError for damaged files, but not with `erase`: it removes them, and without them nobody can be told.
+        Past sums cannot be undone. Raises what `leaving.depart` raises.
         """
-        if new_key and offline:
-            raise ConfigError("a new key needs the server, which revokes the old one", code="U001",
-                              fix="fedit-client leave --new-key")  # fmt: skip
-        with held_alone(self._paths.lock_file):
-            joined = self._joined_with_key(erase=erase)
-            if joined and not offline:
-                membership, key = joined
-                async with self._signing_transport(membership) as transport:
-                    await deregister(transport, key, membership)
-            return await asyncio.to_thread(forget, self._paths, erase=erase, new_key=new_key)
-
-    def _joined_with_key(self, *, erase: bool) -> tuple[Membership, SigningKey] | None:
-        try:
-            membership = self.membership if erase else self.require_membership()
-            return (membership, load_or_create_identity(self._paths.identity_file)) if membership else None
-        except StorageError as error:
-            if not erase or error.code == "S016":
-                raise
-            return None
+        return await depart(self._paths, self._signing_transport, LeaveWishes(erase, offline, new_key))
 
     async def _stay(self, membership: Membership, max_rounds: int | None, emit: Emit, keeper: Keeper) -> int:
         document, federation = membership.task_document, membership.federation
@@ -269,12 +264,12 @@ class Client:
         summarise(document, federation.descriptor, self._config.limits)
         key = load_or_create_identity(self._paths.identity_file)
         chosen, base = await self._prepared(document, membership, lambda text: emit(Event(EventKind.NOTICE, text)))
-        if chosen.needs_cpu_consent:
+        if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
-        records = await asyncio.to_thread(self._records, membership)
-        keeper.use(chosen.device, chosen.reason)
+        records = await asyncio.to_thread(self._data.records)
+        keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
@@ -287,10 +282,11 @@ class Client:
                 transport=metered,
                 journal=Journal(self._journal_folder(membership)),
                 log=self._log_watch(membership),
-                shelf=AdapterShelf(self._paths.adapters, document),
+                shelf=AdapterShelf(self._paths.adapters, document, licence_of(document.task.base.model, base)),
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,
+                awake=awake_if(self._config.polite.keep_awake),
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),
@@ -299,6 +295,27 @@ class Client:
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
+
+    def _worker_trainer(self) -> WorkerTrainer:
+        history, low = MachineHistory(self._paths.machine_file), self._config.polite.process_priority == "low"
+        return WorkerTrainer(self._paths.checkpoints, history=history, give_way=low)
+
+    async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
+        """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.
+
+        It starts at the newest adapter that is on this device, else at version 0, which the task defines. Raises what
+        preparing and training raise.
+        """
+        membership = None if offer else self.require_membership()
+        document = offer.document if offer else self.require_membership().task_document
+        chosen, base = await self._prepared(document, membership, say)
+        if chosen.needs_cpu_consent:
+            raise cpu_needs_a_yes(chosen)
+        key = load_identity(self._paths.identity_file)
+        seed = held_out_seed(key) if key else secrets.token_bytes(32)
+        records = await asyncio.to_thread(self._data.records)
+        work = LocalWork(base, records, chosen, seed, self._trainer or self._worker_trainer())
+        return await rehearse(document, work, self._config, say)
 
     def _log_watch(self, membership: Membership) -> LogWatch:
         # Kept when a membership ends: whoever joins the same federation again still knows its log.
@@ -316,7 +333,8 @@ class Client:
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)
         signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
+        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
         if self._address is not None:
@@ -340,22 +358,10 @@ class Client:
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
         check_training_stack()
-        device, joined = self._config.device, membership
-        prefer = joined.device if joined and device.prefer == "auto" else device.prefer
-        threads = device.threads or (joined.threads if joined else None)
-        machine = await asyncio.to_thread(Machine.here)
-        chosen = choose_device(document, machine, prefer, threads)
-        return chosen, await find_base(document, model, self._paths.cache, self._config.limits, say)
-
-    def _records(self, membership: Membership) -> tuple[Record, ...]:
-        """The owner's rows, read now and kept in memory only."""
-        rows = list(self._rows)
-        paths = [path for path, _ in self._files] or ([] if rows else [Path(name) for name in membership.data])
-        for path in paths:
-            rows.extend(read_records(path, on_error=membership.on_error).records)
-        if not rows:
-            raise DataError("there are no rows to train on", code="D020", fix="fedit-client join --data rows.jsonl")
-        return tuple(rows)
+        ready = Preparation(self._config, document, membership)
+        chosen = ready.plan(await asyncio.to_thread(Machine.here))
+        self._trains_on = chosen.kind
+        return chosen, await ready.base(say)
 
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.

@@ -91,7 +91,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
     weakest = check_task(document, limits)
     task = document.task
     check_federation_mode(task.round.mode, descriptor)
-    size = _upload_bytes(document)
+    size = upload_bytes(document)
     hidden = weakest.hidden_among if weakest else 0
     update = f"an adapter update of {size_text(size)} a round, {_company(task)}"
     modules = plain(", ".join(task.adapter.target_modules))
@@ -129,7 +129,7 @@ def check_consent(summary: ConsentSummary, consent: Consent) -> None:
 def missing_consent(label: str) -> ConsentError:
     """The error of a program without a terminal that was not told what the owner agrees to."""
     return ConsentError(f"nobody is here to agree to the task {label}", code="A001",
-                        fix=f"read it once on a terminal, then add: --accept {label}")  # fmt: skip
+                        fix=f"fedit-client join --accept {label}, once you have read it on a terminal")  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -148,7 +148,8 @@ def _listed(head: str, lines: tuple[str, ...]) -> list[str]:
     return [head, *(f"  • {line}" for line in lines)] if lines else []
 
 
-def _upload_bytes(document: TaskDocument) -> int:
+def upload_bytes(document: TaskDocument) -> int:
+    """Return the bytes that one device sends in one round, headers and small messages left out."""
     if document.task.round.mode is Mode.TRUSTED:
         return sealed_length(sealed_spec(document, bytes(32)))
     return payload_length(ring_spec(document.task, document.layout.size))

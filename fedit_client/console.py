@@ -1,6 +1,7 @@
 """Every word that a person sees goes through here: plain or JSON, with or without a terminal."""
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -55,6 +56,12 @@ class Console:
         streams: tuple[Any, Any] = (sys.stdin, sys.stdout)  # None where the descriptor was closed before the start
         return not (self.no_input or self.json) and all(stream is not None and stream.isatty() for stream in streams)
 
+    @property
+    def animated(self) -> bool:
+        """Whether bars may move: on a terminal that can, and nowhere where a machine reads (TERM=dumb, CI, a pipe)."""
+        shown = not (self.json or self.quiet) and sys.stdout is not None and sys.stdout.isatty()
+        return shown and self.out.is_terminal and not self.out.is_dumb_terminal and not os.environ.get("CI")
+
     def say(self, text: str = "", style: str = "") -> None:
         """One line for people."""
         if not (self.quiet or self.json):
@@ -62,7 +69,7 @@ class Console:
 
     def done(self, text: str) -> None:
         """One line that says that a step is done."""
-        self.say(f"✓ {text}" if self._can_show("✓") else f"ok: {text}")
+        self.say(f"✓ {text}" if self.can_show("✓") else f"ok: {text}")
 
     def warn(self, text: str) -> None:
         """One line on stderr, and an entry in the JSON answer."""
@@ -108,8 +115,8 @@ class Console:
         self.err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
         lines = {"where": error.where, "fix": error.fix, "more": _page(error), "log": str(log) if log else None}
         for name, value in lines.items():
-            if value:
-                self.err.print(Text(f"  {name + ':':<6} {value}"))
+            for place, line in enumerate((value or "").splitlines()):  # a fix may be one of several lines to paste
+                self.err.print(Text(f"  {'or' if place else name + ':':<6} {line}"))
 
     def interrupted(self, command: str) -> None:
         """End a command that Ctrl-C, a signal or a closed terminal has stopped."""
@@ -131,7 +138,8 @@ class Console:
         with _signals_end_the_question():
             return self.out.input(Text(f"? {question} "))
 
-    def _can_show(self, symbol: str) -> bool:
+    def can_show(self, symbol: str) -> bool:
+        """Whether stdout's encoding has this symbol."""
         try:
             symbol.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:
@@ -164,10 +172,15 @@ def _signals_end_the_question() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
-            if number is not None and callable(signal.getsignal(number)):  # what is ignored stays ignored
+            if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:  # ignored stays ignored
                 before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        hung_up = getattr(signal, "SIGHUP", None)
+        if hung_up in before:
+            before[hung_up] = signal.SIG_IGN  # a closing terminal says so twice; the first one is being obeyed
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +23,10 @@ from fedit_client.data import read_records
 from fedit_client.demo_plan import DemoRows, Pace, bundled_rows, demo_task, fitting_pace, split_rows, task_text
 from fedit_client.demo_report import DemoReport
 from fedit_client.demo_view import DemoView
-from fedit_client.device import DevicePlan, Machine
+from fedit_client.device import DevicePlan, Machine, plan
 from fedit_client.durable import write_atomic
 from fedit_client.paths import Paths
-from fedit_client.preparation import check_training_stack, choose_device
+from fedit_client.preparation import check_training_stack
 from fedit_client.processes import Child, started
 from fedit_client.task_groups import task_group
 from fedit_protocol.errors import ConfigError
@@ -152,7 +152,7 @@ async def _invite(server: Child) -> str:
 async def _client(stage: Stage, name: str, shard: Path, label: str, invite: str) -> AsyncIterator[Child]:
     home = stage.home / "clients" / name
     arguments = ["join", "--home", str(home), "--data", str(shard), "--name", name, "--model", str(stage.base)]
-    arguments += ["--accept", label, "--device", stage.plan.device.partition(":")[0]]
+    arguments += ["--accept", label, "--device", stage.plan.kind]
     arguments += ["--threads", str(stage.plan.threads), "--yes", "--json"]
     # The invite is a secret: through the environment, not through the list of processes.
     async with started(name, "fedit_client", arguments, {"FEDIT_SERVER": invite}) as child:
@@ -176,8 +176,7 @@ async def _must_live(server: Child) -> None:
 def _plan(document: TaskDocument) -> DevicePlan:
     """One client's share of this machine: several training processes on few cores must not fight over them."""
     machine = Machine.here()
-    chosen = choose_device(document, machine, "auto", max(1, machine.cores // 3))
-    return replace(chosen, needs_cpu_consent=False)
+    return plan(document, machine, "auto", max(1, machine.cores // 3))
 
 
 def _counts(rows: DemoRows) -> str:

@@ -1,145 +1,117 @@
 """How a task will be trained on a machine, and why; whether it fits. Pure: no torch, no download."""
 
-import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final, Literal
 
+from fedit_client.backends import KIND_OF, Obstacle, has_bfloat16, obstacle
+from fedit_client.device_plan import DevicePlan, DType, Kind
+from fedit_client.ladder import fitted
 from fedit_client.machine import Gpu, Machine
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.task import Quantization, TaskDocument
 
-Prefer = Literal["auto", "cpu", "cuda"]
-DType = Literal["float32", "bfloat16"]
+Prefer = Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"]
 
-__all__ = ["DType", "DevicePlan", "Gpu", "Machine", "Prefer", "estimate_bytes", "plan"]
+__all__ = ["DType", "DevicePlan", "Gpu", "Kind", "Machine", "Prefer", "plan"]
 
-# Fitted to peaks of SmolLM2-135M on Linux: nf4, int8 and fp32, 1,024 and 2,048 tokens, with checkpointing and without.
-# The same run peaks up to 20 % apart from time to time; estimates lay between 4 % below and 30 % above what was seen.
-_LIBRARIES_BYTES: Final = 700_000_000
-
-_BASE_BYTES: Final[dict[Quantization, float]] = {
-    Quantization.NF4: 4.127 / 8,  # block 64, double quantisation (Dettmers et al. 2023)
-    Quantization.INT8: 1.0,
-    Quantization.BF16: 2.0,
-    Quantization.FP32: 4.0,
+_TORCH_NAME: Final[dict[Kind, str]] = {
+    "cuda": "cuda:{}",
+    "rocm": "cuda:{}",
+    "xpu": "xpu:{}",
+    "mps": "mps",
+    "cpu": "cpu",
 }
-_ADAPTER_BYTES: Final = 16  # float32 weight, gradient and AdamW's two moments
-_ACTIVATION_NUMBERS: Final = 20  # saved per token, layer and unit of width
-_INT8_ACTIVATION_NUMBERS: Final = 28  # LLM.int8 keeps a quantised copy of its inputs too
-_LOGIT_BYTES: Final = 15  # logits, their float32 copy, the softmax and the gradients of all three
+_HAS_FLOAT16: Final = (7, 0)
+"""From Volta on tensor cores make float16 several times as fast as float32."""
+
+_NO_GPU: Final = "there is no GPU that can train"
 
 
-@dataclass(frozen=True)
-class DevicePlan:
-    """How a task will be trained here, with the reason; memory in bytes.
+def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", threads: int | None = None,
+         max_tokens: int | None = None) -> DevicePlan:  # fmt: skip
+    """Choose device, threads, dtype and, where memory asks for it, rungs of the ladder, which the reason then names.
 
-    `device` is `cpu` or `cuda:N`. `needs_cpu_consent` says that a GPU is there but cannot be used, so that training on
-    the CPU needs a yes first. With `checkpointing` activations are computed twice to save memory.
+    `threads` overrides what is free; `max_tokens` is the owner's, and counts within the task's range. Raises
+    DeviceError: H002 a GPU was asked for and none can be used, H003 it does not fit into free memory.
     """
-
-    device: str
-    threads: int
-    quantization: Quantization
-    compute_dtype: DType
-    reason: str
-    estimated_bytes: int
-    available_bytes: int
-    checkpointing: bool = False
-    needs_cpu_consent: bool = False
-
-
-def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", threads: int | None = None) -> DevicePlan:
-    """Choose device, threads, dtype and checkpointing for a task; `threads` overrides what is free.
-
-    Raises DeviceError: H002 a GPU was asked for and none can be used, H003 it does not fit into free memory.
-    """
-    gpu, why_not = _usable_gpu(document, machine)
-    if prefer == "cuda" and gpu is None:
+    gpu, why_not = _usable_gpu(document, machine, prefer)
+    if prefer not in {"auto", "cpu"} and gpu is None:
         raise DeviceError(
-            f"no GPU can be used: {why_not}",
+            f"no GPU can be used: {why_not.reason}",
             code="H002",
             where=_describe(machine),
-            fix="the same command with --device cpu",
+            fix=why_not.fix or "fedit-client set device.prefer=cpu, or the same command with --device cpu",
         )
-    if prefer == "cpu" or gpu is None:
-        return _on_cpu(document, machine, threads, why_not if machine.gpus and prefer == "auto" else "")
-    return _on_gpu(document, gpu, threads)
+    found = _on_gpu(document, gpu) if gpu and prefer != "cpu" else _on_cpu(document, machine, prefer, why_not)
+    found = replace(found, threads=threads or found.threads, max_tokens=_owners_tokens(document, max_tokens))
+    lowered, told = fitted(document, found)
+    return replace(lowered, reason="; ".join((found.reason, *told)))
 
 
-def estimate_bytes(document: TaskDocument, compute_dtype: DType, *, checkpointing: bool) -> int:
-    """Estimate the peak memory of one training process (EXPERIENCE, section 5), from the task document alone."""
-    task, width = document.task, 4 if compute_dtype == "float32" else 2
-    quantization = task.base.quantization
-    elsewhere = 4 if quantization is Quantization.FP32 else width
-    base = document.linear_parameters * _BASE_BYTES[quantization] + document.other_parameters * elsewhere
-    tokens = task.prompt.cutoff_tokens * task.training.micro_batch_size
-    numbers = _INT8_ACTIVATION_NUMBERS if quantization is Quantization.INT8 else _ACTIVATION_NUMBERS
-    kept = document.layers + numbers if checkpointing else document.layers * numbers
-    activations = tokens * document.hidden_size * width * kept
-    # Embedding rows stand in for the vocabulary, which the document lacks.
-    logits = tokens * (document.other_parameters // max(1, document.hidden_size)) * _LOGIT_BYTES
-    return round(base + document.layout.size * _ADAPTER_BYTES + activations + logits + _LIBRARIES_BYTES)
+def _owners_tokens(document: TaskDocument, wanted: int | None) -> int:
+    prompt = document.task.prompt
+    return max(prompt.least_tokens, wanted) if wanted is not None and wanted < prompt.cutoff_tokens else 0
 
 
-def _usable_gpu(document: TaskDocument, machine: Machine) -> tuple[Gpu | None, str]:
+def _usable_gpu(document: TaskDocument, machine: Machine, prefer: Prefer) -> tuple[Gpu | None, Obstacle]:
     """The GPU with the most free memory that this torch and this task can use, or None with the reason."""
-    if not machine.gpus:
-        return None, "there is no NVIDIA GPU"
-    if not _torch_has_cuda(machine.torch):
-        return None, f"torch {machine.torch or 'is missing'} was not built for CUDA"
-    # LLM.int8 needs the integer tensor cores of Turing; 4-bit kernels start at Pascal (EXPERIENCE, section 5).
-    needed = (7, 5) if document.task.base.quantization is Quantization.INT8 else (6, 0)
-    able = [gpu for gpu in machine.gpus if gpu.capability >= needed]
+    gpus = [gpu for gpu in machine.gpus if prefer in {"auto", "cpu", KIND_OF[gpu.vendor]}]
+    if not gpus:
+        return None, Obstacle(_NO_GPU)
+    found = [(gpu, obstacle(gpu, machine, document.task.base.quantization)) for gpu in gpus]
+    able = [gpu for gpu, reason in found if reason is None]
     if not able:
-        return None, f"{machine.gpus[0].name} is older than compute capability {needed[0]}.{needed[1]}"
-    return max(able, key=lambda gpu: gpu.free_bytes), ""
+        return None, next(reason for _, reason in found if reason is not None)
+    return max(able, key=lambda gpu: gpu.free_bytes), Obstacle("")
 
 
-def _torch_has_cuda(version: str | None) -> bool:
-    """A wheel from PyPI has no local version: it holds CUDA on Linux and none on Windows and macOS."""
-    local = (version or "").partition("+")[2]
-    return bool(version) and (local.startswith("cu") or (not local and sys.platform == "linux"))
-
-
-def _on_gpu(document: TaskDocument, gpu: Gpu, threads: int | None) -> DevicePlan:
+def _on_gpu(document: TaskDocument, gpu: Gpu) -> DevicePlan:
+    kind = KIND_OF[gpu.vendor]
     dtype, reason = _gpu_dtype(document, gpu)
-    where = f"{gpu.name}, {_gb(gpu.total_bytes - gpu.free_bytes)} used by other programs"
-    needed, checkpointing = _fit(document, dtype, gpu.free_bytes, gpu.total_bytes, where)
+    unknown = "" if gpu.total_bytes else "; how much memory it has is known only when training starts"
     return DevicePlan(
-        device=f"cuda:{gpu.index}",
-        threads=threads or 1,
+        device=_TORCH_NAME[kind].format(gpu.index),
+        threads=1,
         quantization=document.task.base.quantization,
         compute_dtype=dtype,
-        reason=f"{gpu.name}; {dtype}: {reason}",
-        estimated_bytes=needed,
+        reason=f"{gpu.name}; {dtype}: {reason}{unknown}",
+        estimated_bytes=0,
         available_bytes=gpu.free_bytes,
-        checkpointing=checkpointing,
+        kind=kind,
+        name=gpu.name,
+        total_bytes=gpu.total_bytes,
     )
 
 
-def _on_cpu(document: TaskDocument, machine: Machine, threads: int | None, why_not: str) -> DevicePlan:
+def _on_cpu(document: TaskDocument, machine: Machine, prefer: Prefer, why_not: Obstacle) -> DevicePlan:
+    if not machine.avx2:
+        raise DeviceError("this processor lacks AVX2, without which training is not possible here", code="H002",
+                          where=_describe(machine), fix="take part from a newer machine")  # fmt: skip
     dtype, reason = _cpu_dtype(document, machine)
-    needed, checkpointing = _fit(document, dtype, machine.free_bytes, machine.total_bytes, _describe(machine))
-    count = threads or machine.free_cores
+    why = f"{why_not.reason or 'CPU'}; " if prefer == "auto" else "CPU; "
     return DevicePlan(
         device="cpu",
-        threads=count,
+        threads=machine.free_cores,
         quantization=document.task.base.quantization,
         compute_dtype=dtype,
-        reason=f"{why_not or 'CPU'}; {count} of {machine.cores} cores; {dtype}: {reason}",
-        estimated_bytes=needed,
+        reason=f"{why}{machine.free_cores} of {machine.cores} cores; {dtype}: {reason}",
+        estimated_bytes=0,
         available_bytes=machine.free_bytes,
-        checkpointing=checkpointing,
-        needs_cpu_consent=bool(why_not),
+        needs_cpu_consent=prefer == "auto",
+        cpu_fix=why_not.fix or "",
+        total_bytes=machine.total_bytes,
     )
 
 
 def _gpu_dtype(document: TaskDocument, gpu: Gpu) -> tuple[DType, str]:
     if document.task.base.quantization is Quantization.FP32:
         return "float32", "the task asks for fp32"
-    if gpu.capability >= (8, 0):
-        return "bfloat16", f"CUDA capability {gpu.capability[0]}.{gpu.capability[1]}"
-    return "float32", f"CUDA capability {gpu.capability[0]}.{gpu.capability[1]} has no bfloat16, and float16 overflows"
+    able = "CUDA capability {}.{}".format(*gpu.capability) if gpu.vendor == "nvidia" else gpu.arch or "this GPU"
+    if has_bfloat16(gpu):
+        return "bfloat16", able if gpu.vendor == "nvidia" else f"{able} has it"
+    if gpu.capability >= _HAS_FLOAT16 and document.task.base.quantization is not Quantization.BF16:
+        return "float16", f"{able} has no bfloat16; the loss is scaled, since small gradients vanish in float16"
+    return "float32", f"{able} has no bfloat16"
 
 
 def _cpu_dtype(document: TaskDocument, machine: Machine) -> tuple[DType, str]:
@@ -152,22 +124,6 @@ def _cpu_dtype(document: TaskDocument, machine: Machine) -> tuple[DType, str]:
             return "bfloat16", "the CPU has bfloat16 instructions"
         case _:
             return "float32", "the CPU has no bfloat16 instructions"
-
-
-def _fit(document: TaskDocument, dtype: DType, free: int, total: int, where: str) -> tuple[int, bool]:
-    """Estimated bytes and whether activations must be checkpointed for them; raises H003 if even that is too much."""
-    for checkpointing in (False, True):
-        needed = estimate_bytes(document, dtype, checkpointing=checkpointing)
-        if needed <= free:
-            return needed, checkpointing
-    training = document.task.training
-    raise DeviceError(
-        f"too little memory at micro-batch {training.micro_batch_size}: needs {_gb(needed)}, "
-        f"{_gb(free)} of {_gb(total)} are free",
-        code="H003",
-        where=where,
-        fix="close other programs, or take part from a larger machine",
-    )
 
 
 def _gb(count: int) -> str:

@@ -73,7 +73,7 @@ def translating(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageError("the disk is full, so nothing was changed", code="S011", where=str(path),
-                               fix=f"df -h {path.parent}") from error  # fmt: skip
+                               fix="fedit-client doctor") from error  # fmt: skip
         reason = error.strerror or type(error).__name__
         raise StorageError(f"cannot use {path}: {reason.lower()}", code="S010", where=str(path),
-                           fix=f"ls -ld {path.parent}") from error  # fmt: skip
+                           fix="fedit-client doctor") from error  # fmt: skip

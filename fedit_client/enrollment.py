@@ -79,7 +79,7 @@ async def _answer(transport: Transport, sealed: bytes, patience: EnrollPatience)
                     f"the federation's enrolment authority has not answered in {minutes} min; the server keeps the "
                     "request for it",
                     code="N012",
-                    fix="run the same command again later, with the same invite: nothing is lost",
+                    fix="fedit-client join, later, with the same invite: nothing is lost",
                 ) from error
             await asyncio.sleep(min(jittered(error.retry_after_s), max(0.0, until - loop.time())))
 

@@ -1,22 +1,23 @@
 """`eval`: compare what rounds make with what was before, on rows of this device's own, until Ctrl-C or once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.comparing import Bench, Comparison, Counter, Evaluator
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
-from fedit_client.data import OnError, Record, read_records
+from fedit_client.data import OnError, Record, Source
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.evaluation import WorkerEvaluator
 from fedit_client.events import Event
 from fedit_client.identity import load_or_create_identity
-from fedit_client.joining import describe_rows
+from fedit_client.joining import tell_rows
 from fedit_client.membership import Membership, require_membership
 from fedit_client.patience import Patience
 from fedit_client.preparation import check_training_stack, choose_device, find_base, unplanned
+from fedit_client.remembered import load_sources
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import ServerAddress
@@ -42,7 +43,7 @@ async def evaluate(
     J001, J002, J004, J005; ConsentError A003; DataError, DeviceError, ModelError, SecurityError.
     """
     membership = _joined(config, wishes.server)
-    records = _records(membership, wishes, console)
+    records = _records(config, wishes, console)
     document = membership.task_document
     if evaluator is None:
         plan, base = await _prepared(config, membership, console)
@@ -56,7 +57,8 @@ async def evaluate(
     def tell(event: Event) -> None:
         console.say(event.text, style="dim")
 
-    async with HttpTransport(membership.host, membership.port, membership.federation.tls(), signer) as transport:
+    tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
+    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
         pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
         patience = Patience(tell, max_wait_s=config.network.max_wait_s)
         counter = Counter(key, transport, pinned, document, patience)
@@ -132,15 +134,16 @@ def _joined(config: ClientConfig, server: str | None) -> Membership:
     return membership
 
 
-def _records(membership: Membership, wishes: EvaluationWishes, console: Console) -> tuple[Record, ...]:
+def _records(config: ClientConfig, wishes: EvaluationWishes, console: Console) -> tuple[Record, ...]:
     """Read the rows that were named, or those that this device had named when it joined."""
-    paths: Sequence[Path] = wishes.data or [Path(name) for name in membership.data]
-    if not paths:
+    named = [Source(str(path), on_error=wishes.on_error) for path in wishes.data]
+    sources = named or load_sources(config.paths)
+    if not sources:
         raise DataError("there are no rows to evaluate on", code="D020", fix="fedit-client eval --data rows.jsonl")
     records: list[Record] = []
-    for path in paths:
-        rows = read_records(path.expanduser(), on_error=wishes.on_error)
-        console.done(f"{path}: {describe_rows(rows)}")
+    for source in sources:
+        rows = source.read()
+        tell_rows(console, source.place, rows)
         records.extend(rows.records)
     return tuple(records)
 
@@ -148,8 +151,7 @@ def _records(membership: Membership, wishes: EvaluationWishes, console: Console)
 async def _prepared(config: ClientConfig, membership: Membership, console: Console) -> tuple[DevicePlan, Path]:
     check_training_stack()
     document = membership.task_document
-    prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
-    chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
+    chosen = choose_device(document, Machine.here(), config.device, membership)
     model = config.model or membership.model
     return chosen, await find_base(document, model, config.paths.cache, config.limits, console.say)
 

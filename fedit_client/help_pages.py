@@ -34,8 +34,12 @@ _TOPICS: Final[dict[str, str]] = {
         "each update) is never used by this client; T2 (a separate enrolment authority) is a design goal, not a claim."
     ),
     "data": (
-        "Rows come from .jsonl, .json, .csv or .parquet. Columns: messages (role, content) | instruction, context, "
-        "response, category | instruction, input, output | prompt, completion. Look first: fedit-client data check PATH"
+        "Rows come from a file, folder, glob, stdin (-) or the hub (org/name[:split]): .jsonl, .json, .csv, .tsv, "
+        ".parquet, .arrow or .txt, also packed as .gz. Columns: messages (role, content) | conversations (from, value) "
+        "| instruction, context, response, category | instruction, input, output | prompt, completion | prompt, "
+        "chosen, rejected (the chosen answer only) | question, answer | text (with --as text). Other names: --map "
+        "prompt=YOURS --map response=YOURS. Rows are read where they lie, never copied, and never leave this machine. "
+        "Look first: fedit-client data check PLACE"
     ),
     "settings": (
         "A setting comes from the first of these that states it: a flag; FEDIT_… in the environment (__ nests, as in "
@@ -57,46 +61,82 @@ _CODES: Final[dict[str, str]] = {
     "cpu.",
     "A005": "You took your consent back with fedit-client consent withdraw. fedit-client consent diff shows the task "
     "and asks again; fedit-client leave leaves the federation.",
+    "A006": "There is no GPU that can train here, and training on the CPU, which takes much longer, needs your yes: "
+    "fedit-client join --device cpu",
     "C001": "A setting has a value that it cannot have, or there is none of this name; the message says where it "
     "stands. Sources, the first one wins: a flag, FEDIT_… in the environment, --config FILE or ./fedit.toml, "
     "client.toml. See: fedit-client config show --origin",
     "C002": "A settings file is missing, not TOML, or not UTF-8. Correct it with fedit-client config edit.",
     "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
+    "C005": "identity.store asks for the system's keyring, and none works here: the message says why. With auto or "
+    "file the key is kept in a file that only you can read.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
     "outputs; the task's operator has to change one of them.",
     "D001": "The data file is missing, a folder, or not readable by you.",
     "D002": "The data file has no row.",
-    "D003": "Only .jsonl, .json, .csv and .parquet are read. Convert the file.",
-    "D004": "No known set of columns was found. See: fedit-client help data",
-    "D005": "Two sets of columns fit equally well. Remove or rename those of one.",
-    "D006": "A line cannot be read. Correct it, or leave such rows out with --on-error skip.",
+    "D003": "Only .jsonl, .json, .csv, .tsv, .parquet, .arrow and .txt are read, each also packed as .gz.",
+    "D004": "No known set of columns was found, or a column is missing. --map says which column is which; see: "
+    "fedit-client help data",
+    "D005": "A line cannot be read. Correct it, or leave such rows out with --on-error skip.",
+    "D006": "Two sets of columns fit equally well, or two columns could be meant. Nothing is guessed: the fix shows a "
+    "line for each, to paste one of them.",
     "D007": "A column holds a number or a list where text belongs.",
     "D008": "A text that is needed is empty.",
     "D009": "User and assistant must take turns, the user first; a system message may come before.",
-    "D010": 'Parquet needs pyarrow: pip install "fedit[train]"',
+    "D010": 'Parquet and arrow need pyarrow: pip install "fedit[train]"',
     "D011": "Not one row can be used; the message shows why for the first.",
     "D012": "After cutting at the task's token limit no row keeps an answer to learn from. Use shorter rows.",
     "D014": "A conversation must end with the assistant, for the last answer is what is learned.",
     "D015": "The task's template takes one question and one answer; rows with several turns do not fit it.",
     "D016": "The chat template of the task's base model refuses one of the conversations, such as one with a system "
     "message. The message says why; leave out such rows.",
-    "D020": "No rows were given. Add --data PATH; it is remembered, never copied.",
+    "D017": "--map has our name of a column first, then yours: --map prompt=question --map response=answer.",
+    "D018": "Plain text is trained on from its first word to its last, whatever it says. If that is what you want, say "
+    "so with --as text.",
+    "D019": 'Data sets of the hub need the package datasets: pip install "fedit[hub]"',
+    "D020": "No rows were given. fedit-client data add PLACE; the place is remembered, the rows are never copied.",
     "D021": "Too few rows to share among three clients and to hold some out. Give the demo more rows.",
+    "D022": "This place is not among the data that was added. fedit-client data list shows what is.",
+    "D023": "The data set of the hub cannot be fetched: its name is wrong, it needs a login (hf auth login), or there "
+    "is no network. With HF_HUB_OFFLINE=1 only what was fetched before is used. Data sets that are code never run.",
+    "D024": "The data set has no such split, or several and none called train. Name one: org/name:split",
+    "D025": "Plain text has no turns, so it cannot become messages.",
+    "D030": "A row has the very words of an earlier one. It counts twice in training; remove it if that is no intent.",
+    "D031": "A row has the words of an earlier one, but for case and blanks.",
+    "D032": "A row is longer than the task's limit. Its end is cut off when training; fedit-client data preview shows "
+    "where. Split such rows, or leave them.",
+    "D033": "A row looks as if it held a key or password, by the formats that issuers have published. A model can "
+    "learn such a text by heart, and everybody who gets the model can try to draw it out. Remove it from the row, and "
+    "revoke the key. It may be a false alarm.",
+    "D034": "A row looks as if it held a mail address, a phone, card or account number, or a computer's address. "
+    "Rows never leave this machine, but a model can learn words by heart. Remove what nobody should read again. It may "
+    "be a false alarm, and names of people are not found.",
+    "D035": "The limit of tokens is reached before the answer begins, so nothing can be learned from such a row.",
+    "D036": "The search for personal data ended unexpectedly; `where` has its last words. Everything else was checked "
+    "before; an installation of its own for it may help.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
-    "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
+    "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
+    "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
+    "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
+    "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
+    "words stand in the message. --dry-run prints the file and the commands, for a manager of your own.",
     "J001": "This device has not joined anything yet; join with an invite link.",
     "J002": "This folder belongs to another federation. Leave it first, or use --home for a second one.",
     "J003": "Another fedit-client runs on the same folder. Stop it, or use --home for a second client.",
-    "J004": "There is no global adapter here yet. Take part in a round first.",
+    "J004": "The adapter is not on this device: fedit-client adapters list shows what is, fedit-client adapters pull "
+    "fetches the newest one, and each round that you take part in brings one.",
+    "J007": "The server does not have this version of the adapter. Without a number, fedit-client adapters pull "
+    "fetches the newest one.",
     "J005": "Only devices that the organiser has named with `fedit-server evaluator add` may evaluate adapters.",
     "J006": "`finish` is for a client that runs: it completes its round and then stops. None runs on this folder, so "
     "nothing was remembered; the next run is not stopped by it. fedit-client pause is remembered.",
@@ -106,6 +146,8 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
+    "C031": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
+    'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
@@ -136,6 +178,14 @@ _CODES: Final[dict[str, str]] = {
     "loads by itself.",
     "M008": "The base model is larger than this device allows: fedit-client policy show names max_base_gib. If one "
     "file is far larger than such a file should be, it is damaged or hostile.",
+    "M010": "GGUF is written for the families that the message names. Export with --to merged; the tools of llama.cpp "
+    "know many more families.",
+    "M011": "The base's numbers cannot be written in the form that was asked for; the message says which can.",
+    "M012": "llama.cpp cuts text into tokens by rules of its own. The base's rule is not one of those that this "
+    "program knows, and a wrong one would change answers without a word. Export with --to merged.",
+    "M013": "A Modelfile describes conversations in a simpler language than the base's chat template. Export with "
+    "--to gguf: llama.cpp and others read the template from that file.",
+    "M009": "The base model has no layers that the task's adapter could be put on.",
     "M006": "Fetching or converting the base model failed; the last line says why.",
     "N001": "Nothing answers at this address. Is the server running, is the port right, does a firewall sit in "
     "between?",
@@ -152,12 +202,20 @@ _CODES: Final[dict[str, str]] = {
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "
     "server keeps your request for a week. Run the same command later: the same invite gives the same certificate.",
     "N011": "The server holds more or less of an upload than this client thought. It asks again and goes on there.",
+    "P001": "A pause of yours, or a rule under [polite], holds at this moment, and --no-wait asked not to wait for it. "
+    "The message says which; where names the setting.",
     "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
     "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
     "fedit-client status says what holds it.",
+    "P003": "This machine has the memory, but your settings keep it from training: polite.vram_reserve_gb is GPU "
+    "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
+    "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
+    "give the folder of a base that is here already with --model.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
+    "S020": "An export needs more room than the disk has; nothing was written. Free some, or name a folder on another "
+    "disk with --out.",
     "S012": "Other users can read the identity key. Close it with chmod 600.",
     "S013": "A file of this client is damaged. With a backup restore it, else leave with --erase and join again.",
     "S014": "The round journal is damaged, so it is not sure which rounds this device took part in; it must not guess.",
@@ -171,6 +229,8 @@ _CODES: Final[dict[str, str]] = {
     "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
     "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
     "the line said can no longer be shown.",
+    "S021": "This device's key was put into the system's keyring, which is locked, gone, or has lost it. Unlock it. On "
+    "a machine without a desktop keep it in a file, once it is unlocked: fedit-client identity --move file.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "
@@ -199,11 +259,12 @@ _CODES: Final[dict[str, str]] = {
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
+    "U012": "--show takes the code of a finding that the same check has listed.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
     "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",
     "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
     "keeps a signed line about each for good.",
-    "U010": "An export never replaces a file. Name another folder with --out.",
+    "U010": "An export never replaces what is there. Name another folder with --out, or remove the old one.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -1,15 +1,15 @@
 """The conversation behind `join`: data, server, task, machine, consent, in this order; then enrol and stay."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedit_client.client import Client
-from fedit_client.consent import ConsentSummary, admitted_by, missing_consent, size_text
+from fedit_client.consent import admitted_by, missing_consent
 from fedit_client.console import Console
-from fedit_client.data import OnError, RowFile
-from fedit_client.device import DevicePlan
+from fedit_client.data import Record, RowFile, Source
 from fedit_client.offers import TaskOffer
+from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
+from fedit_client.rehearsal import DryRun
 from fedit_client.trust import PinnedBy
 from fedit_protocol.errors import ConsentError, DataError
 
@@ -18,8 +18,7 @@ from fedit_protocol.errors import ConsentError, DataError
 class JoinWishes:
     """What the owner said on the command line."""
 
-    data: tuple[Path, ...] = ()
-    on_error: OnError = "stop"
+    data: tuple[Source, ...] = ()
     task: str | None = None
     accept: str | None = None
     label: str = ""
@@ -27,22 +26,37 @@ class JoinWishes:
 
 async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
+    offer = await _looked_at(client, console, wishes)
+    _agree(console, wishes, offer)
+    _, base = await client.prepare(offer, console.say)
+    console.done(f"base model {base}")
+    await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
+    console.done(f"joined {offer.summary.label}")
+    return offer
+
+
+async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) -> DryRun:
+    """Look at the task and train one round's work of it; nothing is joined, and nothing sent."""
+    offer = await _looked_at(client, console, wishes)
+    return await client.dry_run(offer, console.say)
+
+
+async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
     check_training_stack()
-    _take_data(client, console, wishes)
+    records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
     _show_server(console, offer)
     for line in offer.summary.lines():
         console.say(f"  {line}")
-    await _fit(client, console, offer)
-    _agree(console, wishes, offer.summary)
-    await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
-    console.done(f"joined {offer.summary.label}")
+    await _fit(client, console, offer, records)
     return offer
 
 
 def describe_rows(rows: RowFile) -> str:
     """One line about a file: rows, shape, what was skipped or ignored."""
     parts = [f"{len(rows.records):,} rows", f"{rows.shape} columns"]
+    if rows.parts:
+        parts.append(f"{len(rows.parts)} files")
     if rows.skipped:
         parts.append(f"{len(rows.skipped)} skipped")
     if rows.ignored_columns:
@@ -53,15 +67,27 @@ def describe_rows(rows: RowFile) -> str:
     return " · ".join(parts)
 
 
-def _take_data(client: Client, console: Console, wishes: JoinWishes) -> None:
-    paths = list(wishes.data)
-    if not paths and client.membership is None:
+def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Record]:
+    sources = list(wishes.data)
+    if not sources and not client.has_data:
         if not console.interactive:
             raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
-        paths = [Path(console.ask("Data to train on:", flag="--data PATH").strip())]
-    for path in paths:
-        rows = client.add_data(path, on_error=wishes.on_error)
-        console.done(f"{path}: {describe_rows(rows)}")
+        sources = [Source(console.ask("Data to train on:", flag="--data PATH").strip())]
+    records: list[Record] = []
+    for source in sources:
+        rows = client.add_data(source.place, columns=source.columns, shape=source.shape, on_error=source.on_error)
+        tell_rows(console, source.place, rows)
+        records.extend(rows.records)
+        if source.is_stdin:
+            console.warn("rows from stdin are used by this process only; a later run needs a file")
+    return records
+
+
+def tell_rows(console: Console, place: str, rows: RowFile) -> None:
+    """Say what a source holds, and every choice that was made about it."""
+    console.done(f"{place}: {describe_rows(rows)}")
+    for note in rows.notes:
+        console.say(f"  {note}")
 
 
 def _show_server(console: Console, offer: TaskOffer) -> None:
@@ -75,40 +101,59 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
     console.done(f"devices are admitted by {admitted_by(federation.descriptor)}")
 
 
-async def _fit(client: Client, console: Console, offer: TaskOffer) -> None:
-    chosen, base = await client.prepare(offer, console.say)
+async def _fit(client: Client, console: Console, offer: TaskOffer, records: list[Record]) -> None:
+    """Say what the task means for this machine before anything is fetched; a CPU is used after a yes only."""
+    if (found := await client.fit(offer, records)) is None:
+        return
+    found.fetch.check()
+    chosen = found.plan
     if chosen.needs_cpu_consent:
-        if not console.interactive:
+        if not (console.interactive or console.yes):
             raise cpu_needs_a_yes(chosen)
-        if not console.confirm(f"{chosen.reason}. Train on the CPU?", flag="--device cpu"):
+        console.say(f"{chosen.reason}: {found.time_words()} on the CPU")
+        if not console.confirm("Train on the CPU?", flag="--device cpu"):
             raise ConsentError("training on the CPU was declined", code="A004",
-                               fix="repair the GPU's driver or torch, or: fedit-client join --device cpu")  # fmt: skip
+                               fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
-    console.done(f"base model {base}")
-    console.done(f"{_plan_words(chosen)} · {size_text(offer.summary.upload_bytes)} up a round")
+    console.done(f"{chosen.reason} · {found.short()}")
+    console.done(f"base model: {found.fetch.words()}")
 
 
-def _plan_words(chosen: DevicePlan) -> str:
-    return (
-        f"{chosen.reason} · fits: about {chosen.estimated_bytes / 1e9:.1f} GB of {chosen.available_bytes / 1e9:.1f} GB"
-    )
-
-
-def _agree(console: Console, wishes: JoinWishes, summary: ConsentSummary) -> None:
+def _agree(console: Console, wishes: JoinWishes, offer: TaskOffer) -> None:
     """Hold the owner's answer against the task's label; nothing but the owner can give it."""
+    summary = offer.summary
     if wishes.accept is not None:
         if wishes.accept != summary.label:
             raise ConsentError(
                 f"you agreed to {wishes.accept}, but the task is {summary.label}",
                 code="A003",
-                fix=f"read it once, then: --accept {summary.label}",
+                fix=f"fedit-client join --accept {summary.label}, once you have read what it says",
             )
         return
     if console.yes:
         return
     if not console.interactive:
         raise missing_consent(summary.label)
-    if not console.confirm(f"Take part in {summary.label}?", flag=f"--accept {summary.label}"):
+    if not _accepted(console, offer):
         raise ConsentError(
             "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again"
         )
+
+
+def _accepted(console: Console, offer: TaskOffer) -> bool:
+    """Ask until there is a yes or a no; in between an upload can be looked at."""
+    label = offer.summary.label
+    while True:
+        question = f"Take part in {label}?  [p] preview an upload   [y] accept   [n] decline:"
+        match console.ask(question, flag=f"--accept {label}").strip().lower():
+            case "y" | "yes":
+                return True
+            case "n" | "no" | "":
+                return False
+            case "p":
+                console.say("An invented upload of this task's form and size; the numbers are made up:")
+                for line in payload_lines(offer.example_payload):
+                    console.say(f"  {line}")
+                console.say("A real one from your rows, which sends nothing: add --dry-run to this command.")
+            case _:
+                console.say("p, y or n")

@@ -47,7 +47,8 @@ class FrozenUpload:
             content = self.path.read_bytes()
         header = _opened(self.header)
         if hashlib.sha256(content).digest() != header.digest:
-            raise StorageError("a frozen upload is damaged on this disk", code="S014", where=str(self.path))
+            raise StorageError("a frozen upload is damaged on this disk", code="S014", where=str(self.path),
+                               fix="fedit-client leave --erase, then join anew")  # fmt: skip
         return content
 
 

@@ -54,7 +54,7 @@ class SeenLog:
                 "the file with the last seen list of devices is damaged",
                 code="S015",
                 where=str(path),
-                fix=f"restore it, or accept the list as it is now: rm {path}",
+                fix=f"restore it, or accept the list as it is now: rm {path}; first: fedit-client help S015",
             ) from error
 
 

@@ -1,21 +1,139 @@
-"""Leave means leave: the server is told, then what was kept here is removed. Past sums cannot be undone."""
+"""Leave means leave: the server is told, then what was kept here is removed, and a receipt says what became of what."""
 
+import asyncio
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
+from fedit_client.consent import size_text
 from fedit_client.durable import translating
-from fedit_client.membership import Membership
+from fedit_client.identity import forget_keyring, load_or_create_identity
+from fedit_client.lock import held_alone
+from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.paths import Paths
-from fedit_client.transport import Transport
+from fedit_client.transport import HttpTransport
 from fedit_protocol.enrollment import federation_context
-from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError, TransportError
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
 
+FORGOTTEN: Final = "forgotten: name and kind of device are deleted, the certificate is revoked"
+UNKNOWN_ALREADY: Final = "it did not know this device any more"
+CANNOT_BE_UNDONE: Final = (
+    "sums of past rounds hold your part, and adapters that were made of them are with the server and every member",
+    "the federation's log of devices only grows: it keeps the hash of your key, and that it was revoked",
+    "adapters, exports and copies that you or others put elsewhere",
+)
 
-async def deregister(transport: Transport, key: SigningKey, membership: Membership) -> None:
-    """Ask the server to forget this device; one that has forgotten it already is content. Raises TransportError."""
+
+@dataclass(frozen=True)
+class LeaveWishes:
+    """What the owner wants gone: `erase` everything of this program; `new_key` the identity, for another one."""
+
+    erase: bool = False
+    offline: bool = False
+    new_key: bool = False
+
+
+@dataclass(frozen=True)
+class Removed:
+    """One thing that is gone from this machine."""
+
+    what: str
+    path: Path
+    files: int
+    size: int
+    """Bytes."""
+
+    def line(self) -> str:
+        """The same in words."""
+        many = f"{self.files} files" if self.files != 1 else "1 file"
+        return f"removed {self.what}: {self.path} ({many}, {size_text(self.size)})"
+
+
+@dataclass(frozen=True)
+class LeaveReceipt:
+    """What became of what: removed here, said to the server, answered by it, kept, and out of anybody's reach."""
+
+    at: int
+    server: str | None
+    federation: str | None
+    told: str
+    """What the server was told."""
+    answered: str
+    removed: tuple[Removed, ...]
+    kept: tuple[tuple[str, Path], ...]
+    cannot_be_undone: tuple[str, ...] = CANNOT_BE_UNDONE
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file and folder that was removed."""
+        return [one.path for one in self.removed]
+
+    def lines(self) -> list[str]:
+        """The receipt in words."""
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.at))
+        return [
+            f"receipt of {when}" + (f", {self.federation} at {self.server}" if self.server else ""),
+            *(f"  {one.line()}" for one in self.removed),
+            *(f"  kept {what}: {path}" for what, path in self.kept),
+            f"  server told: {self.told}",
+            f"  server answered: {self.answered}",
+            "cannot be undone:",
+            *(f"  {line}" for line in self.cannot_be_undone),
+        ]
+
+    def as_data(self) -> dict[str, Any]:
+        """The receipt for programs."""
+        return {
+            **asdict(self),
+            "removed": [{**asdict(one), "path": str(one.path)} for one in self.removed],
+            "kept": [{"what": what, "path": str(path)} for what, path in self.kept],
+        }
+
+
+async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], wishes: LeaveWishes) -> LeaveReceipt:
+    """Tell the server, remove what is to go, and return the receipt; nothing is removed before the server has answered.
+
+    Raises ConfigError U001 for a new key offline, TransportError, MembershipError J001, J003, and StorageError for
+    damaged files, but not with `erase`: it removes them, and without them nobody can be told.
+    """
+    if wishes.new_key and wishes.offline:
+        raise ConfigError("a new key needs the server, which revokes the old one", code="U001",
+                          fix="fedit-client leave --new-key")  # fmt: skip
+    with held_alone(paths.lock_file):
+        joined = _joined_with_key(paths, erase=wishes.erase)
+        told, answered = "nothing: this device has joined nothing that can be read", "nothing"
+        if joined and wishes.offline:
+            told = "nothing: you asked to leave without it, so it still counts this device as a member"
+        elif joined:
+            membership, key = joined
+            async with connect(membership) as transport:
+                answered = await deregister(transport, key, membership)
+            told = "that this device leaves and is to be forgotten, signed with its key"
+        removed = await asyncio.to_thread(forget, paths, erase=wishes.erase, new_key=wishes.new_key)
+    if wishes.erase:
+        _tidy(paths)
+    return LeaveReceipt(
+        at=int(time.time()),
+        server=f"{joined[0].host}:{joined[0].port}" if joined else None,
+        federation=joined[0].federation.descriptor.name if joined else None,
+        told=told,
+        answered=answered,
+        removed=tuple(removed),
+        kept=tuple((what, path) for what, path in paths.everything().items() if path.exists()),
+    )
+
+
+async def deregister(transport: HttpTransport, key: SigningKey, membership: Membership) -> str:
+    """Ask the server to forget this device, and return its answer in words; one that has forgotten it is content.
+
+    Raises TransportError.
+    """
     context = federation_context(membership.federation.descriptor.federation_id)
     try:
         await transport.post("/v1/leave", seal(key, Kind.LEAVE, context, Leave(sent_at=int(time.time()))))
@@ -25,18 +143,45 @@ async def deregister(transport: Transport, key: SigningKey, membership: Membersh
     except ProtocolError as error:
         if error.problem is not ProblemType.NOT_ENROLLED:
             raise
+        return UNKNOWN_ALREADY
+    return FORGOTTEN
 
 
-def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Path]:
+def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]:
     """Remove the membership, with `new_key` the identity, with `erase` everything; return what is gone."""
-    gone = [paths.membership_file, paths.control_file, paths.now_file]
-    if new_key and not erase:
-        gone.append(paths.identity_file)  # journal and key log stay: what this device saw and answered still binds it
-    if erase:
-        gone += [paths.identity_file, paths.journal, paths.key_log, paths.adapters, paths.cache, paths.settings_file]
-        gone += [paths.log, paths.checkpoints]
-    removed = [path for path in gone if path.exists()]
-    for path in removed:
-        with translating(path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return removed
+    places = paths.everything()
+    names = {"membership", "data", "control", "activity"}
+    if new_key:
+        names.add("identity")  # journal and key log stay: what this device saw and answered still binds it
+    removed = []
+    if (erase or new_key) and forget_keyring(paths.identity_file):
+        removed.append(Removed("identity in the system's keyring", paths.identity_note, 1, 0))
+    gone = [(what, path) for what, path in places.items() if (erase or what in names) and path.exists()]
+    return removed + [_remove(what, path) for what, path in gone if path.exists()]
+
+
+def _remove(what: str, path: Path) -> Removed:
+    with translating(path):
+        files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+        size = sum(file.lstat().st_size for file in files)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return Removed(what, path, len(files), size)
+
+
+def _tidy(paths: Paths) -> None:
+    """Remove the lock, which nobody holds any more, and folders of this program that are empty now."""
+    with suppress(OSError):
+        paths.lock_file.unlink(missing_ok=True)
+    for folder in {paths.state, paths.data, paths.config, paths.cache}:
+        with suppress(OSError):  # not empty: there is something of the owner's in it
+            folder.rmdir()
+
+
+def _joined_with_key(paths: Paths, *, erase: bool) -> tuple[Membership, SigningKey] | None:
+    try:
+        membership = load_membership(paths.membership_file) if erase else require_membership(paths.membership_file)
+        return (membership, load_or_create_identity(paths.identity_file)) if membership else None
+    except StorageError as error:
+        if not erase or error.code == "S016":
+            raise
+        return None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,11 @@ class _PrivateFile(RotatingFileHandler):
     def _open(self) -> "logging.TextIOWrapper":  # type: ignore[name-defined] # the base class names its module's import
         os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         return super()._open()
+
+    def close(self) -> None:
+        """Close the file; what could not be written any more is lost."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
         """Lose the line rather than the command."""

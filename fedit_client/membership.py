@@ -32,11 +32,14 @@ class Membership(BaseModel):
     document: bytes
     """The task document that the owner agreed to, as published."""
     data: tuple[str, ...] = ()
+    """Only homes of earlier versions name their rows here; `remembered.py` reads them."""
     on_error: Literal["stop", "skip"] = "stop"
     model: str | None = None
     """Where the base lies, if not where the task says."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"] = "auto"
     threads: int | None = None
+    trains_on: str | None = None
+    """The kind of device that the owner has seen when joining; None in a home from before that was noted."""
     joined_at: int
 
     @property

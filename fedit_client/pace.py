@@ -113,7 +113,7 @@ class Pace:
         if stage_s is None or not self._history.tasks.get(self._task):
             return None
         seen = self._history.tasks[self._task]
-        later = [stage for stage in _AFTER_WAIT if stage in seen and stage not in self._round]
+        later = [stage for stage in _AFTER_WAIT if stage in seen and stage not in {*self._round, self._stage}]
         return stage_s + sum(median(seen[stage]) for stage in later)
 
 

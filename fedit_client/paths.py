@@ -51,9 +51,19 @@ class Paths:
         return self.state / "identity.key"
 
     @property
+    def identity_note(self) -> Path:
+        """Says that the private key is in the system's keyring; there is no such file otherwise."""
+        return self.state / "identity.json"
+
+    @property
     def membership_file(self) -> Path:
         """What was joined, on which terms."""
         return self.state / "membership.json"
+
+    @property
+    def sources_file(self) -> Path:
+        """Which data this device trains on: names and what was said about them, no rows."""
+        return self.state / "sources.json"
 
     @property
     def home_file(self) -> Path:
@@ -111,6 +121,16 @@ class Paths:
         return self.state / "now.json"
 
     @property
+    def machine_file(self) -> Path:
+        """How fast this machine trained, and in how much memory."""
+        return self.state / "machine.json"
+
+    @property
+    def runtime(self) -> Path:
+        """The training environment that `setup` makes."""
+        return self.data / "runtime"
+
+    @property
     def pace_file(self) -> Path:
         """How long each stage takes on this machine (`pace`)."""
         return self.state / "pace.json"
@@ -126,9 +146,43 @@ class Paths:
         return self.data / "adapters"
 
     @property
+    def exports(self) -> Path:
+        """Where `export` puts what it makes, unless told otherwise."""
+        return self.data / "exports"
+
+    @property
     def models(self) -> Path:
         """Base models that had to be converted before use."""
         return self.cache / "models"
+
+    def everything(self) -> dict[str, Path]:
+        """Every file and folder that this program may have made here, by name: what erasing removes.
+
+        Base models that were downloaded lie in the Hugging Face cache, which other programs share.
+        """
+        return {
+            "membership": self.membership_file,
+            "data": self.sources_file,
+            "identity": self.identity_file,
+            "identity note": self.identity_note,
+            "consents": self.consents,
+            "journal": self.journal,
+            "outbox": self.outbox,
+            "history": self.history,
+            "key log": self.key_log,
+            "control": self.control_file,
+            "activity": self.now_file,
+            "pace": self.pace_file,
+            "machine": self.machine_file,
+            "checkpoints": self.checkpoints,
+            "home format": self.home_file,
+            "adapters": self.adapters,
+            "exports": self.exports,
+            "runtime": self.runtime,
+            "cache": self.cache,
+            "settings": self.settings_file,
+            "log": self.log,
+        }
 
     def labelled(self) -> dict[str, Path]:
         """Every place with its name, for `fedit-client paths`."""
@@ -136,6 +190,7 @@ class Paths:
             "settings": self.settings_file,
             "identity": self.identity_file,
             "membership": self.membership_file,
+            "data": self.sources_file,
             "consents": self.consents,
             "journal": self.journal,
             "outbox": self.outbox,
@@ -144,6 +199,7 @@ class Paths:
             "key log": self.key_log,
             "checkpoints": self.checkpoints,
             "adapters": self.adapters,
+            "exports": self.exports,
             "models": self.models,
             "log": self.log_file,
         }

@@ -2,15 +2,24 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fedit_client.base_model import resolve_base
+from fedit_client.base_model import resolve_base, to_fetch
+from fedit_client.config import ClientConfig, DeviceSettings
+from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine, plan
+from fedit_client.estimate import estimated
+from fedit_client.fit import Fit, fit_of
+from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.caps import check_disk, within_memory
+from fedit_client.manners.facts import used_gb
+from fedit_client.membership import Membership
 from fedit_client.optimizers import usable
-from fedit_protocol.errors import DeviceError
+from fedit_client.sharing import shared_by
+from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 
@@ -28,21 +37,35 @@ def check_training_stack() -> None:
         )
 
 
-def choose_device(document: TaskDocument, machine: Machine, prefer: str, threads: int | None) -> DevicePlan:
-    """Return how the task will be trained here; raises DeviceError H002, H003."""
-    match prefer:
-        case "cpu" | "cuda" as named:
-            chosen = plan(document, machine, named, threads)
-        case _:
-            chosen = plan(document, machine, "auto", threads)
+def choose_device(
+    document: TaskDocument, machine: Machine, settings: DeviceSettings, joined: Membership | None
+) -> DevicePlan:
+    """Return how the task will be trained here: the settings of now come before what was said when joining.
+
+    Raises DeviceError H002, H003.
+    """
+    prefer = joined.device if joined and settings.prefer == "auto" else settings.prefer
+    threads = settings.threads or (joined.threads if joined else None)
+    chosen = plan(document, machine, prefer, threads, settings.max_tokens)
     _, told = usable(document.task.training.optimizer, chosen.device)
-    return replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
+    chosen = replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
+    return shared_by(chosen, machine, settings.processes)
 
 
-def cpu_needs_a_yes(chosen: DevicePlan) -> DeviceError:
-    """The error of a machine whose GPU cannot be used, and whose owner has not asked for the CPU: never silently."""
-    return DeviceError(f"this machine has a GPU that cannot be used: {chosen.reason}", code="H001",
-                       fix="fedit-client join --device cpu …, to train on the CPU all the same")  # fmt: skip
+def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:
+    """The error of a device that would have to train on its CPU, although nobody has asked for that: never silently.
+
+    H001 where a GPU is there and cannot be used, else A006.
+    """
+    if chosen.cpu_fix:
+        return DeviceError(f"the GPU of this machine cannot be used: {chosen.reason}", code="H001", fix=chosen.cpu_fix)
+    return ConsentError(f"training on the CPU needs a yes: {chosen.reason}", code="A006",
+                        fix="fedit-client join --device cpu …, to train on the CPU")  # fmt: skip
+
+
+def may_use_cpu(chosen: DevicePlan, machine: Machine, joined: Membership) -> bool:
+    """Say whether a device may train as planned: a yes was given, or it joined before that was asked for."""
+    return not chosen.needs_cpu_consent or (joined.trains_on is None and not machine.gpus)
 
 
 def unplanned(document: TaskDocument) -> DevicePlan:
@@ -56,6 +79,56 @@ def unplanned(document: TaskDocument) -> DevicePlan:
         estimated_bytes=0,
         available_bytes=0,
     )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One task on this machine, under the owner's settings."""
+
+    config: ClientConfig
+    document: TaskDocument
+    joined: Membership | None = None
+
+    @property
+    def model(self) -> str | None:
+        """Where the base lies, if not where the task says."""
+        return self.config.model or (self.joined.model if self.joined else None)
+
+    def plan(self, machine: Machine) -> DevicePlan:
+        """Return how the task will be trained, on the rung that this machine took before.
+
+        Raises DeviceError, CappedError P003.
+        """
+
+        def choose(left: Machine) -> DevicePlan:
+            return choose_device(self.document, left, self.config.device, self.joined)
+
+        chosen = within_memory(machine, self.config.polite, choose)
+        return estimated(self.document, self.history.lowered(self.document, chosen))
+
+    def fit(self, machine: Machine, records: Iterable[Record] = ()) -> Fit:
+        """Return what the task means for this machine; fetches nothing. Raises DeviceError H002, H003."""
+        base = self.document.task.base
+        fetch = to_fetch(self.model or base.model, base.revision, self.config.paths.cache, self.size)
+        return fit_of(self.document, self.plan(machine), machine, fetch, self.history, records)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the base: stated, or two for each of its numbers in documents from before."""
+        return self.document.base_bytes or 2 * (self.document.linear_parameters + self.document.other_parameters)
+
+    @property
+    def history(self) -> MachineHistory:
+        """What this machine has shown before."""
+        return MachineHistory(self.config.paths.machine_file)
+
+    async def base(self, say: Callable[[str], None]) -> Path:
+        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004."""
+        config, stated, paths = self.config, self.document.task.base, self.config.paths
+        fetch = await asyncio.to_thread(to_fetch, self.model or stated.model, stated.revision, paths.cache, self.size)
+        used = await asyncio.to_thread(used_gb, (paths.data, paths.state, paths.cache))
+        check_disk(used, fetch.size, config.polite)
+        return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
 
 
 async def find_base(
@@ -76,7 +149,9 @@ async def find_base(
 
 
 def device_kind(machine: Machine) -> str:
-    """The coarse kind that a check-in carries: `cpu` or `nvidia-8gb`."""
+    """The coarse kind that a check-in carries: `cpu`, `nvidia-8gb`, or `intel-gpu` where its memory is not known."""
     if not machine.gpus:
         return "cpu"
-    return f"nvidia-{max(round(gpu.total_bytes / 2**30) for gpu in machine.gpus)}gb"
+    largest = max(machine.gpus, key=lambda gpu: gpu.total_bytes)
+    size = f"{round(largest.total_bytes / 2**30)}gb" if largest.total_bytes else "gpu"
+    return f"{largest.vendor}-{size}"

@@ -31,16 +31,19 @@ _SECURITY: Final = {
     ProblemType.INVITE_USED: "T005",
     ProblemType.INVITE_REFUSED: "T006",
 }
-_NEW_INVITE: Final = "ask the organiser for a new invite (the organiser makes it with: fedit-server invite)"
+_NEW_INVITE: Final = (
+    "fedit-client join --server 'NEW-LINK', once the organiser has made a new invite (with fedit-server invite)"
+)
 _FIXES: Final = {
     ProblemType.INVITE_EXPIRED: _NEW_INVITE,
     ProblemType.INVITE_USED: _NEW_INVITE,
-    ProblemType.INVITE_REFUSED: "copy the whole link again; if that does not help, " + _NEW_INVITE,
-    ProblemType.CLOCK_SKEW: "timedatectl set-ntp true",
+    ProblemType.INVITE_REFUSED: "copy the whole link again; else " + _NEW_INVITE,
+    ProblemType.CLOCK_SKEW: "fedit-client doctor --network, and set this machine's clock: timedatectl set-ntp true",
     ProblemType.NOT_ENROLLED: "fedit-client join --server 'fedit://…', with a new invite from the organiser",
     ProblemType.VERSION_MISMATCH: "pip install --upgrade fedit",
     ProblemType.UNKNOWN_TASK: "fedit-client status",
 }
+_AGAIN: Final = "the same command again later; a client that runs tries again by itself: fedit-client status"
 _RETRYABLE: Final = {
     ProblemType.INTERNAL: ("N006", "the server failed while answering"),
     ProblemType.OFFSET_MISMATCH: ("N011", "the upload has to go on elsewhere"),
@@ -62,7 +65,7 @@ class BusyError(TransportError):
     """The server asks for fewer requests: the next one after `retry_after_s`, and none before."""
 
     def __init__(self, message: str, where: str, retry_after_s: float) -> None:
-        super().__init__(message, code="N009", where=where, fix="wait; this client tries again")
+        super().__init__(message, code="N009", where=where, fix=_AGAIN)
         self.retry_after_s = retry_after_s
 
 
@@ -80,7 +83,7 @@ def problem_error(status: int, body: bytes, retry_after: str | None, where: str)
         return BusyError(f"the server asks for fewer requests: {detail}", where, _seconds(retry_after))
     if problem in _RETRYABLE:
         retry_code, words = _RETRYABLE[problem]
-        return TransportError(f"{words}: {detail}", code=retry_code, where=where, fix="wait; this client tries again")
+        return TransportError(f"{words}: {detail}", code=retry_code, where=where, fix=_AGAIN)
     if problem in _SECURITY:
         return SecurityError(problem, detail, code=_SECURITY[problem], where=where, fix=_FIXES.get(problem))
     code = document.get("code")
@@ -98,28 +101,32 @@ def translating(host: str, port: int) -> Iterator[None]:
         raise _certificate_error(error.certificate_error, where) from error
     except aiohttp.ClientConnectorSSLError as error:
         raise TransportError(f"the TLS handshake with {where} failed; is it a fedit-server?", code="N005", where=where,
-                             fix=f"openssl s_client -connect {where}") from error  # fmt: skip
+                             fix=_look(where)) from error  # fmt: skip
     except aiohttp.ClientConnectorDNSError as error:
         raise TransportError(f"no address is known for the host {host}", code="N003", where=where,
-                             fix=f"check the spelling of the link; then: getent hosts {host}") from error  # fmt: skip
+                             fix=f"check the spelling of the link, or: {_look(where)}") from error  # fmt: skip
     except aiohttp.ClientConnectorError as error:
         raise _connect_error(error.os_error, host, port) from error
     except TimeoutError as error:
         raise TransportError(f"{where} did not answer in time", code="N004", where=where,
-                             fix=f"check the network: curl -kI https://{where}/v1/federation") from error  # fmt: skip
+                             fix=_look(where)) from error  # fmt: skip
     except (aiohttp.ClientError, OSError) as error:
         raise TransportError(f"the connection to {where} broke", code="N001", where=where,
-                             fix="wait; this client tries again") from error  # fmt: skip
+                             fix=_AGAIN) from error  # fmt: skip
+
+
+def _look(where: str) -> str:
+    return f"fedit-client doctor --network --server https://{where}"
 
 
 def _connect_error(error: OSError, host: str, port: int) -> TransportError:
     where = f"{host}:{port}"
     if isinstance(error, socket.gaierror):
         return TransportError(f"no address is known for the host {host}", code="N003", where=where,
-                              fix=f"check the spelling of the link; then: getent hosts {host}")  # fmt: skip
+                              fix=f"check the spelling of the link, or: {_look(where)}")  # fmt: skip
     if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH}:
         return TransportError(f"there is no route to {host}", code="N002", where=where,
-                              fix=f"join the network that {host} is on, then: ping {host}")  # fmt: skip
+                              fix=_look(where))  # fmt: skip
     if error.errno == errno.ECONNREFUSED or "refused" in str(error).lower():
         reason = "the connection was refused"
     else:
@@ -128,7 +135,7 @@ def _connect_error(error: OSError, host: str, port: int) -> TransportError:
         f"nothing answers at {host} port {port}: {reason}",
         code="N001",
         where=where,
-        fix="ask the organiser whether the server is up (the organiser sees it with: fedit-server status)",
+        fix=f"{_look(where)} (the organiser sees with fedit-server status whether it is up)",
     )
 
 
@@ -136,24 +143,24 @@ def _certificate_error(error: Exception, where: str) -> FeditError:
     words = str(getattr(error, "verify_message", "") or error).lower()
     if "expired" in words or "not yet valid" in words:
         return SecurityError(ProblemType.CLOCK_SKEW, f"the server's certificate is not valid at this time: {words}",
-                             code="T007", where=where, fix="timedatectl set-ntp true")  # fmt: skip
+                             code="T007", where=where, fix=_FIXES[ProblemType.CLOCK_SKEW])  # fmt: skip
     if isinstance(error, ssl.SSLCertVerificationError):
         return SecurityError(
             ProblemType.BAD_SIGNATURE,
             f"the connection is not to the server of this federation: {words}; nothing was sent",
             code="T002",
             where=where,
-            fix="check for a proxy that opens connections, or ask the organiser for a new invite",
+            fix=f"{_look(where)}, which names a proxy that opens connections",
         )
-    return TransportError(f"the TLS handshake failed: {words}", code="N005", where=where)
+    return TransportError(f"the TLS handshake failed: {words}", code="N005", where=where, fix=_look(where))
 
 
 def _without_problem(status: int, where: str) -> FeditError:
     if status >= 500 or status in _TRY_AGAIN:
         return TransportError(f"the server answered with status {status}", code="N006", where=where,
-                              fix="wait; this client tries again")  # fmt: skip
+                              fix=_AGAIN)  # fmt: skip
     return ProtocolError(ProblemType.MALFORMED, f"the server answered with status {status} and no problem document",
-                         where=where, fix=f"check that {where} is a fedit-server")  # fmt: skip
+                         where=where, fix=f"{_look(where)}; is it a FedIT server?")  # fmt: skip
 
 
 def _document(body: bytes) -> dict[str, object]:

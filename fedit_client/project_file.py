@@ -39,7 +39,7 @@ def load_settings(home: Path | None, flags: dict[str, Any], named: Path | None, 
         file = _read(named)
         if not named.exists():
             raise ConfigError("the settings file does not exist", code="C002", where=str(named),
-                              fix="the same command without --config, or with the right path")  # fmt: skip
+                              fix="fedit-client --config FILE …, with the right path")  # fmt: skip
         return Loaded(load_config(home, flags, file), file)
     lying = folder / PROJECT_FILE
     if not lying.exists():

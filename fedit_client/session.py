@@ -14,6 +14,7 @@ from typing import Final
 from fedit_client.agreements import task_changed
 from fedit_client.changes import differences
 from fedit_client.consent import plain
+from fedit_client.editions import edition_of
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.history import Outcome
 from fedit_client.journal import FrozenUpload
@@ -29,9 +30,9 @@ from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
-from fedit_protocol.ids import Digest
 from fedit_protocol.limits import participation_wait_s
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
+from fedit_protocol.peft_folder import Edition
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import Mode
@@ -256,7 +257,7 @@ class Session:
         version, digest = result.adapter_version, result.adapter_digest
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
         await asyncio.to_thread(self._note, round_, "committed", "", result)
-        await self._save(version, digest, round_.number)
+        await self._save(edition_of(round_.offer, result))
         text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
         if result.privacy:
             spent = result.privacy
@@ -265,12 +266,12 @@ class Session:
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )
 
-    async def _save(self, version: int, digest: Digest, number: int | None) -> None:
-        fetch = self._with.shelf.fetch
+    async def _save(self, edition: Edition) -> None:
+        fetch, version, digest = self._with.shelf.fetch, edition.version, edition.digest
         folder = await self._with.patience.insist(
-            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None)
+            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition)
         )
-        saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=number, adapter_version=version)
+        saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=edition.round_no, adapter_version=version)
         self._with.emit(saved)
 
     async def _finish(self, reply: CheckInReply) -> None:
@@ -278,7 +279,7 @@ class Session:
         if reply.adapter_version:
             path = f"/v1/tasks/{self._with.document.task.id}/adapter"
             info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
-            await self._save(info.version, info.digest, None)
+            await self._save(Edition(info.version, info.digest, info.parent_digest))
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 
@@ -342,7 +343,7 @@ class Session:
                 ProblemType.CLOCK_SKEW,
                 f"this device's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} the server's",
                 code="T007",
-                fix="timedatectl set-ntp true",
+                fix="fedit-client doctor --network, and set this machine's clock: timedatectl set-ntp true",
             )
         if abs(skew) > _MOST_SKEW_TOLD_S:
             self._with.emit(Event(EventKind.NOTICE, f"this device's clock differs from the server's by {abs(skew)} s"))

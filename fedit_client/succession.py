@@ -67,5 +67,5 @@ def another_server(expected: Digest, found: Digest, source: str, where: str | No
         "not vouch for it; nothing was sent; it lost its key, was reinstalled, or someone sits in between",
         code="T001",
         where=where,
-        fix="ask the organiser for a new invite, then: fedit-client join --server 'NEW-LINK'",
+        fix="fedit-client join --server 'NEW-LINK', once the organiser has made a new invite (not over this server)",
     )

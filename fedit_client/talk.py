@@ -41,8 +41,7 @@ async def _voices(
     check_training_stack()
     membership = require_membership(config.paths.membership_file)
     document = membership.task_document
-    prefer = config.device.prefer if config.device.prefer != "auto" else membership.device
-    chosen = choose_device(document, Machine.here(), prefer, config.device.threads or membership.threads)
+    chosen = choose_device(document, Machine.here(), config.device, membership)
     model = config.model or membership.model
     base = await find_base(document, model, config.paths.cache, config.limits, console.say)
     console.say(f"loading {document.task.base.model} with adapter version {adapter.name} …", style="dim")

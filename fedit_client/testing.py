@@ -1,7 +1,7 @@
 """Public fakes for programs that embed the client: a trainer with a known update, a server and a network in memory."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from fedit_client.durable import write_atomic
-from fedit_client.evaluation import CategoryLosses, EvaluationRequest
+from fedit_client.evaluation import CategoryLosses, EvaluationRequest, Measured, MeasureRequest, RowFigures
 from fedit_client.manners.rules import Facts
 from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
@@ -84,6 +84,26 @@ class FakeEvaluator:
 
 
 @dataclass
+class FakeMeasurer:
+    """Measures nothing: each named model has these losses on rows of ten tokens; `requests` keeps what it was asked."""
+
+    losses: Mapping[str, Sequence[float]]
+    categories: tuple[str, ...] = ()
+    requests: list[MeasureRequest] = field(default_factory=list)
+
+    async def measure(self, request: MeasureRequest, on_progress: OnProgress) -> Measured:
+        """Return the known losses of the models that were asked about; half of the tokens are right."""
+        self.requests.append(request)
+        on_progress(TrainingProgress("evaluate", 1, 1))
+        figures = {
+            name: RowFigures(np.asarray(self.losses[name], np.float64) * 10, np.full(len(self.losses[name]), 5.0))
+            for name in request.adapters
+        }
+        rows = len(next(iter(self.losses.values())))
+        return Measured(self.categories or ("",) * rows, np.full(rows, 10.0), figures)
+
+
+@dataclass
 class LoopbackServer:
     """A federation's server in memory: one task, rounds opened as soon as the cohort has checked in. No network."""
 
@@ -127,7 +147,9 @@ class LoopbackServer:
             case ["log", *question]:
                 return self._log(question)
             case ["tasks", _, "adapter"]:
-                return encode(self._newest())
+                return encode(self._version(len(self.digests) - 1))
+            case ["tasks", _, "adapter", version] if int(version) < len(self.digests):
+                return encode(self._version(int(version)))
             case ["rounds", round_id, "result"] if RoundId(round_id) in self._ended:
                 return self._ended[RoundId(round_id)]
             case ["rounds", _, "abort"]:
@@ -269,10 +291,9 @@ class LoopbackServer:
         self.blobs[digest_of(content)] = content
         return digest_of(content)
 
-    def _newest(self) -> AdapterInfo:
-        version = len(self.digests) - 1
-        parent = self.digests[-2] if version else ""
-        digest, task = self.digests[-1], self.document.task.id
+    def _version(self, version: int) -> AdapterInfo:
+        parent = self.digests[version - 1] if version else ""
+        digest, task = self.digests[version], self.document.task.id
         return AdapterInfo(task_id=task, version=version, digest=digest, parent_digest=parent, round_no=version)
 
 

@@ -44,7 +44,7 @@ class ServerAddress:
         """Read an invite link or an https:// address; raises ConfigError U003, U004."""
         text = text.strip()
         if pin is not None and not _PIN.match(pin):
-            raise ConfigError("--pin takes sha256: and 64 hex digits", code="U004")
+            raise ConfigError("--pin takes sha256: and 64 hex digits", code="U004", fix="fedit-client join --help")
         if text.startswith("http://"):
             raise ConfigError("FedIT speaks HTTPS only; there is no switch for plain HTTP", code="U004",
                               fix=f"fedit-client join --server https://{text.removeprefix('http://')}")  # fmt: skip
@@ -52,7 +52,7 @@ class ServerAddress:
             link = InviteLink.parse(text)
             if pin is not None and pin != link.pin:
                 raise ConfigError("--pin differs from the pin inside the invite link", code="U004",
-                                  fix="leave --pin out: the link carries it")  # fmt: skip
+                                  fix="fedit-client join --server LINK, without --pin")  # fmt: skip
             return cls(link.host, link.port, link.pin, link.code, PinnedBy.INVITE)
         return cls._of_url(text, pin, code)
 
@@ -62,11 +62,11 @@ class ServerAddress:
         port = int(match["port"] or DEFAULT_PORT) if match else 0
         if match is None or not 0 < port < 65536:
             raise ConfigError("this is not an address of a FedIT server; it looks like https://fl.example.org:8443",
-                              code="U004")  # fmt: skip
+                              code="U004", fix="fedit-client join --server https://HOST:PORT")  # fmt: skip
         found = match["code"] or code
         symbols = normalise_code(found) if found else None
         if found and symbols is None:
-            raise ConfigError("an invite code has 16 letters and digits", code="U004")
+            raise ConfigError("an invite code has 16 letters and digits", code="U004", fix="fedit-client join --help")
         fixed = pin or match["pin"]
         by = PinnedBy.OPTION if fixed else PinnedBy.FIRST_USE
         return cls(match["host"].strip("[]"), port, Digest(fixed) if fixed else None, symbols, by)
@@ -121,7 +121,7 @@ async def _first_use(address: ServerAddress) -> Federation:
             f"{address.host} uses a private certificate authority and there is no pin to know it by; nothing was sent",
             code="T003",
             where=f"fingerprint seen: {seen}",
-            fix=f"compare it with the organiser's invite; only if it is the same, add: --pin {seen}",
+            fix=f"fedit-client join --pin {seen}, but only if the organiser's invite shows the same",
         ) from error
     return Federation(decode(FederationDescriptor, raw), raw, PinnedBy.FIRST_USE)
 

@@ -7,17 +7,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, code_in, pinned
+from fedit_protocol.base_shapes import BaseShapes, Shapes, read_shapes
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 from fedit_protocol.tensor_files import LENGTH_BYTES, header_length, read_header
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Tensor name → shape."""
 
 _HASH_BLOCK: Final = 1024 * 1024
 _TRANSPOSED: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
@@ -26,30 +23,20 @@ _TRANSPOSED: Final = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_tran
 _LIBRARY_FILES: Final = frozenset({"generation_config.json", "tokenizer_config.json"})
 """Beside config.json: what the libraries take instructions from."""
 
-_NOT_LINEAR: Final = frozenset(
-    {"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings", "embeddings"}
-)
-
 
 @dataclass(frozen=True)
 class BaseModel:
     """One base model as files show it."""
 
     digest: Digest
-    linear_shapes: dict[str, tuple[int, int]]
-    """Module path → (out, in); embeddings and the head are left out."""
-    parameters: int
-    hidden_size: int
-    layers: int
-    intermediate_size: int = 0
-    vocabulary: int = 0
+    shapes: BaseShapes
     size: int = 0
     """Bytes of the pinned files together."""
 
     @property
-    def linear_parameters(self) -> int:
-        """The numbers in the linear layers: what 4 bits shrink."""
-        return sum(prod(shape) for shape in self.linear_shapes.values())
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """Module path → (out, in); embeddings and the head are left out."""
+        return self.shapes.linear
 
 
 def read_folder(folder: Path) -> BaseModel:
@@ -82,20 +69,7 @@ def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: s
     """Combine digest, config.json and shapes; raises ModelError M024 for a kind of model that is not supported."""
     _check_kind(config, where)
     _check_code(config, "config.json", where)
-    linear = {
-        name.removesuffix(".weight"): (shape[0], shape[1])
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and name.split(".")[-2] not in _NOT_LINEAR
-    }
-    return BaseModel(
-        digest=digest,
-        linear_shapes=linear,
-        parameters=sum(prod(shape) for shape in shapes.values()),
-        hidden_size=_whole(config.get("hidden_size")),
-        layers=_whole(config.get("num_hidden_layers")),
-        intermediate_size=_whole(config.get("intermediate_size")),
-        vocabulary=_whole(config.get("vocab_size")),
-    )
+    return BaseModel(digest, read_shapes(config, shapes))
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -144,7 +118,3 @@ def _check_code(content: object, name: str, where: str) -> None:
             code="M024",
             where=where,
         )
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0

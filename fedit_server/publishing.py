@@ -4,13 +4,14 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedit_protocol.adapter import first_adapter
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.messages import NoiseSpec
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
-from fedit_server.adapter_bytes import first_adapter, to_safetensors
+from fedit_server.adapter_bytes import to_safetensors
 from fedit_server.base_source import read_base
 from fedit_server.peft_folder import write_peft_folder
 from fedit_server.services import adapter_folder

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fedit_protocol.accounting import check_meaning
-from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
@@ -99,8 +98,9 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
     Raises ConfigError C014 if a target module fits no linear layer of the base, C025 or C026 if the epsilon of its
     noise cannot be computed here or says nothing.
     """
+    pinned = task.base.model_copy(update={"digest": base.digest})
     try:
-        layout = AdapterLayout.of_lora(base.linear_shapes, task.adapter.target_modules, task.adapter.rank)
+        document = TaskDocument.of(task.model_copy(update={"base": pinned}), base.shapes, base.size)
     except ValueError as error:
         present = sorted({path.rpartition(".")[2] for path in base.linear_shapes})
         raise ConfigError(
@@ -109,18 +109,6 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
             where=task.label,
             fix="name some of these in the task file, under [adapter]: target_modules",
         ) from error
-    pinned = task.base.model_copy(update={"digest": base.digest})
-    document = TaskDocument(
-        task=task.model_copy(update={"base": pinned}),
-        layout=layout,
-        linear_parameters=base.linear_parameters,
-        other_parameters=base.parameters - base.linear_parameters,
-        hidden_size=base.hidden_size,
-        layers=base.layers,
-        intermediate_size=base.intermediate_size,
-        vocabulary=base.vocabulary,
-        base_bytes=base.size,
-    )
     check_meaning(document)
     return document
 

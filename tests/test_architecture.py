@@ -76,7 +76,8 @@ def run_fresh(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_torch_is_imported_in_its_two_rooms_only() -> None:
     guests = {name_of(path): sorted(imports_of(path) & TORCH_STACK) for path in sources() if not in_torch_room(path)}
-    assert {name: found for name, found in guests.items() if found} == {}
+    # The writer of GGUF files is numpy throughout, and is loaded when it is first used.
+    assert {name: found for name, found in guests.items() if found} == {"fedit_client/export/gguf_file.py": ["gguf"]}
 
 
 def in_torch_room(path: Path) -> bool:
@@ -84,7 +85,7 @@ def in_torch_room(path: Path) -> bool:
 
 
 # Declared although no line imports them: SQLAlchemy and transformers load these by name.
-LOADED_BY_OTHERS = {"accelerate", "aiosqlite", "bitsandbytes", "gguf", "sentencepiece"}
+LOADED_BY_OTHERS = {"accelerate", "aiosqlite", "bitsandbytes", "sentencepiece"}
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
@@ -95,7 +96,11 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     homes = packages_distributions()
     third_party = set().union(*map(imports_of, sources())) - set(sys.stdlib_module_names) - set(PACKAGES)
     imported = {canonicalize_name(homes.get(name, [name])[0]) for name in third_party}
-    later = {Requirement(line).name for extra in ("postgres", "s3", "sim", "eval", "dp") for line in extras[extra]}
+    later = {
+        Requirement(line).name
+        for extra in ("awake", "check", "hub", "postgres", "s3", "sim", "eval", "dp")
+        for line in extras[extra]
+    }
     undeclared, unused = imported - declared - later, declared - imported - LOADED_BY_OTHERS
     assert not undeclared, f"pyproject.toml does not declare {sorted(undeclared)}"
     assert not unused, f"nothing imports {sorted(unused)}"

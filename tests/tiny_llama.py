@@ -71,13 +71,14 @@ def tiny_shapes(folder: Path) -> tuple[dict[str, tuple[int, int]], int]:
 
     linear: dict[str, tuple[int, int]] = {}
     elsewhere = 0
-    with safe_open(folder / "model.safetensors", "np") as file:
-        for name in file.keys():  # noqa: SIM118 - this is no dict
-            shape = file.get_slice(name).get_shape()
-            if len(shape) == 2 and "embed" not in name:
-                linear[name.removesuffix(".weight")] = (shape[0], shape[1])
-            else:
-                elsewhere += shape[0] * (shape[1] if len(shape) == 2 else 1)
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118 - this is no dict
+                shape = file.get_slice(name).get_shape()
+                if len(shape) == 2 and "embed" not in name:
+                    linear[name.removesuffix(".weight")] = (shape[0], shape[1])
+                else:
+                    elsewhere += shape[0] * (shape[1] if len(shape) == 2 else 1)
     return linear, elsewhere
 
 

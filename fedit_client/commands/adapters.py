@@ -1,4 +1,4 @@
-"""`fedit-client chat` and `eval`: what came of it."""
+"""`fedit-client chat`, `eval`, `export` and `adapters …`: what came of it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +14,47 @@ from fedit_client.commands.shared import (
     client_of,
     device_flags,
 )
+
+adapters_app = typer.Typer(
+    help="The global adapters on this device: list, pull.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@adapters_app.command("list")
+def list_adapters(context: typer.Context) -> None:
+    """List the adapter versions on this device with their rounds, and their losses on your own held-out rows."""
+    from fedit_client.editions import as_data, kept_versions
+    from fedit_client.membership import require_membership
+
+    given: Globals = context.obj
+    paths = given.config().paths
+    task = require_membership(paths.membership_file).task_document.task
+    kept = kept_versions(paths.adapters, task.id)
+    lines = [one.line() for one in kept] or ["none yet: fedit-client adapters pull"]
+    given.console.answer("adapters list", {"task": task.label, "adapters": [as_data(one) for one in kept]}, lines)
+
+
+@adapters_app.command()
+def pull(
+    context: typer.Context,
+    version: Annotated[int | None, typer.Argument(min=0, help="Which version; default: the newest.")] = None,
+) -> None:
+    """Fetch an adapter version from the server, without taking part in a round."""
+    from fedit_client.consent import size_text
+    from fedit_client.editions import as_data
+    from fedit_client.pulling import pull as fetch
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    told: list[int] = []
+
+    def tell(done: int, of: int) -> None:
+        if done == of and not told:
+            told.append(done)
+            given.console.say(f"fetched {size_text(done)}", style="dim")
+
+    kept = run_async(fetch(given.config(), version, lambda event: given.console.say(event.text, style="dim"), tell))
+    given.console.answer("adapters pull", as_data(kept), [f"version {kept.version} is in {kept.folder}"])
 
 
 def chat(
@@ -34,25 +75,62 @@ def chat(
     run_async(talk(config, given.console, adapter, prompt, beside=compare == "base"))
 
 
+def export(
+    context: typer.Context,
+    to: Annotated[
+        Literal["peft", "merged", "gguf", "gguf-lora", "ollama"],
+        typer.Option("--to", help="peft, merged, gguf, gguf-lora or ollama."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="A new folder; default: under exports, see `paths`.")] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
+    dtype: Annotated[
+        Literal["f32", "bf16", "f16", "q8_0"] | None,
+        typer.Option(help="How numbers are stored; default: as the base (merged), f16 (gguf, ollama)."),
+    ] = None,
+    model: Model = None,
+) -> None:
+    """Write an adapter as a folder or file that other programs load, and say what comes next."""
+    from fedit_client.export.precision import Precision
+    from fedit_client.exporting import ExportWishes, Form
+    from fedit_client.exporting import export as write
+
+    given: Globals = context.obj
+    wishes = ExportWishes(Form(to), out, version, Precision(dtype) if dtype else None)
+    made = write(given.config(model=model), wishes, given.console.say)
+    given.console.answer("export", made.as_data(), made.lines())
+
+
 def evaluate(
     context: typer.Context,
-    server: Annotated[str | None, typer.Argument(metavar="URL", help="The server; must be the joined one.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Held-out rows; may be repeated.")] = None,
+    server: Annotated[
+        str | None, typer.Argument(metavar="URL", help="Report as its evaluator; the joined server.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Rows to measure on; may be repeated.")] = None,
     on_error: OnErrorOption = "stop",
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for each new adapter until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="As the organiser's evaluator: wait for each new adapter.")
+    ] = False,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
 ) -> None:
-    """Compare each new adapter with the one before on rows of your own, and report both losses, signed."""
-    from fedit_client.evaluating import EvaluationWishes
-    from fedit_client.evaluating import evaluate as compare
+    """Measure base, last and newest adapter on your held-out rows; with --watch or URL, report to the organiser."""
     from fedit_client.running import run_async
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
+    paths = tuple(data or ())
+    if server is None and not watch:
+        from fedit_client.own_evaluation import OwnWishes, evaluate_own
+
+        own = run_async(evaluate_own(config, given.console, OwnWishes(paths, on_error)))
+        given.console.answer("eval", own.as_data(), own.lines())
+        return
+    from fedit_client.evaluating import EvaluationWishes
+    from fedit_client.evaluating import evaluate as compare
+
     try:
-        found = run_async(compare(config, given.console, EvaluationWishes(server, tuple(data or ()), on_error, watch)))
+        found = run_async(compare(config, given.console, EvaluationWishes(server, paths, on_error, watch)))
     except KeyboardInterrupt:
         given.console.say("stopped; reports that were sent stay with the server")
         raise

@@ -11,6 +11,7 @@ from fedit_client.commands.shared import Globals
 def doctor(
     context: typer.Context,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe: permissions, what crashes left.")] = False,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="With --network: look at this server.")] = None,
     network: Annotated[
         bool, typer.Option("--network", help="Also ask server and hub; sends nothing of yours.")
     ] = False,
@@ -20,7 +21,7 @@ def doctor(
     from fedit_client.running import run_async
 
     given: Globals = context.obj
-    found = run_async(examine(given.home, given.config, fix=fix, online=network))
+    found = run_async(examine(given.home, lambda: given.config(server=server), fix=fix, online=network))
     given.console.answer("doctor", found.as_data(), found.lines(), found.trouble)
     if found.exit_code:
         raise typer.Exit(found.exit_code)

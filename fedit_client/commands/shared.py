@@ -1,6 +1,7 @@
 """What every command is given, and the options that several commands take."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,10 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fedit_client.console import Console
+from fedit_client.data.records import Shape
+from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
+    from fedit_client.data import OnError, Source
     from fedit_client.project_file import Loaded
 
 
@@ -43,12 +49,16 @@ class Globals:
         return {"home": self.home} if self.home else {}
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "rocm", "xpu", "mps"]
 Server = Annotated[str | None, typer.Option(help="Invite link or https:// address; - reads it from stdin.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where to train; auto takes a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for training; default: what is free.")]
 Model = Annotated[str | None, typer.Option(help="Where the base lies, if not where the task says: folder or hub id.")]
 OnErrorOption = Annotated[Literal["stop", "skip"], typer.Option(help="What to do with rows that cannot be used.")]
+Maps = Annotated[
+    list[str] | None, typer.Option("--map", metavar="A=B", help="Our column A is the file's column B; may be repeated.")
+]
+AsShape = Annotated[Shape | None, typer.Option("--as", help="Read the rows as this shape; text trains on all of it.")]
 MaxRounds = Annotated[int | None, typer.Option(min=1, help="Stop after this many committed rounds.")]
 
 
@@ -67,3 +77,30 @@ def from_stdin(server: str | None) -> str | None:
 def device_flags(device: Device | None, threads: int | None) -> dict[str, Any]:
     """Return the `[device]` settings that were given as flags."""
     return {name: value for name, value in (("prefer", device), ("threads", threads)) if value is not None}
+
+
+def sources_of(
+    places: Iterable[str], maps: list[str] | None, shape: Shape | None, on_error: "OnError" = "stop"
+) -> "tuple[Source, ...]":
+    """Return the named sources with what `--map` and `--as` say; raises ConfigError U001 for a map that is none."""
+    from fedit_client.data import Source
+
+    columns: dict[str, str] = {}
+    for text in maps or ():
+        ours, equals, theirs = text.partition("=")
+        if not (equals and ours.strip() and theirs.strip()):
+            raise ConfigError(f"{text!r} is not A=B", code="U001", fix="--map prompt=question --map response=answer")
+        columns[ours.strip()] = theirs.strip()
+    return tuple(Source(place, columns, shape, on_error) for place in places)
+
+
+def moment(text: str | None, example: str) -> "datetime | None":
+    """Return when a time ends that was typed as 2h or 18:30; raises ConfigError U011, `example` is its fix."""
+    from datetime import UTC, datetime
+
+    from fedit_client.manners.duration import moment_after
+
+    try:
+        return None if text is None else moment_after(text, datetime.now(UTC))
+    except ValueError as error:
+        raise ConfigError(str(error), code="U011", where="command line", fix=example) from error

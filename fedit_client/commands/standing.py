@@ -1,15 +1,11 @@
 """`fedit-client status`, `pause`, `resume` and `finish`: what is going on here, and when it should not."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
-from fedit_client.commands.shared import Globals
-from fedit_protocol.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from fedit_client.commands.shared import Globals, moment
 
 _WATCH_EVERY_S: Final = 1.0
 
@@ -53,7 +49,7 @@ def pause(
 
     given: Globals = context.obj
     paths, now = given.config().paths, utc_now()
-    until = None if duration is None else _moment(duration, now)
+    until = moment(duration, "fedit-client pause 2h")
     wish = ask_pause(paths, now.timestamp(), until.timestamp() if until else None)
     running = read_now(paths)
     where = "the running client stops after its current step" if running else "no client runs now; the next one waits"
@@ -91,12 +87,3 @@ def finish(context: typer.Context) -> None:
         "no round is open, so the client stops now" if round_no is None else f"the client stops after round {round_no}"
     )
     given.console.answer("finish", {"finishing": True, "round": round_no}, [line])
-
-
-def _moment(text: str, now: "datetime") -> "datetime":
-    from fedit_client.manners.duration import moment_after
-
-    try:
-        return moment_after(text, now)
-    except ValueError as error:
-        raise ConfigError(str(error), code="U011", where="command line", fix="fedit-client pause 2h") from error

@@ -19,9 +19,13 @@ class Shape(StrEnum):
     """The column sets that are recognised."""
 
     MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
     DOLLY = "dolly"
     ALPACA = "alpaca"
     PROMPT_COMPLETION = "prompt_completion"
+    PREFERENCE = "preference"
+    QUESTION_ANSWER = "question_answer"
+    TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Message:
 class Record:
     """One validated row: an optional system turn, then user and assistant in turn; the last one is the assistant's.
 
+    A row of plain text is one assistant turn and nothing else: every token of it is trained on, under no template.
     `line` counts from 1 (the row number in parquet and in memory). `context` repeats the end of the first user turn
     where the row had a column of its own for it, so that the Alpaca templates can show it apart.
     """
@@ -44,6 +49,11 @@ class Record:
     category: str = ""
     line: int = 0
     context: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is plain text instead of a conversation."""
+        return len(self.messages) == 1
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for the pipe to the training worker."""
@@ -68,9 +78,11 @@ class RowProblem:
 
 @dataclass(frozen=True)
 class RowFile:
-    """A file's records, and everything about it that a person should be told.
+    """A source's records, and everything about it that a person should be told.
 
-    `skipped` is empty unless the caller asked to skip; `ignored_columns` were there and carry nothing for training.
+    `skipped` is empty unless the caller asked to skip; `ignored_columns` were there and carry nothing for training;
+    `notes` are sentences about choices that were made. A source of several files has them as `parts`, each with its
+    own lines. Records and skipped rows together are all rows that the source has.
     """
 
     records: tuple[Record, ...]
@@ -78,6 +90,8 @@ class RowFile:
     skipped: tuple[RowProblem, ...] = ()
     ignored_columns: tuple[str, ...] = ()
     path: Path | None = None
+    notes: tuple[str, ...] = ()
+    parts: "tuple[RowFile, ...]" = ()
 
     def by_category(self) -> dict[str, list[Record]]:
         """Return the records of each category, categories in the order in which they first appear."""
@@ -85,3 +99,7 @@ class RowFile:
         for record in self.records:
             groups.setdefault(record.category, []).append(record)
         return groups
+
+    def by_file(self) -> "tuple[RowFile, ...]":
+        """Return one RowFile for each file, this one if it is the only one."""
+        return self.parts or (self,)

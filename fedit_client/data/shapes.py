@@ -1,4 +1,4 @@
-"""Which columns a file has, and what a row of each shape becomes. Pure: rows in, records or problems out."""
+"""What a row of each shape becomes. Pure: rows in, records or problems out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -7,18 +7,31 @@ from typing import Any, Final
 from fedit_client.data.records import Message, Record, Role, RowProblem, Shape
 
 Row = Mapping[str, Any]
+Turns = tuple[tuple[Message, ...], str]
+"""The messages of a row, and its context where a column of its own held one."""
 
+QUESTIONS: Final = ("question", "query", "prompt")
+ANSWERS: Final = ("answer", "response")
 REQUIRED: Final[dict[Shape, tuple[str, ...]]] = {
     Shape.MESSAGES: ("messages",),
+    Shape.SHAREGPT: ("conversations",),
     Shape.DOLLY: ("instruction", "response"),
     Shape.ALPACA: ("instruction", "output"),
     Shape.PROMPT_COMPLETION: ("prompt", "completion"),
+    Shape.PREFERENCE: ("chosen", "rejected"),
+    Shape.QUESTION_ANSWER: ("question", "answer"),
+    Shape.TEXT: ("text",),
 }
 _OPTIONAL: Final[dict[Shape, tuple[str, ...]]] = {
-    Shape.MESSAGES: (),
     Shape.DOLLY: ("context",),
     Shape.ALPACA: ("input",),
-    Shape.PROMPT_COMPLETION: (),
+    Shape.PREFERENCE: ("prompt",),
+    Shape.QUESTION_ANSWER: (*QUESTIONS[1:], *ANSWERS[1:]),
+}
+_ROLES: Final = {
+    **{role.value: role for role in Role},
+    "human": Role.USER,
+    **dict.fromkeys(("gpt", "chatgpt", "model"), Role.ASSISTANT),
 }
 WRONG_TYPE: Final = "D007"
 EMPTY_TEXT: Final = "D008"
@@ -35,38 +48,38 @@ class UnusableRowError(Exception):
         self.code = code
 
 
-def fitting_shapes(rows: Sequence[Row]) -> list[Shape]:
-    """Return the shapes that fit the most of these rows; empty if none fits any, several if they tie."""
-    fits = {shape: sum(_has_columns(row, shape) for row in rows) for shape in Shape}
-    best = max(fits.values(), default=0)
-    return [shape for shape, count in fits.items() if count == best > 0]
+def fits(row: Row, shape: Shape) -> bool:
+    """Say whether a row has the columns of a shape; a table of questions and answers has exactly one of each."""
+    if shape is Shape.QUESTION_ANSWER:
+        return sum(name in row for name in QUESTIONS) == sum(name in row for name in ANSWERS) == 1
+    return all(column in row for column in REQUIRED[shape])
 
 
 def known_columns(shape: Shape) -> set[str]:
     """Return the columns that this shape reads."""
-    return {*REQUIRED[shape], *_OPTIONAL[shape], "category"}
+    return {*REQUIRED[shape], *_OPTIONAL.get(shape, ()), "category"}
 
 
 def to_record(row: Row, shape: Shape, line: int) -> Record | RowProblem:
     """Return the record of one row, or why there is none."""
     try:
-        missing = [column for column in REQUIRED[shape] if column not in row]
-        if missing:
-            raise UnusableRowError(MISSING_COLUMN, f"column {missing[0]} is missing")
         category = _text(row, "category", may_be_empty=True)
         messages, context = _READERS[shape](row)
-        _check_turns(messages)
+        if shape is not Shape.TEXT:
+            _check_turns(messages)
     except UnusableRowError as problem:
         return RowProblem(line, problem.code, str(problem))
     return Record(messages, category, line, context)
 
 
-def _has_columns(row: Row, shape: Shape) -> bool:
-    return all(column in row for column in REQUIRED[shape])
+def _value(row: Row, column: str) -> Any:
+    if column not in row:
+        raise UnusableRowError(MISSING_COLUMN, f"column {column} is missing")
+    return row[column]
 
 
 def _text(row: Row, column: str, *, may_be_empty: bool = False) -> str:
-    value = row.get(column)
+    value = row.get(column) if may_be_empty else _value(row, column)
     if value is None:
         value = ""
     if not isinstance(value, str):
@@ -82,33 +95,52 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"of type {type(value).__name__}")
 
 
-def _read_messages(row: Row) -> tuple[tuple[Message, ...], str]:
-    return tuple(_turns(row["messages"], "messages")), ""
+def _read_messages(row: Row) -> Turns:
+    return tuple(_turns(_value(row, "messages"), "messages")), ""
 
 
-def _read_dolly(row: Row) -> tuple[tuple[Message, ...], str]:
-    return _question_and_answer(row, "instruction", "context", "response")
+def _read_sharegpt(row: Row) -> Turns:
+    return tuple(_turns(_value(row, "conversations"), "conversations")), ""
 
 
-def _read_alpaca(row: Row) -> tuple[tuple[Message, ...], str]:
-    return _question_and_answer(row, "instruction", "input", "output")
+def _read_dolly(row: Row) -> Turns:
+    return _asked_with_context(row, "instruction", "context", "response")
 
 
-def _question_and_answer(row: Row, ask: str, extra: str, answer: str) -> tuple[tuple[Message, ...], str]:
+def _read_alpaca(row: Row) -> Turns:
+    return _asked_with_context(row, "instruction", "input", "output")
+
+
+def _asked_with_context(row: Row, ask: str, extra: str, answer: str) -> Turns:
     context = _text(row, extra, may_be_empty=True).strip()
     question = _text(row, ask) + (f"\n\n{context}" if context else "")
     return (Message(Role.USER, question), Message(Role.ASSISTANT, _text(row, answer))), context
 
 
-def _read_prompt_completion(row: Row) -> tuple[tuple[Message, ...], str]:
-    halves = (("prompt", Role.USER), ("completion", Role.ASSISTANT))
-    turns = [turn for column, role in halves for turn in _half(row, column, role)]
-    return tuple(turns), ""
+def _read_prompt_completion(row: Row) -> Turns:
+    return (*_half(row, "prompt", Role.USER), *_half(row, "completion", Role.ASSISTANT)), ""
+
+
+def _read_preference(row: Row) -> Turns:
+    """The chosen answer only. Some sets repeat the question inside of it, as a list of messages."""
+    chosen = tuple(_half(row, "chosen", Role.ASSISTANT))
+    holds_question = isinstance(row["chosen"], list) and chosen[:1] and chosen[0].role is not Role.ASSISTANT
+    return chosen if holds_question else (*_half(row, "prompt", Role.USER), *chosen), ""
+
+
+def _read_question_answer(row: Row) -> Turns:
+    ask = next((name for name in QUESTIONS if name in row), QUESTIONS[0])
+    answer = next((name for name in ANSWERS if name in row), ANSWERS[0])
+    return (*_half(row, ask, Role.USER), *_half(row, answer, Role.ASSISTANT)), ""
+
+
+def _read_text(row: Row) -> Turns:
+    return (Message(Role.ASSISTANT, _text(row, "text")),), ""
 
 
 def _half(row: Row, column: str, role: Role) -> Iterable[Message]:
-    """A prompt or a completion is text, or a list of messages."""
-    if isinstance(row[column], list):
+    """A question or an answer is text, or a list of messages."""
+    if isinstance(_value(row, column), list):
         return _turns(row[column], column)
     return [Message(role, _text(row, column))]
 
@@ -120,16 +152,18 @@ def _turns(value: object, column: str) -> Iterable[Message]:
 
 
 def _turn(value: object, place: str) -> Message:
+    """One message, by the names of either convention: role and content, or from and value."""
     if not isinstance(value, dict):
         raise UnusableRowError(WRONG_TYPE, f"{place} is {_kind(value)}, not an object with role and content")
-    role, content = value.get("role"), value.get("content")
-    if role not in set(Role):
+    says, what = ("from", "value") if "from" in value else ("role", "content")
+    role, content = value.get(says), value.get(what)
+    if not isinstance(role, str) or role not in _ROLES:
         raise UnusableRowError(ROLE_ORDER, f"{place} has a role other than system, user, assistant")
     if not isinstance(content, str):
-        raise UnusableRowError(WRONG_TYPE, f"{place}.content is {_kind(content)}, not text")
+        raise UnusableRowError(WRONG_TYPE, f"{place}.{what} is {_kind(content)}, not text")
     if not content.strip():
-        raise UnusableRowError(EMPTY_TEXT, f"{place}.content is empty")
-    return Message(Role(role), content)
+        raise UnusableRowError(EMPTY_TEXT, f"{place}.{what} is empty")
+    return Message(_ROLES[role], content)
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
@@ -141,9 +175,13 @@ def _check_turns(messages: Sequence[Message]) -> None:
         raise UnusableRowError(ROLE_ORDER, "user and assistant do not take turns, the user first")
 
 
-_READERS: Final[dict[Shape, Callable[[Row], tuple[tuple[Message, ...], str]]]] = {
+_READERS: Final[dict[Shape, Callable[[Row], Turns]]] = {
     Shape.MESSAGES: _read_messages,
+    Shape.SHAREGPT: _read_sharegpt,
     Shape.DOLLY: _read_dolly,
     Shape.ALPACA: _read_alpaca,
     Shape.PROMPT_COMPLETION: _read_prompt_completion,
+    Shape.PREFERENCE: _read_preference,
+    Shape.QUESTION_ANSWER: _read_question_answer,
+    Shape.TEXT: _read_text,
 }

@@ -70,7 +70,7 @@ async def examine(
     membership = _membership(paths, found)
     found += machine.check_machine(config, membership)
     found += files.check_identity(paths, membership)
-    found += files.check_data(membership)
+    found += files.check_data(paths, membership)
     found += files.check_leftovers(paths)
     if online:
         found += await network.check_network(config, membership, datetime.now(UTC))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from fedit_client.config import ClientConfig
-from fedit_client.data import read_records
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.doctor.repair import leftovers, open_to_others
 from fedit_client.identity import load_identity
@@ -17,6 +16,7 @@ from fedit_client.lock import is_held
 from fedit_client.membership import Membership
 from fedit_client.paths import Paths
 from fedit_client.project_file import leaves
+from fedit_client.remembered import load_sources
 from fedit_protocol.errors import FeditError, StorageError
 
 _LITTLE_BYTES: Final = 2_000_000_000
@@ -78,19 +78,23 @@ def check_identity(paths: Paths, membership: Membership | None) -> Iterator[Find
     yield from _journal(paths, membership)
 
 
-def check_data(membership: Membership | None) -> Iterator[Finding]:
-    """Yield whether the rows that were named when joining can still be read."""
+def check_data(paths: Paths, membership: Membership | None) -> Iterator[Finding]:
+    """Yield whether the rows that are remembered can still be read."""
     if membership is None:
         return
-    if not membership.data:
-        yield note("data", "no rows are remembered", "`run` needs some", "fedit-client join --data rows.jsonl")
-    for name in membership.data:
+    sources = load_sources(paths)
+    if not sources:
+        yield note("data", "no rows are remembered", "`run` needs some", "fedit-client data add rows.jsonl")
+    for source in sources:
+        if source.is_hub:
+            yield ok("data", f"{source.place}: a data set of the hub, not looked at here")
+            continue
         try:
-            rows = read_records(Path(name), on_error=membership.on_error)
+            rows = source.read()
         except FeditError as error:
             yield Finding.of("data", error, "a round would fail for this device")
         else:
-            yield ok("data", f"{Path(name).name}: {len(rows.records):,} rows")
+            yield ok("data", f"{Path(source.place).name}: {len(rows.records):,} rows")
 
 
 def check_leftovers(paths: Paths) -> Iterator[Finding]:

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from fedit_client.backends import obstacle
 from fedit_client.base_model import local_base
 from fedit_client.config import ClientConfig
 from fedit_client.device import Machine
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
-from fedit_client.preparation import check_training_stack, choose_device
+from fedit_client.preparation import check_training_stack, choose_device, may_use_cpu
 from fedit_protocol.errors import FeditError
+from fedit_protocol.task import Quantization
 
 _LEAST_BYTES: Final = 2_000_000_000
 
@@ -40,16 +42,15 @@ def check_machine(config: ClientConfig | None, membership: Membership | None) ->
 
 def _gpu(machine: Machine) -> Iterator[Finding]:
     if not machine.gpus:
-        yield note("gpu", "no NVIDIA GPU is seen", "training on the CPU takes much longer")
-        return
-    gpu = machine.gpus[0]
-    told = f"{gpu.name}, {gpu.free_bytes / 1e9:.1f} of {gpu.total_bytes / 1e9:.1f} GB free"
-    if machine.torch and "+cpu" in machine.torch:
-        yield Finding("gpu", Level.ERROR, f"PyTorch {machine.torch} is a CPU build, but this machine has a {gpu.name}",
-                      "training would run on the CPU", 'pip install --force-reinstall torch, from the index for CUDA',
-                      "H001")  # fmt: skip
-    else:
-        yield ok("gpu", told)
+        yield note("gpu", "no GPU is seen", "training on the CPU takes much longer")
+    for gpu in machine.gpus:
+        memory = f", {gpu.free_bytes / 1e9:.1f} of {gpu.total_bytes / 1e9:.1f} GB free" if gpu.total_bytes else ""
+        if (found := obstacle(gpu, machine, Quantization.NF4)) is None:
+            yield ok("gpu", gpu.name + memory)
+        elif found.fix:
+            yield Finding("gpu", Level.ERROR, found.reason, "training would run on the CPU", found.fix, "H001")
+        else:
+            yield warning("gpu", found.reason, "training on the CPU takes much longer", "fedit-client help H001")
 
 
 def _fit(machine: Machine, config: ClientConfig | None, membership: Membership | None) -> Iterator[Finding]:
@@ -60,16 +61,15 @@ def _fit(machine: Machine, config: ClientConfig | None, membership: Membership |
         else:
             yield ok("memory", free)
         return
-    prefer = membership.device if config.device.prefer == "auto" else config.device.prefer
     try:
-        plan = choose_device(membership.task_document, machine, prefer, config.device.threads or membership.threads)
+        plan = choose_device(membership.task_document, machine, config.device, membership)
     except FeditError as error:
         yield Finding.of("memory", error, "the joined task does not fit at this moment")
         return
     needs = f"the task needs about {plan.estimated_bytes / 1e9:.1f} GB on {plan.device}"
-    if plan.needs_cpu_consent:
-        yield Finding("device", Level.ERROR, f"the GPU cannot be used: {plan.reason}", "nothing is trained silently on "
-                      "the CPU", "fedit-client set device.prefer=cpu", "H001")  # fmt: skip
+    if not may_use_cpu(plan, machine, membership):
+        why = "nothing is trained on the CPU without a yes"
+        yield Finding("device", Level.ERROR, plan.reason, why, "fedit-client set device.prefer=cpu", "H001")
     yield ok("memory", f"{free}; {needs}")
 
 

@@ -8,14 +8,28 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from fedit_client.manners.rules import Hold, Verdict
+from fedit_client.manners.rules import OWNER, Hold, Verdict
 from fedit_client.training.pause import PauseSignal
-from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 
 T = TypeVar("T")
 
+THROTTLED: Final = 0.5
+"""The share of the time in which training works while somebody uses the machine."""
+
 _NETWORK: Final = frozenset({"metered_network"})
 """Rules that hold an upload, too: everything else is about this machine's cores, heat and current."""
+
+
+class PausedError(FeditError):
+    """Nothing may be trained now, and the caller does not want to wait (P001)."""
+
+    default_code = "P001"
+
+    def __init__(self, hold: Hold) -> None:
+        where = None if hold.rule == OWNER else f"polite.{hold.rule}"
+        fix = "fedit-client resume" if hold.rule == OWNER else "the same command without --no-wait"
+        super().__init__(f"nothing is trained now: {hold.text}", where=where, fix=fix)
 
 
 class WithdrawnError(ProtocolError):
@@ -64,6 +78,7 @@ class Gate:
         if (verdict, finishing) == (self._verdict, self._finishing):
             return
         self._verdict, self._finishing = verdict, finishing
+        self.pause.throttle(THROTTLED if verdict.throttle else 1.0)
         if verdict.hold is not None:
             self.pause.pause(verdict.hold.text)
         elif self.pause.reason:

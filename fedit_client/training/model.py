@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from fedit_client.device import DevicePlan
 from fedit_client.training.base_view import pinned_view
@@ -17,18 +17,6 @@ from fedit_protocol.peft_folder import WEIGHTS
 from fedit_protocol.task import AdapterSpec, Quantization
 
 _ADAPTER_NAME = ".default"
-
-
-def load_tokenizer(base: Path) -> Any:
-    """Return the base's tokenizer, from pinned files only; raises ModelError M003 if there is none, or no end token."""
-    try:
-        with pinned_view(base) as folder:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unloadable("tokenizer", base, error) from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError("the base's tokenizer has no end token", code="M003", where=str(base))
-    return tokenizer
 
 
 def load_base(base: Path, plan: DevicePlan, *, for_training: bool = True) -> Any:

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from fedit_client.training.divergence import DivergenceGuard
+from fedit_client.training.group import Group
+from fedit_client.training.optimizer import page_again
+from fedit_client.training.scaling import LossScale
 from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
@@ -45,14 +48,17 @@ class Run:
     held_out_loss: float | None = None
     """What was measured before the first step, nats per token."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes) -> None:
+    def __init__(
+        self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes, group: Group
+    ) -> None:
         """Begin a run of the model's trainable parameters; `seed` decides the order of rows, and dropout."""
-        self.model, self.spec, self.seed = model, spec, seed
+        self.model, self.spec, self.seed, self.group = model, spec, seed, group
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.optimizer = optimizer
         self.done = 0
         self.total = Trained()
         self.guard = DivergenceGuard()
+        self.scale = LossScale()
 
     def state(self) -> State:
         """Return everything that the next step depends on; the tensors are the run's own, not copies."""
@@ -65,6 +71,7 @@ class Run:
             "held_out_loss": self.held_out_loss,
             "total": asdict(self.total),
             "guard": asdict(self.guard),
+            "scale": asdict(self.scale),
             "optimizer": left,
         }
         return State(tensors, numbers)
@@ -77,10 +84,12 @@ class Run:
         kept = {name: value for name, value in state.tensors.items() if name.startswith(_OPTIMIZER)}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": _tree({**kept, **state.numbers["optimizer"]}), "param_groups": groups})
+        page_again(self.optimizer)
         self.done = int(state.numbers["done"])
         self.held_out_loss = state.numbers["held_out_loss"]
         self.total = Trained(**state.numbers["total"])
         self.guard = DivergenceGuard(**state.numbers["guard"])
+        self.scale = LossScale(**state.numbers["scale"])
 
 
 class Keeper(Protocol):

@@ -4,7 +4,7 @@ Prompt and answer are tokenised apart and joined. At generation the prompt is to
 the very ids that generation will see; tokenising the joined text could merge the prompt's end with the answer's begin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,14 @@ def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tok
     return result
 
 
+def uncut(records: Iterable[Record], tokenizer: Any, spec: PromptSpec) -> Iterator[Example]:
+    """Yield every record as an Example, however long and whatever the cutoff leaves of it; raises like `tokenize`."""
+    with ChatTemplate(tokenizer) as chat:
+        for record in records:
+            ids, mask = _joined(record, tokenizer, spec, chat)
+            yield Example(ids, mask, record.category)
+
+
 def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate) -> Ids:
     """Return the ids (T,) that an answer to this conversation starts from; raises like `tokenize`."""
     if template is Template.CHAT:
@@ -79,7 +87,7 @@ def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate
     ids: list[Ids] = []
     mask: list[Ids] = []
     for text, is_answer in _pieces(record, tokenizer, spec.template, chat):
-        begins = not ids and spec.template is not Template.CHAT
+        begins = not ids and (record.is_text or spec.template is not Template.CHAT)
         piece = _ids(tokenizer, text, begins=begins)
         ids.append(piece)
         mask.append(
@@ -91,7 +99,10 @@ def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate
 
 
 def _pieces(record: Record, tokenizer: Any, template: Template, chat: ChatTemplate) -> Iterator[Piece]:
-    """Yield prompt and answer in turn; an answer ends with the token that ends generation."""
+    """Yield prompt and answer in turn; an answer, or a plain text, ends with the token that ends generation."""
+    if record.is_text:
+        yield record.messages[0].content + tokenizer.eos_token, True
+        return
     if template is Template.CHAT:
         yield from _chat_pieces(record.messages, tokenizer, chat)
         return

@@ -15,6 +15,7 @@ from fedit_protocol.task import TaskDocument
 def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Train as asked; the update goes back through the pipe as little-endian float32."""
     from fedit_client.training.checkpoint import CheckpointFile
+    from fedit_client.training.followers import following, leading
     from fedit_client.training.keeping import WorkerKeeper
     from fedit_client.training.local import load, train_here
 
@@ -23,13 +24,20 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     def tell(progress: TrainingProgress) -> None:
         channel.send("progress", **asdict(progress))
 
-    tell(TrainingProgress("load", 0, 1))
-    loaded = load(request.document, request.base, plan)
-    tell(TrainingProgress("load", 1, 1))
     file = CheckpointFile(Path(message["checkpoint"])) if message["checkpoint"] else None
-    result = train_here(loaded, request, tell, WorkerKeeper(channel, file, message["every_s"]))
-    told = {name: value for name, value in vars(result).items() if name != "update"}
-    channel.send_with(result.update.astype(WIRE_FLOAT).tobytes(), "result", **told)
+    if message.get("share"):
+        shared = following(channel, message, plan, file)
+    else:
+        keeper_here = WorkerKeeper(channel, file, message["every_s"], message["speed"])
+        shared = leading(channel, message, plan, keeper_here)
+    with shared as (group, keeper):
+        tell(TrainingProgress("load", 0, 1))
+        loaded = load(request.document, request.base, plan)
+        tell(TrainingProgress("load", 1, 1))
+        result = train_here(loaded, request, tell, keeper, group)
+    if group.leads:
+        told = {name: value for name, value in vars(result).items() if name != "update"}
+        channel.send_with(result.update.astype(WIRE_FLOAT).tobytes(), "result", **told)
 
 
 def _request(message: Json, plan: DevicePlan) -> TrainingRequest:

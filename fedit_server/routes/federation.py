@@ -9,6 +9,7 @@ from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
 from fedit_protocol.ids import Digest, TaskId
 from fedit_server.routes.keys import BLOBS, IDENTITY, STORE
 from fedit_server.routes.wire import caller, cbor
+from fedit_server.storage.rows import AdapterRow
 
 
 async def descriptor(request: web.Request) -> web.Response:
@@ -30,14 +31,24 @@ async def tasks(request: web.Request) -> web.Response:
 async def adapter(request: web.Request) -> web.Response:
     """GET /v1/tasks/{task_id}/adapter: the newest committed version."""
     await caller(request)
-    newest = await request.app[STORE].tasks.newest_adapter(TaskId(request.match_info["task_id"]))
+    return _listed(await request.app[STORE].tasks.newest_adapter(TaskId(request.match_info["task_id"])))
+
+
+async def adapter_version(request: web.Request) -> web.Response:
+    """GET /v1/tasks/{task_id}/adapter/{version}: one committed version, for who wants an earlier one."""
+    await caller(request)
+    task_id, version = TaskId(request.match_info["task_id"]), int(request.match_info["version"])
+    return _listed(await request.app[STORE].tasks.adapter(task_id, version))
+
+
+def _listed(row: AdapterRow) -> web.Response:
     return cbor(
         AdapterInfo(
-            task_id=newest.task_id,
-            version=newest.version,
-            digest=newest.digest,
-            parent_digest=Digest(newest.parent_digest),
-            round_no=newest.round_no,
+            task_id=row.task_id,
+            version=row.version,
+            digest=row.digest,
+            parent_digest=Digest(row.parent_digest),
+            round_no=row.round_no,
         )
     )
 
@@ -68,5 +79,6 @@ ROUTES: Final = (
     web.get("/v1/federation/successions", successions),
     web.get("/v1/tasks", tasks),
     web.get("/v1/tasks/{task_id}/adapter", adapter),
+    web.get(r"/v1/tasks/{task_id}/adapter/{version:\d{1,9}}", adapter_version),
     web.get("/v1/blobs/{digest}", blob),
 )

@@ -88,6 +88,15 @@ class Tasks:
             raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
         return _adapter(row)
 
+    async def adapter(self, task_id: TaskId, version: int) -> AdapterRow:
+        """Return one version; raises ProtocolError (unknown-blob)."""
+        async with self._database.reading() as db:
+            query = select(adapters).where(adapters.c.task_id == task_id, adapters.c.version == version)
+            row = (await db.execute(query)).first()
+        if row is None:
+            raise ProtocolError(ProblemType.UNKNOWN_BLOB, f"task {task_id} has no adapter version {version}")
+        return _adapter(row)
+
     async def append_adapter(self, adapter: AdapterRow) -> None:
         """Make this the newest version; raises IntegrityError if another one has taken its number meanwhile."""
         async with self._database.writing() as db:

@@ -1,7 +1,7 @@
 """The adapter's tensors ↔ one flat float32 vector, in an order that every side computes alike."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
+from math import prod, sqrt
 from typing import Annotated
 
 import numpy as np
@@ -107,6 +107,21 @@ class AdapterLayout(BaseModel):
         if vector.shape != (self.size,):
             raise ValueError(f"a vector of shape {vector.shape} does not fill a layout of {self.size} coordinates")
         return {tensor.name: vector[span].reshape(tensor.shape).astype(np.float32) for tensor, span in self.spans()}
+
+
+def first_adapter(layout: AdapterLayout, seed: int) -> Vector:
+    """Return version 0: A uniform in ±1/sqrt(in), B zero, so that it changes nothing; the same for everybody.
+
+    The bound is PEFT's default: Kaiming uniform (He et al. 2015) with a = sqrt(5) gives sqrt(6 / (6·in)). A is drawn
+    in layout order from PCG64 with the task's public seed.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    vector = np.zeros(layout.size, dtype=np.float32)
+    for tensor, span in layout.spans():
+        if tensor.name.endswith("lora_A.weight"):
+            bound = 1.0 / sqrt(tensor.shape[1])
+            vector[span] = generator.uniform(-bound, bound, tensor.size)
+    return vector
 
 
 def vector_digest(vector: Vector) -> Digest:

@@ -107,7 +107,7 @@ class InviteLink:
             )
         port = int(match["port"] or DEFAULT_PORT)
         if not 0 < port < 65536:
-            raise ConfigError(f"{port} is not a port number", code="U003")
+            raise ConfigError(f"{port} is not a port number", code="U003", fix="fedit-client help U003")
         return cls(host=match["host"].strip("[]"), port=port, code=code, pin=Digest(match["pin"]))
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fedit_protocol.ids import Digest
-from fedit_protocol.task import Task
+from fedit_protocol.task import Mode, Task, Template
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
@@ -14,14 +14,45 @@ CARD: Final = "README.md"
 
 
 @dataclass(frozen=True)
+class OwnLoss:
+    """What one device saw on rows of its own that nobody trains on; losses are nats per token, lower is better.
+
+    `base` is that of the base alone, where it was measured too; `trained` that of what this device made of the version
+    by its own training, which stands on no card.
+    """
+
+    loss: float
+    rows: int | None = None
+    base: float | None = None
+    trained: float | None = None
+
+
+@dataclass(frozen=True)
 class Edition:
-    """What the model card says of one version; a device that only fetched it knows no round and no devices."""
+    """What the model card says of one version; a device that only fetched it knows no round and no devices.
+
+    `epsilon` and `delta` are what all rounds together can tell about one device, in tasks with noise. `licence` is the
+    base's, where it is known.
+    """
 
     version: int
     digest: Digest
     parent_digest: str | None = None
     round_no: int | None = None
     survivors: int | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    licence: str = ""
+    own: OwnLoss | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How the files beside a card are loaded: the library's tag, and a block of code in Markdown."""
+
+    library: str
+    block: str
+    tags: tuple[str, ...] = ("lora",)
 
 
 def peft_config(task: Task) -> dict[str, Any]:
@@ -50,32 +81,75 @@ def config_bytes(task: Task) -> bytes:
     return (json.dumps(peft_config(task), indent=2, sort_keys=True) + "\n").encode()
 
 
-def model_card(task: Task, edition: Edition) -> str:
-    """Return README.md: where the adapter comes from and how to load it."""
-    header = {"base_model": task.base.model, "library_name": "peft", "tags": ["lora", "federated-learning", "fedit"]}
+def peft_usage(model: str) -> Usage:
+    """Return how an adapter is loaded on its base."""
+    return Usage(
+        "peft",
+        f"""```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{model}")
+model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")
+```""",
+    )
+
+
+def model_card(task: Task, edition: Edition, usage: Usage | None = None) -> str:
+    """Return README.md: where the adapter comes from, what is known of it, and how to load it.
+
+    The same facts give the same text; it holds nothing about a person or a machine but the losses in `edition.own`.
+    """
+    use = usage or peft_usage(task.base.model)
+    tags = [*use.tags, "federated-learning", "fedit"]
+    header: dict[str, Any] = {"base_model": task.base.model, "library_name": use.library, "tags": tags}
+    if edition.licence:
+        header["license"] = edition.licence.lower()
     return f"""---
 {_front_matter(header)}
 ---
 # {task.title}, adapter version {edition.version}
 
 {_origin(task, edition)}
-Trained with FedIT: the rows stayed on the devices, and the server saw only the sum of their masked updates.
+Trained with FedIT: the rows stayed on the devices, and {_who_saw(task)}.
 
 | | |
 |---|---|
-| base model | `{task.base.model}` |
+| base model | `{task.base.model}`{f" at `{task.base.revision}`" if task.base.revision else ""} |
 | base digest | `{task.base.digest}` |
+| licence of the base | {edition.licence or "see its publisher; the adapter is a work on top of it"} |
 | LoRA | rank {task.adapter.rank}, alpha {_plain(task.adapter.alpha)}, {", ".join(task.adapter.target_modules)} |
-| adapter digest | `{edition.digest}` |
+| prompts | template `{task.prompt.template}`{_of_the_base(task)}, {task.prompt.cutoff_tokens} tokens |
+| privacy | {_privacy(edition)} |
+{_own_row(edition)}| adapter digest | `{edition.digest}` |
 {_parent_row(edition)}
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained("{task.base.model}")
-model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")
-```
+{use.block}
 """
+
+
+def _who_saw(task: Task) -> str:
+    if task.round.mode is Mode.TRUSTED:
+        return "the server saw each device's update"
+    return "the server saw only the sum of their masked updates"
+
+
+def _of_the_base(task: Task) -> str:
+    return " (the base's own)" if task.prompt.template is Template.CHAT else ""
+
+
+def _privacy(edition: Edition) -> str:
+    if edition.epsilon is None or edition.delta is None:
+        return "no noise was added, so there is no epsilon"
+    return f"epsilon at most {edition.epsilon:.3g} for one device over all rounds so far, delta {edition.delta:.0e}"
+
+
+def _own_row(edition: Edition) -> str:
+    own = edition.own
+    if own is None:
+        return ""
+    rows = "" if own.rows is None else f"{own.rows} "
+    base = "" if own.base is None else f", {own.base:.3f} for the base alone"
+    return f"| evaluation | loss {own.loss:.3f}{base}, on {rows}held-out rows of one device |\n"
 
 
 def _origin(task: Task, edition: Edition) -> str:

@@ -44,7 +44,7 @@ def check_clock(sent_at: int, now_s: int, oldest_s: int = MAX_CLOCK_SKEW_S) -> N
             ProblemType.CLOCK_SKEW,
             f"the device's clock is {abs(skew)} s {direction} the server's; at most {allowed} s are allowed",
             code="T007",
-            fix="timedatectl set-ntp true",
+            fix="fedit-client doctor --network, and set this machine's clock: timedatectl set-ntp true",
         )
 
 

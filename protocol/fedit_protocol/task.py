@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
@@ -122,6 +123,24 @@ class PromptSpec(Section):
         False, description="true: the loss covers the prompt too; false: response tokens only"
     )
     cutoff_tokens: int = Field(512, ge=16, le=32768, description="longer rows are cut at this many tokens, and counted")
+    min_cutoff_tokens: int = Field(
+        0,
+        ge=0,
+        le=32768,
+        exclude_if=absent_at(0),
+        description="a device short of memory may cut at as few tokens as this; 0 means no fewer than cutoff_tokens",
+    )
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Self:
+        if self.min_cutoff_tokens > self.cutoff_tokens:
+            raise ValueError("min_cutoff_tokens exceeds cutoff_tokens")
+        return self
+
+    @property
+    def least_tokens(self) -> int:
+        """The fewest tokens that a device may cut rows at."""
+        return self.min_cutoff_tokens or self.cutoff_tokens
 
 
 class TrainingSpec(Section):
@@ -355,6 +374,21 @@ class TaskDocument(Section):
         if not self.task.base.digest:
             raise ValueError("a published task names the digest of its base")
         return self
+
+    @classmethod
+    def of(cls, task: Task, shapes: BaseShapes, base_bytes: int) -> Self:
+        """Return the document of a task whose base has these shapes; raises ValueError if a target module fits none."""
+        return cls(
+            task=task,
+            layout=AdapterLayout.of_lora(shapes.linear, task.adapter.target_modules, task.adapter.rank),
+            linear_parameters=shapes.linear_parameters,
+            other_parameters=shapes.other_parameters,
+            hidden_size=shapes.hidden_size,
+            layers=shapes.layers,
+            intermediate_size=shapes.intermediate_size,
+            vocabulary=shapes.vocabulary,
+            base_bytes=base_bytes,
+        )
 
     @property
     def digest(self) -> Digest:

@@ -91,7 +91,7 @@ CASES = {
     "no data": Case(JOIN[:3], 9, "D020", "no data was given"),
     "a data file that is missing": Case(JOIN, 9, "D001", "does not exist"),
     "an empty data file": Case(JOIN, 9, "D002", "not a single row", ""),
-    "a broken line": Case(JOIN, 9, "D006", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
+    "a broken line": Case(JOIN, 9, "D005", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
     "unknown columns": Case(JOIN, 9, "D004", "found a, q", '{"q":"a","a":"b"}\n'),
     "an unreachable server": Case(JOIN, 5, "N001", "127.0.0.1 port 1", '{"prompt":"a","completion":"b"}\n'),
     "a setting that cannot be": Case(("set", "device.threads=many"), 3, "C001", "device.threads"),
@@ -171,28 +171,6 @@ def test_the_invite_code_is_in_no_output(tmp_path: Path, run: Run) -> None:
     done = run("-v", "join", "--server", LINK, "--data", str(rows))
     assert "Traceback" in done.stderr
     assert "K7QF" not in (done.stdout + done.stderr).replace("-", "")
-
-
-def test_data_check_names_every_broken_line(tmp_path: Path, run: Run) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt":"a","completion":"b"}\n{"prompt":"a","completion":""}\n{"prompt":7,"completion":"b"}\n')
-    done = run("data", "check", str(rows))
-    assert done.returncode == 9
-    assert "line 2: completion is empty" in done.stdout
-    assert "line 3: prompt is a number" in done.stdout
-
-
-def test_data_check_counts_rows_and_categories(tmp_path: Path, run: Run) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt":"a","completion":"b","category":"x"}\n' * 3)
-    done = run("--json", "data", "check", str(rows))
-    assert json.loads(done.stdout)["data"] == {
-        "rows": 3,
-        "shape": "prompt_completion",
-        "categories": {"x": 3},
-        "ignored_columns": [],
-        "skipped": [],
-    }
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +100,8 @@ async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> No
     assert json.loads(done.out)["data"]["task"] == "test-task@1"
     assert joining.https.asked == ["GET /v1/federation", "GET /v1/tasks", "POST /v1/enroll"]
     kept = json.loads((joining.home / "membership.json").read_text())
-    assert (kept["consent"], kept["label"], kept["data"]) == ("test-task@1", "a laptop", [str(joining.rows)])
+    assert (kept["consent"], kept["label"]) == ("test-task@1", "a laptop")
+    assert str(joining.rows) in (joining.home / "sources.json").read_text()
     assert invoke(["status"]) == 0
     assert "A task for tests (test-task@1), masked" in joining.capsys.readouterr().out
 
@@ -196,3 +199,35 @@ async def test_ctrl_c_leaves_cleanly(joining: Joining, number: signal.Signals) -
     assert process.returncode == 130, err
     assert b"left the round" in rest
     assert b"Traceback" not in err
+
+
+async def test_joining_says_what_it_takes_and_fit_and_prefetch_say_it_again(joining: Joining) -> None:
+    done = await joining.run("--no-run", "--accept", joining.https.document.task.label)
+    assert done.status == 0, done.err
+    assert "fits: about" in done.out
+    assert f"base model: is here already: {joining.base}" in done.out
+    assert await asyncio.to_thread(invoke, ["fit", "--json"]) == 0
+    assert json.loads(joining.capsys.readouterr().out)["data"]["device"] == "cpu"
+    assert await asyncio.to_thread(invoke, ["prefetch"]) == 0
+    assert "was here already" in joining.capsys.readouterr().out
+
+
+async def test_nothing_is_fetched_onto_a_disk_that_is_too_small(
+    joining: Joining,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback, usage = joining.https.loopback, SimpleNamespace(free=5 * 10**9)
+    spec = loopback.document.task.base.model_copy(update={"model": "org/absent-model"})
+    task = loopback.document.task.model_copy(update={"base": spec})
+    loopback.document = loopback.document.model_copy(update={"task": task, "base_bytes": 5 * 10**9})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    done = await joining.run("--no-run", "--accept", task.label)
+    assert (done.status, "FEDIT-M005" in done.err) == (5, True)
+
+
+async def test_the_cpu_is_used_after_a_yes_only(joining: Joining) -> None:
+    label = joining.https.document.task.label
+    line = ["join", "--data", str(joining.rows), "--no-run", "--accept", label]
+    assert await asyncio.to_thread(invoke, line) == 7
+    assert "FEDIT-A006" in joining.capsys.readouterr().err
+    assert await asyncio.to_thread(invoke, [*line, "--yes"]) == 0

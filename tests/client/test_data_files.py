@@ -98,17 +98,17 @@ BAD = {
     "a column missing in one row": Bad(
         "rows.jsonl", lines(PAIR, PAIR, {"prompt": "x"}), "D004", "column completion is missing", "line 3"
     ),
-    "two shapes at once": Bad("rows.jsonl", lines({**DOLLY, **ALPACA}), "D005", "dolly"),
-    "a broken line": Bad("rows.jsonl", lines(PAIR) + '{"prompt": "x"\n', "D006", "not valid JSON", "line 2"),
+    "two shapes at once": Bad("rows.jsonl", lines({**DOLLY, **ALPACA}), "D006", "dolly"),
+    "a broken line": Bad("rows.jsonl", lines(PAIR) + '{"prompt": "x"\n', "D005", "not valid JSON", "line 2"),
     "a broken element in a list": Bad(
-        "rows.json", '[\n{"prompt": "a", "completion": "b"},\n{oops}\n]', "D006", "JSON", "line 3"
+        "rows.json", '[\n{"prompt": "a", "completion": "b"},\n{oops}\n]', "D005", "JSON", "line 3"
     ),
-    "a list that does not end": Bad("rows.json", json.dumps([PAIR])[:-1], "D006", "not valid JSON from here on"),
-    "JSON nested too deeply": Bad("rows.jsonl", "[" * 100_000 + "\n", "D006", "not valid JSON", "line 1"),
-    "bytes that are no text": Bad("rows.jsonl", b'{"prompt": "\xff"}\n', "D006", "not UTF-8", "line 1"),
-    "CSV in another encoding": Bad("rows.csv", "prompt,completion\nä,b\n".encode("latin-1"), "D006", "UTF-8"),
-    "CSV with a cell too many": Bad("rows.csv", "prompt,completion\na,b\nc,d,e\n", "D006", "number of cells", "line 3"),
-    "CSV with an open quote": Bad("rows.csv", 'prompt,completion\na,"b\n', "D006", "not valid CSV"),
+    "a list that does not end": Bad("rows.json", json.dumps([PAIR])[:-1], "D005", "not valid JSON from here on"),
+    "JSON nested too deeply": Bad("rows.jsonl", "[" * 100_000 + "\n", "D005", "not valid JSON", "line 1"),
+    "bytes that are no text": Bad("rows.jsonl", b'{"prompt": "\xff"}\n', "D005", "not UTF-8", "line 1"),
+    "CSV in another encoding": Bad("rows.csv", "prompt,completion\nä,b\n".encode("latin-1"), "D005", "UTF-8"),
+    "CSV with a cell too many": Bad("rows.csv", "prompt,completion\na,b\nc,d,e\n", "D005", "number of cells", "line 3"),
+    "CSV with an open quote": Bad("rows.csv", 'prompt,completion\na,"b\n', "D005", "not valid CSV"),
     "a list where an object should be": Bad("rows.jsonl", "[1]\n", "D007", "not a JSON object", "line 1"),
     "a number for an answer": Bad("rows.jsonl", lines({**PAIR, "completion": 4}), "D007", "completion is a number"),
     "text for messages": Bad("rows.jsonl", lines({"messages": "hi"}), "D007", "messages is of type str"),
@@ -130,7 +130,7 @@ BAD = {
         "rows.jsonl", lines({"messages": [CHAT["messages"][0]]}), "D014", "not from the assistant"
     ),
     "no message at all": Bad("rows.jsonl", lines({"messages": []}), "D014", "not from the assistant"),
-    "parquet that is none": Bad("rows.parquet", "no", "D006", "parquet"),
+    "parquet that is none": Bad("rows.parquet", "no", "D005", "parquet"),
 }
 
 
@@ -165,7 +165,7 @@ def test_all_broken_rows_are_counted_and_the_first_ones_named(tmp_path: Path) ->
     with pytest.raises(DataError) as refused:
         read_records(path)
     assert str(refused.value) == "10 of 20 rows cannot be used; line 1: completion is empty"
-    assert refused.value.where == f"{path} lines 1, 3, 5, 7, 9 …"
+    assert refused.value.where == f"{path} lines 1, 3, 5, 7, 9 …   (fedit-client data check {path} --show D008)"
     assert refused.value.fix is not None
     assert "--on-error skip" in refused.value.fix
 
@@ -174,7 +174,7 @@ def test_skipping_is_asked_for_and_counted(tmp_path: Path) -> None:
     path = put(tmp_path, "rows.jsonl", lines(PAIR) + "{\n" + lines({**PAIR, "completion": ""}, PAIR))
     found = read_records(path, on_error="skip")
     assert [record.line for record in found.records] == [1, 4]
-    assert [(problem.line, problem.code) for problem in found.skipped] == [(2, "D006"), (3, "D008")]
+    assert [(problem.line, problem.code) for problem in found.skipped] == [(2, "D005"), (3, "D008")]
 
 
 def test_skipping_everything_is_an_error() -> None:

@@ -71,8 +71,8 @@ async def test_a_refused_invite_says_why_and_what_to_do(
     assert told.value.code == code
     assert told.value.exit_code == 6
     assert told.value.fix
-    if code in {"T004", "T005", "T006"}:  # the command in it is not one for the owner of a device
-        assert "ask the organiser for a new invite (the organiser makes it with: " in told.value.fix
+    if code in {"T004", "T005", "T006"}:  # one command is the organiser's
+        assert "join --server 'NEW-LINK', once the organiser has made a new invite (with " in told.value.fix
 
 
 async def test_somebody_elses_certificate_is_an_alarm(https: HttpsFederation) -> None:

@@ -29,7 +29,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_cure(tmp_path: Path) -> 
     with pytest.raises(StorageError) as told:
         load_identity(path)
     assert told.value.code == "S012"
-    assert told.value.fix == f"chmod 600 {path}"
+    assert told.value.fix == "fedit-client doctor --fix"
 
 
 def test_a_damaged_key_is_never_replaced_silently(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedit_client.config import DeviceSettings
 from fedit_client.machine import Machine
 from fedit_client.optimizers import usable
 from fedit_client.preparation import choose_device
@@ -31,6 +32,6 @@ def test_the_plan_says_what_differs_from_the_task() -> None:
     document = small_task(3)
     training = document.task.training.model_copy(update={"optimizer": Optimizer.PAGED_ADAMW_8BIT})
     asked = document.model_copy(update={"task": document.task.model_copy(update={"training": training})})
-    machine = Machine.here()
-    assert "not paged" in choose_device(asked, machine, "cpu", 1).reason
-    assert "optimizer" not in choose_device(document, machine, "cpu", 1).reason
+    machine, settings = Machine.here(), DeviceSettings(prefer="cpu", threads=1)
+    assert "not paged" in choose_device(asked, machine, settings, None).reason
+    assert "optimizer" not in choose_device(document, machine, settings, None).reason

@@ -12,7 +12,10 @@ import pytest
 import fedit_client
 from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, EventKind, MembershipError
 from fedit_client.config import load_config
+from fedit_client.data import Source
 from fedit_client.help_pages import documented_codes
+from fedit_client.paths import Paths
+from fedit_client.remembered import load_sources
 from fedit_client.testing import FakeTrainer
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, StorageError, TaskRefusedError
 from fedit_protocol.signing import SigningKey
@@ -49,6 +52,18 @@ async def test_three_programs_federate(https: HttpsFederation, tmp_path: Path) -
         card = (adapter / "README.md").read_text()
         assert card.startswith("---\n")
         assert 'library_name: "peft"' in card
+
+
+async def test_a_client_that_starts_sweeps_what_a_dead_one_left_of_its_training(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    clients = [await joined(https, tmp_path / str(number)) for number in range(3)]
+    left = Paths.under(tmp_path / "0").checkpoints / "0123" / "run.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"an adapter, half trained")
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(collect(client) for client in clients))
+    assert not left.parent.exists()
 
 
 async def test_an_upload_that_is_cut_goes_on_with_the_same_bytes(https: HttpsFederation, tmp_path: Path) -> None:
@@ -104,9 +119,24 @@ async def test_joining_again_renews_consent_and_data_without_a_new_invite(
     again = Client.open(home=tmp_path, trainer=FakeTrainer())
     again.add_data(rows)
     offer = await again.fetch_offer()
-    membership = await again.join(consent=offer.accept())
-    assert membership.data == (str(rows),)
+    await again.join(consent=offer.accept())
+    assert load_sources(Paths.under(tmp_path)) == (Source(str(rows)),)
     assert https.asked.count("POST /v1/enroll") == 1
+
+
+async def test_a_home_of_the_version_before_keeps_its_data(https: HttpsFederation, tmp_path: Path) -> None:
+    client = await joined(https, tmp_path / "home")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    before = client.require_membership().model_copy(update={"data": (str(rows),), "on_error": "skip"})
+    before.save(tmp_path / "home" / "membership.json")
+    paths = Paths.under(tmp_path / "home")
+    assert not paths.sources_file.exists()
+    assert load_sources(paths) == (Source(str(rows), on_error="skip"),)
+    again = Client.open(home=tmp_path / "home", trainer=FakeTrainer())
+    await again.join(consent=(await again.fetch_offer()).accept())
+    assert load_sources(paths) == (Source(str(rows), on_error="skip"),)
+    assert paths.sources_file.exists()
 
 
 async def test_an_invite_that_was_used_joins_again_while_the_membership_stands(
@@ -161,14 +191,16 @@ async def test_leaving_tells_the_server_and_keeps_the_adapters(https: HttpsFeder
     client = await joined(https, tmp_path)
     kept = tmp_path / "adapters" / "test-task" / "1"
     kept.mkdir(parents=True)
+    half_trained = Paths.under(tmp_path).checkpoints
+    half_trained.mkdir()
     await client.leave()
     assert "POST /v1/leave" in https.asked
     assert client.membership is None
     assert kept.exists()
     assert (tmp_path / "identity.key").exists()
-    removed = await client.leave(erase=True)
+    removed = (await client.leave(erase=True)).paths
     assert not (tmp_path / "identity.key").exists()
-    assert kept.parent.parent in removed
+    assert {kept.parent.parent, half_trained} <= set(removed)
 
 
 async def test_one_home_belongs_to_one_federation(https: HttpsFederation, tmp_path: Path) -> None:
@@ -190,7 +222,7 @@ async def test_a_new_key_is_a_new_enrolment_and_forgets_nothing_else(https: Http
     with pytest.raises(ConfigError) as needs_server:
         await client.leave(new_key=True, offline=True)
     assert (needs_server.value.code, (tmp_path / "identity.key").read_bytes()) == ("U001", old_key)
-    removed = await client.leave(new_key=True)
+    removed = (await client.leave(new_key=True)).paths
     assert {path.name for path in removed} == {"membership.json", "identity.key"}
     assert https.asked.count("POST /v1/leave") == 1
     assert (tmp_path / "journal").exists()

@@ -141,7 +141,8 @@ class Federation:
 
 def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire, **settings: object) -> TamperedClient:
     """Return a client with a home of its own that has not joined yet; it comes back fast when the server was away."""
-    config = ClientConfig.model_validate({"home": home, "network": {"max_wait_s": 0.5}, **settings})
+    values = {"home": home, "network": {"max_wait_s": 0.5}, "device": {"prefer": "cpu"}, **settings}
+    config = ClientConfig.model_validate(values)
     client = TamperedClient.open(invite, config=config, trainer=trainer)
     client.wire = wire
     return client

@@ -9,6 +9,7 @@ from fedit_protocol.errors import ProblemType
 from fedit_protocol.messages import Ack, Roster, Sharers, UnmaskAnswer
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Effects, Persist
+from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.testing import MemoryFederation, small_task, two_sum_task
@@ -69,6 +70,35 @@ def test_a_round_of_one_sum_that_fails_while_it_is_computed_has_no_result() -> N
     assert round_.server.stage is Stage.SUM
     fail(round_)
     assert round_.server.failure == (ProblemType.INTERNAL, WHY)
+
+
+class Underived(WatchedRound):
+    """Its driver never prepares the second sum's input."""
+
+    def derive(self, first: Aggregate) -> Effects:
+        return ()
+
+
+def test_a_failure_while_the_second_input_is_prepared_leaves_the_first_sum() -> None:
+    round_ = Underived(MemoryFederation(MEMBERS), two_sum_task(MEMBERS, M, N, RANK))
+    round_.play_until("upload 2", factor_updates())
+    round_.perform(round_.server.tick(round_.clock()))
+    assert round_.server.stage is Stage.SECOND_INPUT
+    fail(round_)
+    assert round_.server.failure is None
+    assert round_.finish is not None
+    assert (round_.finish.second, round_.finish.note) == (None, WHY)
+
+
+def test_who_comes_after_a_failure_is_told_the_reason() -> None:
+    round_ = watched(until="ack")
+    fail(round_)
+    acknowledged = seal(round_.federation.devices[0], Kind.ACK, round_.context, Ack(complaints=()))
+    with refused(ProblemType.ROUND_FAILED) as spoken:
+        round_.server.on_ack(acknowledged, round_.clock())
+    with refused(ProblemType.ROUND_FAILED) as asked:
+        round_.server.sharers(round_.device(0))
+    assert (str(spoken.value), str(asked.value)) == (WHY, WHY)
 
 
 def test_after_a_restart_a_second_sum_that_fails_leaves_the_first_which_is_computed_again() -> None:

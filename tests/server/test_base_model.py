@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, load_file
 
+from fedit_protocol.adapter import first_adapter
 from fedit_protocol.errors import ConfigError, FeditError, ModelError, StorageError
 from fedit_protocol.peft_folder import Edition, bucket, peft_config
 from fedit_protocol.task import BaseModelSpec
-from fedit_server.adapter_bytes import first_adapter, from_safetensors, to_safetensors
+from fedit_server.adapter_bytes import from_safetensors, to_safetensors
 from fedit_server.base_model import read_folder, tensor_shapes
 from fedit_server.base_source import read_base
 from fedit_server.peft_folder import write_peft_folder

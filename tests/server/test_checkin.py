@@ -112,6 +112,10 @@ async def test_what_a_server_lists(tmp_path: Path, base: Path, clock: ManualCloc
         async with running.http.get("/v1/tasks") as reply:
             (listed,) = decode(TaskList, await reply.read()).tasks
         info = decode(AdapterInfo, await device.call("GET", "/v1/tasks/notes/adapter"))
+        assert decode(AdapterInfo, await device.call("GET", "/v1/tasks/notes/adapter/0")) == info
+        with pytest.raises(RefusedError) as refused:
+            await device.call("GET", "/v1/tasks/notes/adapter/1")
+        assert refused.value.type == ProblemType.UNKNOWN_BLOB
     document = decode(TaskDocument, listed.document)
     assert (listed.state, document.task.id, encode(document)) == ("active", "notes", listed.document)
     assert (info.version, info.parent_digest, info.round_no) == (0, "", 0)

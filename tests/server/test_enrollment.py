@@ -204,7 +204,12 @@ async def test_an_expired_certificate_is_renewed_with_a_new_invite(
     assert check_certificate(reply.certificate, device.descriptor, unix_seconds(clock())).serial == 1
 
 
-PROTECTED = ("/v1/tasks/notes/adapter", f"/v1/blobs/sha256:{'0' * 64}", f"/v1/rounds/{'0' * 32}/result")
+PROTECTED = (
+    "/v1/tasks/notes/adapter",
+    "/v1/tasks/notes/adapter/0",
+    f"/v1/blobs/sha256:{'0' * 64}",
+    f"/v1/rounds/{'0' * 32}/result",
+)
 
 
 @pytest.mark.parametrize("path", PROTECTED)

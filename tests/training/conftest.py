@@ -17,6 +17,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(base: Path) -> Any:
     """Its tokenizer."""
-    from fedit_client.training.model import load_tokenizer
+    from fedit_client.training.tokenizer import load_tokenizer
 
     return load_tokenizer(base)

@@ -10,7 +10,8 @@ import pytest
 
 from fedit_client.base_model import digest_folder
 from fedit_client.training.base_view import pinned_view
-from fedit_client.training.model import attach_saved, load_base, load_tokenizer
+from fedit_client.training.model import attach_saved, load_base
+from fedit_client.training.tokenizer import load_tokenizer
 from fedit_protocol.base_files import pinned
 from fedit_protocol.errors import ModelError
 

@@ -12,8 +12,8 @@ import pytest
 from fedit_client.base_model import digest_folder
 from fedit_client.data import Message, Role
 from fedit_client.training.chat_template import ChatTemplate
-from fedit_client.training.model import load_tokenizer
 from fedit_client.training.tokenize import tokenize
+from fedit_client.training.tokenizer import load_tokenizer
 from fedit_protocol.errors import DataError, FeditError, ModelError, TaskRefusedError
 from fedit_protocol.task import PromptSpec
 

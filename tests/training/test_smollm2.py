@@ -4,14 +4,19 @@ import logging
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from fedit_client.base_model import PACKAGED_MODEL, resolve_base
 from fedit_client.data import read_records
 from fedit_client.device import Machine, plan
+from fedit_client.export.precision import Precision
+from fedit_client.exporting import ExportWishes, Form, export
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 from fedit_protocol.errors import ModelError
 
+from ..joined_home import joined_home
 from ..tiny_llama import tiny_document, write_adapter
+from .llama_cpp import greedy_text, next_tokens, tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(1800)]
 
@@ -52,3 +57,50 @@ async def test_a_round_on_dolly_rows_lowers_the_held_out_loss(smollm2: Path, tes
     assert result.held_out_loss_after < result.held_out_loss - 0.02
     assert result.examples == 108
     assert told[-1].stage == "evaluate"
+
+
+async def test_what_was_trained_speaks_the_same_through_peft_merged_and_llama_cpp(
+    smollm2: Path, test_data: Path, tmp_path: Path
+) -> None:
+    """Train in NF4, export four ways, and let plain transformers and llama.cpp answer a question."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rows = [row for row in read_records(test_data / "dolly15k.jsonl").records if row.category == "open_qa"][:60]
+    training = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 2e-3}
+    base = {"model": PACKAGED_MODEL, "quantization": "nf4"}
+    document = tiny_document(smollm2, base=base, prompt={"cutoff_tokens": 96}, training=training)
+    start = write_adapter(document, tmp_path / "start.safetensors")
+    request = TrainingRequest(document, smollm2, start, rows, b"seed", plan(document, Machine.here(), "cpu", threads=1))
+    result = await WorkerTrainer().train(request, lambda _: None)
+    layout = document.layout
+    save_file(layout.unflatten(layout.flatten(load_file(start)) + result.update), tmp_path / "trained.safetensors")
+    home = joined_home(tmp_path / "home", document, {0: start, 1: tmp_path / "trained.safetensors"}, model=str(smollm2))
+
+    def made(form: str, dtype: str | None = None, version: int | None = None) -> Path:
+        wishes = ExportWishes(Form(form), None, version, Precision(dtype) if dtype else None)
+        done = export(home, wishes)
+        logging.getLogger(__name__).info("%s", " | ".join(done.lines()))
+        return done.folder
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    plain = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    with torch.no_grad():
+        adapted = PeftModel.from_pretrained(plain, made("peft")).eval()
+        wanted = adapted(ids).logits[0, -1]
+        answer = adapted.generate(input_ids=ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+        for dtype, most in (("f32", 2e-3), ("bf16", 1.0)):
+            merged = AutoModelForCausalLM.from_pretrained(made("merged", dtype), dtype=torch.float32).eval()
+            assert float((merged(ids).logits[0, -1] - wanted).abs().max()) < most
+    gguf = next(made("gguf").glob("*.gguf"))
+    logprobs = torch.log_softmax(wanted, dim=-1)
+    bare, lora = next(made("gguf", version=0).glob("*.gguf")), next(made("gguf-lora").glob("*.gguf"))
+    for told in (next_tokens(gguf, [ids[0].tolist()]), next_tokens(bare, [ids[0].tolist()], lora=lora)):
+        assert max(abs(logprob - float(logprobs[token])) for token, logprob in told[0].items()) < 0.05
+    assert greedy_text(gguf, ids[0].tolist(), 12) == tokenizer.decode(answer, skip_special_tokens=True)
+    texts = [row.messages[0].content for row in rows[:20]]
+    assert tokens(gguf, texts) == [tokenizer(each, add_special_tokens=False)["input_ids"] for each in texts]

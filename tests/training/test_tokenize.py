@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client.data import Message, Record, Role, records_from
+from fedit_client.data import Message, Record, Role, Shape, records_from
 from fedit_client.training.chat_template import ChatTemplate
 from fedit_client.training.tokenize import Example, Ids, prompt_ids, tokenize
 from fedit_protocol.errors import DataError, ModelError, TaskRefusedError
@@ -44,6 +44,14 @@ def test_the_answer_and_its_end_are_trained_and_nothing_else(tokenizer: Any) -> 
 
 def test_every_assistant_turn_is_trained(tokenizer: Any) -> None:
     assert trained_text(one(Record(TURNS), tokenizer), tokenizer) == "Two.<|im_end|>Four.<|im_end|>"
+
+
+@pytest.mark.parametrize("template", list(Template))
+def test_plain_text_is_trained_from_end_to_end_under_no_template(template: Template, tokenizer: Any) -> None:
+    (text,) = records_from([{"text": "One. Two."}], shape=Shape.TEXT).records
+    example = one(text, tokenizer, template=template)
+    assert tokenizer.decode(example.ids) == "One. Two.<|im_end|>"
+    assert example.loss_mask.all()
 
 
 def test_all_tokens_are_trained_when_the_task_says_so(tokenizer: Any) -> None:

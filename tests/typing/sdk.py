@@ -50,4 +50,4 @@ async def embed(invite: str, home: Path) -> None:
             assert_type(event.progress, float | None)
             assert_type(event.stage, RoundStage | None)
         assert_type(client.latest_adapter(), Path | None)
-        assert_type(await client.leave(erase=True), list[Path])
+        assert_type((await client.leave(erase=True)).paths, list[Path])

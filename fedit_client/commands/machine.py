@@ -1,0 +1,33 @@
+"""`fedit-client fit`, `prefetch` and `setup`: this machine, before it trains."""
+
+from typing import Annotated
+
+import typer
+
+from fedit_client.commands.shared import DeviceOption, Globals, Model, Threads, device_flags
+
+
+def fit(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="A base, folder or hub id; default: the task's.")] = None,
+    device: DeviceOption = None,
+    threads: Threads = None,
+) -> None:
+    """Say whether a task fits this machine: memory, disk, minutes and megabytes, before anything is fetched."""
+    from fedit_client.fitting import fit_here
+
+    given: Globals = context.obj
+    found = fit_here(given.config(device=device_flags(device, threads)), model)
+    given.console.answer("fit", found.as_data(), found.lines())
+    found.fetch.check()
+
+
+def prefetch(context: typer.Context, model: Model = None) -> None:
+    """Fetch the joined task's base model now, so that no round has to wait for it."""
+    from fedit_client.fitting import fetch_base
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    folder, fetched = run_async(fetch_base(given.config(model=model), given.console.say))
+    said = "fetched" if fetched else "was here already:"
+    given.console.answer("prefetch", {"base": str(folder), "fetched": fetched}, [f"the base model {said} {folder}"])

@@ -1,0 +1,92 @@
+"""`fedit-client service`: run without a terminal, from log-in on."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedit_client.commands.shared import Globals
+
+if TYPE_CHECKING:
+    from fedit_client.service.plan import ServicePlan
+
+service_app = typer.Typer(
+    help="Take part from log-in on, without a terminal and without privileges.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written and run; change nothing.")]
+
+
+@service_app.command()
+def install(context: typer.Context, dry_run: DryRun = False) -> None:
+    """Write the service's description for this system, and start it."""
+    from fedit_client.membership import require_membership
+    from fedit_client.service.managers import manager_here
+
+    given: Globals = context.obj
+    config = given.config()
+    manager, plan = manager_here(), _plan(given)
+    commands = [" ".join(command) for command in manager.begin()]
+    text = _text(manager.content(plan))
+    data = {"manager": manager.name, "file": str(manager.file), "content": text, "commands": commands}
+    if dry_run:
+        lines = [f"would write {manager.file}:", "", *text.splitlines(), "", "and run:", *commands]
+        given.console.answer("service install", data | {"installed": False}, lines)
+        return
+    require_membership(config.paths.membership_file)
+    manager.install(plan)
+    lines = [f"installed as a service of {manager.name}: {manager.file}", manager.hint(),
+             "fedit-client status · pause · finish · service uninstall"]  # fmt: skip
+    given.console.answer("service install", data | {"installed": True}, lines)
+
+
+@service_app.command()
+def status(context: typer.Context) -> None:
+    """Say whether the service is installed, whether it runs, and what the client does."""
+    from fedit_client.control import read_now, read_wish
+    from fedit_client.doing import doing_lines
+    from fedit_client.patience import utc_now
+    from fedit_client.service.managers import manager_here
+
+    given: Globals = context.obj
+    manager, paths = manager_here(), given.config().paths
+    now, state = read_now(paths), manager.state()
+    doing = doing_lines(now, read_wish(paths), utc_now())
+    data = {"manager": manager.name, "file": str(manager.file), "installed": manager.file.exists(), "state": state,
+            "running": now is not None, "doing": doing}  # fmt: skip
+    given.console.answer("service status", data, [f"service     {state} ({manager.name})", *_indented(doing)])
+
+
+@service_app.command()
+def uninstall(context: typer.Context, dry_run: DryRun = False) -> None:
+    """Stop the service and remove its description; the membership, rows and adapters stay."""
+    from fedit_client.service.managers import manager_here
+
+    given: Globals = context.obj
+    manager = manager_here()
+    commands = [" ".join(command) for command in (*manager.end(), *manager.after())]
+    if dry_run:
+        data = {"removed": False, "file": str(manager.file), "commands": commands}
+        given.console.answer("service uninstall", data, [f"would run {' and '.join(commands)}",
+                                                         f"and remove {manager.file}"])  # fmt: skip
+        return
+    removed = manager.uninstall()
+    line = f"removed {manager.file}" if removed else "no service is installed"
+    given.console.answer("service uninstall", {"removed": removed, "file": str(manager.file)}, [line])
+
+
+def _plan(given: Globals) -> "ServicePlan":
+    from fedit_client.service.plan import ServicePlan
+
+    config = given.config()
+    home = config.home.expanduser().absolute() if config.home else None
+    return ServicePlan(home, config.paths.log_file.with_name("service.log"), max_memory_gb=config.polite.max_memory_gb)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"{'' if place else 'client':<12}{line}" for place, line in enumerate(lines)]

@@ -1,0 +1,112 @@
+"""Leave means leave: everything is listed first, removed, and accounted for; what cannot be undone is said."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from fedit_client import Client
+from fedit_client.cli import invoke
+from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
+from fedit_client.paths import Paths
+from fedit_client.testing import FakeTrainer
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
+
+from .conftest import HttpsFederation
+from .test_sdk import collect, joined
+
+
+async def after_a_round(https: HttpsFederation, folder: Path) -> tuple[Client, Paths]:
+    """Return the client of a home that has everything in it that a round and a dry run leave behind."""
+    clients = [await joined(https, folder / str(number)) for number in range(3)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(collect(client, 1) for client in clients))
+    paths = Paths.under(folder / "0")
+    paths.settings_file.write_text("[device]\nthreads = 2\n")
+    for place in (paths.exports, paths.runtime, paths.models):
+        place.mkdir(parents=True)
+        (place / "a file").write_text("x" * 10)
+    return Client.open(home=folder / "0", trainer=FakeTrainer()), paths
+
+
+def files(home: Path) -> set[Path]:
+    return {path for path in home.rglob("*") if path.is_file()}
+
+
+def test_every_place_is_among_those_that_erasing_removes(tmp_path: Path) -> None:
+    paths = Paths.under(tmp_path)
+    named = [name for name, value in vars(Paths).items() if isinstance(value, property)]
+    known = set(paths.everything().values())
+    lost = [name for name in named if not {getattr(paths, name), *getattr(paths, name).parents} & known]
+    assert lost == ["lock_file"]  # held until the end, and removed last
+
+
+async def test_erasing_leaves_nothing_and_the_receipt_says_what_was_there(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    client, paths = await after_a_round(https, tmp_path)
+    before = files(paths.state)
+    receipt = await client.leave(erase=True)
+    assert not paths.state.exists()
+    assert sum(one.files for one in receipt.removed) >= len(before - {paths.lock_file})
+    assert {"identity", "outbox", "history", "consents", "adapters", "runtime", "exports"} <= {
+        one.what for one in receipt.removed
+    }
+    said = "\n".join(receipt.lines())
+    assert (receipt.answered, receipt.kept) == (FORGOTTEN, ())
+    assert "server told: that this device leaves and is to be forgotten, signed with its key" in said
+    for line in CANNOT_BE_UNDONE:
+        assert line in said
+    assert f"removed runtime: {paths.runtime} (1 file, 10 B)" in said
+
+
+async def test_what_is_the_owners_own_stays_where_it_is(https: HttpsFederation, tmp_path: Path) -> None:
+    client, paths = await after_a_round(https, tmp_path)
+    (paths.state / "rows.jsonl").write_text("{}")
+    await client.leave(erase=True)
+    assert files(paths.state) == {paths.state / "rows.jsonl"}
+
+
+async def test_leaving_alone_keeps_the_rest_and_says_so(https: HttpsFederation, tmp_path: Path) -> None:
+    client, paths = await after_a_round(https, tmp_path)
+    receipt = await client.leave()
+    assert [one.what for one in receipt.removed] == ["membership"]
+    assert ("adapters", paths.adapters) in receipt.kept
+    assert ("outbox", paths.outbox) in receipt.kept
+
+
+async def test_the_receipt_says_what_the_server_answered(https: HttpsFederation, tmp_path: Path) -> None:
+    https.refuse["/v1/leave"] = SecurityError(ProblemType.NOT_ENROLLED, "who are you?")
+    assert (await (await joined(https, tmp_path / "a")).leave()).answered == UNKNOWN_ALREADY
+    offline = await (await joined(https, tmp_path / "b")).leave(offline=True)
+    assert (offline.answered, "it still counts this device" in offline.told) == ("nothing", True)
+
+
+async def test_nothing_is_removed_while_the_server_has_not_answered(https: HttpsFederation, tmp_path: Path) -> None:
+    client = await joined(https, tmp_path)
+    https.refuse["/v1/leave"] = ProtocolError(ProblemType.MALFORMED, "not now")
+    before = files(tmp_path)
+    with pytest.raises(ProtocolError):
+        await client.leave(erase=True)
+    assert files(tmp_path) >= before
+
+
+async def test_uninstall_lists_every_path_first(
+    https: HttpsFederation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, paths = await after_a_round(https, tmp_path)
+    home, before = ("--home", str(paths.state)), files(paths.state)
+    assert invoke(["uninstall", "--dry-run", "--json", *home]) == 0
+    listed = [Path(one["path"]) for one in json.loads(capsys.readouterr().out)["data"]["paths"]]
+    unlisted = {path for path in before if not {path, *path.parents} & set(listed)}
+    assert unlisted == {paths.lock_file}
+    assert before <= files(paths.state)
+    assert invoke(["uninstall", *home]) == 2  # nobody is here to answer
+    assert before <= files(paths.state)
+    assert await asyncio.to_thread(invoke, ["uninstall", "--yes", *home]) == 0
+    said = capsys.readouterr().out
+    assert "server answered: forgotten" in said
+    assert "pip uninstall fedit" in said or "uv tool uninstall fedit" in said
+    assert not (paths.state / "identity.key").exists()
+    assert files(paths.state) <= {paths.log_file}
