@@ -16,6 +16,7 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
@@ -32,6 +33,8 @@ from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
 from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
+from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -266,7 +269,7 @@ class Client(TakesData):
         records = await asyncio.to_thread(self._data.records)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(self._paths.checkpoints)
+        trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
@@ -283,6 +286,7 @@ class Client(TakesData):
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,
+                awake=awake_if(self._config.polite.keep_awake),
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),
@@ -291,6 +295,10 @@ class Client(TakesData):
             pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
+
+    def _worker_trainer(self) -> WorkerTrainer:
+        history, low = MachineHistory(self._paths.machine_file), self._config.polite.process_priority == "low"
+        return WorkerTrainer(self._paths.checkpoints, history=history, give_way=low)
 
     async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
         """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.
@@ -306,7 +314,7 @@ class Client(TakesData):
         key = load_identity(self._paths.identity_file)
         seed = held_out_seed(key) if key else secrets.token_bytes(32)
         records = await asyncio.to_thread(self._data.records)
-        work = LocalWork(base, records, chosen, seed, self._trainer or WorkerTrainer())
+        work = LocalWork(base, records, chosen, seed, self._trainer or self._worker_trainer())
         return await rehearse(document, work, self._config, say)
 
     def _log_watch(self, membership: Membership) -> LogWatch:
@@ -325,7 +333,8 @@ class Client(TakesData):
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)
         signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
+        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
         if self._address is not None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fedit_protocol.task import Batching, Quantization, TaskDocument
+from fedit_protocol.task import Batching, Optimizer, Quantization, Task, TaskDocument
 
-DType = Literal["float32", "bfloat16"]
+DType = Literal["float32", "bfloat16", "float16"]
 Kind = Literal["cpu", "cuda", "rocm", "xpu", "mps"]
 """What computes: `rocm` is an AMD card, which torch itself also calls cuda."""
 
@@ -47,6 +47,18 @@ class DevicePlan:
     """The command that would make the machine's GPU usable, where there is one."""
     others: tuple[str, ...] = ()
     """The devices of further processes, each of which takes its share of every step's rows."""
+
+    def applied(self, task: Task) -> Task:
+        """Return the task as it is trained under this plan: what the ladder has lowered, and nothing else, differs."""
+        spec, prompt = task.training, task.prompt
+        training = spec.model_copy(
+            update={
+                "micro_batch_size": self.micro_batch_size or spec.micro_batch_size,
+                "optimizer": Optimizer(self.optimizer) if self.optimizer else spec.optimizer,
+            }
+        )
+        shorter = prompt.model_copy(update={"cutoff_tokens": min(self.max_tokens, prompt.cutoff_tokens)})
+        return task.model_copy(update={"training": training, "prompt": shorter if self.max_tokens else prompt})
 
     def rows_at_once(self, document: TaskDocument) -> int:
         """Return the rows that are in memory at once."""

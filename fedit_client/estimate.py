@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fedit_client.device_plan import DevicePlan
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_client.optimizers import usable
+from fedit_protocol.task import Optimizer, Quantization, TaskDocument
 
 _BASE_BYTES: Final[dict[Quantization, float]] = {
     Quantization.NF4: 4.127 / 8,  # block 64, double quantisation (Dettmers et al. 2023)
@@ -18,8 +19,11 @@ _BASE_BYTES: Final[dict[Quantization, float]] = {
 }
 _LOGIT_BYTES: Final = 16  # logits in the compute type and float32, the softmax, and gradients
 _BACKWARD_WIDTHS: Final = 4  # feed-forward widths per token that one layer's backward pass holds at its widest
-_FIXED_BYTES: Final = {"cpu": 700_000_000, "gpu": 600_000_000}
-"""Interpreter and libraries in memory; on a GPU the context, kernels and what the allocator cannot use."""
+_LIBRARIES_BYTES: Final = 700_000_000
+"""Interpreter and libraries in a CPU's memory."""
+
+GPU_CONTEXT_BYTES: Final = 500_000_000
+"""What a process takes of a GPU before its first tensor: context, kernels, workspaces of the libraries."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def estimate(document: TaskDocument, plan: DevicePlan) -> Estimate:
     """Return the peak of one training process under a plan: of resident memory on a CPU, else of the device's."""
     return Estimate(
         base=round(_base(document, plan)),
-        adapter=document.layout.size * (10 if plan.optimizer else 16),
+        adapter=document.layout.size * _adapter_bytes(document, plan),
         activations=round(_activations(document, plan)),
         loss=round(_loss(document, plan)),
         overhead=round(_overhead(document, plan)),
@@ -57,6 +61,12 @@ def estimated(document: TaskDocument, plan: DevicePlan) -> DevicePlan:
 def _base(document: TaskDocument, plan: DevicePlan) -> float:
     elsewhere = 4 if plan.quantization is Quantization.FP32 else _width(plan)
     return document.linear_parameters * _BASE_BYTES[plan.quantization] + document.other_parameters * elsewhere
+
+
+def _adapter_bytes(document: TaskDocument, plan: DevicePlan) -> int:
+    """Weight and gradient in float32, and AdamW's two moments, in float32 or in one byte each."""
+    kind, _ = usable(plan.applied(document.task).training.optimizer, plan.device)
+    return 16 if kind is Optimizer.ADAMW else 10
 
 
 def _activations(document: TaskDocument, plan: DevicePlan) -> float:
@@ -91,7 +101,7 @@ def _overhead(document: TaskDocument, plan: DevicePlan) -> float:
     """Libraries or the device's context, and the largest layer's weights when they are unpacked to compute with."""
     widths = _Widths.of(document)
     unpacked = 0 if plan.quantization in {Quantization.BF16, Quantization.FP32} else widths.hidden * widths.feed
-    return _FIXED_BYTES["cpu" if plan.kind == "cpu" else "gpu"] + unpacked * _width(plan)
+    return (_LIBRARIES_BYTES if plan.kind == "cpu" else GPU_CONTEXT_BYTES) + unpacked * _width(plan)
 
 
 def _width(plan: DevicePlan) -> int:

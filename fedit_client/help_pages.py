@@ -68,6 +68,8 @@ _CODES: Final[dict[str, str]] = {
     "client.toml. See: fedit-client config show --origin",
     "C002": "A settings file is missing, not TOML, or not UTF-8. Correct it with fedit-client config edit.",
     "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
+    "C005": "identity.store asks for the system's keyring, and none works here: the message says why. With auto or "
+    "file the key is kept in a file that only you can read.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
@@ -117,7 +119,8 @@ _CODES: Final[dict[str, str]] = {
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
     "cpu says that training on the CPU is fine, and takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
-    "H003": "Too little free memory. Close other programs; the estimate comes from the task's model and row length.",
+    "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
+    "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
@@ -144,6 +147,8 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
+    "C031": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
+    'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
@@ -203,6 +208,10 @@ _CODES: Final[dict[str, str]] = {
     "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
     "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
     "fedit-client status says what holds it.",
+    "P003": "This machine has the memory, but your settings keep it from training: polite.vram_reserve_gb is GPU "
+    "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
+    "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
+    "give the folder of a base that is here already with --model.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
@@ -221,6 +230,8 @@ _CODES: Final[dict[str, str]] = {
     "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
     "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
     "the line said can no longer be shown.",
+    "S021": "This device's key was put into the system's keyring, which is locked, gone, or has lost it. Unlock it. On "
+    "a machine without a desktop keep it in a file, once it is unlocked: fedit-client identity --move file.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
+from fedit_client.manners.awake import Awake
 from fedit_client.manners.gate import Gate
 from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
@@ -83,6 +84,9 @@ class Engagement:
     patience: Patience
     gate: Gate = field(default_factory=Gate)
     """Whether this device may begin or go on; open, unless somebody keeps it."""
+
+    awake: Awake = nullcontext
+    """Held while training."""
 
     consent: ConsentWatch | None = None
     """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
@@ -225,11 +229,16 @@ class Round(ABC):
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
         if (loss := result.held_out_loss) is not None:
-            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss)
+            after = result.held_out_loss_after
+            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
 
     async def _trained(self, request: TrainingRequest) -> LocalResult:
         """Train, and leave the round as soon as a pause would make this device late (WithdrawnError)."""
+        with self._with.awake():
+            return await self._trained_in_time(request)
+
+    async def _trained_in_time(self, request: TrainingRequest) -> LocalResult:
         async with task_group() as group:
             watch = group.create_task(self._with.gate.in_time(self._pause_left_s, self._with.clock))
             training = group.create_task(self._with.work.trainer.train(request, self._on_training))
@@ -313,6 +322,9 @@ class Round(ABC):
         return tell
 
     def _on_training(self, progress: TrainingProgress) -> None:
+        if progress.note:
+            self._tell(EventKind.NOTICE, progress.note)
+            return
         self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
         words = [f"{progress.stage}: {progress.done} of {progress.total}"]

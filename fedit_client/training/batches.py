@@ -58,6 +58,8 @@ class Feeding:
     tokens: int
     pad_id: int
     device: str
+    positions: int = 0
+    """Tokens whose logits exist at once; 0 means as many as are fast on the device."""
 
     @classmethod
     def of(cls, spec: TrainingSpec, cutoff_tokens: int, pad_id: int, device: str, *, packs: bool) -> "Feeding":

@@ -9,12 +9,13 @@ from typing import Any, Final
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.optimizers import usable
-from fedit_client.training.batches import batches_of, split
+from fedit_client.training.batches import Feeding, batches_of, split
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
+from fedit_client.training.memory import peak_bytes
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -25,11 +26,12 @@ from fedit_client.training.model import (
 from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
+from fedit_client.training.scaling import LossScale
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
-from fedit_protocol.task import Optimizer, TaskDocument
+from fedit_protocol.task import Optimizer, Task, TaskDocument
 
 _HELD_OUT_ROWS: Final = 32
 """Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
@@ -69,23 +71,32 @@ def train_here(
 
     Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
     """
-    begun, task, layout = time.monotonic(), request.document.task, request.document.layout
+    begun, layout = time.monotonic(), request.document.layout
+    task = request.plan.applied(request.document.task)
     keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, request) if group.leads else Tokenized()
+    kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
-    kind, _ = usable(Optimizer(request.plan.optimizer or task.training.optimizer), request.plan.device)
-    run = _begun(loaded, request, kind, group)
+    kind, _ = usable(task.training.optimizer, request.plan.device)
+    run = _begun(loaded, task, kind, request.seed, group)
+    run.scale = LossScale.of(request.plan.compute_dtype)
+    feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
-        run.held_out_loss = _measure(loaded, kept_back.examples, request, on_progress)
+        run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
     else:
         run.restore(state)
-    trained = train(run, rows.examples, feeding_of(loaded.model, task, loaded.pad_id), keeper, on_progress)
-    loss_after = _measure(loaded, kept_back.examples, request, on_progress)
+    speeds = [0.0]
+
+    def tell(progress: TrainingProgress) -> None:
+        speeds.append(progress.tokens_per_second or speeds[-1])
+        on_progress(progress)
+
+    trained = train(run, rows.examples, feeding, keeper, tell)
+    loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
     return LocalResult(
         update=update_of(read_adapter(loaded.model), before, layout),
         examples=len(rows.examples),
@@ -96,20 +107,22 @@ def train_here(
         seconds=time.monotonic() - begun,
         cut_rows=rows.cut + kept_back.cut,
         skipped_rows=rows.skipped + kept_back.skipped,
+        tokens_per_second=speeds[-1],
+        peak_bytes=peak_bytes(request.plan),
     )
 
 
-def _begun(loaded: Loaded, request: TrainingRequest, kind: Optimizer, group: Group) -> Run:
-    spec = request.document.task.training
+def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
+    spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed, group)
+    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
 
 
-def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingRequest) -> Tokenized:
+def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:
     """Tokenise the rows to look at; if the cutoff leaves none of their answers, there is no figure and no error."""
     looked_at = records[:_HELD_OUT_ROWS]
     try:
-        return tokenize(looked_at, loaded.tokenizer, request.document.task.prompt)
+        return tokenize(looked_at, loaded.tokenizer, task.prompt)
     except DataError:
         return Tokenized(skipped=len(looked_at), cut=len(looked_at))
 
@@ -117,13 +130,12 @@ def _held_out(records: Sequence[Record], loaded: Loaded, request: TrainingReques
 def _measure(
     loaded: Loaded,
     examples: Sequence[Example],
-    request: TrainingRequest,
+    feeding: Feeding,
     on_progress: Callable[[TrainingProgress], None],
 ) -> float | None:
     if not examples:
         return None
-    feeding = feeding_of(loaded.model, request.document.task, loaded.pad_id)
     on_progress(TrainingProgress("evaluate", 0, len(examples)))
-    total, tokens = total_loss(loaded.model, batches_of(examples, feeding))
+    total, tokens = total_loss(loaded.model, batches_of(examples, feeding), feeding.positions)
     on_progress(TrainingProgress("evaluate", len(examples), len(examples), total / tokens))
     return total / tokens

@@ -1,6 +1,7 @@
 """The one loss of training and evaluation: cross-entropy, summed over the tokens that the mask names."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -16,22 +17,24 @@ _LOGITS: Final = {"cpu": 6_000_000, "other": 64_000_000}
 """Logits that are in memory at once. On a CPU a block of 24 MB still comes from the heap, without new pages."""
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+def summed_loss(model: Any, batch: Batch, positions: int = 0) -> torch.Tensor:
     """Return the float32 sum of the loss over the batch's trained tokens; divide it by their count for a mean.
 
-    Logits, the widest tensor by far, are only ever computed for those tokens, and a part at a time.
+    Logits, the widest tensor by far, are only ever computed for those tokens, and of `positions` tokens at a time; 0
+    means as many as are fast on the device.
     """
     if not traits_of(model).plain_head:
         logits = model(**inputs(model, batch), use_cache=False).logits
         return cross_entropy(logits.flatten(0, 1)[batch.chosen].float(), batch.targets, reduction="sum")
     hidden = backbone_of(model)(**inputs(model, batch), use_cache=False).last_hidden_state  # (S, T, width)
-    return _summed(hidden.flatten(0, 1)[batch.chosen], batch.targets, head_of(model))
+    return _summed(hidden.flatten(0, 1)[batch.chosen], batch.targets, head_of(model), positions)
 
 
-def feeding_of(model: Any, task: Task, pad_id: int) -> Feeding:
-    """Return how a task's rows go through this model."""
+def feeding_of(model: Any, task: Task, pad_id: int, positions: int = 0) -> Feeding:
+    """Return how a task's rows go through this model, the loss of `positions` tokens at a time."""
     packs = traits_of(model).packs
-    return Feeding.of(task.training, task.prompt.cutoff_tokens, pad_id, str(model.device), packs=packs)
+    feeding = Feeding.of(task.training, task.prompt.cutoff_tokens, pad_id, str(model.device), packs=packs)
+    return replace(feeding, positions=positions)
 
 
 def inputs(model: Any, batch: Batch) -> dict[str, Any]:
@@ -47,22 +50,22 @@ def inputs(model: Any, batch: Batch) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def total_loss(model: Any, batches: Iterable[Batch]) -> tuple[float, int]:
+def total_loss(model: Any, batches: Iterable[Batch], positions: int = 0) -> tuple[float, int]:
     """Return (summed loss, trained tokens) without training; dropout is off meanwhile."""
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
     for batch in batches:
-        total += float(summed_loss(model, batch))
+        total += float(summed_loss(model, batch, positions))
         tokens += batch.trained_tokens
     model.train(was_training)
     return total, tokens
 
 
-def _summed(hidden: torch.Tensor, targets: torch.Tensor, head: Any) -> torch.Tensor:
+def _summed(hidden: torch.Tensor, targets: torch.Tensor, head: Any, positions: int) -> torch.Tensor:
     """hidden (K, width), targets (K,) → the sum, float32."""
     most = _LOGITS["cpu" if hidden.device.type == "cpu" else "other"]
-    size = max(1, most // head.weight.shape[0])
+    size = positions or max(1, most // head.weight.shape[0])
     if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
         summed: torch.Tensor = _FrozenHead.apply(hidden, targets, head.weight, size)
         return summed

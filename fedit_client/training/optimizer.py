@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -24,6 +25,19 @@ def make_optimizer(
             made = PagedAdamW8bit if kind is Optimizer.PAGED_ADAMW_8BIT else AdamW8bit
             found: torch.optim.Optimizer = made(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
             return found
+
+
+@torch.no_grad()
+def page_again(optimizer: Any) -> None:
+    """Move moments that were loaded back into paged memory: bitsandbytes loads them into the device's own."""
+    if not getattr(optimizer, "is_paged", False):
+        return
+    for parameter, state in optimizer.state.items():
+        for name in {"state1", "state2"} & set(state):
+            buffer = optimizer.get_state_buffer(parameter, dtype=state[name].dtype)
+            if parameter.is_cuda:
+                torch.cuda.synchronize(parameter.device)  # the buffer is being filled with zeros meanwhile
+            state[name] = buffer.copy_(state[name])
 
 
 def set_rate(optimizer: torch.optim.Optimizer, spec: TrainingSpec, step: int, steps: int) -> None:

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 _KEPT_STDERR_LINES: Final = 12
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-_KILLED: Final = -9  # by the kernel's out-of-memory killer, unless somebody did it by hand
+_KILLED: Final = (-9, 137)  # by the kernel's out-of-memory killer, or a container's, unless somebody did it by hand
 _ERRORS: Final[dict[str, type[FeditError]]] = {
     kind.__name__: kind for kind in (DataError, DeviceError, ModelError, StorageError, TaskRefusedError)
 }
@@ -81,7 +81,7 @@ class Worker:
         status = await self._process.wait()
         await self._draining
         last = " | ".join(self._last_lines) or "it said nothing"
-        if status == _KILLED:
+        if status in _KILLED:
             return WorkerDiedError(
                 "the training process was killed, probably for want of memory",
                 code="H003",

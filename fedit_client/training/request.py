@@ -41,6 +41,8 @@ class TrainingProgress:
     total: int
     loss: float | None = None
     tokens_per_second: float | None = None
+    note: str = ""
+    """Something that the owner is to know, in words."""
 
 
 OnProgress = Callable[[TrainingProgress], None]
@@ -54,7 +56,8 @@ class LocalResult:
     could be trained on, `tokens` all tokens that went through the model in training, `train_loss` the mean loss per
     trained token over the round. The held-out losses are those of the global adapter before and of the trained adapter
     after, on this device's own held-out rows (None without such rows). `cut_rows` were longer than the cutoff;
-    `skipped_rows` lost their whole answer to it and were not used.
+    `skipped_rows` lost their whole answer to it and were not used. `tokens_per_second` is the speed of the training
+    steps alone, `peak_bytes` the most memory that the process held, on a GPU of the device's; 0 where nobody measured.
     """
 
     update: Vector = field(repr=False)
@@ -66,6 +69,8 @@ class LocalResult:
     seconds: float
     cut_rows: int = 0
     skipped_rows: int = 0
+    tokens_per_second: float = field(default=0.0, compare=False)
+    peak_bytes: int = field(default=0, compare=False)
 
 
 class Trainer(Protocol):

@@ -16,8 +16,9 @@ Work = Callable[[Channel, Json, DevicePlan], None]
 def run(work: Work) -> None:
     """Take one request from the channel, do the work, and end with status 0, or 1 after telling what went wrong."""
     channel = Channel()
-    give_way()
     request = channel.receive()
+    if request.get("give_way", True):
+        give_way()
     try:
         _attempt(work, channel, request)
     except FeditError as error:
@@ -40,13 +41,12 @@ def _attempt(work: Work, channel: Channel, request: Json) -> None:
             f"training needs {error.name}, which is not installed", code="H005", fix='pip install "fedit[train]"'
         ) from error
     torch.set_num_threads(plan.threads)
+    from fedit_client.training.memory import is_out_of_memory
+
     try:
         work(channel, request, plan)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise out_of_memory(plan) from error
-    except RuntimeError as error:
-        # torch's CPU allocator has no class of its own.
-        if "allocate memory" not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise out_of_memory(plan) from error
 

@@ -12,6 +12,8 @@ import torch
 
 from fedit_client.training.divergence import DivergenceGuard
 from fedit_client.training.group import Group
+from fedit_client.training.optimizer import page_again
+from fedit_client.training.scaling import LossScale
 from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
@@ -56,6 +58,7 @@ class Run:
         self.done = 0
         self.total = Trained()
         self.guard = DivergenceGuard()
+        self.scale = LossScale()
 
     def state(self) -> State:
         """Return everything that the next step depends on; the tensors are the run's own, not copies."""
@@ -68,6 +71,7 @@ class Run:
             "held_out_loss": self.held_out_loss,
             "total": asdict(self.total),
             "guard": asdict(self.guard),
+            "scale": asdict(self.scale),
             "optimizer": left,
         }
         return State(tensors, numbers)
@@ -80,10 +84,12 @@ class Run:
         kept = {name: value for name, value in state.tensors.items() if name.startswith(_OPTIMIZER)}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": _tree({**kept, **state.numbers["optimizer"]}), "param_groups": groups})
+        page_again(self.optimizer)
         self.done = int(state.numbers["done"])
         self.held_out_loss = state.numbers["held_out_loss"]
         self.total = Trained(**state.numbers["total"])
         self.guard = DivergenceGuard(**state.numbers["guard"])
+        self.scale = LossScale(**state.numbers["scale"])
 
 
 class Keeper(Protocol):

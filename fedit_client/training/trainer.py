@@ -17,7 +17,9 @@ import numpy as np
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
-from fedit_client.training.channel import PAUSE, PAUSED, RESUME, WIRE_FLOAT
+from fedit_client.machine_history import MachineHistory
+from fedit_client.training.channel import PAUSE, PAUSED, RESUME, SPEED, WIRE_FLOAT
+from fedit_client.training.descent import Descent
 from fedit_client.training.pause import PauseSignal
 from fedit_client.training.place import kept_for_one_run
 from fedit_client.training.process import Json, Worker, WorkerDiedError, started
@@ -33,23 +35,37 @@ _MOST_RESTARTS: Final = 2
 class WorkerTrainer:
     """Trains in a process of its own, which is gone afterwards."""
 
-    def __init__(self, checkpoints: Path | None = None, *, every_s: float = 30.0, hold_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        checkpoints: Path | None = None,
+        *,
+        every_s: float = 30.0,
+        hold_s: float = 60.0,
+        history: MachineHistory | None = None,
+        give_way: bool = True,
+    ) -> None:
         """Say where runs are kept while they last, how often at most, and after how long a pause the process ends.
 
-        Without a folder nothing is kept: a crash starts the run again, and a pause never ends the process.
+        Without a folder nothing is kept: a crash starts the run again, and a pause never ends the process. `history`
+        is told what a run took, and which rung of the ladder the device stands on. The process gives way to
+        everything else on the machine, unless told not to.
         """
+        self._give_way = give_way
         self._checkpoints, self._every_s = checkpoints, every_s
         self._hold_s = hold_s if checkpoints else math.inf
+        self._descent = Descent(history)
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train and return the update; the worker is killed on cancellation.
 
         A pause, and up to two crashes of the worker, cost time and change nothing: on a CPU not a bit of the update.
+        Where memory runs out, the run goes on one rung lower on the ladder, and a note of progress says so.
 
         Raises DataError D012 (no row can be trained on), DeviceError H003 (memory), H004 (the worker crashed again and
         again), H010 (training diverged), ModelError (the base cannot be loaded), TaskRefusedError (its layout differs).
         """
         begun = time.monotonic()
+        request = self._descent.begun(request)
         with kept_for_one_run(self._checkpoints) if self._checkpoints else nullcontext() as file:
             return await self._insist(request, on_progress, file, begun)
 
@@ -62,31 +78,40 @@ class WorkerTrainer:
             await request.pause.until_resumed()
             try:
                 found = await self._once(request, on_progress, file)
-            except WorkerDiedError:
+            except DeviceError as error:
                 restarts += 1
-                if restarts > _MOST_RESTARTS:
-                    raise
+                if isinstance(error, WorkerDiedError) and restarts <= (1 if error.code == "H003" else _MOST_RESTARTS):
+                    continue
+                # Killed once it may have been by anybody's hand; killed twice, or by its own word, for want of memory.
+                request, restarts = self._descent.again(request, error, on_progress), 0
             else:
                 if found is not None:
                     message, update = found
-                    return _result(message, update, time.monotonic() - begun)
+                    result = _result(message, update, time.monotonic() - begun)
+                    self._descent.done(request, result)
+                    return result
 
     async def _once(
         self, request: TrainingRequest, on_progress: OnProgress, file: Path | None
     ) -> tuple[Json, Vector] | None:
         """Return what one worker has found, or None if a pause outlasted it."""
         async with started(_WORKER, request.plan, request.base) as worker:
-            await worker.send({**_message(request), "checkpoint": str(file or ""), "every_s": self._every_s})
+            speed = request.pause.speed
+            manners = {"speed": speed, "give_way": self._give_way}
+            kept = {"checkpoint": str(file or ""), "every_s": self._every_s}
+            await worker.send({**_message(request), **kept, **manners})
             stage = _Stage()
             listening = asyncio.create_task(_listen(worker, request, on_progress, stage))
             pausing = asyncio.create_task(self._pass_on(request.pause, worker, stage))
+            slowing = asyncio.create_task(_pass_on_speed(request.pause, worker, speed))
             try:
                 await asyncio.wait({listening, pausing}, return_when=asyncio.FIRST_COMPLETED)
                 return listening.result() if listening.done() else pausing.result()
             finally:
                 listening.cancel()
                 pausing.cancel()
-                await asyncio.gather(listening, pausing, return_exceptions=True)
+                slowing.cancel()
+                await asyncio.gather(listening, pausing, slowing, return_exceptions=True)
 
     async def _pass_on(self, pause: PauseSignal, worker: Worker, stage: "_Stage") -> None:
         """Pass pauses on to the worker; return when it is to end, since one lasts long and nothing would be lost."""
@@ -102,6 +127,13 @@ class WorkerTrainer:
                 if pause.reason:
                     return
             worker.post({"kind": RESUME})
+
+
+async def _pass_on_speed(pause: PauseSignal, worker: Worker, known: float) -> None:
+    """Tell the worker each new speed."""
+    while True:
+        known = await pause.until_other_speed(known)
+        worker.post({"kind": SPEED, "share": known})
 
 
 class _Stage:
@@ -188,4 +220,6 @@ def _result(message: Json, update: Vector, seconds: float) -> LocalResult:
         seconds=seconds,
         cut_rows=message["cut_rows"],
         skipped_rows=message["skipped_rows"],
+        tokens_per_second=message.get("tokens_per_second", 0.0),
+        peak_bytes=message.get("peak_bytes", 0),
     )

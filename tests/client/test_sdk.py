@@ -54,6 +54,18 @@ async def test_three_programs_federate(https: HttpsFederation, tmp_path: Path) -
         assert 'library_name: "peft"' in card
 
 
+async def test_a_client_that_starts_sweeps_what_a_dead_one_left_of_its_training(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    clients = [await joined(https, tmp_path / str(number)) for number in range(3)]
+    left = Paths.under(tmp_path / "0").checkpoints / "0123" / "run.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"an adapter, half trained")
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(collect(client) for client in clients))
+    assert not left.parent.exists()
+
+
 async def test_an_upload_that_is_cut_goes_on_with_the_same_bytes(https: HttpsFederation, tmp_path: Path) -> None:
     https.cut_upload_after = 1000
     clients = [await joined(https, tmp_path / str(number)) for number in range(3)]
@@ -179,6 +191,8 @@ async def test_leaving_tells_the_server_and_keeps_the_adapters(https: HttpsFeder
     client = await joined(https, tmp_path)
     kept = tmp_path / "adapters" / "test-task" / "1"
     kept.mkdir(parents=True)
+    half_trained = Paths.under(tmp_path).checkpoints
+    half_trained.mkdir()
     await client.leave()
     assert "POST /v1/leave" in https.asked
     assert client.membership is None
@@ -186,7 +200,7 @@ async def test_leaving_tells_the_server_and_keeps_the_adapters(https: HttpsFeder
     assert (tmp_path / "identity.key").exists()
     removed = (await client.leave(erase=True)).paths
     assert not (tmp_path / "identity.key").exists()
-    assert kept.parent.parent in removed
+    assert {kept.parent.parent, half_trained} <= set(removed)
 
 
 async def test_one_home_belongs_to_one_federation(https: HttpsFederation, tmp_path: Path) -> None:

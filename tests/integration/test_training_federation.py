@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from fedit_client.events import EventKind
+from fedit_client.events import EventKind, RoundStage
 from fedit_protocol.task import Task
 
 from ..tiny_llama import make_tiny_llama
@@ -57,6 +58,36 @@ async def test_three_devices_train_one_adapter(quantization: str, tmp_path: Path
     assert 0 < float(row.figures.report["train_loss"] or 0) < 10
     assert not np.array_equal(start, end)
     assert_plain_peft_loads(base, folder)
+
+
+@pytest.mark.slow
+async def test_a_round_loses_nobody_when_a_training_process_is_killed(tmp_path: Path) -> None:
+    base, killed = make_tiny_llama(tmp_path / "base"), list[int]()
+    task = task_for(base, "nf4")
+    training = task.training.model_copy(update={"local_steps": 30})
+    async with federation(tmp_path, task.model_copy(update={"training": training})) as fed:
+
+        async def train(number: int) -> list[str]:
+            async with fed.client(f"device-{number}", trainer=None) as client:
+                client.add_records([{"instruction": f"say {number}", "response": "ok"}] * 40)
+                await client.join(consent=(await client.fetch_offer()).accept())
+                kinds = list[str]()
+                async for event in client.run(max_rounds=1):
+                    kinds.append(event.kind)
+                    if event.stage is RoundStage.TRAIN and event.progress and not killed:
+                        worker = next(child for child in psutil.Process().children() if "-P" in child.cmdline())
+                        killed.append(worker.pid)
+                        worker.kill()
+                return kinds
+
+        kinds = await asyncio.gather(*(train(number) for number in range(3)))
+        (row,) = await fed.server.parts.store.rounds.rounds()
+        left = [path for number in range(3) for path in (fed.folder / f"device-{number}" / "checkpoints").iterdir()]
+    assert len(killed) == 1
+    assert [of_one.count(EventKind.ROUND_OPENED) for of_one in kinds] == [1, 1, 1]
+    assert row.figures is not None
+    assert row.figures.survivors == 3
+    assert left == []
 
 
 def assert_plain_peft_loads(base: Path, folder: Path) -> None:

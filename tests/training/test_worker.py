@@ -110,9 +110,12 @@ async def test_a_killed_worker_is_told_as_want_of_memory(
     def kill(progress: TrainingProgress) -> None:
         workers()[0].kill()
 
+    lowest = replace(cpu("nf4"), micro_batch_size=1, checkpointing=True, loss_chunk=32, available_bytes=10**9)
     with instead_of_ours(monkeypatch, tmp_path, ENDLESS), pytest.raises(DeviceError) as refused:
-        await WorkerTrainer().train(request(base, tmp_path), kill)
-    assert (refused.value.code, "memory" in str(refused.value)) == ("H003", True)
+        await WorkerTrainer().train(replace(request(base, tmp_path), plan=lowest), kill)
+    assert refused.value.code == "H003"
+    assert "out of memory even at micro-batch 1: 512 tokens need" in str(refused.value)
+    assert "free are 1.0 GB" in str(refused.value)
 
 
 def watched(base: Path, folder: Path) -> TrainingRequest:

@@ -1,0 +1,45 @@
+"""The most memory that this process has held so far, where it was training; and which errors mean that it ran out."""
+
+import errno
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import psutil
+import torch
+
+from fedit_client.device_plan import DevicePlan
+from fedit_client.estimate import GPU_CONTEXT_BYTES
+
+_SAID: Final = ("out of memory", "allocate memory", "bad_alloc", "alloc_failed")
+"""What torch's allocators, C++ and cuBLAS say, in lower case: only CUDA's allocator has an error class of its own."""
+
+
+def peak_bytes(plan: DevicePlan) -> int:
+    """Return the peak: resident memory of a process that trains on a CPU, else what it took of the device's."""
+    if plan.device.startswith("cuda"):
+        return int(torch.cuda.max_memory_reserved(plan.device)) + GPU_CONTEXT_BYTES
+    if plan.device.startswith("xpu"):
+        return int(torch.xpu.max_memory_reserved(plan.device)) + GPU_CONTEXT_BYTES
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    resource = importlib.import_module("resource")
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error, or what it came from, is a lack of memory."""
+    return any(
+        isinstance(found, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(found, OSError) and found.errno == errno.ENOMEM)
+        or (isinstance(found, RuntimeError) and any(words in str(found).lower() for words in _SAID))
+        for found in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
