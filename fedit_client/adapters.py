@@ -55,15 +55,15 @@ class AdapterShelf:
         add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
         return folder
 
-    def note_own_loss(self, version: int, loss: float) -> None:
-        """Keep the loss of a version on this device's held-out rows, as training saw it; only here and on its card.
+    def note_own_loss(self, version: int, loss: float, trained: float | None = None) -> None:
+        """Keep what training saw on this device's held-out rows: the version's loss, and that of what it became here.
 
-        What `eval` has found stays: it looks at more rows, and at the base too.
+        Only here, and the first of them on the version's card. What `eval` has found stays: it looks at more rows.
         """
         folder = self.folder(version)
         known = edition_in(folder).own
-        if known is None or known.rows is None:
-            remember_own(folder, self._document.task, OwnLoss(loss))
+        own = OwnLoss(loss) if known is None or known.rows is None else known
+        remember_own(folder, self._document.task, replace(own, trained=trained))
 
 
 def check_adapter(path: Path, layout: AdapterLayout) -> None:

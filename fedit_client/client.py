@@ -16,6 +16,7 @@ from fedit_client.adapters import AdapterShelf, newest_adapter
 from fedit_client.admission import Admission
 from fedit_client.agreements import Agreements, ConsentWatch, renewed
 from fedit_client.attendance import attended, ended, keep_to_rules
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
@@ -283,9 +284,7 @@ class Client(TakesData):
         records = await asyncio.to_thread(self._data.records)
         keeper.use(chosen.device, chosen.reason)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or WorkerTrainer(
-            self._paths.checkpoints, history=MachineHistory(self._paths.machine_file)
-        )
+        trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
@@ -311,6 +310,10 @@ class Client(TakesData):
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
 
+    def _worker_trainer(self) -> WorkerTrainer:
+        history, low = MachineHistory(self._paths.machine_file), self._config.polite.process_priority == "low"
+        return WorkerTrainer(self._paths.checkpoints, history=history, give_way=low)
+
     async def dry_run(self, offer: TaskOffer | None = None, say: Say = lambda _: None) -> DryRun:
         """Train one round's work and build its upload, and send nothing: of the joined task, or of an offer.
 
@@ -325,7 +328,7 @@ class Client(TakesData):
         key = load_identity(self._paths.identity_file)
         seed = held_out_seed(key) if key else secrets.token_bytes(32)
         records = await asyncio.to_thread(self._data.records)
-        work = LocalWork(base, records, chosen, seed, self._trainer or WorkerTrainer())
+        work = LocalWork(base, records, chosen, seed, self._trainer or self._worker_trainer())
         return await rehearse(document, work, self._config, say)
 
     def _log_watch(self, membership: Membership) -> LogWatch:
@@ -344,7 +347,8 @@ class Client(TakesData):
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)
         signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer)
+        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
+        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
         if self._address is not None:

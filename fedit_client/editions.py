@@ -91,10 +91,9 @@ def remember_own(folder: Path, task: Task, own: OwnLoss) -> None:
     write_edition(folder, task, replace(edition_in(folder), own=own))
 
 
-def own_losses(adapters: Path, task_id: TaskId) -> dict[int, float]:
-    """Return version → loss on this device's own held-out rows, for the versions that were measured."""
-    known = kept_versions(adapters, task_id)
-    return {kept.version: kept.edition.own.loss for kept in known if kept.edition.own is not None}
+def own_losses(adapters: Path, task_id: TaskId) -> dict[int, OwnLoss | None]:
+    """Return version → what this device saw of it on its own held-out rows, None for a version not yet measured."""
+    return {kept.version: kept.edition.own for kept in kept_versions(adapters, task_id)}
 
 
 def edition_of(offer: Offer, result: RoundResult) -> Edition:

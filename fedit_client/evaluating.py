@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.comparing import Bench, Comparison, Counter, Evaluator
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
@@ -56,7 +57,8 @@ async def evaluate(
     def tell(event: Event) -> None:
         console.say(event.text, style="dim")
 
-    async with HttpTransport(membership.host, membership.port, membership.federation.tls(), signer) as transport:
+    tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
+    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
         pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
         patience = Patience(tell, max_wait_s=config.network.max_wait_s)
         counter = Counter(key, transport, pinned, document, patience)

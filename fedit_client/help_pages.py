@@ -68,6 +68,8 @@ _CODES: Final[dict[str, str]] = {
     "client.toml. See: fedit-client config show --origin",
     "C002": "A settings file is missing, not TOML, or not UTF-8. Correct it with fedit-client config edit.",
     "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
+    "C005": "identity.store asks for the system's keyring, and none works here: the message says why. With auto or "
+    "file the key is kept in a file that only you can read.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
@@ -221,6 +223,8 @@ _CODES: Final[dict[str, str]] = {
     "S019": "The history is signed line by line, and each line names the one before. A line was changed, removed or "
     "put in after it was written, by somebody with access to this machine or by a restored backup. Rounds go on; what "
     "the line said can no longer be shown.",
+    "S021": "This device's key was put into the system's keyring, which is locked, gone, or has lost it. Unlock it. On "
+    "a machine without a desktop keep it in a file, once it is unlocked: fedit-client identity --move file.",
     "T001": "The server shows another identity than this device or its invite pins, and the old key does not vouch for "
     "the new one. Nothing was sent. A key that is changed in time is signed by the old one, and this client follows by "
     "itself; so the key was lost, the server was reinstalled, or someone sits in between. Ask the organiser, not over "

@@ -55,6 +55,11 @@ class Paths:
         return self.state / "identity.key"
 
     @property
+    def identity_note(self) -> Path:
+        """Says that the private key is in the system's keyring; there is no such file otherwise."""
+        return self.state / "identity.json"
+
+    @property
     def membership_file(self) -> Path:
         """What was joined, on which terms."""
         return self.state / "membership.json"
@@ -163,6 +168,7 @@ class Paths:
             "membership": self.membership_file,
             "data": self.sources_file,
             "identity": self.identity_file,
+            "identity note": self.identity_note,
             "consents": self.consents,
             "journal": self.journal,
             "outbox": self.outbox,

@@ -1,6 +1,7 @@
 """`adapters pull`: one committed version from the server, without taking part in a round."""
 
 from fedit_client.adapters import AdapterShelf
+from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig
 from fedit_client.editions import KeptVersion, edition_in
@@ -27,7 +28,8 @@ async def pull(config: ClientConfig, version: int | None, emit: Emit, on_bytes: 
     signer = (key, membership.federation.descriptor.federation_id)
     shelf = AdapterShelf(config.paths.adapters, document, licence_of(document.task.base.model))
     patience = Patience(emit, max_wait_s=config.network.max_wait_s)
-    async with HttpTransport(membership.host, membership.port, membership.federation.tls(), signer) as transport:
+    tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
+    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
         return await pulled(transport, shelf, patience, document.task.id, version, on_bytes)
 
 

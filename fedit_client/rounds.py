@@ -225,7 +225,8 @@ class Round(ABC):
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
         if (loss := result.held_out_loss) is not None:
-            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss)
+            after = result.held_out_loss_after
+            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
 
     async def _trained(self, request: TrainingRequest) -> LocalResult:

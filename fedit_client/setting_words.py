@@ -15,12 +15,21 @@ _PREFER: Final = {
     "cuda": "trains on a GPU or not at all",
 }
 
+_STORES: Final = {
+    "auto": "the system's keyring where one works, else in a private file",
+    "keyring": "the system's keyring or nowhere",
+    "file": "a file that only you can read",
+}
+
 _RULES: Final[dict[str, Callable[[Any], str]]] = {
     "device.prefer": lambda value: _PREFER.get(value, str(value)),
     "device.threads": lambda value: (
         f"trains with {value} CPU thread{'s' * (value != 1)}" if value else "trains with the CPU threads that are free"
     ),
     "model": lambda value: f"takes the base model from {value}" if value else "takes the base model that the task says",
+    "identity.store": lambda value: (
+        f"keeps a new key of this device in {_STORES[value]}; fedit-client identity --move moves the one it has"
+    ),
     "privacy.outbox": lambda value: (
         "keeps a readable copy of every upload on this disk" if value else "keeps no copy of what it uploads"
     ),

@@ -10,13 +10,16 @@ from fedit_client.config import ClientConfig
 from fedit_client.consent import admitted_by
 from fedit_client.control import read_now, read_wish
 from fedit_client.doing import doing_lines
+from fedit_client.editions import own_losses
 from fedit_client.journal import Journal
 from fedit_client.lock import is_held
 from fedit_client.membership import Membership, load_membership
+from fedit_client.own_losses import own_line
 from fedit_client.patience import utc_now
 from fedit_client.policy import differing, policy_of, words
 from fedit_client.remembered import load_sources
 from fedit_protocol.accounting import epsilon
+from fedit_protocol.peft_folder import OwnLoss
 from fedit_protocol.task import Mode, Task
 
 
@@ -43,6 +46,8 @@ class Standing:
     last_round: int | None = None
     adapter_version: int | None = None
     adapter: str | None = None
+    own_losses: dict[int, OwnLoss | None] = field(default_factory=dict)
+    """What the versions on this device do on its own held-out rows; None: not measured."""
     agreement: str | None = None
     """What the owner has to decide before anything is trained; None while there is a yes to the joined task."""
     policy: str | None = None
@@ -74,6 +79,7 @@ class Standing:
             f"rounds      {self.rounds} with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
+            *([f"own rows    {told}"] if (told := own_line(self.own_losses)) else []),
             f"data        {', '.join(self.data) or 'none remembered'}",
             f"device      {self.device}",
             self._policy_line(),
@@ -126,6 +132,7 @@ def standing(config: ClientConfig) -> Standing:
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,
+        own_losses=own_losses(paths.adapters, task.id),
         agreement=open_question(paths, membership),
         policy=str(paths.settings_file),
         limits=differing(config),

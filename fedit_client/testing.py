@@ -1,7 +1,7 @@
 """Public fakes for programs that embed the client: a trainer with a known update, a server and a network in memory."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from fedit_client.durable import write_atomic
-from fedit_client.evaluation import CategoryLosses, EvaluationRequest
+from fedit_client.evaluation import CategoryLosses, EvaluationRequest, Measured, MeasureRequest, RowFigures
 from fedit_client.manners.rules import Facts
 from fedit_client.problems import NotReadyError
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
@@ -81,6 +81,26 @@ class FakeEvaluator:
             load((file or Path()).read_bytes())
         values = {"before": self.before, "after": self.after}
         return {name: CategoryLosses({"": values[name]}, {"": 100}) for name in request.adapters}
+
+
+@dataclass
+class FakeMeasurer:
+    """Measures nothing: each named model has these losses on rows of ten tokens; `requests` keeps what it was asked."""
+
+    losses: Mapping[str, Sequence[float]]
+    categories: tuple[str, ...] = ()
+    requests: list[MeasureRequest] = field(default_factory=list)
+
+    async def measure(self, request: MeasureRequest, on_progress: OnProgress) -> Measured:
+        """Return the known losses of the models that were asked about; half of the tokens are right."""
+        self.requests.append(request)
+        on_progress(TrainingProgress("evaluate", 1, 1))
+        figures = {
+            name: RowFigures(np.asarray(self.losses[name], np.float64) * 10, np.full(len(self.losses[name]), 5.0))
+            for name in request.adapters
+        }
+        rows = len(next(iter(self.losses.values())))
+        return Measured(self.categories or ("",) * rows, np.full(rows, 10.0), figures)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 import aiohttp
 
+from fedit_client.bandwidth import Bandwidth, Cap
 from fedit_client.durable import make_private, sync_folder
 from fedit_client.durable import translating as translating_disk
 from fedit_client.problems import BusyError, problem_error, translating
@@ -34,6 +35,7 @@ _STALLED_S: Final = 60.0
 _ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 0.25
 _MAX_PROBLEM_BYTES: Final = 64 * 1024
+_UNCAPPED: Final = Bandwidth()
 _USER_AGENT: Final = "fedit"  # the library's own would name Python and its version (PRIVACY.md)
 
 
@@ -61,13 +63,19 @@ class HttpTransport:
     """A Transport over aiohttp to one base URL; use as an async context manager.
 
     `signer` is the device's key with its federation: requests without a signed body carry its signature then. Before
-    enrolment there is none, and no request identifies this device.
+    enrolment there is none, and no request identifies this device. `bandwidth` caps uploads and downloads of blobs.
     """
 
     def __init__(
-        self, host: str, port: int, tls: ssl.SSLContext, signer: tuple[SigningKey, FederationId] | None
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext,
+        signer: tuple[SigningKey, FederationId] | None,
+        bandwidth: Bandwidth = _UNCAPPED,
     ) -> None:
         self._host, self._port, self._tls, self._signer = host, port, tls, signer
+        self._bandwidth = bandwidth
         self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         self._http: aiohttp.ClientSession | None = None
 
@@ -136,7 +144,7 @@ class HttpTransport:
             with translating(self._host, self._port):
                 # The HTTP library limits the wait for an answer, not for a body that nobody takes any more.
                 async with asyncio.timeout(_STALLED_S) as stalled:
-                    body = _pieces(payload, offset, on_bytes, stalled)
+                    body = _pieces(payload, offset, on_bytes, stalled, self._bandwidth.up)
                     async with self._request("PUT", path, data=body, headers=headers, bulk=True) as response:
                         await self._check(response)
                         return await _read(response, MAX_CONTROL_BYTES)
@@ -168,7 +176,8 @@ class HttpTransport:
                 if total > limit:
                     raise _too_large(total, limit)
                 with _opened(part, "ab" if have else "wb") as write:
-                    async for chunk in response.content.iter_chunked(_CHUNK):
+                    async for chunk in response.content.iter_chunked(self._bandwidth.down.piece_bytes):
+                        await self._bandwidth.down.take(len(chunk))
                         have += len(chunk)
                         if have > limit:
                             raise _too_large(have, limit)
@@ -243,14 +252,17 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _pieces(payload: bytes, offset: int, on_bytes: OnBytes, stalled: asyncio.Timeout) -> AsyncIterator[bytes]:
+async def _pieces(
+    payload: bytes, offset: int, on_bytes: OnBytes, stalled: asyncio.Timeout, cap: Cap
+) -> AsyncIterator[bytes]:
     """Yield the payload from `offset` on; each piece that was taken, and the answer, has as long as the first."""
-    view, loop = memoryview(payload), asyncio.get_running_loop()
-    for start in range(offset, len(payload), _CHUNK):
-        yield bytes(view[start : start + _CHUNK])
+    view, loop, size = memoryview(payload), asyncio.get_running_loop(), cap.piece_bytes
+    for start in range(offset, len(payload), size):
+        await cap.take(min(size, len(payload) - start))
+        yield bytes(view[start : start + size])
         with suppress(RuntimeError):  # a server may answer before it has read everything: nobody waits any more
             stalled.reschedule(loop.time() + _STALLED_S)
-        on_bytes(min(start + _CHUNK, len(payload)), len(payload))
+        on_bytes(min(start + size, len(payload)), len(payload))
 
 
 def _digest_of_file(path: Path) -> str:

@@ -102,23 +102,35 @@ def export(
 
 def evaluate(
     context: typer.Context,
-    server: Annotated[str | None, typer.Argument(metavar="URL", help="The server; must be the joined one.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Held-out rows; may be repeated.")] = None,
+    server: Annotated[
+        str | None, typer.Argument(metavar="URL", help="Report as its evaluator; the joined server.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Rows to measure on; may be repeated.")] = None,
     on_error: OnErrorOption = "stop",
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for each new adapter until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="As the organiser's evaluator: wait for each new adapter.")
+    ] = False,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
 ) -> None:
-    """Compare each new adapter with the one before on rows of your own, and report both losses, signed."""
-    from fedit_client.evaluating import EvaluationWishes
-    from fedit_client.evaluating import evaluate as compare
+    """Measure base, last and newest adapter on your held-out rows; with --watch or URL, report to the organiser."""
     from fedit_client.running import run_async
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
+    paths = tuple(data or ())
+    if server is None and not watch:
+        from fedit_client.own_evaluation import OwnWishes, evaluate_own
+
+        own = run_async(evaluate_own(config, given.console, OwnWishes(paths, on_error)))
+        given.console.answer("eval", own.as_data(), own.lines())
+        return
+    from fedit_client.evaluating import EvaluationWishes
+    from fedit_client.evaluating import evaluate as compare
+
     try:
-        found = run_async(compare(config, given.console, EvaluationWishes(server, tuple(data or ()), on_error, watch)))
+        found = run_async(compare(config, given.console, EvaluationWishes(server, paths, on_error, watch)))
     except KeyboardInterrupt:
         given.console.say("stopped; reports that were sent stay with the server")
         raise

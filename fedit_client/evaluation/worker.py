@@ -1,4 +1,4 @@
-"""The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate` and `generate`."""
+"""The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate`, `measure`, `generate`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from fedit_client.training.channel import Channel, Json
 from fedit_client.training.chat_template import ChatTemplate
 from fedit_client.training.request import TrainingProgress
 from fedit_client.training.room import run
+from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ModelError
 from fedit_protocol.task import TaskDocument, Template
 
@@ -26,7 +27,7 @@ class Speaker:
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Do what the request's verb says."""
-    {"evaluate": _evaluate, "generate": _converse}[message["verb"]](channel, message, plan)
+    {"evaluate": _evaluate, "measure": _measure, "generate": _converse}[message["verb"]](channel, message, plan)
 
 
 def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -47,6 +48,28 @@ def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
         losses[name] = losses_of(loaded, document, Path(path) if path else None, records, tell)
     skipped = max((result.skipped_rows for result in losses.values()), default=0)
     channel.send("result", losses={name: vars(result) for name, result in losses.items()}, skipped_rows=skipped)
+
+
+def _measure(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    from fedit_client.evaluation.rows import chosen_rows, figures_of, trained_tokens
+    from fedit_client.training.local import load
+
+    document = TaskDocument.model_validate(message["document"])
+    records = [Record.from_json(record) for record in message["records"]]
+    loaded = load(document, Path(message["base"]), plan)
+    seed, fraction, most = from_base64url(message["split_seed"]), message["fraction"], message["most_rows"]
+    found, left_out = chosen_rows(records, loaded, document, fraction, seed, most)
+    adapters: dict[str, str | None] = message["adapters"]
+    figures = {}
+    for place, (name, path) in enumerate(adapters.items()):
+
+        def tell(done: int, of: int, place: int = place) -> None:
+            channel.send("progress", **asdict(TrainingProgress("evaluate", place * of + done, len(adapters) * of)))
+
+        losses, right = figures_of(loaded, document, Path(path) if path else None, found.examples, tell)
+        figures[name] = {"losses": losses, "right": right}
+    categories, tokens = [example.category for example in found.examples], trained_tokens(found.examples)
+    channel.send("result", categories=categories, tokens=tokens, figures=figures, left_out=left_out)
 
 
 def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:

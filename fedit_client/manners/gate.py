@@ -14,6 +14,9 @@ from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 
 T = TypeVar("T")
 
+THROTTLED: Final = 0.5
+"""The share of the time in which training works while somebody uses the machine."""
+
 _NETWORK: Final = frozenset({"metered_network"})
 """Rules that hold an upload, too: everything else is about this machine's cores, heat and current."""
 
@@ -75,6 +78,7 @@ class Gate:
         if (verdict, finishing) == (self._verdict, self._finishing):
             return
         self._verdict, self._finishing = verdict, finishing
+        self.pause.throttle(THROTTLED if verdict.throttle else 1.0)
         if verdict.hold is not None:
             self.pause.pause(verdict.hold.text)
         elif self.pause.reason:

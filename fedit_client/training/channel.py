@@ -20,6 +20,9 @@ RESUME: Final = "resume"
 PAUSED: Final = "paused"
 """The kinds of the lines about a pause: two are the parent's, the third is the worker's answer to the first."""
 
+SPEED: Final = "speed"
+"""The kind of the parent's line about the share of the time in which the worker may work."""
+
 
 class Channel:
     """Owns stdin and stdout from its making on; whatever libraries print goes to stderr instead."""

@@ -11,9 +11,10 @@ class PauseSignal:
 
     def __init__(self) -> None:
         """Start with training allowed."""
-        self._reason = ""
+        self._reason, self._speed = "", 1.0
         self._paused, self._running = asyncio.Event(), asyncio.Event()
         self._running.set()
+        self._other_speed = asyncio.Event()
 
     @property
     def reason(self) -> str:
@@ -31,6 +32,24 @@ class PauseSignal:
         self._reason = ""
         self._paused.clear()
         self._running.set()
+
+    @property
+    def speed(self) -> float:
+        """The share of the time in which training may work, above 0 and at most 1."""
+        return self._speed
+
+    def throttle(self, speed: float) -> None:
+        """Ask training to rest between its steps, so that it works this share of the time; 1 is full speed."""
+        if speed != self._speed:
+            self._speed = speed
+            self._other_speed.set()
+            self._other_speed = asyncio.Event()
+
+    async def until_other_speed(self, known: float) -> float:
+        """Wait until the speed is another one than `known`, and return it."""
+        while self._speed == known:
+            await self._other_speed.wait()
+        return self._speed
 
     async def until_paused(self) -> str:
         """Wait for a pause; return its reason."""

@@ -16,8 +16,9 @@ Work = Callable[[Channel, Json, DevicePlan], None]
 def run(work: Work) -> None:
     """Take one request from the channel, do the work, and end with status 0, or 1 after telling what went wrong."""
     channel = Channel()
-    give_way()
     request = channel.receive()
+    if request.get("give_way", True):
+        give_way()
     try:
         _attempt(work, channel, request)
     except FeditError as error:

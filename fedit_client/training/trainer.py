@@ -18,7 +18,7 @@ import numpy as np
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
 from fedit_client.machine_history import MachineHistory
-from fedit_client.training.channel import PAUSE, PAUSED, RESUME, WIRE_FLOAT
+from fedit_client.training.channel import PAUSE, PAUSED, RESUME, SPEED, WIRE_FLOAT
 from fedit_client.training.descent import Descent
 from fedit_client.training.pause import PauseSignal
 from fedit_client.training.place import kept_for_one_run
@@ -42,12 +42,15 @@ class WorkerTrainer:
         every_s: float = 30.0,
         hold_s: float = 60.0,
         history: MachineHistory | None = None,
+        give_way: bool = True,
     ) -> None:
         """Say where runs are kept while they last, how often at most, and after how long a pause the process ends.
 
         Without a folder nothing is kept: a crash starts the run again, and a pause never ends the process. `history`
-        is told what a run took, and which rung of the ladder the device stands on.
+        is told what a run took, and which rung of the ladder the device stands on. The process gives way to
+        everything else on the machine, unless told not to.
         """
+        self._give_way = give_way
         self._checkpoints, self._every_s = checkpoints, every_s
         self._hold_s = hold_s if checkpoints else math.inf
         self._descent = Descent(history)
@@ -93,17 +96,22 @@ class WorkerTrainer:
     ) -> tuple[Json, Vector] | None:
         """Return what one worker has found, or None if a pause outlasted it."""
         async with started(_WORKER, request.plan, request.base) as worker:
-            await worker.send({**_message(request), "checkpoint": str(file or ""), "every_s": self._every_s})
+            speed = request.pause.speed
+            manners = {"speed": speed, "give_way": self._give_way}
+            kept = {"checkpoint": str(file or ""), "every_s": self._every_s}
+            await worker.send({**_message(request), **kept, **manners})
             stage = _Stage()
             listening = asyncio.create_task(_listen(worker, request, on_progress, stage))
             pausing = asyncio.create_task(self._pass_on(request.pause, worker, stage))
+            slowing = asyncio.create_task(_pass_on_speed(request.pause, worker, speed))
             try:
                 await asyncio.wait({listening, pausing}, return_when=asyncio.FIRST_COMPLETED)
                 return listening.result() if listening.done() else pausing.result()
             finally:
                 listening.cancel()
                 pausing.cancel()
-                await asyncio.gather(listening, pausing, return_exceptions=True)
+                slowing.cancel()
+                await asyncio.gather(listening, pausing, slowing, return_exceptions=True)
 
     async def _pass_on(self, pause: PauseSignal, worker: Worker, stage: "_Stage") -> None:
         """Pass pauses on to the worker; return when it is to end, since one lasts long and nothing would be lost."""
@@ -119,6 +127,13 @@ class WorkerTrainer:
                 if pause.reason:
                     return
             worker.post({"kind": RESUME})
+
+
+async def _pass_on_speed(pause: PauseSignal, worker: Worker, known: float) -> None:
+    """Tell the worker each new speed."""
+    while True:
+        known = await pause.until_other_speed(known)
+        worker.post({"kind": SPEED, "share": known})
 
 
 class _Stage:

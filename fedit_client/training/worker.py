@@ -28,7 +28,8 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     if message.get("share"):
         shared = following(channel, message, plan, file)
     else:
-        shared = leading(channel, message, plan, WorkerKeeper(channel, file, message["every_s"]))
+        keeper_here = WorkerKeeper(channel, file, message["every_s"], message["speed"])
+        shared = leading(channel, message, plan, keeper_here)
     with shared as (group, keeper):
         tell(TrainingProgress("load", 0, 1))
         loaded = load(request.document, request.base, plan)

@@ -17,13 +17,14 @@ CARD: Final = "README.md"
 class OwnLoss:
     """What one device saw on rows of its own that nobody trains on; losses are nats per token, lower is better.
 
-    `before` is the loss of what this version is compared with, `compared_with` in words; without it there is only one.
+    `base` is that of the base alone, where it was measured too; `trained` that of what this device made of the version
+    by its own training, which stands on no card.
     """
 
     loss: float
     rows: int | None = None
-    before: float | None = None
-    compared_with: str = "the base alone"
+    base: float | None = None
+    trained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def _own_row(edition: Edition) -> str:
     if own is None:
         return ""
     rows = "" if own.rows is None else f"{own.rows} "
-    before = "" if own.before is None else f", {own.before:.3f} with {own.compared_with}"
-    return f"| evaluation | loss {own.loss:.3f}{before}, on {rows}held-out rows of one device |\n"
+    base = "" if own.base is None else f", {own.base:.3f} for the base alone"
+    return f"| evaluation | loss {own.loss:.3f}{base}, on {rows}held-out rows of one device |\n"
 
 
 def _origin(task: Task, edition: Edition) -> str:

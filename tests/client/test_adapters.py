@@ -8,7 +8,16 @@ import pytest
 
 from fedit_client.adapters import TENSORS, AdapterShelf
 from fedit_client.cli import invoke
-from fedit_client.editions import FACTS, KeptVersion, edition_in, kept_versions, own_losses, remember_own, version_here
+from fedit_client.editions import (
+    FACTS,
+    KeptVersion,
+    edition_in,
+    kept_versions,
+    own_losses,
+    remember_own,
+    version_here,
+)
+from fedit_client.own_losses import own_line
 from fedit_client.patience import Patience
 from fedit_client.pulling import pulled
 from fedit_client.testing import LoopbackServer, LoopbackTransport
@@ -71,16 +80,21 @@ async def test_what_was_known_of_a_version_stays_when_it_is_fetched_again(shop: 
     remember_own(kept.folder, TASK, OwnLoss(2.5, 32, 4.0))
     again = await shop.pull()
     assert again.edition == replace(kept.edition, own=OwnLoss(2.5, 32, 4.0))
-    assert "loss 2.500, 4.000 with the base alone, on 32 held-out rows" in (kept.folder / CARD).read_text()
+    assert "loss 2.500, 4.000 for the base alone, on 32 held-out rows" in (kept.folder / CARD).read_text()
 
 
 async def test_the_loss_that_training_saw_is_noted_but_does_not_hide_what_eval_found(shop: Shop) -> None:
     kept = await shop.pull()
-    shop.shelf.note_own_loss(0, 3.5)
-    assert own_losses(shop.folder, TASK.id) == {0: 3.5}
+    shop.shelf.note_own_loss(0, 3.5, 3.0)
+    assert own_losses(shop.folder, TASK.id) == {0: OwnLoss(3.5, trained=3.0)}
+    assert own_line({0: OwnLoss(3.5, trained=3.0), 1: None}) == (
+        "loss on held-out rows: version 0 3.500 (3.000 after training here), version 1 not measured; fedit-client eval"
+    )
+    assert own_line({0: None}) is None
     remember_own(kept.folder, TASK, OwnLoss(3.25, 64))
-    shop.shelf.note_own_loss(0, 3.75)
-    assert own_losses(shop.folder, TASK.id) == {0: 3.25}
+    shop.shelf.note_own_loss(0, 3.75, 2.75)
+    assert own_losses(shop.folder, TASK.id) == {0: OwnLoss(3.25, 64, trained=2.75)}
+    assert "2.750" not in (kept.folder / CARD).read_text()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"version": "x"}'])

@@ -10,6 +10,7 @@ import trustme
 from aiohttp import web
 
 from fedit_client import transport as module
+from fedit_client.bandwidth import Bandwidth, Cap
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import private_tls
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
@@ -95,3 +96,35 @@ async def test_bytes_that_are_refused_from_the_first_on_are_an_alarm(shelf: Shel
         await shelf.upload(PAYLOAD)
     assert told.value.problem is ProblemType.DIGEST_MISMATCH
     assert shelf.offsets == [0]
+
+
+async def test_a_capped_upload_takes_its_time_in_small_pieces(shelf: Shelf) -> None:
+    now, waits = 0.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        waits.append(seconds)
+
+    shelf.transport._bandwidth = Bandwidth(up=Cap(1000, lambda: now, sleep))  # 125 kB a second
+    done: list[int] = []
+    await shelf.transport.upload(PATH, b"header", PAYLOAD, lambda sent, _total: done.append(sent))
+    assert now == pytest.approx((len(PAYLOAD) - len(PAYLOAD) % 31_250) / 125_000)
+    assert max(waits) <= 0.25
+    assert done[0] == 31_250
+
+
+async def test_a_cap_saves_nothing_up_for_a_burst() -> None:
+    now, waits = 0.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    cap = Cap(8, lambda: now, sleep)  # 1 kB a second
+    await cap.take(1000)
+    now = 60.0
+    await cap.take(1000)
+    await cap.take(1000)
+    assert waits == [1.0]
+    assert (cap.piece_bytes, Cap().piece_bytes, Cap(10**8).piece_bytes) == (1024, 65536, 65536)
+    await Cap().take(10**12)

@@ -10,8 +10,18 @@ import pytest
 import pytest_asyncio
 
 from fedit_client.data import Message, Role
-from fedit_client.evaluation import CategoryLosses, EvaluationRequest, WorkerChat, WorkerEvaluator
+from fedit_client.evaluation import (
+    CategoryLosses,
+    EvaluationRequest,
+    MeasureRequest,
+    WorkerChat,
+    WorkerEvaluator,
+    WorkerMeasurer,
+)
+from fedit_client.evaluation.loss import losses_of
+from fedit_client.evaluation.rows import chosen_rows, figures_of
 from fedit_client.training import TrainingRequest
+from fedit_client.training.batches import split
 from fedit_client.training.local import load, train_here
 from fedit_client.training.model import load_tensors
 from fedit_protocol.errors import DeviceError, ModelError
@@ -60,6 +70,31 @@ async def test_losses_by_category_for_base_and_adapters(base: Path, trained: tup
     assert losses["start"].by_category == losses["base"].by_category
     assert losses["trained"].mean < 0.3 * losses["base"].mean
     assert told[-1] == (18, 18)
+
+
+async def test_single_rows_are_measured_apart(base: Path, trained: tuple[Any, Path, Path]) -> None:
+    document, _, after = trained
+    told: list[tuple[int, int]] = []
+    asked = MeasureRequest(document, base, {"base": None, "trained": after}, letters(20), cpu("nf4"), b"split", 0.2, 3)
+    found = await WorkerMeasurer().measure(asked, lambda progress: told.append((progress.done, progress.total)))
+    assert (found.rows, found.left_out, told[-1]) == (3, 1, (6, 6))
+    assert found.tokens.tolist() == [5.0] * 3
+    assert found.accuracy("trained") == 1.0
+    assert found.accuracy("base") < 0.5
+    assert found.difference("trained", "base").verdict == "better"
+
+
+def test_single_rows_add_up_to_the_losses(base: Path, trained: tuple[Any, Path, Path]) -> None:
+    document, _, after = trained
+    loaded = load(document, base, cpu("nf4"))
+    found, left_out = chosen_rows(letters(20), loaded, document, 0.2, b"split", 256)
+    held_out = split(letters(20), 0.2, b"split")[1]
+    assert (len(found.examples), left_out) == (len(held_out), 0) == (4, 0)
+    for adapter in (None, after):
+        losses, _ = figures_of(loaded, document, adapter, found.examples, lambda _done, _of: None)
+        whole = losses_of(loaded, document, adapter, held_out, lambda _done, _of: None)
+        summed = sum(whole.by_category[name] * whole.tokens[name] for name in whole.tokens)
+        assert sum(losses) == pytest.approx(summed, rel=1e-3)
 
 
 def test_every_category_has_the_same_say() -> None:

@@ -1,0 +1,78 @@
+"""Loss and right tokens of every single row in this process; torch room."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from fedit_client.data import Record
+from fedit_client.evaluation.loss import PEFT_FILE
+from fedit_client.training.batches import Batch, collate, split
+from fedit_client.training.local import Loaded
+from fedit_client.training.loss import inputs
+from fedit_client.training.model import load_tensors, write_adapter
+from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.traits import backbone_of, head_of, traits_of
+from fedit_protocol.task import TaskDocument
+
+_ROWS: Final = 8
+_TOKENS_AT_ONCE: Final = 128
+"""Of which logits are in memory together."""
+
+OnRow = Callable[[int, int], None]
+
+
+def chosen_rows(
+    records: Sequence[Record], loaded: Loaded, document: TaskDocument, fraction: float, seed: bytes, most: int
+) -> tuple[Tokenized, int]:
+    """Return the rows to measure, and how many were left out; raises DataError."""
+    held_out = split(records, fraction, seed)[1] if fraction else list(records)
+    found = tokenize(held_out[:most], loaded.tokenizer, document.task.prompt)
+    found.examples.sort(key=lambda example: len(example.ids))  # rows of a like length waste little on padding
+    return found, len(held_out) - len(found.examples)
+
+
+@torch.no_grad()
+def figures_of(
+    loaded: Loaded, document: TaskDocument, adapter: Path | None, examples: Sequence[Example], on_row: OnRow
+) -> tuple[list[float], list[int]]:
+    """Return each row's summed loss and right tokens under one adapter (None: the base alone); raises ModelError."""
+    model: Any = loaded.model
+    if adapter is not None:
+        file = adapter / PEFT_FILE if adapter.is_dir() else adapter
+        write_adapter(model, load_tensors(file, document.layout))
+    losses, right = [0.0] * len(examples), [0] * len(examples)
+    model.eval()
+    with model.disable_adapter() if adapter is None else nullcontext():
+        for start in range(0, len(examples), _ROWS):
+            batch = collate(examples[start : start + _ROWS], loaded.pad_id, str(model.device))
+            for place, loss, hit in zip(*_tokens(model, batch), strict=True):
+                losses[start + place] += loss
+                right[start + place] += hit
+            on_row(min(start + _ROWS, len(examples)), len(examples))
+    return losses, right
+
+
+def trained_tokens(examples: Sequence[Example]) -> list[int]:
+    """Return how many tokens the loss of each row is over."""
+    return [int(example.loss_mask[1:].sum()) for example in examples]
+
+
+def _tokens(model: Any, batch: Batch) -> tuple[list[int], list[float], list[int]]:
+    """Return, for every trained token of a padded batch, its row, its loss, and whether it is the likeliest."""
+    rows = batch.chosen // batch.ids.shape[1]
+    if traits_of(model).plain_head:
+        hidden = backbone_of(model)(**inputs(model, batch), use_cache=False).last_hidden_state
+        parts = (head_of(model)(part) for part in hidden.flatten(0, 1)[batch.chosen].split(_TOKENS_AT_ONCE))
+    else:
+        logits = model(**inputs(model, batch), use_cache=False).logits
+        parts = iter(logits.flatten(0, 1)[batch.chosen].split(_TOKENS_AT_ONCE))
+    losses: list[float] = []
+    hits: list[int] = []
+    for logits, wanted in zip(parts, batch.targets.split(_TOKENS_AT_ONCE), strict=True):
+        losses += cross_entropy(logits.float(), wanted, reduction="none").tolist()
+        hits += (logits.argmax(dim=-1) == wanted).int().tolist()
+    return rows.tolist(), losses, hits
