@@ -34,6 +34,7 @@ from fedit_client.key_log import LogWatch
 from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
 from fedit_client.lock import held_alone
 from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
 from fedit_client.membership import Membership, load_membership, require_membership
@@ -282,7 +283,7 @@ class Client(TakesData):
         if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._data.records)
-        keeper.use(chosen.device, chosen.reason)
+        keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
@@ -301,6 +302,7 @@ class Client(TakesData):
                 work=work,
                 patience=Patience(emit, max_wait_s=self._config.network.max_wait_s),
                 gate=keeper.gate,
+                awake=awake_if(self._config.polite.keep_awake),
                 consent=watch,
                 outbox=outbox_of(self._config, membership),
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),

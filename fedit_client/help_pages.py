@@ -146,6 +146,8 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
+    "C031": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
+    'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
@@ -205,6 +207,10 @@ _CODES: Final[dict[str, str]] = {
     "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
     "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
     "fedit-client status says what holds it.",
+    "P003": "This machine has the memory, but your settings keep it from training: polite.vram_reserve_gb is GPU "
+    "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
+    "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
+    "give the folder of a base that is here already with --model.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
