@@ -49,7 +49,9 @@ class Admission:
         async with HttpTransport(address.host, address.port, self.federation.tls(), signer=None) as transport:
             patience = EnrollPatience(self.config.network.enroll_wait_s, say)
             descriptor = self.federation.descriptor
-            return await enroll(transport, descriptor, self._key(), address.code, label, _now_s, patience)
+            # Probed before anything is sent: a key that cannot be kept is not enrolled.
+            key = load_or_create_identity(self.config.paths.identity_file, self.config.identity.store, say)
+            return await enroll(transport, descriptor, key, address.code, label, _now_s, patience)
 
     async def _counts(self, before: Membership) -> bool:
         """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""

@@ -15,6 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from fedit_client.durable import translating, write_atomic
+from fedit_client.key_ring import KeyStore
 from fedit_client.manners.settings import PoliteSettings
 from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
@@ -51,6 +52,17 @@ class NetworkSettings(BaseModel):
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
     enroll_wait_s: float = Field(
         600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
+
+
+class IdentitySettings(BaseModel):
+    """`[identity]`: where the key of this device is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: KeyStore = Field(
+        KeyStore.AUTO,
+        description="where a new key is kept: auto takes the system's keyring where one works, else a private file",
     )
 
 
@@ -99,6 +111,9 @@ class ClientConfig(BaseSettings):
     )
     polite: PoliteSettings = Field(
         default_factory=PoliteSettings, description="when this device trains, and how much of it"
+    )
+    identity: IdentitySettings = Field(
+        default_factory=IdentitySettings, description="where the key of this device is kept"
     )
     privacy: PrivacySettings = Field(
         default_factory=PrivacySettings, description="what is kept on this machine of what left it"

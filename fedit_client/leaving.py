@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fedit_client.consent import size_text
 from fedit_client.durable import translating
-from fedit_client.identity import load_or_create_identity
+from fedit_client.identity import forget_keyring, load_or_create_identity
 from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership, require_membership
 from fedit_client.paths import Paths
@@ -153,8 +153,11 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]
     names = {"membership", "data", "control", "activity"}
     if new_key:
         names.add("identity")  # journal and key log stay: what this device saw and answered still binds it
+    removed = []
+    if (erase or new_key) and forget_keyring(paths.identity_file):
+        removed.append(Removed("identity in the system's keyring", paths.identity_note, 1, 0))
     gone = [(what, path) for what, path in places.items() if (erase or what in names) and path.exists()]
-    return [_remove(what, path) for what, path in gone if path.exists()]
+    return removed + [_remove(what, path) for what, path in gone if path.exists()]
 
 
 def _remove(what: str, path: Path) -> Removed:

@@ -7,6 +7,8 @@ import pytest
 
 # Set before anything imports torch or transformers, and handed on to the programs that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests that want a keyring bring their own; nothing is ever written into the developer's.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")

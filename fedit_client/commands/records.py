@@ -61,3 +61,33 @@ def explain(
     hosts = every_host(Contacts(paths.contacts_file).all(), server, base)
     lines = [*(host.line() for host in hosts), "no other host, and no telemetry of any kind"]
     given.console.answer(f"explain {topic}", {"hosts": [asdict(host) for host in hosts]}, lines)
+
+
+def identity(
+    context: typer.Context,
+    move: Annotated[
+        Literal["keyring", "file"] | None, typer.Option(help="Keep the key there from now on, and in no other place.")
+    ] = None,
+) -> None:
+    """Show where the key of this device is kept, or move it between the system's keyring and a private file."""
+    from fedit_client.config import edit_settings
+    from fedit_client.identity import kept_in, load_identity, move_identity
+    from fedit_client.key_ring import KeyStore
+    from fedit_client.lock import held_alone
+
+    given: Globals = context.obj
+    paths = given.config().paths
+    if move is not None:
+        with held_alone(paths.lock_file):
+            move_identity(paths.identity_file, KeyStore(move))
+        edit_settings(paths, {"identity.store": move})
+    key, store = load_identity(paths.identity_file), kept_in(paths.identity_file)
+    public = key.public.hex() if key else None
+    where = {
+        KeyStore.FILE: f"a file that only you can read: {paths.identity_file}",
+        KeyStore.KEYRING: "the system's keyring",
+    }
+    lines = (
+        [f"device key {public}", f"kept in {where[store]}"] if store else ["this device has no key yet; join makes one"]
+    )
+    given.console.answer("identity", {"public": public, "store": store}, lines)

@@ -219,10 +219,12 @@ def test_rules_without_a_roster_are_refused() -> None:
     assert error.value.code == "C020"
 
 
-def test_the_reach_is_the_largest_over_all_rosters_that_the_offer_allows() -> None:
-    document = noisy_task(12, 8, cohort_min=10)
+@pytest.mark.parametrize("sizes", [(10, 11, 12), (6,)], ids=str)
+def test_the_reach_is_the_largest_over_all_rosters_that_the_offer_allows(sizes: tuple[int, ...]) -> None:
+    """Seven devices would need more than six: a size that cannot come does not count."""
+    document = noisy_task(sizes[-1], 8, cohort_min=sizes[0])
     ring, rules = ring_spec(document.task, 8), cohort_rules(document.task)
-    rosters = {n: Thresholds.of(n, rules).hidden_among for n in (10, 11, 12)}
+    rosters = {n: Thresholds.of(n, rules).hidden_among for n in sizes}
     assert noise_reach(ring, rules) == max(reach(n * client_variance(ring, least)) for n, least in rosters.items())
 
 
