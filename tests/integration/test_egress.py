@@ -87,7 +87,8 @@ class Watched:
             capture_output=True, text=True, timeout=200,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        said, ended, hosts = done.stdout.split("====\n")[1:], [], set()
+        said, hosts = done.stdout.split("====\n")[1:], set()
+        ended: list[Ended] = []
         for host, port in map(json.loads, self.record.read_text().splitlines()):
             if host:
                 hosts.add((host, int(port or 0)))
