@@ -117,10 +117,10 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
 
     Raises ConfigError U001, U002; MembershipError J001, J004; DeviceError, ModelError.
     """
+    membership = require_membership(config.paths.membership_file)
     if wishes.prompt is None and not console.interactive:
         raise ConfigError("nobody is here to talk to", code="U002", fix="add --prompt TEXT")
     other = wishes.compared_version
-    membership = require_membership(config.paths.membership_file)
     task = membership.task_document.task
     kept = version_here(config.paths.adapters, task.id, wishes.version)
     beside: dict[str, Path | None] = {}
