@@ -17,6 +17,19 @@ LOGITS_AT_ONCE: Final = {"cpu": 6_000_000, "gpu": 64_000_000}
 
 
 @dataclass(frozen=True)
+class DeviceUse:
+    """What a training process takes of its device at a moment; `gpu_share` is the share of the model that lies there.
+
+    `used_bytes` are in tensors, `reserved_bytes` are held by the allocator; on a CPU both are resident memory.
+    """
+
+    gpu_share: float
+    used_bytes: int
+    reserved_bytes: int
+    watts: float | None = None
+
+
+@dataclass(frozen=True)
 class DevicePlan:
     """How a task will be trained here, with the reason; memory in bytes.
 

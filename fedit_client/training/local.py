@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
-from fedit_client.training.memory import peak_bytes
+from fedit_client.training.memory import peak_bytes, use_of
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -93,7 +93,7 @@ def train_here(
 
     def tell(progress: TrainingProgress) -> None:
         speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(progress)
+        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
 
     trained = train(run, rows.examples, feeding, keeper, tell)
     loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
