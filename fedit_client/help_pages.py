@@ -126,6 +126,7 @@ _CODES: Final[dict[str, str]] = {
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
     "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
     "Each process needs a GPU of its own: fedit-client set device.processes=1",
+    "H011": "The page's chat has one model, which answers one question at a time. Wait, or stop that answer.",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
@@ -146,6 +147,8 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
+    "C031": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
+    'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
@@ -205,6 +208,10 @@ _CODES: Final[dict[str, str]] = {
     "P002": "A pause of yours, or a rule under [polite], lasted so long that this device could not have been ready in "
     "time. It told the server and left the round, so that nobody waited for it; it takes part again afterwards. "
     "fedit-client status says what holds it.",
+    "P003": "This machine has the memory, but your settings keep it from training: polite.vram_reserve_gb is GPU "
+    "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
+    "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
+    "give the folder of a base that is here already with --model.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",
@@ -253,6 +260,7 @@ _CODES: Final[dict[str, str]] = {
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
+    "U013": "The page could not have the port that was asked for. Without --port it takes a free one.",
     "U012": "--show takes the code of a finding that the same check has listed.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
     "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",

@@ -14,6 +14,8 @@ from fedit_client.device import DevicePlan, Machine, plan
 from fedit_client.estimate import estimated
 from fedit_client.fit import Fit, fit_of
 from fedit_client.machine_history import MachineHistory
+from fedit_client.manners.caps import check_disk, within_memory
+from fedit_client.manners.facts import used_gb
 from fedit_client.membership import Membership
 from fedit_client.optimizers import usable
 from fedit_client.sharing import shared_by
@@ -93,8 +95,15 @@ class Preparation:
         return self.config.model or (self.joined.model if self.joined else None)
 
     def plan(self, machine: Machine) -> DevicePlan:
-        """Return how the task will be trained, on the rung that this machine took before; raises DeviceError."""
-        chosen = choose_device(self.document, machine, self.config.device, self.joined)
+        """Return how the task will be trained, on the rung that this machine took before.
+
+        Raises DeviceError, CappedError P003.
+        """
+
+        def choose(left: Machine) -> DevicePlan:
+            return choose_device(self.document, left, self.config.device, self.joined)
+
+        chosen = within_memory(machine, self.config.polite, choose)
         return estimated(self.document, self.history.lowered(self.document, chosen))
 
     def fit(self, machine: Machine, records: Iterable[Record] = ()) -> Fit:
@@ -114,8 +123,11 @@ class Preparation:
         return MachineHistory(self.config.paths.machine_file)
 
     async def base(self, say: Callable[[str], None]) -> Path:
-        """Return the base's folder, fetched if it must be; raises ModelError."""
-        config = self.config
+        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004."""
+        config, stated, paths = self.config, self.document.task.base, self.config.paths
+        fetch = await asyncio.to_thread(to_fetch, self.model or stated.model, stated.revision, paths.cache, self.size)
+        used = await asyncio.to_thread(used_gb, (paths.data, paths.state, paths.cache))
+        check_disk(used, fetch.size, config.polite)
         return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
 
 

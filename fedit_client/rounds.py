@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from fedit_client.device import DevicePlan
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.journal import Journal
 from fedit_client.key_log import LogWatch
+from fedit_client.manners.awake import Awake
 from fedit_client.manners.gate import Gate
 from fedit_client.outbox import Occasion, Outbox
 from fedit_client.patience import Clock, Emit, Patience, RoundLostError
@@ -83,6 +84,9 @@ class Engagement:
     patience: Patience
     gate: Gate = field(default_factory=Gate)
     """Whether this device may begin or go on; open, unless somebody keeps it."""
+
+    awake: Awake = nullcontext
+    """Held while training."""
 
     consent: ConsentWatch | None = None
     """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
@@ -231,6 +235,10 @@ class Round(ABC):
 
     async def _trained(self, request: TrainingRequest) -> LocalResult:
         """Train, and leave the round as soon as a pause would make this device late (WithdrawnError)."""
+        with self._with.awake():
+            return await self._trained_in_time(request)
+
+    async def _trained_in_time(self, request: TrainingRequest) -> LocalResult:
         async with task_group() as group:
             watch = group.create_task(self._with.gate.in_time(self._pause_left_s, self._with.clock))
             training = group.create_task(self._with.work.trainer.train(request, self._on_training))
@@ -326,10 +334,8 @@ class Round(ABC):
             words.append(f"{progress.tokens_per_second:.0f} tokens/s")
         share = min(progress.done / progress.total, 1.0) if progress.total else None
         speed = progress.tokens_per_second
-        told = Event(
-            EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss, tokens_per_second=speed
-        )
-        self._with.emit(told)
+        told = Event(EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss)
+        self._with.emit(replace(told, tokens_per_second=speed, use=progress.use))
 
     def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:
         share = min(done / total, 1.0) if total else None

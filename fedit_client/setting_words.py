@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 
 from fedit_client.config import ClientConfig
 from fedit_client.config_origin import shown
+from fedit_client.manners.words import RULES as POLITE_RULES
 from fedit_client.project_file import leaves
 
 _PREFER: Final = {
@@ -34,6 +35,7 @@ _RULES: Final[dict[str, Callable[[Any], str]]] = {
         "keeps a readable copy of every upload on this disk" if value else "keeps no copy of what it uploads"
     ),
     "privacy.outbox_max_mb": lambda value: f"keeps the newest uploads, {value} MB of them at most",
+    **{f"polite.{name}": say for name, say in POLITE_RULES.items()},
     "network.max_wait_s": lambda value: f"tries a lost server again after {value:g} s at the latest",
     "network.enroll_wait_s": lambda value: f"waits up to {value:g} s for an enrolment authority that lives apart",
 }

@@ -98,7 +98,7 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     imported = {canonicalize_name(homes.get(name, [name])[0]) for name in third_party}
     later = {
         Requirement(line).name
-        for extra in ("check", "hub", "postgres", "s3", "sim", "eval", "dp")
+        for extra in ("awake", "check", "hub", "postgres", "s3", "sim", "eval", "dp")
         for line in extras[extra]
     }
     undeclared, unused = imported - declared - later, declared - imported - LOADED_BY_OTHERS

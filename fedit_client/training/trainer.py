@@ -17,6 +17,7 @@ import numpy as np
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
+from fedit_client.device_plan import DeviceUse
 from fedit_client.machine_history import MachineHistory
 from fedit_client.training.channel import PAUSE, PAUSED, RESUME, SPEED, WIRE_FLOAT
 from fedit_client.training.descent import Descent
@@ -30,6 +31,7 @@ from fedit_protocol.errors import DeviceError
 
 _WORKER: Final = "fedit_client.training.worker"
 _MOST_RESTARTS: Final = 2
+_GOES_ON: Final = {True: "it goes on from its last checkpoint", False: "it begins again"}
 
 
 class WorkerTrainer:
@@ -81,6 +83,7 @@ class WorkerTrainer:
             except DeviceError as error:
                 restarts += 1
                 if isinstance(error, WorkerDiedError) and restarts <= (1 if error.code == "H003" else _MOST_RESTARTS):
+                    on_progress(TrainingProgress("restart", 0, 1, note=f"{error}; {_GOES_ON[file is not None]}"))
                     continue
                 # Killed once it may have been by anybody's hand; killed twice, or by its own word, for want of memory.
                 request, restarts = self._descent.again(request, error, on_progress), 0
@@ -173,7 +176,8 @@ async def _listen(
 
 def progress(message: Json) -> TrainingProgress:
     """Return the progress that a worker's line tells."""
-    return TrainingProgress(**{key: value for key, value in message.items() if key != "kind"})
+    use = DeviceUse(**message["use"]) if message.get("use") else None
+    return TrainingProgress(**{**{key: value for key, value in message.items() if key != "kind"}, "use": use})
 
 
 def plan_values(plan: DevicePlan) -> Json:
