@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
     from fedit_client.consent import Consent, ConsentSummary
-    from fedit_client.data import Record, RowFile
+    from fedit_client.data import DataSource, Message, Record, Role, RowFile, RowProblem, Shape
     from fedit_client.device import DevicePlan
     from fedit_client.events import Event, EventKind, RoundStage
     from fedit_client.membership import Membership
     from fedit_client.offers import TaskOffer
+    from fedit_client.sync import SyncClient
     from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 
 _HOMES = {
@@ -37,15 +38,21 @@ _HOMES = {
     "ClientConfig": "config",
     "Consent": "consent",
     "ConsentSummary": "consent",
+    "DataSource": "data",
     "DevicePlan": "device",
     "Event": "events",
     "EventKind": "events",
     "LocalResult": "training",
     "Membership": "membership",
+    "Message": "data",
     "PauseSignal": "training",
     "Record": "data",
+    "Role": "data",
     "RoundStage": "events",
     "RowFile": "data",
+    "RowProblem": "data",
+    "Shape": "data",
+    "SyncClient": "sync",
     "TaskOffer": "offers",
     "Trainer": "training",
     "TrainingProgress": "training",
@@ -60,6 +67,7 @@ __all__ = [
     "ConsentError",
     "ConsentSummary",
     "DataError",
+    "DataSource",
     "DeviceError",
     "DevicePlan",
     "Event",
@@ -68,14 +76,19 @@ __all__ = [
     "LocalResult",
     "Membership",
     "MembershipError",
+    "Message",
     "ModelError",
     "PauseSignal",
     "ProtocolError",
     "Record",
+    "Role",
     "RoundStage",
     "RowFile",
+    "RowProblem",
     "SecurityError",
+    "Shape",
     "StorageError",
+    "SyncClient",
     "TaskOffer",
     "TaskRefusedError",
     "Trainer",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from typer.main import get_command
 
-from fedit_client.commands import adapters, care, demo, joining, machine, records, settings, standing
+from fedit_client.commands import adapters, care, demo, joining, machine, page, records, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.outbox import outbox_app
@@ -89,6 +89,7 @@ app.command()(records.identity)
 app.command("set")(settings.change)
 app.command()(settings.get)
 app.add_typer(settings.config_app, name="config")
+app.command()(page.ui)
 app.command()(settings.paths)
 app.command()(demo.demo)
 app.command()(care.doctor)

@@ -20,8 +20,8 @@ from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
-from fedit_client.contacts import SERVER, Contacts
-from fedit_client.control import ask_finish
+from fedit_client.contacts import SERVER, Contacts, note_server
+from fedit_client.control import ask_finish, ask_pause, ask_resume
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
@@ -43,6 +43,7 @@ from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
 from fedit_client.outbox import outbox_of
 from fedit_client.own_data import OwnData, TakesData
+from fedit_client.paths import app_home
 from fedit_client.patience import Emit, Patience
 from fedit_client.preparation import (
     Preparation,
@@ -86,18 +87,22 @@ class Client(TakesData):
         cls,
         server: str | None = None,
         *,
+        app: str | None = None,
+        data_dir: Path | None = None,
         home: Path | None = None,
         config: ClientConfig | None = None,
         trainer: Trainer | None = None,
         pin: str | None = None,
         code: str | None = None,
     ) -> Self:
-        """Return a client for an invite link or https:// address, or for what `home` has joined already.
+        """Return a client for an invite link or https:// address, or for what its home has joined already.
 
+        A program that embeds it names itself with `app` and gets a home of its own, in the folder `fedit` of `data_dir`
+        or among the platform's; `home` is a folder as `fedit-client --home` takes it, `config` says everything.
         With a `trainer` of its own the embedding program decides how to train, and no base model is looked for: a
         request's `base` is then `config.model`, or the current folder. Raises ConfigError; nothing is sent or written.
         """
-        settings = config or load_config(home)
+        settings = config or load_config(home or app_home(app, data_dir))
         text = server or settings.server
         return cls(settings, ServerAddress.parse(text, pin, code) if text else None, trainer)
 
@@ -178,6 +183,7 @@ class Client(TakesData):
         )
         self._data.remember()
         membership.save(self._paths.membership_file)
+        note_server(self._paths.cache, address.host, address.port)
         Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
 
@@ -237,6 +243,17 @@ class Client(TakesData):
             async for _ in events:
                 pass
 
+    def pause(self, until: datetime | None = None) -> None:
+        """Pause the client that runs on this home, and any later one, until then or until `resume`.
+
+        It stops within seconds after a checkpoint, and says so by an event. Raises StorageError.
+        """
+        ask_pause(self._paths, time.time(), until.timestamp() if until else None)
+
+    def resume(self) -> None:
+        """Take back a pause and a `finish`; rules of `[polite]` may still say no. Raises StorageError."""
+        ask_resume(self._paths, time.time())
+
     def finish(self) -> None:
         """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
         ask_finish(self._paths, time.time())
@@ -267,7 +284,7 @@ class Client(TakesData):
         if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._data.records)
-        keeper.use(chosen.device, chosen.reason)
+        keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
         work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)

@@ -94,6 +94,7 @@ class Now(BaseModel):
     """`cpu`, `cuda:0`, …"""
     device_name: str = ""
     gpu_share: float | None = None
+    """The share of the model that lies on a GPU, 0 to 1."""
     memory_used_mb: float | None = None
     memory_reserved_mb: float | None = None
     memory_total_mb: float | None = None
@@ -111,6 +112,11 @@ class Now(BaseModel):
                 new |= {"stage": event.stage, "progress": event.progress, "loss": event.loss or self.loss}
                 new |= {"stage_eta_s": event.stage_eta_s, "eta_s": event.eta_s}
                 new["tokens_per_second"] = event.tokens_per_second
+                if event.use is not None:
+                    new["gpu_share"] = event.use.gpu_share
+                    new["memory_used_mb"] = event.use.used_bytes / 1e6
+                    new["memory_reserved_mb"] = event.use.reserved_bytes / 1e6
+                    new["watts"] = event.use.watts
             case EventKind.ROUND_COMMITTED:
                 new |= {"activity": Activity.WAITING, "reason": event.text, "rule": "server", **_NO_ROUND}
                 new["rounds"] = self.rounds + 1

@@ -21,6 +21,9 @@ _TORCH_NAME: Final[dict[Kind, str]] = {
     "mps": "mps",
     "cpu": "cpu",
 }
+_HAS_FLOAT16: Final = (7, 0)
+"""From Volta on tensor cores make float16 several times as fast as float32."""
+
 _NO_GPU: Final = "there is no GPU that can train"
 
 
@@ -106,7 +109,9 @@ def _gpu_dtype(document: TaskDocument, gpu: Gpu) -> tuple[DType, str]:
     able = "CUDA capability {}.{}".format(*gpu.capability) if gpu.vendor == "nvidia" else gpu.arch or "this GPU"
     if has_bfloat16(gpu):
         return "bfloat16", able if gpu.vendor == "nvidia" else f"{able} has it"
-    return "float32", f"{able} has no bfloat16, and float16 overflows"
+    if gpu.capability >= _HAS_FLOAT16 and document.task.base.quantization is not Quantization.BF16:
+        return "float16", f"{able} has no bfloat16; the loss is scaled, since small gradients vanish in float16"
+    return "float32", f"{able} has no bfloat16"
 
 
 def _cpu_dtype(document: TaskDocument, machine: Machine) -> tuple[DType, str]:

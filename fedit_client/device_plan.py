@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from fedit_protocol.task import Batching, Optimizer, Quantization, Task, TaskDocument
 
-DType = Literal["float32", "bfloat16"]
+DType = Literal["float32", "bfloat16", "float16"]
 Kind = Literal["cpu", "cuda", "rocm", "xpu", "mps"]
 """What computes: `rocm` is an AMD card, which torch itself also calls cuda."""
 
@@ -14,6 +14,19 @@ CPU_TOKENS: Final = 1024
 
 LOGITS_AT_ONCE: Final = {"cpu": 6_000_000, "gpu": 64_000_000}
 """Logits that exist at once unless a plan says otherwise, as `training/loss.py` has it."""
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """What a training process takes of its device at a moment; `gpu_share` is the share of the model that lies there.
+
+    `used_bytes` are in tensors, `reserved_bytes` are held by the allocator; on a CPU both are resident memory.
+    """
+
+    gpu_share: float
+    used_bytes: int
+    reserved_bytes: int
+    watts: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,22 @@ def doing_lines(now: Now | None, wish: Wish, moment: datetime) -> list[str]:
             first = f"idle for {for_s}: {now.reason}"
         case Activity.ROUND:
             first = f"in round {now.round_no} for {for_s}"
-    return [first, *_stage_lines(now), *_manner_lines(now)]
+    return [first, *_stage_lines(now), *_device_lines(now), *_manner_lines(now)]
+
+
+def _device_lines(now: Now) -> list[str]:
+    """The truth about the hardware: what trains, how much of the work is on a GPU, memory, speed."""
+    if not now.device or now.gpu_share is None or now.round_no is None:
+        return []
+    parts = [f"{now.device_name} ({now.device})", f"{now.gpu_share:.0%} on a GPU".replace("%", " %")]
+    if now.memory_used_mb is not None and now.memory_reserved_mb is not None:
+        total = "" if now.memory_total_mb is None else f" of {now.memory_total_mb / 1e3:.1f}"
+        parts.append(f"{now.memory_used_mb / 1e3:.1f} GB used, {now.memory_reserved_mb / 1e3:.1f}{total} GB reserved")
+    if now.watts is not None:
+        parts.append(f"{now.watts:.0f} W")
+    if now.tokens_per_second:
+        parts.append(f"{now.tokens_per_second:,.0f} tokens/s")
+    return [" · ".join(parts)]
 
 
 def _stage_lines(now: Now) -> list[str]:

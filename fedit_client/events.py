@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fedit_client.device_plan import DeviceUse
+
 
 class EventKind(StrEnum):
     """What happened. New kinds may be added within a version; treat an unknown one as NOTICE."""
@@ -54,3 +56,5 @@ class Event:
     tokens_per_second: float | None = None
     stage_eta_s: float | None = None
     eta_s: float | None = None
+    use: DeviceUse | None = None
+    """What the training takes of its device, where that was looked at."""

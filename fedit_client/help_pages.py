@@ -126,6 +126,7 @@ _CODES: Final[dict[str, str]] = {
     "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
     "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
     "Each process needs a GPU of its own: fedit-client set device.processes=1",
+    "H011": "The page's chat has one model, which answers one question at a time. Wait, or stop that answer.",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
@@ -259,6 +260,7 @@ _CODES: Final[dict[str, str]] = {
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
     "U006": "The server has several tasks; choose one with --task.",
     "U007": "There is no help page of this name.",
+    "U013": "The page could not have the port that was asked for. Without --port it takes a free one.",
     "U012": "--show takes the code of a finding that the same check has listed.",
     "U008": "The demo keeps its files in an empty or new folder, so that nothing of yours is overwritten.",
     "U011": "A time is written 2h, 90m, 1h30m, 45s or 2d, or as the clock shows it: 18:30.",

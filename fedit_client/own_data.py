@@ -27,7 +27,7 @@ class OwnData:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._named: list[Source] = []
-        self._own: list[tuple[DataSource, Columns | None, Shape | None]] = []
+        self._own: list[tuple[DataSource, Columns | None, Shape | None, OnError]] = []
         self._once: list[Record] = []
 
     def add_data(self, place: Path | str, columns: Columns | None, shape: Shape | None, on_error: OnError) -> RowFile:
@@ -40,18 +40,20 @@ class OwnData:
             self._named.append(source)
         return rows
 
-    def add_records(self, rows: Iterable[Mapping[str, Any]], columns: Columns | None, shape: Shape | None) -> RowFile:
+    def add_records(
+        self, rows: Iterable[Mapping[str, Any]], columns: Columns | None, shape: Shape | None, on_error: OnError
+    ) -> RowFile:
         """Check rows in memory and use them; an iterator is read for good, a collection is looked at again."""
-        checked = records_from(rows, columns=columns, shape=shape)
+        checked = records_from(rows, columns=columns, shape=shape, on_error=on_error)
         if iter(rows) is rows:
             self._once.extend(checked.records)
         else:
-            self.add_source(MemorySource(rows), columns, shape)
+            self.add_source(MemorySource(rows), columns, shape, on_error)
         return checked
 
-    def add_source(self, source: DataSource, columns: Columns | None, shape: Shape | None) -> None:
+    def add_source(self, source: DataSource, columns: Columns | None, shape: Shape | None, on_error: OnError) -> None:
         """Use a program's own source, unread until training starts."""
-        self._own.append((source, columns, shape))
+        self._own.append((source, columns, shape, on_error))
 
     @property
     def is_there(self) -> bool:
@@ -67,8 +69,8 @@ class OwnData:
     def records(self) -> tuple[Record, ...]:
         """Read everything now, in memory only; raises DataError, D020 if there is not a single row."""
         found = list(self._once)
-        for own, columns, shape in self._own:
-            found.extend(read_source(own, columns=columns, shape=shape).records)
+        for own, columns, shape, on_error in self._own:
+            found.extend(read_source(own, columns=columns, shape=shape, on_error=on_error).records)
         for source in self._named or ([] if found else load_sources(self._paths)):
             found.extend(source.read().records)
         if not found:
@@ -97,17 +99,29 @@ class TakesData:
         return self._data.add_data(place, columns, shape, on_error)
 
     def add_records(
-        self, rows: Iterable[Mapping[str, Any]], *, columns: Columns | None = None, shape: Shape | None = None
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        columns: Columns | None = None,
+        shape: Shape | None = None,
+        on_error: OnError = "stop",
     ) -> RowFile:
         """Check rows in memory and use them in this process only. Raises DataError.
 
         A collection is looked at again when training starts, and never copied; an iterator is read now, for good.
         """
-        return self._data.add_records(rows, columns, shape)
+        return self._data.add_records(rows, columns, shape, on_error)
 
-    def add_source(self, source: DataSource, *, columns: Columns | None = None, shape: Shape | None = None) -> None:
+    def add_source(
+        self,
+        source: DataSource,
+        *,
+        columns: Columns | None = None,
+        shape: Shape | None = None,
+        on_error: OnError = "stop",
+    ) -> None:
         """Use a source of the program's own in this process; its rows are read when training starts, not before."""
-        self._data.add_source(source, columns, shape)
+        self._data.add_source(source, columns, shape, on_error)
 
     @property
     def has_data(self) -> bool:

@@ -1,11 +1,15 @@
 """Where things lie on this machine: one portable folder, or the places that the operating system has for them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from fedit_protocol.errors import ConfigError
+
 _APP = "fedit-client"
+_APP_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -203,3 +207,17 @@ class Paths:
             "models": self.models,
             "log": self.log_file,
         }
+
+
+def app_home(app: str | None, data_dir: Path | None) -> Path | None:
+    """Return the home of a client inside another program; None for neither, which is the person's own client.
+
+    It is a folder of its own, so that erasing it takes nothing of the program along. Raises ConfigError C001 for an
+    `app` that is no plain name.
+    """
+    if app is not None and not _APP_NAME.fullmatch(app):
+        raise ConfigError(f"{app!r} is no name of a program: letters, digits, dot, dash and underscore", code="C001",
+                          where="Client.open(app=…)", fix='Client.open(invite, app="notes-app")')  # fmt: skip
+    if data_dir is not None:
+        return data_dir / "fedit"
+    return platformdirs.user_data_path(_APP, appauthor=False) / "apps" / app if app else None

@@ -334,10 +334,8 @@ class Round(ABC):
             words.append(f"{progress.tokens_per_second:.0f} tokens/s")
         share = min(progress.done / progress.total, 1.0) if progress.total else None
         speed = progress.tokens_per_second
-        told = Event(
-            EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss, tokens_per_second=speed
-        )
-        self._with.emit(told)
+        told = Event(EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss)
+        self._with.emit(replace(told, tokens_per_second=speed, use=progress.use))
 
     def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:
         share = min(done / total, 1.0) if total else None

@@ -93,5 +93,5 @@ def _rate(plan: DevicePlan, machine: Machine, flops: float) -> float:
     if plan.kind == "cpu":
         return flops * plan.threads / machine.cores * _SHARE[plan.quantization]
     own = next((gpu.flops for gpu in machine.gpus if gpu.name == plan.name and gpu.flops), _UNKNOWN_GPU_FLOPS)
-    units = _BFLOAT16_OVER_FLOAT32 if plan.compute_dtype == "bfloat16" else 1.0
+    units = _BFLOAT16_OVER_FLOAT32 if plan.compute_dtype != "float32" else 1.0
     return own * units * _SHARE[plan.quantization]

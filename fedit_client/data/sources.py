@@ -93,9 +93,11 @@ class MemorySource:
         return self.held
 
 
-def read_source(source: DataSource, *, shape: Shape | None = None, columns: Columns | None = None) -> RowFile:
+def read_source(
+    source: DataSource, *, shape: Shape | None = None, columns: Columns | None = None, on_error: OnError = "stop"
+) -> RowFile:
     """Return the records of a program's own source; raises DataError like `read_records`."""
-    return records_from(source.rows(), shape=shape, columns=columns)
+    return records_from(source.rows(), shape=shape, columns=columns, on_error=on_error)
 
 
 def _path(place: str) -> Path:

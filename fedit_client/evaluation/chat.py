@@ -1,6 +1,6 @@
 """Talk to a base model with or without an adapter: one worker process for a whole conversation. No torch here."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +59,7 @@ class WorkerChat:
 
     async def ask(
         self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int = 0
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Yield the answer piece by piece; temperature 0 takes the likeliest token each time.
 
         Leaving the loop early ends the answer.

@@ -53,10 +53,11 @@ class Keeper:
         self.now_file.tell(seen, now.timestamp())
         self.out(seen)
 
-    def use(self, device: str, name: str) -> None:
-        """Say what trains here; a GPU is then looked at, too."""
+    def use(self, device: str, name: str, total_bytes: int = 0) -> None:
+        """Say what trains here and how much memory it has, 0 if nobody knows; a GPU is then looked at, too."""
         self.device = device
-        self.now_file.change(self.clock().timestamp(), device=device, device_name=name)
+        total = total_bytes / 1e6 if total_bytes else None
+        self.now_file.change(self.clock().timestamp(), device=device, device_name=name, memory_total_mb=total)
 
     async def look(self) -> None:
         """Look once: at the wish, at the machine if that is due; then set the gate and say what changed."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
-from fedit_client.training.memory import peak_bytes
+from fedit_client.training.memory import peak_bytes, use_of
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -26,6 +26,7 @@ from fedit_client.training.model import (
 from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
+from fedit_client.training.scaling import LossScale
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
@@ -82,6 +83,7 @@ def train_here(
     write_adapter(loaded.model, before)
     kind, _ = usable(task.training.optimizer, request.plan.device)
     run = _begun(loaded, task, kind, request.seed, group)
+    run.scale = LossScale.of(request.plan.compute_dtype)
     feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
@@ -91,7 +93,7 @@ def train_here(
 
     def tell(progress: TrainingProgress) -> None:
         speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(progress)
+        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
 
     trained = train(run, rows.examples, feeding, keeper, tell)
     loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
+from fedit_client.device_plan import DeviceUse
 from fedit_client.training.pause import PauseSignal
 from fedit_protocol.adapter import Vector
 from fedit_protocol.task import TaskDocument
@@ -41,6 +42,7 @@ class TrainingProgress:
     total: int
     loss: float | None = None
     tokens_per_second: float | None = None
+    use: DeviceUse | None = None
     note: str = ""
     """Something that the owner is to know, in words."""
 

@@ -13,6 +13,7 @@ import torch
 from fedit_client.training.divergence import DivergenceGuard
 from fedit_client.training.group import Group
 from fedit_client.training.optimizer import page_again
+from fedit_client.training.scaling import LossScale
 from fedit_protocol.task import TrainingSpec
 
 _ADAPTER = "adapter/"
@@ -57,6 +58,7 @@ class Run:
         self.done = 0
         self.total = Trained()
         self.guard = DivergenceGuard()
+        self.scale = LossScale()
 
     def state(self) -> State:
         """Return everything that the next step depends on; the tensors are the run's own, not copies."""
@@ -69,6 +71,7 @@ class Run:
             "held_out_loss": self.held_out_loss,
             "total": asdict(self.total),
             "guard": asdict(self.guard),
+            "scale": asdict(self.scale),
             "optimizer": left,
         }
         return State(tensors, numbers)
@@ -86,6 +89,7 @@ class Run:
         self.held_out_loss = state.numbers["held_out_loss"]
         self.total = Trained(**state.numbers["total"])
         self.guard = DivergenceGuard(**state.numbers["guard"])
+        self.scale = LossScale(**state.numbers["scale"])
 
 
 class Keeper(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan
+from fedit_client.device_plan import DeviceUse
 from fedit_client.machine_history import MachineHistory
 from fedit_client.training.channel import PAUSE, PAUSED, RESUME, SPEED, WIRE_FLOAT
 from fedit_client.training.descent import Descent
@@ -173,7 +174,8 @@ async def _listen(
 
 def progress(message: Json) -> TrainingProgress:
     """Return the progress that a worker's line tells."""
-    return TrainingProgress(**{key: value for key, value in message.items() if key != "kind"})
+    use = DeviceUse(**message["use"]) if message.get("use") else None
+    return TrainingProgress(**{**{key: value for key, value in message.items() if key != "kind"}, "use": use})
 
 
 def plan_values(plan: DevicePlan) -> Json:

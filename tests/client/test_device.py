@@ -14,6 +14,8 @@ from fedit_protocol.task import Task, TaskDocument
 GIGABYTE = 10**9
 LAPTOP = Machine(cores=8, free_cores=6, total_bytes=16 * GIGABYTE, free_bytes=12 * GIGABYTE, torch="2.13.0+cu130")
 RTX_4060 = Gpu(0, "RTX 4060", 8 * GIGABYTE, 7 * GIGABYTE, (8, 9))
+RTX_2070 = Gpu(0, "RTX 2070", 8 * GIGABYTE, 7 * GIGABYTE, (7, 5))
+GTX_1080 = Gpu(0, "GTX 1080", 8 * GIGABYTE, 7 * GIGABYTE, (6, 1))
 OLD_GPU = Gpu(0, "GTX 750", 2 * GIGABYTE, 2 * GIGABYTE, (5, 0))
 
 
@@ -67,6 +69,11 @@ CASES = {
     "torch without CUDA": Case(with_gpu(RTX_4060, torch="2.13.0+cpu"), "cpu", "float32", consent=True, reason="+cpu"),
     "no torch yet": Case(with_gpu(RTX_4060, torch=None), "cpu", "float32", consent=True, reason="not installed"),
     "a GPU that is too old": Case(with_gpu(OLD_GPU), "cpu", "float32", consent=True, reason="older than"),
+    "a GPU without bfloat16": Case(with_gpu(RTX_2070), "cuda:0", "float16", reason="the loss is scaled"),
+    "a GPU without bfloat16, and a base in it": Case(with_gpu(RTX_2070), "cuda:0", "float32", quantization="bf16"),
+    "a GPU that is slow in float16": Case(
+        with_gpu(GTX_1080, torch="2.13.0+cu126"), "cuda:0", "float32", reason="no bfloat16"
+    ),
     "fp32 is fp32 everywhere": Case(with_gpu(RTX_4060), "cuda:0", "float32", quantization="fp32"),
     "bf16 is bf16 on a CPU too": Case(LAPTOP, "cpu", "bfloat16", quantization="bf16", consent=True),
 }

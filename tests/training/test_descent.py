@@ -114,6 +114,15 @@ def test_what_the_ladder_lowers_changes_memory_and_not_what_is_learned(base: Pat
     assert whole.tokens_per_second > 0
 
 
+def test_a_progress_of_training_tells_what_it_takes_of_its_device(base: Path, tmp_path: Path) -> None:
+    from fedit_client.training.local import load, train_here
+
+    request, seen = asked(base, tmp_path, letters()), list[TrainingProgress]()
+    train_here(load(request.document, request.base, request.plan), request, seen.append)
+    uses = [progress.use for progress in seen if progress.stage == "train"]
+    assert all(use is not None and use.gpu_share == 0 and use.used_bytes > 10**8 for use in uses)
+
+
 def test_fewer_tokens_are_counted_as_cut_rows(base: Path, tmp_path: Path) -> None:
     sections = {"prompt": {"cutoff_tokens": 512, "min_cutoff_tokens": 128, "template": "alpaca_short"}}
     request = asked(base, tmp_path, [*long_rows(2), *letters(6)], **sections)

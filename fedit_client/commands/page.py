@@ -1,0 +1,32 @@
+"""`fedit-client ui`: the local page."""
+
+from typing import Annotated
+
+import typer
+
+from fedit_client.commands.shared import Globals
+
+
+def ui(
+    context: typer.Context,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="A port of this machine; else 7717, or a free one.")
+    ] = None,
+) -> None:
+    """Show state, rounds, adapters, outbox and a chat on a page for this machine's browser only, until Ctrl-C."""
+    from fedit_client.page.serving import serve
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+
+    def say(address: str) -> None:
+        if given.console.json:
+            given.console.event({"kind": "serving", "text": address})
+        else:
+            given.console.out.print(address)
+        given.console.say(
+            "this machine only; the address opens once, in one browser; Ctrl-C ends the page", style="dim"
+        )
+
+    run_async(serve(given.config(), port, say, browser=not no_browser and not given.console.no_input))
