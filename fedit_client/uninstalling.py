@@ -9,6 +9,7 @@ from fedit_client.base_model import local_base
 from fedit_client.consent import size_text
 from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
+from fedit_client.service.managers import manager_here
 from fedit_protocol.errors import StorageError
 
 
@@ -23,9 +24,11 @@ class Trace:
     removed_by: str | None = None
 
 
-def traces(paths: Paths) -> list[Trace]:
-    """Return what is here now; nothing is changed, and nothing is asked of anybody."""
-    found = [Trace(what, path, _size(path)) for what, path in paths.everything().items() if path.exists()]
+def traces(paths: Paths, home: Path | None = None) -> list[Trace]:
+    """Return what is here now; nothing is changed, and nothing is asked of anybody. `home` is the portable folder."""
+    manager = manager_here()
+    service = [Trace("service", manager.file, _size(manager.file))] if manager.serves(home) else []
+    found = service + [Trace(what, path, _size(path)) for what, path in paths.everything().items() if path.exists()]
     return [*found, *_base(paths), _program()]
 
 
