@@ -103,15 +103,6 @@ class Manager(ABC):
             self._run(command)
         return True
 
-    def serves(self, home: Path | None) -> bool:
-        """Say whether what is installed runs the client of this portable folder, or of the platform's places."""
-        if not self.file.exists():
-            return False
-        with translating(self.file):
-            raw = self.file.read_bytes()
-        text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "replace")
-        return str(home) in text.replace("%%", "%") if home else "--home" not in text
-
     def state(self) -> str:
         """What the manager says about it, one line."""
         if not self.file.exists():
