@@ -38,7 +38,7 @@ async def talk(config: ClientConfig, console: Console, adapter: Path | None, pro
 async def _voices(
     config: ClientConfig, console: Console, adapter: Path, beside: bool, stack: AsyncExitStack
 ) -> dict[str, WorkerChat]:
-    check_training_stack()
+    check_training_stack(config.device)
     membership = require_membership(config.paths.membership_file)
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)

@@ -140,3 +140,15 @@ def test_a_round_leaves_its_speed_and_peak_to_the_next(base: Path, tmp_path: Pat
     assert MachineHistory(path).run_of(request.document, request.plan) == Run(
         50.0, 10.0, 10**9, 0, recipe_of(request.plan)
     )
+
+
+async def test_another_interpreter_trains_where_one_is_named(base: Path, tmp_path: Path) -> None:
+    request, wrapper = asked(base, tmp_path, letters()), tmp_path / "python"
+    path = ":".join(entry for entry in sys.path if entry)
+    wrapper.write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nPYTHONPATH={path} exec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    result = await WorkerTrainer().train(
+        replace(request, plan=replace(request.plan, python=str(wrapper))), lambda _: None
+    )
+    assert result.examples
+    assert (tmp_path / "used").exists()
