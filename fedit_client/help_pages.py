@@ -123,7 +123,7 @@ _CODES: Final[dict[str, str]] = {
     "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
-    "H005": 'This installation cannot train. fedit-client setup adds torch and its friends in a folder of its own; '
+    "H005": "This installation cannot train. fedit-client setup adds torch and its friends in a folder of its own; "
     'pip install "fedit[train]" adds them here.',
     "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
     "Each process needs a GPU of its own: fedit-client set device.processes=1",
