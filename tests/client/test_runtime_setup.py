@@ -154,7 +154,7 @@ def test_an_interpreter_without_the_stack_or_of_another_version_is_told(tmp_path
     for name in ("torch", "transformers", "peft", "bitsandbytes"):
         add(site, name, "1.0")
     add(site, "fedit", "0.0.1")
-    with pytest.raises(DeviceError, match="has FedIT 0.0.1") as older:
+    with pytest.raises(DeviceError, match=r"has FedIT 0\.0\.1") as older:
         check_stack(script)
     assert older.value.code == "H007"
     add(site, "fedit", installed_version())
