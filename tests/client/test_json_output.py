@@ -21,6 +21,8 @@ KEEP = os.environ.get("FEDIT_TEST_SNAPSHOTS") == "1"
 UNKNOWN = ("--no-such-option",)
 # Commands that need nothing and change nothing but this fresh home: run as they are, and their fields are kept.
 HARMLESS: dict[str, tuple[str, ...]] = {
+    "bugreport": (),
+    "completion": ("bash",),
     "config reset": ("device.threads",),
     "config schema": (),
     "config show": (),
