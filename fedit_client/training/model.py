@@ -41,7 +41,7 @@ def load_base(base: Path, plan: DevicePlan, *, for_training: bool = True) -> Any
     # PEFT's prepare_model_for_kbit_training is not used: it would cast embeddings and head to float32.
     model.requires_grad_(False)
     if for_training:
-        _keep_weights_trainable(model)
+        keep_weights_trainable(model)
     return model
 
 
@@ -127,7 +127,7 @@ def _quantization(plan: DevicePlan) -> BitsAndBytesConfig | None:
             return None
 
 
-def _keep_weights_trainable(model: Any) -> None:
+def keep_weights_trainable(model: Any) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first pass without gradients (CPU with AVX512-BF16).
 
     The repacked product has no backward: after one evaluation, training would go on without an error and learn nothing.
