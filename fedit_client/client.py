@@ -20,7 +20,7 @@ from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
-from fedit_client.contacts import SERVER, Contacts
+from fedit_client.contacts import SERVER, Contacts, note_server
 from fedit_client.control import ask_finish, ask_pause, ask_resume
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
@@ -183,6 +183,7 @@ class Client(TakesData):
         )
         self._data.remember()
         membership.save(self._paths.membership_file)
+        note_server(self._paths.cache, address.host, address.port)
         Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
 

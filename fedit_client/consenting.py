@@ -10,6 +10,7 @@ from fedit_client.client import Client
 from fedit_client.config import ClientConfig
 from fedit_client.consent import Consent, missing_consent, summarise
 from fedit_client.console import Console
+from fedit_client.contacts import note_server
 from fedit_client.membership import Membership, require_membership
 from fedit_client.offers import TaskOffer, fetch_listed, read_task
 from fedit_client.transport import HttpTransport
@@ -88,6 +89,7 @@ async def look(config: ClientConfig) -> Differing:
     """Fetch the joined task as it is now and compare; nothing about this device is sent but that it asks."""
     membership = require_membership(config.paths.membership_file)
     tls = membership.federation.tls()
+    note_server(config.paths.cache, membership.host, membership.port)
     async with HttpTransport(membership.host, membership.port, tls, signer=None) as transport:
         raw = await fetch_listed(transport, membership.task_document.task.id)
     document, agreements = read_task(raw), Agreements(config.paths.consents)

@@ -48,6 +48,11 @@ class Contacts:
         return found if isinstance(found, dict) else {}
 
 
+def note_server(cache: Path, host: str, port: int) -> None:
+    """Remember that a server is talked to now; raises StorageError."""
+    Contacts(cache / CONTACTS).note(f"{host}:{port}", SERVER)
+
+
 @dataclass(frozen=True)
 class Host:
     """One host: why it is contacted, and when it last was (None: never, as far as is known here)."""

@@ -8,6 +8,7 @@ from fedit_client.bandwidth import Bandwidth
 from fedit_client.comparing import Bench, Comparison, Counter, Evaluator
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
+from fedit_client.contacts import note_server
 from fedit_client.data import OnError, Record, Source
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.evaluation import WorkerEvaluator
@@ -58,6 +59,7 @@ async def evaluate(
         console.say(event.text, style="dim")
 
     tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
+    note_server(config.paths.cache, membership.host, membership.port)
     async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
         pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
         patience = Patience(tell, max_wait_s=config.network.max_wait_s)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.consent import size_text
+from fedit_client.contacts import note_server
 from fedit_client.durable import translating
 from fedit_client.identity import forget_keyring, load_or_create_identity
 from fedit_client.lock import held_alone
@@ -112,6 +113,7 @@ async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], w
             told = "nothing: you asked to leave without it, so it still counts this device as a member"
         elif joined:
             membership, key = joined
+            note_server(paths.cache, membership.host, membership.port)
             async with connect(membership) as transport:
                 answered = await deregister(transport, key, membership)
             told = "that this device leaves and is to be forgotten, signed with its key"

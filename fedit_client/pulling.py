@@ -4,6 +4,7 @@ from fedit_client.adapters import AdapterShelf
 from fedit_client.bandwidth import Bandwidth
 from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig
+from fedit_client.contacts import note_server
 from fedit_client.editions import KeptVersion, edition_in
 from fedit_client.identity import load_or_create_identity
 from fedit_client.membership import require_membership
@@ -29,6 +30,7 @@ async def pull(config: ClientConfig, version: int | None, emit: Emit, on_bytes: 
     shelf = AdapterShelf(config.paths.adapters, document, licence_of(document.task.base.model))
     patience = Patience(emit, max_wait_s=config.network.max_wait_s)
     tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
+    note_server(config.paths.cache, membership.host, membership.port)
     async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
         return await pulled(transport, shelf, patience, document.task.id, version, on_bytes)
 

@@ -31,6 +31,7 @@ from fedit_protocol.errors import DeviceError
 
 _WORKER: Final = "fedit_client.training.worker"
 _MOST_RESTARTS: Final = 2
+_GOES_ON: Final = {True: "it goes on from its last checkpoint", False: "it begins again"}
 
 
 class WorkerTrainer:
@@ -82,6 +83,7 @@ class WorkerTrainer:
             except DeviceError as error:
                 restarts += 1
                 if isinstance(error, WorkerDiedError) and restarts <= (1 if error.code == "H003" else _MOST_RESTARTS):
+                    on_progress(TrainingProgress("restart", 0, 1, note=f"{error}; {_GOES_ON[file is not None]}"))
                     continue
                 # Killed once it may have been by anybody's hand; killed twice, or by its own word, for want of memory.
                 request, restarts = self._descent.again(request, error, on_progress), 0

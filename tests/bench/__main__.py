@@ -5,15 +5,18 @@ import importlib
 import json
 from collections.abc import Sequence
 
+from . import training_options
+
 BENCHES = ("secagg", "training")
 
 Figure = float | str | None
 Result = dict[str, Figure | dict[str, Figure]]
 
 
-def measure(name: str) -> Result:
+def measure(name: str, options: argparse.Namespace) -> Result:
     """Run one bench; its module is imported only now, so that `secagg` never waits for torch."""
-    result: Result = importlib.import_module(f"tests.bench.{name}").run()
+    bench = importlib.import_module(f"tests.bench.{name}")
+    result: Result = bench.run(options) if name == "training" else bench.run()
     return result
 
 
@@ -47,13 +50,15 @@ def shown(value: Figure) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, run the benches one after the other, print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, parents=[training_options.parser()]
+    )
     parser.add_argument("names", nargs="*", metavar="bench", help=f"one or more of {', '.join(BENCHES)}; all if none")
     parser.add_argument("--json", action="store_true", help="print one JSON object: bench → name → value")
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(BENCHES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
-    results = {name: measure(name) for name in options.names or BENCHES}
+    results = {name: measure(name, options) for name in options.names or BENCHES}
     print(json.dumps(results, indent=2) if options.json else table(results))
 
 

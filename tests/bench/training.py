@@ -1,103 +1,136 @@
-"""How fast a worker trains in NF4 on this CPU, in how much memory, and whether its update is exact.
+"""How fast a device trains beside the seed's recipe and TRL, in how much memory, with what loss, and how exactly.
 
-SmolLM2 is measured where it is in the client's cache already; nothing is fetched for a bench, so a tiny random Llama
-stands in elsewhere, and `model` says which one it was.
+SmolLM2-135M in NF4 on one CPU thread, Dolly rows, every peer in a process of its own, one after the other in one run;
+with `--cuda` a 7B of random weights made on the GPU. What cannot be measured here is null, with the reason beside it.
 """
 
-import asyncio
-import importlib
+import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fedit_client.base_model import PACKAGED_MODEL
-from fedit_client.data import Record, read_records
-from fedit_client.demo_data import client_rows
-from fedit_client.device import DevicePlan, Machine, plan
-from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest, WorkerTrainer
 
-from ..tiny_llama import make_tiny_llama, tiny_document, write_adapter
+from .training_client import client_figures
+from .training_setting import ROOT, Setting, base_folder, data_file
 
-TRAINING = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3, "held_out_fraction": 0.0}
+Figure = float | str | None
+Result = dict[str, Figure | dict[str, Figure]]
+Runs = dict[str, list[dict[str, Any]]]
+"""What each part measured, once for each round of the bench."""
 
-
-def run() -> dict[str, float | str | None]:
-    """Train four steps in a worker with one thread, and compare one update with its definition, bit for bit."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        base = _cached_smollm2() or make_tiny_llama(folder / "tiny")
-        document = tiny_document(base, prompt={"cutoff_tokens": 128}, training=TRAINING)
-        device = plan(document, Machine.here(), "cpu", threads=1)
-        adapter = write_adapter(document, folder / "global.safetensors")
-        watch = Watch()
-        asyncio.run(_train(TrainingRequest(document, base, adapter, _rows(), b"bench", device), watch))
-        return {
-            "model": PACKAGED_MODEL if base.name != "tiny" else "tiny random Llama",
-            "quantization": "nf4",
-            "compute_dtype": device.compute_dtype,
-            "threads": 1.0,
-            "train_tokens_per_second": watch.tokens_per_second,
-            "seconds_until_first_step": watch.seconds_until_training,
-            "peak_memory_mb": _peak_of_children_mb(),
-            "estimated_memory_mb": device.estimated_bytes / 1e6,
-            "update_exact": float(_update_is_exact(folder)),
-        }
+RATIOS = {"tokens_over_shepherd": "shepherd", "tokens_over_grouped": "grouped", "tokens_over_trl": "trl"}
 
 
-@dataclass
-class Watch:
-    """What the worker's progress tells about time."""
-
-    begun: float = field(default_factory=time.monotonic)
-    seconds_until_training: float = 0.0
-    tokens_per_second: float | None = None
-
-    def see(self, progress: TrainingProgress) -> None:
-        """Note when the preparation ended, and the speed so far."""
-        if progress.stage == "prepare":
-            self.seconds_until_training = time.monotonic() - self.begun
-        self.tokens_per_second = progress.tokens_per_second or self.tokens_per_second
+def run(chosen: argparse.Namespace) -> Result:
+    """Measure everything; about ten minutes on a CPU, under six on a large GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts = cuda_parts(chosen) if chosen.cuda else cpu_parts(chosen, base_folder(Path(folder)))
+        runs, failures = _measured(parts, chosen)
+        result = _figures(runs, failures, chosen)
+        if not chosen.cuda:
+            result |= client_figures(Path(folder), float(runs["fedit"][0]["peak_mb"]) if runs.get("fedit") else None)
+    return result
 
 
-async def _train(request: TrainingRequest, watch: Watch) -> LocalResult:
-    return await WorkerTrainer().train(request, watch.see)
+def cpu_parts(options: argparse.Namespace, base: Path) -> Iterator[tuple[str, Setting]]:
+    """The peers in turn, as often as asked for; then our own in bfloat16, for the limit."""
+    ours = Setting("fedit", data=options.data, trl=options.trl, base=str(base))
+    for _ in range(options.rounds):
+        for peer in ("fedit", *RATIOS.values()):
+            yield peer, replace(ours, peer=peer)
+    yield "fedit_bf16", replace(ours, quantization="bf16")
 
 
-def _cached_smollm2() -> Path | None:
-    import platformdirs
-
-    models = Path(platformdirs.user_cache_dir("fedit-client")) / "models"
-    folder = models / PACKAGED_MODEL.replace("/", "--")
-    return folder if folder.is_dir() else None
-
-
-def _rows() -> tuple[Record, ...]:
-    with client_rows("client_a") as path:
-        return read_records(path).records
-
-
-def _peak_of_children_mb() -> float | None:
-    """The largest resident size of any finished child; not known on Windows."""
-    if sys.platform == "win32":
-        return None
-    resource = importlib.import_module("resource")
-    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return float(kilobytes) / (1e6 if sys.platform == "darwin" else 1e3)
+def cuda_parts(options: argparse.Namespace) -> Iterator[tuple[str, Setting]]:
+    """What matters most comes first: time on a GPU is short."""
+    ours = Setting(
+        "fedit", cuda=True, random_weights=True, rows=256, batch=64, data=options.data, trl=options.trl, held_out=8
+    )
+    short = replace(ours, rows=128, batch=32)
+    yield "fedit", ours
+    yield "shepherd", replace(short, peer="shepherd")
+    yield "fedit_bf16", replace(ours, quantization="bf16")
+    yield "trl", replace(ours, peer="trl")
+    yield "grouped", replace(short, peer="grouped")
+    yield "fedit_1024", replace(ours, cutoff=1024, micro=1, batch=16, rows=48)
+    yield "trl_liger", replace(ours, peer="trl", liger=True)
+    yield "fedit_liger", replace(ours, liger=True)
 
 
-def _update_is_exact(folder: Path) -> bool:
-    from fedit_client.training.local import load, train_here
-    from fedit_client.training.model import load_tensors, read_adapter
+def _measured(parts: Iterator[tuple[str, Setting]], options: argparse.Namespace) -> tuple[Runs, dict[str, str]]:
+    """Run the parts; each one's figures go to stderr, and to the file, as soon as they are there."""
+    begun, runs = time.monotonic(), dict[str, list[dict[str, Any]]]()
+    failures: dict[str, str] = {}
+    limit = options.part_seconds or (100.0 if options.cuda else 1200.0)
+    for name, setting in parts:
+        if options.cuda and time.monotonic() - begun > options.seconds:
+            failures[name] = "no time was left for it"
+            continue
+        outcome = one_part(setting, limit)
+        if isinstance(outcome, str):
+            failures[name] = outcome
+        else:
+            runs.setdefault(name, []).append(outcome)
+        told = {"part": name, "wall_s": round(time.monotonic() - begun, 1), "result": outcome}
+        print(json.dumps(told), file=sys.stderr, flush=True)
+        if options.out:
+            Path(options.out).write_text(json.dumps({"runs": runs, "failures": failures}, indent=1), "utf-8")
+    return runs, failures
 
-    base = make_tiny_llama(folder / "exact")
-    document: Any = tiny_document(base, prompt={"cutoff_tokens": 128}, training=TRAINING)
-    adapter = write_adapter(document, folder / "exact.safetensors", zero_b=False)
-    device: DevicePlan = plan(document, Machine.here(), "cpu", threads=1)
-    loaded = load(document, base, device)
-    result = train_here(loaded, TrainingRequest(document, base, adapter, _rows(), b"bench", device), lambda _: None)
-    layout = document.layout
-    before = layout.flatten(load_tensors(adapter, layout))
-    return bool((result.update == layout.flatten(read_adapter(loaded.model)) - before).all())
+
+def one_part(setting: Setting, limit_s: float) -> dict[str, Any] | str:
+    """Run a peer in a process of its own; return its figures, or why there are none."""
+    command = [sys.executable, "-m", "tests.bench.training_peers", setting.text()]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "protocol"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths.rstrip(os.pathsep)}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {limit_s:.0f} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return lines[-1][:300] if lines else f"status {done.returncode}"
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _figures(runs: Runs, failures: dict[str, str], options: argparse.Namespace) -> Result:
+    """The issue's keys; ratios of medians, of wall time and, in `cpu_time`, of CPU time."""
+
+    def of(part: str, key: str) -> float | None:
+        return median(float(each[key]) for each in runs[part]) if runs.get(part) else None
+
+    def ratio(above: str, below: str, key: str) -> float | None:
+        upper, lower = of(above, key), of(below, key)
+        return None if upper is None or lower is None else upper / lower
+
+    gap = ratio("fedit", "shepherd", "held_out_loss")
+    result: Result = {
+        "model": "7B-shaped Llama of random weights" if options.cuda else PACKAGED_MODEL,
+        "rows": str(name.name) if (name := data_file(options.data)) else "packaged rows",
+        **{key: ratio("fedit", peer, "tokens_per_second") for key, peer in RATIOS.items()},
+        "loss_gap": None if gap is None else gap - 1,
+        "peak_memory_over_shepherd": ratio("fedit", "shepherd", "peak_mb"),
+        "step_over_matmul_limit": of("fedit_bf16", "over_matmul_limit"),
+        "step_over_matmul_limit_nf4": of("fedit", "over_matmul_limit"),
+        "tokens_per_second": {part: of(part, "tokens_per_second") for part in runs},
+        "peak_mb": {part: of(part, "peak_mb") for part in runs},
+        "held_out_loss": {part: of(part, "held_out_loss") for part in runs},
+        "cpu_time": {key: ratio("fedit", peer, "tokens_per_cpu_second") for key, peer in RATIOS.items()},
+        "matmul_tflops": of("fedit_bf16", "matmul_tflops"),
+        "missing": dict(failures) or None,
+    }
+    if options.cuda:
+        result["tokens_over_trl_both_liger"] = ratio("fedit_liger", "trl_liger", "tokens_per_second")
+    return result

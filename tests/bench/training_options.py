@@ -1,0 +1,16 @@
+"""Options of the training bench. Nothing is imported here that another bench would wait for."""
+
+import argparse
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of this bench alone."""
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument("--cuda", action="store_true", help="training: a 7B of random weights on the GPU")
+    made.add_argument("--data", default="", help="training: a file of rows instead of Dolly")
+    made.add_argument("--trl", default="", help="training: a folder with the package trl, if it is not installed")
+    made.add_argument("--rounds", type=int, default=1, help="training: how often each peer runs")
+    made.add_argument("--seconds", type=float, default=330.0, help="training --cuda: no part begins after this")
+    made.add_argument("--part-seconds", type=float, default=0.0, help="training: a part is stopped after this")
+    made.add_argument("--out", default="", help="training: a file that gets each part's figures as they come")
+    return made
