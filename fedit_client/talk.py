@@ -1,59 +1,156 @@
-"""`chat`: a conversation with the newest global adapter, and beside it with the base alone."""
+"""`chat`: a conversation with an adapter, and beside it with the base alone or with another version."""
 
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final, Protocol
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.data import Message
 from fedit_client.data.records import Role
 from fedit_client.device import Machine
+from fedit_client.editions import version_here
 from fedit_client.evaluation import WorkerChat
-from fedit_client.membership import require_membership
+from fedit_client.membership import Membership, require_membership
 from fedit_client.preparation import check_training_stack, choose_device, find_base
-from fedit_protocol.errors import ConfigError, MembershipError
+from fedit_protocol.errors import ConfigError
 
-_MAX_TOKENS = 256
-_ADAPTED, _BASE = "adapter", "base"
-
-
-async def talk(config: ClientConfig, console: Console, adapter: Path | None, prompt: str | None, beside: bool) -> None:
-    """Answer one prompt, or talk until the end of input; `beside` asks the base the same."""
-    if prompt is None and not console.interactive:
-        raise ConfigError("nobody is here to talk to", code="U002", fix="add --prompt TEXT")
-    if adapter is None:
-        raise MembershipError(
-            "there is no adapter on this device yet", code="J004", fix="fedit-client run --max-rounds 1"
-        )
-    async with AsyncExitStack() as stack:
-        voices = await _voices(config, console, adapter, beside, stack)
-        if prompt is not None:
-            answers = await _one_turn(console, voices, [Message(Role.USER, prompt)])
-            console.answer("chat", {"prompt": prompt, "answers": answers}, [])
-        else:
-            await _converse(console, voices)
+BASE: Final = "base"
+_WIDE: Final = 100
+"""Columns of a terminal from which on two answers stand side by side."""
 
 
-async def _voices(
-    config: ClientConfig, console: Console, adapter: Path, beside: bool, stack: AsyncExitStack
-) -> dict[str, WorkerChat]:
-    check_training_stack()
+class Voice(Protocol):
+    """The seam to the model: whom `WorkerChat` answers as."""
+
+    def ask(
+        self, messages: Sequence[Message], *, voice: str = "", max_tokens: int, temperature: float, seed: int
+    ) -> AsyncIterator[str]:
+        """Yield an answer piece by piece."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChatWishes:
+    """What the owner said on the command line; `compare` is `base` or a version."""
+
+    prompt: str | None = None
+    version: int | None = None
+    compare: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = 256
+
+    @property
+    def compared_version(self) -> int | None:
+        """The version beside, if it is one; raises ConfigError U001 for another word."""
+        if self.compare in (None, BASE):
+            return None
+        if not str(self.compare).isdigit():
+            raise ConfigError(f"{self.compare} is neither base nor the number of an adapter version", code="U001",
+                              fix="fedit-client chat --compare base")  # fmt: skip
+        return int(str(self.compare))
+
+
+@dataclass
+class Talk:
+    """A conversation, the same questions to each voice, each with its own memory of its own answers."""
+
+    console: Console
+    voice: Voice
+    wishes: ChatWishes
+    names: tuple[tuple[str, str], ...]
+    """What people call each voice, and its name within `voice`."""
+    _said: dict[str, list[Message]] = field(default_factory=dict)
+
+    async def turn(self, question: str) -> dict[str, str]:
+        """Ask every voice, show the answers as they come, and return them by name."""
+        if self._beside:
+            with Live(console=self.console.out, refresh_per_second=8, transient=True) as live:
+                answers = await self._answers(question, lambda so_far: live.update(self._columns(so_far)))
+            self.console.out.print(self._columns(answers))
+            return answers
+        return await self._answers(question, None)
+
+    async def _answers(self, question: str, show: Any) -> dict[str, str]:
+        answers: dict[str, str] = {}
+        for shown, name in self.names:
+            said = self._said.setdefault(name, [])
+            said.append(Message(Role.USER, question))
+            if show is None and len(self.names) > 1:
+                self.console.say(f"{shown}:", style="bold")
+            answers[shown] = ""
+            wishes = {"max_tokens": self.wishes.max_tokens, "seed": self.wishes.seed}
+            async for piece in self.voice.ask(said, voice=name, temperature=self.wishes.temperature, **wishes):
+                answers[shown] += piece
+                if show is not None:
+                    show(answers)
+                elif not self.console.json:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+            if show is None and not self.console.json:
+                sys.stdout.write("\n")
+            said.append(Message(Role.ASSISTANT, answers[shown]))
+        return answers
+
+    @property
+    def _beside(self) -> bool:
+        out = self.console.out
+        return len(self.names) > 1 and out.is_terminal and out.width >= _WIDE and not self.console.json
+
+    def _columns(self, answers: dict[str, str]) -> Table:
+        table = Table(expand=True, box=None, pad_edge=False, padding=(0, 2))
+        for shown, _ in self.names:
+            table.add_column(shown, ratio=1, overflow="fold")
+        table.add_row(*(Text(answers.get(shown, "")) for shown, _ in self.names))
+        return table
+
+
+async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> None:
+    """Answer one prompt, or talk until the end of input.
+
+    Raises ConfigError U001, U002; MembershipError J001, J004; DeviceError, ModelError.
+    """
     membership = require_membership(config.paths.membership_file)
+    if wishes.prompt is None and not console.interactive:
+        raise ConfigError("nobody is here to talk to", code="U002", fix="add --prompt TEXT")
+    other = wishes.compared_version
+    task = membership.task_document.task
+    kept = version_here(config.paths.adapters, task.id, wishes.version)
+    beside: dict[str, Path | None] = {}
+    if wishes.compare is not None:
+        chosen = None if other is None else version_here(config.paths.adapters, task.id, other)
+        beside = {f"version {chosen.version}" if chosen else BASE: chosen.folder if chosen else None}
+    async with await _chat(config, console, membership, kept.folder, beside) as voice:
+        names = ((f"version {kept.version}", ""), *((name, name) for name in beside))
+        await _converse(Talk(console, voice, wishes, names))
+
+
+async def _chat(
+    config: ClientConfig, console: Console, membership: Membership, adapter: Path, beside: dict[str, Path | None]
+) -> WorkerChat:
+    check_training_stack()
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
-    model = config.model or membership.model
-    base = await find_base(document, model, config.paths.cache, config.limits, console.say)
+    base = await find_base(document, config.model or membership.model, config.paths.cache, config.limits, console.say)
     console.say(f"loading {document.task.base.model} with adapter version {adapter.name} …", style="dim")
-    voices = {_ADAPTED: await stack.enter_async_context(WorkerChat(base, chosen, adapter, document))}
-    if beside:
-        voices[_BASE] = await stack.enter_async_context(WorkerChat(base, chosen, None, document))
-    return voices
+    return WorkerChat(base, chosen, adapter, document, beside)
 
 
-async def _converse(console: Console, voices: dict[str, WorkerChat]) -> None:
+async def _converse(talking: Talk) -> None:
+    console, wishes = talking.console, talking.wishes
+    if wishes.prompt is not None:
+        answers = await talking.turn(wishes.prompt)
+        sampling = {"temperature": wishes.temperature, "seed": wishes.seed}
+        console.answer("chat", {"prompt": wishes.prompt, "answers": answers, **sampling}, [])
+        return
     console.say("an empty line ends the conversation", style="dim")
-    histories: dict[str, list[Message]] = {name: [] for name in voices}
     while True:
         try:
             said = console.ask("you:", flag="--prompt TEXT")
@@ -61,27 +158,4 @@ async def _converse(console: Console, voices: dict[str, WorkerChat]) -> None:
             return
         if not said.strip():
             return
-        for name, voice in voices.items():
-            histories[name].append(Message(Role.USER, said))
-            answer = (await _one_turn(console, {name: voice}, histories[name], labelled=len(voices) > 1))[name]
-            histories[name].append(Message(Role.ASSISTANT, answer))
-
-
-async def _one_turn(
-    console: Console, voices: dict[str, WorkerChat], messages: list[Message], *, labelled: bool | None = None
-) -> dict[str, str]:
-    """Let each voice answer the same messages, streaming to people as the words come."""
-    answers: dict[str, str] = {}
-    for name, voice in voices.items():
-        if labelled or (labelled is None and len(voices) > 1):
-            console.say(f"{name}:", style="bold")
-        pieces: list[str] = []
-        async for piece in voice.ask(messages, max_tokens=_MAX_TOKENS):
-            pieces.append(piece)
-            if not console.json:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-        if not console.json:
-            sys.stdout.write("\n")
-        answers[name] = "".join(pieces)
-    return answers
+        await talking.turn(said)

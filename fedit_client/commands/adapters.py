@@ -11,7 +11,6 @@ from fedit_client.commands.shared import (
     Model,
     OnErrorOption,
     Threads,
-    client_of,
     device_flags,
 )
 
@@ -60,19 +59,25 @@ def pull(
 def chat(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Option(help="Ask this and stop.")] = None,
-    compare: Annotated[Literal["base"] | None, typer.Option(help="Ask the base the same.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="base|VERSION", help="Ask the base, or another version, the same.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, max=5.0, help="0: always the likeliest word.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn; the same for all who are compared.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer.")] = 256,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
 ) -> None:
-    """Talk with the newest global adapter."""
+    """Talk with an adapter; with --compare, see what it changes."""
     from fedit_client.running import run_async
-    from fedit_client.talk import talk
+    from fedit_client.talk import ChatWishes, talk
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
-    adapter = client_of(config).latest_adapter()
-    run_async(talk(config, given.console, adapter, prompt, beside=compare == "base"))
+    wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens)
+    run_async(talk(config, given.console, wishes))
 
 
 def export(

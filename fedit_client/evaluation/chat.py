@@ -1,6 +1,6 @@
 """Talk to a base model with or without an adapter: one worker process for a whole conversation. No torch here."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +18,20 @@ class WorkerChat:
     """A loaded model to ask; use as an async context manager.
 
     `adapter` is a PEFT folder (`adapter_config.json` beside the tensors), or a safetensors file together with the
-    `document` that says how to attach it. Prompts and answers stay between the two processes.
+    `document` that says how to attach it. `beside` are further voices on the same base, which is in memory once: a name
+    → a PEFT folder, or None for the base alone. Prompts and answers stay between the two processes.
     """
 
     def __init__(
-        self, base: Path, plan: DevicePlan, adapter: Path | None = None, document: TaskDocument | None = None
+        self,
+        base: Path,
+        plan: DevicePlan,
+        adapter: Path | None = None,
+        document: TaskDocument | None = None,
+        beside: Mapping[str, Path | None] | None = None,
     ) -> None:
         self._base, self._plan, self._adapter, self._document = base, plan, adapter, document
+        self._beside = dict(beside or {})
         self._block: AbstractAsyncContextManager[Worker] | None = None
         self._worker: Worker | None = None
         self._answering = False
@@ -41,6 +48,7 @@ class WorkerChat:
                     "plan": plan_values(self._plan),
                     "adapter": str(self._adapter) if self._adapter else None,
                     "document": self._document.model_dump(mode="json") if self._document else None,
+                    "beside": {name: str(folder) if folder else None for name, folder in self._beside.items()},
                 }
             )
             while (await self._worker.receive())["kind"] != "ready":
@@ -58,17 +66,24 @@ class WorkerChat:
             await self._block.__aexit__(kind, error, trace)
 
     async def ask(
-        self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        *,
+        voice: str = "",
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> AsyncGenerator[str, None]:
         """Yield the answer piece by piece; temperature 0 takes the likeliest token each time.
 
-        Leaving the loop early ends the answer.
+        Without the name of a `voice` the adapter answers. Leaving the loop early ends the answer.
         """
         if self._worker is None:
             raise RuntimeError("ask() belongs inside `async with WorkerChat(...)`")
         await self._finish_last_answer(self._worker)
         turns = [[message.role.value, message.content] for message in messages]
-        await self._worker.send({"messages": turns, "max_tokens": max_tokens, "temperature": temperature, "seed": seed})
+        wishes = {"voice": voice, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        await self._worker.send({"messages": turns, **wishes})
         self._answering = True
         try:
             while (message := await self._worker.receive())["kind"] == "piece":

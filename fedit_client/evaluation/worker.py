@@ -1,5 +1,7 @@
 """The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate`, `measure`, `generate`."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,26 @@ from fedit_protocol.task import TaskDocument, Template
 
 @dataclass(frozen=True)
 class Speaker:
-    """A loaded model and what turns a conversation into its tokens."""
+    """A loaded model, who speaks through it, and what turns a conversation into its tokens."""
 
     model: Any
     tokenizer: Any
     template: Template
     chat: ChatTemplate
+    voices: Mapping[str, str | None]
+    """Name → the adapter's name within the model, None for the base alone."""
+
+    @contextmanager
+    def speaking(self, voice: str) -> Iterator[Any]:
+        """Yield the model as one voice."""
+        adapter = self.voices[voice]
+        if adapter is not None:
+            self.model.set_adapter(adapter)
+        elif hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield self.model
+            return
+        yield self.model
 
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -75,13 +91,15 @@ def _measure(channel: Channel, message: Json, plan: DevicePlan) -> None:
 def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Load once, say so, then answer question after question until the parent closes the pipe."""
     model, tokenizer, template = _load_for_chat(message, plan)
+    model, voices = _with_voices(model, message)
     channel.send("ready")
     with ChatTemplate(tokenizer) as chat:
+        speaker = Speaker(model, tokenizer, template, chat, voices)
         while True:
             question = channel.receive()
             # A stop that came after the answer's own end refers to nothing any more.
             if "stop" not in question:
-                _answer(channel, question, Speaker(model, tokenizer, template, chat))
+                _answer(channel, question, speaker)
 
 
 def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]:
@@ -104,22 +122,36 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
     return attach_saved(model, adapter) if adapter else model, load_tokenizer(base), template
 
 
+def _with_voices(model: Any, message: Json) -> tuple[Any, dict[str, str | None]]:
+    """Attach further adapters to the one base; the first voice has no name."""
+    from fedit_client.training.model import attach_another
+
+    voices: dict[str, str | None] = {"": "default" if message["adapter"] else None}
+    for number, (name, folder) in enumerate(message["beside"].items()):
+        inner = f"beside{number}" if folder else None
+        if folder:
+            model = attach_another(model, Path(folder), f"beside{number}")
+        voices[name] = inner
+    return model, voices
+
+
 def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
     from fedit_client.evaluation.generate import generate
     from fedit_client.training.tokenize import prompt_ids
 
     messages = [Message(Role(role), content) for role, content in question["messages"]]
-    pieces = generate(
-        speaker.model,
-        speaker.tokenizer,
-        prompt_ids(messages, speaker.tokenizer, speaker.template, speaker.chat),
-        max_tokens=question["max_tokens"],
-        temperature=question["temperature"],
-        seed=question["seed"],
-        should_stop=channel.has_news,
-    )
-    for piece in pieces:
-        channel.send("piece", text=piece)
+    prompt = prompt_ids(messages, speaker.tokenizer, speaker.template, speaker.chat)
+    with speaker.speaking(question["voice"]) as model:
+        for piece in generate(
+            model,
+            speaker.tokenizer,
+            prompt,
+            max_tokens=question["max_tokens"],
+            temperature=question["temperature"],
+            seed=question["seed"],
+            should_stop=channel.has_news,
+        ):
+            channel.send("piece", text=piece)
     channel.send("end")
 
 

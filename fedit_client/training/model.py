@@ -68,14 +68,25 @@ def attach_adapter(model: Any, spec: AdapterSpec, layout: AdapterLayout) -> Any:
     return adapted
 
 
-def attach_saved(model: Any, folder: Path) -> Any:
+def attach_saved(model: Any, folder: Path, name: str = "default") -> Any:
     """Return the model with the adapter of a PEFT folder, for inference; raises ModelError M004 if it does not fit."""
-    if not (folder / WEIGHTS).is_file():  # PEFT would look for a pickle next
-        raise ModelError(f"the adapter has no {WEIGHTS}", code="M004", where=str(folder))
+    _check_weights(folder)
     try:
-        return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        return PeftModel.from_pretrained(model, str(folder), adapter_name=name, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"the adapter cannot be loaded: {_brief(error)}", code="M004", where=str(folder)) from error
+        raise _unattachable(folder, error) from error
+
+
+def attach_another(model: Any, folder: Path, name: str) -> Any:
+    """Return the model with one more adapter of a PEFT folder under a name of its own; raises ModelError M004."""
+    if not isinstance(model, PeftModel):
+        return attach_saved(model, folder, name)
+    _check_weights(folder)
+    try:
+        model.load_adapter(str(folder), adapter_name=name, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise _unattachable(folder, error) from error
+    return model
 
 
 def load_tensors(path: Path, layout: AdapterLayout) -> dict[str, Any]:
@@ -110,6 +121,15 @@ def _adapter_parameters(model: Any) -> Mapping[str, torch.nn.Parameter]:
     return {
         name.replace(_ADAPTER_NAME, ""): parameter for name, parameter in model.named_parameters() if "lora_" in name
     }
+
+
+def _check_weights(folder: Path) -> None:
+    if not (folder / WEIGHTS).is_file():  # PEFT would look for a pickle next
+        raise ModelError(f"the adapter has no {WEIGHTS}", code="M004", where=str(folder))
+
+
+def _unattachable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"the adapter cannot be loaded: {_brief(error)}", code="M004", where=str(folder))
 
 
 def _quantization(plan: DevicePlan) -> BitsAndBytesConfig | None:

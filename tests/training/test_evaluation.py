@@ -103,7 +103,7 @@ def test_every_category_has_the_same_say() -> None:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def chat(base: Path, trained: tuple[Any, Path, Path]) -> AsyncIterator[WorkerChat]:
-    async with WorkerChat(base, cpu("nf4"), trained[2]) as talking:
+    async with WorkerChat(base, cpu("nf4"), trained[2], beside={"base": None, "twin": trained[2]}) as talking:
         yield talking
 
 
@@ -115,6 +115,13 @@ async def answer(chat: WorkerChat, **options: Any) -> str:
 async def test_a_trained_adapter_answers_and_stops(chat: WorkerChat) -> None:
     assert await answer(chat, max_tokens=40) == "okokokok"
     assert await answer(chat, max_tokens=2) == "okok"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_voices_on_one_base_do_not_mix(chat: WorkerChat) -> None:
+    told = {voice: await answer(chat, voice=voice, max_tokens=40) for voice in ("", "base", "twin", "")}
+    assert (told[""], told["twin"]) == ("okokokok", "okokokok")
+    assert told["base"] != "okokokok"
 
 
 @pytest.mark.asyncio(loop_scope="module")
