@@ -94,7 +94,10 @@ async def test_a_process_that_is_killed_twice_goes_one_rung_down(
 
     with instead_of_ours(monkeypatch, tmp_path, code), pytest.raises(Exception, match="seen"):
         await WorkerTrainer().train(request, kill)
-    assert notes == ["out of memory: activations are computed twice instead of kept: about a third slower"]
+    assert notes == [
+        "the training process was killed, probably for want of memory; it begins again",
+        "out of memory: activations are computed twice instead of kept: about a third slower",
+    ]
 
 
 def trained(request: TrainingRequest) -> Any:
