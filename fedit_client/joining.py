@@ -11,8 +11,10 @@ from fedit_client.offers import TaskOffer
 from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.rehearsal import DryRun
+from fedit_client.runtime import python_in
+from fedit_client.setting_up import set_up
 from fedit_client.trust import PinnedBy
-from fedit_protocol.errors import ConsentError, DataError
+from fedit_protocol.errors import ConsentError, DataError, DeviceError
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) ->
 
 
 async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
-    check_training_stack()
+    _stack(client, console)
     records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
     _show_server(console, offer)
@@ -51,6 +53,19 @@ async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> Ta
         console.say(f"  {line}")
     await _fit(client, console, offer, records)
     return offer
+
+
+def _stack(client: Client, console: Console) -> None:
+    """See that something here can train; where nobody is there to ask, that is an error, else it can be mended now."""
+    try:
+        check_training_stack(client.config.device)
+    except DeviceError as error:
+        if error.code != "H005" or not console.interactive:
+            raise
+        console.say(f"{error}")
+        if not (plan := set_up(client.config, console, "auto")).commands:
+            raise
+        client.use_python(python_in(plan.folder))
 
 
 def describe_rows(rows: RowFile) -> str:
