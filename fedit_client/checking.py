@@ -16,6 +16,7 @@ from fedit_client.data.findings import (
     Sized,
     inspect,
     inspect_lengths,
+    inspect_refused,
     text_of,
 )
 from fedit_client.data.sensitive import can_find_persons, keys_in, persons_in
@@ -78,7 +79,9 @@ def _lengths(
     if view.training is not None and view.base is not None and importlib.util.find_spec("transformers"):
         if len(records) > _MANY:
             console.say(f"counting the tokens of {len(records):,} rows …", style="dim")
-        sizes = list(view_tokens(records, view.base, view.prompt).sizes)
+        tokens = view_tokens(records, view.base, view.prompt)
+        sizes = list(tokens.sizes)
+        inspect_refused(found, files, tokens.refused)
         inspect_lengths(found, files, sizes, limit)
         return Lengths.of([row.size for row in sizes], "tokens", limit), view.words
     sizes = [Sized(len(text_of(record)), 0) for record in records]
