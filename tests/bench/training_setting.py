@@ -34,8 +34,8 @@ class Setting:
     liger: bool = False
     checkpointing: bool = False
     """Of ours: the recipe and TRL decide for themselves."""
-    rows: int = 48
-    batch: int = 16
+    rows: int = 24
+    batch: int = 8
     micro: int = 8
     cutoff: int = 512
     rank: int = 16
