@@ -217,6 +217,8 @@ _CODES: Final[dict[str, str]] = {
     "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
     "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
     "give the folder of a base that is here already with --model.",
+    "P005": "A base model is gigabytes, and this connection is metered. Use another one, fetch it elsewhere and give "
+    "its folder with --model, or allow it with polite.metered_network=ignore.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",

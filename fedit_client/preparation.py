@@ -12,8 +12,8 @@ from fedit_client.device import DevicePlan, Machine, plan
 from fedit_client.estimate import estimated
 from fedit_client.fit import Fit, fit_of
 from fedit_client.machine_history import MachineHistory
-from fedit_client.manners.caps import check_disk, within_memory
-from fedit_client.manners.facts import used_gb
+from fedit_client.manners.caps import check_disk, check_network, within_memory
+from fedit_client.manners.facts import is_metered, used_gb
 from fedit_client.membership import Membership
 from fedit_client.optimizers import usable
 from fedit_client.runtime import check_stack, version_in
@@ -117,11 +117,12 @@ class Preparation:
         return MachineHistory(self.config.paths.machine_file)
 
     async def base(self, say: Callable[[str], None]) -> Path:
-        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004."""
+        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004, P005."""
         config, stated, paths = self.config, self.document.task.base, self.config.paths
         fetch = await asyncio.to_thread(to_fetch, self.model or stated.model, stated.revision, paths.cache, self.size)
         used = await asyncio.to_thread(used_gb, (paths.data, paths.state, paths.cache))
         check_disk(used, fetch.size, config.polite)
+        await asyncio.to_thread(check_network, fetch.size, config.polite, is_metered)
         return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
 
 
