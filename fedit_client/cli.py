@@ -20,6 +20,7 @@ from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
 from fedit_client.log_file import CommandLog
 from fedit_client.paths import Paths
+from fedit_client.shell_completion import answer_shells
 from fedit_protocol.errors import ConfigError, FeditError
 
 _USAGE: Final = 2
@@ -73,6 +74,7 @@ app.command()(joining.leave)
 app.command()(joining.uninstall)
 app.command()(machine.fit)
 app.command()(machine.prefetch)
+app.command()(machine.setup)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.command()(adapters.export)
@@ -93,12 +95,15 @@ app.command()(page.ui)
 app.command()(settings.paths)
 app.command()(demo.demo)
 app.command()(care.doctor)
+app.command()(care.bugreport)
+app.command()(care.completion)
 app.command()(care.version)
 app.command("help")(care.help_page)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status (EXPERIENCE, section 2)."""
+    answer_shells()
     sys.exit(invoke(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -118,8 +123,8 @@ def invoke(arguments: list[str]) -> int:
         except (typer.Abort, KeyboardInterrupt):
             console.interrupted(command)
             return INTERRUPTED
-        except SystemExit:  # whoever read our words has gone: the library has ended the command
-            return INTERRUPTED
+        except SystemExit as end:  # 1: whoever read our words has gone; else a shell has asked how words may go on
+            return INTERRUPTED if end.code == 1 else 0
         except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
             failure = _failure(error, command, console)
             if failure is not None:

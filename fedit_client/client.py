@@ -148,6 +148,16 @@ class Client(TakesData):
         """
         return await self._prepared(offer.document, self.membership, say)
 
+    @property
+    def config(self) -> ClientConfig:
+        """The settings that this client goes by."""
+        return self._config
+
+    def use_python(self, python: Path) -> None:
+        """Train with another interpreter, such as the one that `fedit-client setup` has made."""
+        device = self._config.device.model_copy(update={"python": python})
+        self._config = self._config.model_copy(update={"device": device})
+
     def use_cpu(self) -> None:
         """Train on the CPU although there is a GPU: the owner's yes, remembered by `join`."""
         device = self._config.device.model_copy(update={"prefer": "cpu"})
@@ -374,7 +384,7 @@ class Client(TakesData):
         model = self._config.model or (membership.model if membership else None)
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
-        check_training_stack()
+        check_training_stack(self._config.device)
         ready = Preparation(self._config, document, membership)
         chosen = ready.plan(await asyncio.to_thread(Machine.here))
         self._trains_on = chosen.kind

@@ -151,7 +151,7 @@ def _records(config: ClientConfig, wishes: EvaluationWishes, console: Console) -
 
 
 async def _prepared(config: ClientConfig, membership: Membership, console: Console) -> tuple[DevicePlan, Path]:
-    check_training_stack()
+    check_training_stack(config.device)
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
     model = config.model or membership.model

@@ -123,10 +123,15 @@ _CODES: Final[dict[str, str]] = {
     "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
-    "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H005": "This installation cannot train. fedit-client setup adds torch and its friends in a folder of its own; "
+    'pip install "fedit[train]" adds them here.',
     "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
     "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H011": "The page's chat has one model, which answers one question at a time. Wait, or stop that answer.",
+    "H007": "The interpreter that device.python names is not there, does not start, or has another version of FedIT "
+    "than this one. fedit-client setup makes a new one; fedit-client config reset device.python goes back to this one.",
+    "H008": "Too little disk for the training environment; PyTorch with its libraries is large.",
+    "H009": "Setting up the training environment failed; the message has the installer's last line.",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
@@ -212,6 +217,8 @@ _CODES: Final[dict[str, str]] = {
     "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
     "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
     "give the folder of a base that is here already with --model.",
+    "P005": "A base model is gigabytes, and this connection is metered. Use another one, fetch it elsewhere and give "
+    "its folder with --model, or allow it with polite.metered_network=ignore.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",

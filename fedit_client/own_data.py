@@ -60,6 +60,11 @@ class OwnData:
         """Whether anything has been added here or is remembered."""
         return bool(self._named or self._own or self._once or load_sources(self._paths))
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of what was added here, or else of what is remembered."""
+        return tuple(source.place for source in self._named or load_sources(self._paths))
+
     def remember(self) -> None:
         """Write down the named sources of this client, or keep those that the home has; raises StorageError."""
         sources = self._named or load_sources(self._paths)
@@ -122,6 +127,11 @@ class TakesData:
     ) -> None:
         """Use a source of the program's own in this process; its rows are read when training starts, not before."""
         self._data.add_source(source, columns, shape, on_error)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The places that are trained on: added here, or else remembered by this home."""
+        return self._data.places
 
     @property
     def has_data(self) -> bool:

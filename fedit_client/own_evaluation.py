@@ -124,7 +124,7 @@ async def evaluate_own(
     records, fraction = await asyncio.to_thread(_records, config, membership, wishes, console)
     seed = held_out_seed(load_or_create_identity(config.paths.identity_file))
     if measurer is None:
-        check_training_stack()
+        check_training_stack(config.device)
         plan = choose_device(document, Machine.here(), config.device, membership)
         model = config.model or membership.model
         base = await find_base(document, model, config.paths.cache, config.limits, console.say)

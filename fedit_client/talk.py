@@ -135,7 +135,7 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
 async def _chat(
     config: ClientConfig, console: Console, membership: Membership, adapter: Path, beside: dict[str, Path | None]
 ) -> WorkerChat:
-    check_training_stack()
+    check_training_stack(config.device)
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
     base = await find_base(document, config.model or membership.model, config.paths.cache, config.limits, console.say)

@@ -68,7 +68,7 @@ class MachineFacts:
             idle_s=self._now_and_then("idle", _DESKTOP_EVERY_S, _idle_s) if polite.user_active != "ignore" else None,
             temperature_c=gpu[1] if gpu else _cpu_temperature_c(),
             sensor="GPU" if gpu else "CPU",
-            metered=self._now_and_then("metered", _DESKTOP_EVERY_S, _metered)
+            metered=self._now_and_then("metered", _DESKTOP_EVERY_S, is_metered)
             if polite.metered_network == "pause"
             else None,
             disk_gb=self._now_and_then("disk", _DISK_EVERY_S, lambda: used_gb(self.folders)),
@@ -215,7 +215,8 @@ def _fullscreen() -> str | None:
     return desktop.fullscreen_program(_said("xprop", "-id", window, "_NET_WM_STATE", "WM_CLASS")) if window else None
 
 
-def _metered() -> bool | None:
+def is_metered() -> bool | None:
+    """Say whether the network connection is metered; None where the system does not tell."""
     if sys.platform == "win32":
         return desktop.metered_from_windows(_said(*_WINDOWS_COST))
     if sys.platform == "linux":

@@ -9,7 +9,7 @@ import pytest
 
 from fedit_client.machine import Gpu, Machine
 from fedit_client.manners.awake import awake_if
-from fedit_client.manners.caps import CappedError, check_disk, left_of, within_memory
+from fedit_client.manners.caps import CappedError, check_disk, check_network, left_of, within_memory
 from fedit_client.manners.settings import PoliteSettings
 from fedit_client.setting_words import rule
 from fedit_protocol.errors import ConfigError, DeviceError
@@ -72,6 +72,15 @@ def test_the_disk_is_kept_to_before_anything_is_fetched() -> None:
         check_disk(24.0, 8 * GB, polite())
     assert (refused.value.code, refused.value.fix) == ("P004", "fedit-client set polite.max_disk_gb=33")
     assert "8.0 GB, this client would keep 32.0 GB" in str(refused.value)
+
+
+def test_a_base_is_not_fetched_over_a_metered_line() -> None:
+    check_network(8 * GB, polite(), lambda: None)
+    check_network(8 * GB, polite(metered_network="ignore"), lambda: True)
+    check_network(0, polite(), lambda: True)
+    with pytest.raises(CappedError, match="the network connection is metered") as refused:
+        check_network(8 * GB, polite(), lambda: True)
+    assert (refused.value.code, refused.value.exit_code) == ("P005", 10)
 
 
 SAID = {

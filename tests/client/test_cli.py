@@ -162,7 +162,7 @@ def test_without_the_training_extra_join_says_what_to_install_and_sends_nothing(
             listening.accept()
     assert done.returncode == 8
     assert "FEDIT-H005" in done.stderr
-    assert 'pip install "fedit[train]"' in done.stderr
+    assert "fedit-client setup" in done.stderr
 
 
 def test_the_invite_code_is_in_no_output(tmp_path: Path, run: Run) -> None:
