@@ -86,14 +86,14 @@ def _lengths(
         return Lengths.of([row.size for row in sizes], "tokens", limit), view.words
     sizes = [Sized(len(text_of(record)), 0) for record in records]
     inspect_lengths(found, files, sizes, limit * _CHARACTERS_PER_TOKEN)
-    how = f"by characters, {_CHARACTERS_PER_TOKEN} to a token, as {_why_not_tokens(view)}; {view.words}"
+    how = f"by characters, {_CHARACTERS_PER_TOKEN} to a token{_why_not_tokens(view)}; {view.words}"
     return Lengths.of([row.size for row in sizes], "characters", limit * _CHARACTERS_PER_TOKEN), how
 
 
 def _why_not_tokens(view: TaskView) -> str:
     if view.training is None:
-        return "no task was joined"
-    return "fedit[train] is not installed" if view.base else "the task's base is not here"
+        return ""  # the words of the view say it
+    return ", as fedit[train] is not installed" if view.base else ", as the task's base is not here"
 
 
 def _named(found: Inspection, show: str) -> Finding:
@@ -173,7 +173,7 @@ def _length_line(lengths: Lengths, how: str) -> str:
 
 def _closing(found: Inspection, files: Sequence[RowFile], *, persons: bool) -> list[str]:
     skipped = sum(len(file.skipped) for file in files)
-    lines = [f"{skipped} rows cannot be used: {_UNUSED}"] if skipped else []
+    lines = [f"{skipped:,} of all rows cannot be used: {_UNUSED}"] if skipped else []
     if not persons:
         lines.append('personal data was not looked for, which needs: pip install "fedit[check]"')
     if found.findings:

@@ -134,7 +134,7 @@ def test_check_in_words(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[
         "rows.jsonl: 1 rows · prompt_completion columns · 1 skipped",
         "  x                             1\n",
         "D008       1 row   completion is empty\n      lines 2   fedit-client data check rows.jsonl --show D008\n",
-        "1 rows cannot be used: left out by --on-error skip; without it they stop a join\n",
+        "1 of all rows cannot be used: left out by --on-error skip; without it they stop a join\n",
         "these are warnings: nothing was changed or left out\nnothing left this machine\n",
     ):
         assert words in told
