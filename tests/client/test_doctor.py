@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from fedit_client.cli import invoke
 from fedit_client.doctor import Level
 from fedit_client.doctor.files import check_environment, check_homes, check_leftovers
 from fedit_client.doctor.network import check_network
+from fedit_client.doctor.service import check_service
+from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership
 from fedit_client.paths import Paths
 from fedit_client.proxies import proxy_for
+from fedit_client.service.managers import Said, Systemd
 
 from .conftest import HttpsFederation
 from .test_cli_join import Joining, joining
@@ -78,11 +81,18 @@ async def test_leftovers_are_found_and_removed_once_they_are_old(joined: Joining
         path.write_text("half")
     os.utime(old, (time.time() - 3600,) * 2)
     (joined.home / "now.json").write_text("{}")
+    checkpoint = joined.home / "checkpoints" / "ab12"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "run.safetensors").write_text("half")
+    os.utime(checkpoint, (time.time() - 3600,) * 2)
+    with held_alone(joined.home / "client.lock"):
+        assert "leftovers" not in (await examined(joined, "--fix"))[1], "a running client needs its files"
     _, found = await examined(joined)
-    assert found["leftovers"]["what"].startswith("2 files of crashes")
+    assert found["leftovers"]["what"].startswith("3 files of crashes")
     _, found = await examined(joined, "--fix")
     assert "leftovers" not in found
     assert (old.exists(), young.exists(), (joined.home / "now.json").exists()) == (False, True, False)
+    assert not checkpoint.exists()
 
 
 async def test_a_lost_key_and_a_damaged_journal_are_told(joined: Joining) -> None:
@@ -99,6 +109,29 @@ async def test_settings_that_cannot_be_read_do_not_stop_the_rest(joined: Joining
     (joined.home / "client.toml").write_text("[device]\nthreads = 'many'\n")
     status, found = await examined(joined)
     assert (status, found["settings"]["code"], found["identity"]["level"]) == (3, "C001", "ok")
+
+
+@pytest.mark.parametrize(
+    ("said", "level"), [("active", Level.OK), ("inactive", Level.WARNING), ("failed", Level.WARNING)]
+)
+async def test_the_service_is_asked_where_one_is_installed(
+    said: str, level: Level, joined: Joining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    asked: list[tuple[str, ...]] = []
+
+    def tool(command: Sequence[str]) -> Said:
+        asked.append(tuple(command))
+        return Said(0, said)
+
+    manager = Systemd(tool)
+    assert [finding.level for finding in check_service(manager, member(joined))] == [Level.NOTE]
+    assert asked == []
+    manager.file.parent.mkdir(parents=True)
+    manager.file.write_text("[Unit]\n")
+    assert [finding.level for finding in check_service(manager, member(joined))] == [level]
+    assert [finding.level for finding in check_service(manager, None)] == [Level.WARNING]
 
 
 def test_a_variable_that_is_no_setting_is_told() -> None:
