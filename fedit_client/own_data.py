@@ -17,7 +17,7 @@ from fedit_client.data import (
     records_from,
 )
 from fedit_client.paths import Paths
-from fedit_client.remembered import load_sources, save_sources
+from fedit_client.remembered import load_sources, read_here, save_sources
 from fedit_protocol.errors import DataError
 
 
@@ -35,7 +35,7 @@ class OwnData:
     def add_data(self, place: Path | str, columns: Columns | None, shape: Shape | None, on_error: OnError) -> RowFile:
         """Check a source by its name and use its rows; raises DataError."""
         source = Source(str(place), columns or {}, shape, on_error).absolute()
-        rows = source.read()
+        rows = read_here(self._paths, source)
         if source.is_stdin:
             self._once.extend(rows.records)
         else:
@@ -99,7 +99,7 @@ class OwnData:
             return source.read().records
         known = (source.place, tuple(source.columns.items()))
         if known not in self._of_hub:
-            self._of_hub[known] = source.read().records
+            self._of_hub[known] = read_here(self._paths, source).records
         return self._of_hub[known]
 
 

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from fedit_client.contacts import HUB, Contacts
 from fedit_client.data import Message, Role, Shape, Source, read_records, records_from
-from fedit_client.data.hub import dataset_rows, is_hub_id
+from fedit_client.data.hub import dataset_rows, is_hub_id, plain_download
+from fedit_client.paths import Paths
+from fedit_client.remembered import read_here
 from fedit_protocol.errors import DataError
 
 PAIR = {"prompt": "Hello?", "completion": "Hello."}
@@ -360,6 +363,41 @@ def test_a_data_set_is_read_by_the_library_of_the_hub(tmp_path: Path, monkeypatc
     with pytest.raises(DataError) as told:
         list(dataset_rows(str(folder), "validation", notes))
     assert told.value.code == "D024"
+
+
+def test_a_data_set_is_asked_for_and_no_counter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` tells another host of each data set that is loaded from the hub, if it may."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    told: list[str] = []
+
+    class Session:
+        """What its counter is told with."""
+
+        def head(self, url: str, **_: Any) -> None:
+            told.append(url)
+
+    monkeypatch.setattr(datasets.load, "get_session", Session)
+    with plain_download(datasets):
+        datasets.load.increase_load_count("org/name")
+    assert told == []
+    datasets.load.increase_load_count("org/name")
+    assert len(told) == 1
+
+
+def test_asking_the_hub_for_rows_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    paths = Paths.under(tmp_path)
+    with pytest.raises(DataError):
+        read_here(paths, Source("org/name"))
+    assert [contact["purpose"] for contact in Contacts(paths.contacts_file).all().values()] == [HUB]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    paths.contacts_file.unlink()
+    with pytest.raises(DataError):
+        read_here(paths, Source("org/name"))
+    assert not paths.contacts_file.exists()
 
 
 def test_a_data_set_with_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
