@@ -297,7 +297,8 @@ class Client(TakesData):
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
-        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
+        reread = self._data.records
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause, reread)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
