@@ -1,7 +1,7 @@
 """What training a task will take in memory, from the task's document alone: before anything is fetched. No torch here.
 
 The terms follow what the training does (`training/model.py`, `training/loss.py`), after EXPERIENCE, section 5; their
-constants were fitted to measured peaks, which `training/BENCHMARKS.md` lists.
+constants were fitted to measured peaks (`tests/bench/training_memory.py`, `tests/client/memory_peaks.json`).
 """
 
 from dataclasses import dataclass, replace
