@@ -93,6 +93,8 @@ def fedit(setting: Setting, watch: Watch) -> tuple[Any, Any, Figures]:
     keep_weights_trainable(base)
     model = attach_adapter(base, setting.adapter, _layout(setting, base))
     fuse(model)
+    if setting.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     write_adapter(model, first_adapter(model))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     run = Run(model, make_optimizer(parameters, setting.training, Optimizer.ADAMW), setting.training, b"bench", Group())

@@ -32,6 +32,8 @@ class Setting:
     width: int = 4096
     quantization: str = "nf4"
     liger: bool = False
+    checkpointing: bool = False
+    """Of ours: the recipe and TRL decide for themselves."""
     rows: int = 24
     batch: int = 8
     micro: int = 8
