@@ -66,7 +66,8 @@ def _address(config: ClientConfig | None, membership: Membership | None, found: 
 def _proxy(host: str) -> Iterator[Finding]:
     proxy = proxy_for(host)
     if proxy is not None:
-        yield note("proxy", f"requests to {host} go through {proxy}", "HTTPS_PROXY says so",
+        shown = urlsplit(proxy)  # which may hold a password
+        yield note("proxy", f"requests to {host} go through {shown.scheme}://{shown.hostname}:{shown.port or 80}", "HTTPS_PROXY says so",
                    f"export NO_PROXY={host}, to go there directly")  # fmt: skip
 
 
