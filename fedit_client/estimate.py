@@ -1,7 +1,7 @@
 """What training a task will take in memory, from the task's document alone: before anything is fetched. No torch here.
 
 The terms follow what the training does (`training/model.py`, `training/loss.py`), after EXPERIENCE, section 5; their
-constants were fitted to measured peaks, which `training/BENCHMARKS.md` lists.
+constants were fitted to measured peaks (`tests/bench/training_memory.py`, `tests/client/memory_peaks.json`).
 """
 
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ _BASE_BYTES: Final[dict[Quantization, float]] = {
     Quantization.FP32: 4.0,
 }
 _LOGIT_BYTES: Final = 16  # logits in the compute type and float32, the softmax, and gradients
-_CHECKPOINTED_WIDTHS: Final = {"cpu": 5.2, "gpu": 1.5}
+_CHECKPOINTED_WIDTHS: Final = {"cpu": 5.2, "gpu": 1.0}
 """Hidden widths that each layer keeps of a token where the rest is computed again."""
 
-_LEFT_BYTES: Final[dict[Quantization, int]] = {
-    Quantization.NF4: 765_000_000,
-    Quantization.INT8: 1_080_000_000,
-    Quantization.BF16: 570_000_000,
-    Quantization.FP32: 600_000_000,
-}
-"""Interpreter and libraries in a CPU's memory, and what turning weights into few bits leaves behind there."""
+_LIBRARIES_BYTES: Final = 575_000_000
+"""Interpreter and libraries in a CPU's memory."""
+
+_LEFT_BY_LOADING: Final[dict[Quantization, float]] = {Quantization.NF4: 0.72, Quantization.INT8: 1.9}
+"""Of the base's bytes in half precision: what turning them into fewer bits leaves behind in a CPU's memory."""
+
+_MOST_LEFT: Final = 2_000_000_000
 
 GPU_CONTEXT_BYTES: Final = 500_000_000
 """What a process takes of a GPU before its first tensor: context, kernels, workspaces of the libraries."""
@@ -124,7 +124,9 @@ def _overhead(document: TaskDocument, plan: DevicePlan) -> float:
     whole = plan.quantization in {Quantization.BF16, Quantization.FP32}
     unpacked = 0 if whole else widths.hidden * widths.feed * _width(plan)
     if plan.kind == "cpu":
-        return _LEFT_BYTES[plan.quantization] + unpacked
+        halves = 2 * (document.linear_parameters + document.other_parameters)
+        left = min(_MOST_LEFT, halves * _LEFT_BY_LOADING.get(plan.quantization, 0.0))
+        return _LIBRARIES_BYTES + left + unpacked
     return GPU_CONTEXT_BYTES + _GPU_SLACK_BYTES + unpacked
 
 
