@@ -32,6 +32,7 @@ class Setting:
     width: int = 4096
     quantization: str = "nf4"
     liger: bool = False
+    checkpointing: bool = False
     rows: int = 24
     batch: int = 8
     micro: int = 8
