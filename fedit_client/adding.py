@@ -36,7 +36,7 @@ def add_to_home(paths: Paths, console: Console, source: Source) -> None:
         "notes": list(rows.notes),
         "sources": [known.place for known in sources],
     }
-    closer = f"used from the next start on; look closer: fedit-client data check {source.place}"
+    closer = f"used from the next round on; look closer: fedit-client data check {source.place}"
     console.answer("data add", result, [closer])
 
 

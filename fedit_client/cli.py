@@ -1,5 +1,6 @@
 """`fedit-client`: the tree of commands, the options before them, and how each ending becomes words and a status."""
 
+import io
 import logging
 import os
 import sys
@@ -103,6 +104,9 @@ app.command("help")(care.help_page)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status (EXPERIENCE, section 2)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a code page without arrows is no reason to end a command
+            stream.reconfigure(errors="replace")
     answer_shells()
     sys.exit(invoke(list(sys.argv[1:] if argv is None else argv)))
 

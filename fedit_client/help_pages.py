@@ -48,6 +48,15 @@ _TOPICS: Final[dict[str, str]] = {
         "See: fedit-client config show --origin"
     ),
     "limits": _POLICY,
+    "polite": (
+        "This client is a guest on your machine. It looks every five seconds, pauses between two steps and goes on "
+        "where it stopped, and fedit-client status says why. The rules are polite.*, in fedit-client config show: "
+        "on_battery, gpu_busy, fullscreen, user_active, metered_network, schedule, max_hours_per_day, max_temp_c, "
+        "vram_reserve_gb, max_memory_gb, max_disk_gb, max_upload_kbps, max_download_kbps, keep_awake, "
+        "process_priority. fedit-client set polite.schedule='22:00-07:00 mon-fri, all sat-sun' changes one and says "
+        "it back. What your system does not tell (who is there, what fills the screen) is not acted on. Your own "
+        "pause: fedit-client pause 2h, resume, finish."
+    ),
     "policy": _POLICY,
 }
 

@@ -7,6 +7,7 @@ from fedit_client.consent import admitted_by, missing_consent
 from fedit_client.console import Console
 from fedit_client.data import Record, RowFile, Source
 from fedit_client.data.findings import first_look
+from fedit_client.manners.words import summary
 from fedit_client.offers import TaskOffer
 from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
@@ -138,6 +139,8 @@ async def _fit(client: Client, console: Console, offer: TaskOffer, records: list
                                fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
     console.done(f"{chosen.reason} · {found.short()}")
+    polite = summary(client.config.polite, on_gpu=chosen.device != "cpu")
+    console.say(f"  {polite}   (change: fedit-client set polite.…)")
     console.done(f"base model: {found.fetch.words()}")
 
 

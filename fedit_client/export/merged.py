@@ -33,7 +33,7 @@ def write_merged(
     for shard in base.loaded_shards:
         plan = _plan(base, shard, precision)
         values = _values(base, delta, [tensor.name for tensor in plan], precision, survival)
-        write_tensors(folder / shard, plan, values, lambda done, before=written: on_tensor(before + done, whole))
+        write_tensors(folder / shard, plan, values, partial(_further, on_tensor, written, whole))
         written += sum(tensor.size for tensor in plan)
     with translating(folder):
         for name in base.files:
@@ -47,6 +47,10 @@ def write_merged(
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": written}
         _write_json(folder / WEIGHTS_INDEX, index)
     return survival
+
+
+def _further(on_tensor: OnTensor, before: int, whole: int, done: int) -> None:
+    on_tensor(before + done, whole)
 
 
 def _plan(base: Base, shard: str, precision: Precision) -> list[Planned]:

@@ -14,6 +14,7 @@ from fedit_client.device import Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 
 from ..tiny_llama import make_tiny_llama, tiny_document, write_adapter
+from .training_memory import memory_figures
 from .training_setting import ROOT, base_folder
 
 Figures = dict[str, Any]
@@ -24,7 +25,7 @@ TRAINING = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_
 
 def client_figures(folder: Path, _peak_mb: float | None) -> Figures:
     """The figures that need no peer."""
-    return {**_help(), **_worker(folder), "update_exact": _update_is_exact(folder)}
+    return {**_help(), **_worker(folder), **memory_figures(folder), "update_exact": _update_is_exact(folder)}
 
 
 def _help(times: int = 5) -> Figures:
@@ -44,7 +45,7 @@ def _help(times: int = 5) -> Figures:
 
 
 def _worker(folder: Path) -> Figures:
-    """A worker from its start to its first step, and its peak memory beside the estimate."""
+    """A worker from its start to its first step, and its peak memory as it is."""
     base = base_folder(folder / "worker")
     document = tiny_document(
         base, prompt={"cutoff_tokens": 512}, training=TRAINING, base={"quantization": "nf4", "model": str(base)}
@@ -60,12 +61,9 @@ def _worker(folder: Path) -> Figures:
     request = TrainingRequest(document, base, adapter, _rows(), b"bench", device)
     peak = _Peak()
     asyncio.run(_train(request, see, peak))
-    estimated = device.estimated_bytes / 1e6
     return {
         "join_to_first_step_s": first[0] if first else None,
         "worker_peak_mb": peak.megabytes,
-        "estimated_mb": estimated,
-        "memory_estimate_error": abs(estimated - peak.megabytes) / peak.megabytes if peak.megabytes else None,
     }
 
 

@@ -33,6 +33,7 @@ class Setting:
     quantization: str = "nf4"
     liger: bool = False
     checkpointing: bool = False
+    """Of ours: the recipe and TRL decide for themselves."""
     rows: int = 24
     batch: int = 8
     micro: int = 8

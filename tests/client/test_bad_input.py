@@ -323,6 +323,10 @@ SLOW = {
     "a base whose licence is not accepted",
     "Ctrl-C at a question",
     "the end of input at a question",
+    "no training stack",
+    "a full disk",
+    "a quota",
+    "nobody reads on",
 }
 
 

@@ -11,6 +11,7 @@ from fedit_client.machine import Gpu, Machine
 from fedit_client.manners.awake import awake_if
 from fedit_client.manners.caps import CappedError, check_disk, check_network, left_of, within_memory
 from fedit_client.manners.settings import PoliteSettings
+from fedit_client.manners.words import summary
 from fedit_client.setting_words import rule
 from fedit_protocol.errors import ConfigError, DeviceError
 
@@ -120,3 +121,16 @@ def test_a_machine_is_kept_awake_only_if_its_owner_wants_that(monkeypatch: pytes
 def test_a_system_that_cannot_be_kept_awake_is_no_reason_to_stop() -> None:
     with awake_if(True)():
         pass
+
+
+def test_who_joins_is_told_the_rules_in_one_line() -> None:
+    told = summary(polite(), on_gpu=True)
+    assert told == (
+        "pauses on battery, while a program fills the screen, while another GPU job runs, on a metered network, "
+        "above 83 °C; half speed while somebody uses this machine"
+    )
+    nights = summary(polite(schedule="22:00-07:00", user_active="pause", on_battery="ignore"), on_gpu=False)
+    assert nights.startswith(
+        "trains from 22:00 to 07:00 the next day every day; pauses while a program fills the screen"
+    )
+    assert "while somebody uses this machine, on a metered" in nights

@@ -200,6 +200,14 @@ def test_a_terminal_that_knows_ascii_only_is_served(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("page", ["cp1252", "ascii"])
+def test_a_code_page_without_our_symbols_ends_no_command(page: str, tmp_path: Path) -> None:
+    """As Windows has it, and as it is for a file that the words go into: no error for an arrow."""
+    (tmp_path / "client.toml").write_text("model = 'ζ → η'\n", "utf-8")
+    done = as_process("get", "model", home=tmp_path, PYTHONIOENCODING=page, PYTHONUTF8="0")
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", "? ? ?")
+
+
 def test_help_loads_no_torch_and_no_network(tmp_path: Path) -> None:
     code = "import sys; from fedit_client.cli import invoke; invoke(['--help'])"
     check = "sys.exit(bool({'torch', 'aiohttp', 'numpy'} & set(sys.modules)))"

@@ -93,6 +93,7 @@ NOON = 1_800_000_000.0
 BASE = {"run": "r", "pid": 1, "started_at": NOON, "written_at": NOON, "since": NOON - 180}
 DOING = {
     "starting": (Now(**BASE), ["starting for 3 min"]),
+    "starting, and what takes long": (Now(**BASE, text="fetching a base"), ["starting for 3 min: fetching a base"]),
     "idle": (
         Now(**BASE, activity="waiting", reason="waiting for devices", rule="server"),
         ["idle for 3 min: waiting for devices"],

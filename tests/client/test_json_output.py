@@ -136,6 +136,7 @@ def test_every_tried_command_exists() -> None:
     assert HARMLESS.keys() | REFUSED.keys() <= set(commands())
 
 
+@pytest.mark.slow
 def test_an_unknown_option_is_an_object_for_every_command(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands():
         assert invoke([*command.split(), *UNKNOWN, "--json"]) == 2
