@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedit_client.contacts import HUB, Contacts, hub_host, is_offline
+from fedit_client.contacts import note_hub
 from fedit_client.data import RowFile, Shape, Source
 from fedit_client.durable import translating, write_atomic
 from fedit_client.membership import load_membership
@@ -73,8 +73,8 @@ def add_source(paths: Paths, source: Source) -> tuple[Source, ...]:
 
 def read_here(paths: Paths, source: Source) -> RowFile:
     """Read a source, and note it where that asks the hub (`explain network`); raises DataError, StorageError."""
-    if source.is_hub and not is_offline():
-        Contacts(paths.contacts_file).note(hub_host(), HUB)
+    if source.is_hub:
+        note_hub(paths.cache)
     return source.read()
 
 
