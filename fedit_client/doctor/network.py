@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from fedit_client.base_model import local_base
 from fedit_client.config import ClientConfig
-from fedit_client.contacts import HUB, Contacts, hub_host, is_offline, note_server
+from fedit_client.contacts import is_offline, note_hub, note_server
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
 from fedit_client.proxies import proxy_for
@@ -177,7 +177,7 @@ def _hub(config: ClientConfig, membership: Membership) -> Finding:
         hub: Any = importlib.import_module("huggingface_hub")
     except ImportError:
         return note("hub", "cannot be asked without huggingface-hub", fix='pip install "fedit[train]"')
-    Contacts(config.paths.contacts_file).note(hub_host(), HUB)
+    note_hub(config.paths.cache)
     try:
         hub.HfApi().model_info(model, revision=base.revision or None, timeout=_WAIT_S)
     except hub.errors.GatedRepoError:
