@@ -67,13 +67,12 @@ def cuda_parts(options: argparse.Namespace) -> Iterator[tuple[str, Setting]]:
         trl=options.trl,
         held_out=8,
     )
-    short = replace(ours, rows=128, batch=32)
     yield "fedit", ours
-    yield "shepherd", replace(short, peer="shepherd")
+    yield "shepherd", replace(ours, peer="shepherd")
     yield "fedit_bf16", replace(ours, quantization="bf16", micro=16, checkpointing=False)
     yield "trl", replace(ours, peer="trl")
     yield "fedit_1024", replace(ours, cutoff=1024, micro=1, batch=16, rows=48)
-    yield "grouped", replace(short, peer="grouped")
+    yield "grouped", replace(ours, peer="grouped")
     yield "fedit_large", replace(ours, checkpointing=False)
     yield "fedit_liger", replace(ours, liger=True)
     yield "trl_liger", replace(ours, peer="trl", liger=True)
@@ -146,4 +145,9 @@ def _figures(runs: Runs, failures: dict[str, str], options: argparse.Namespace) 
     }
     if options.cuda:
         result["tokens_over_trl_both_liger"] = ratio("fedit_liger", "trl_liger", "tokens_per_second")
+        result["without_checkpointing"] = {
+            **{key: ratio("fedit_large", peer, "tokens_per_second") for key, peer in RATIOS.items()},
+            "peak_memory_over_shepherd": ratio("fedit_large", "shepherd", "peak_mb"),
+            "step_over_matmul_limit_nf4": of("fedit_large", "over_matmul_limit"),
+        }
     return result

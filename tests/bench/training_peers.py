@@ -92,9 +92,11 @@ def fedit(setting: Setting, watch: Watch) -> tuple[Any, Any, Figures]:
     base.requires_grad_(False)
     keep_weights_trainable(base)
     model = attach_adapter(base, setting.adapter, _layout(setting, base))
-    fuse(model)
     if setting.checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # A GPU machine may have a transformers of before it got its present name.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    fuse(model)
     write_adapter(model, first_adapter(model))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     run = Run(model, make_optimizer(parameters, setting.training, Optimizer.ADAMW), setting.training, b"bench", Group())

@@ -16,6 +16,7 @@ def test_our_own_part_of_the_bench_runs_on_a_small_base(quantization: str) -> No
         layers=1,
         width=256,
         quantization=quantization,
+        checkpointing=quantization == "nf4",
         rows=8,
         batch=4,
         micro=2,
