@@ -25,7 +25,10 @@ TRAINING = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_
 
 def client_figures(folder: Path, _peak_mb: float | None) -> Figures:
     """The figures that need no peer."""
-    return {**_help(), **_worker(folder), **memory_figures(folder), "update_exact": _update_is_exact(folder)}
+    from .idle import service_idle_mb  # brings the server, which a machine that only measures a GPU has not
+
+    around = {"service_idle_mb": service_idle_mb(), "update_exact": _update_is_exact(folder)}
+    return {**_help(), **_worker(folder), **memory_figures(folder), **around}
 
 
 def _help(times: int = 5) -> Figures:
