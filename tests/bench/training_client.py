@@ -1,10 +1,12 @@
 """What a client is like around its training: its help, its estimate, its first step, and its exactness."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fedit_client.device import Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 
 from ..tiny_llama import make_tiny_llama, tiny_document, write_adapter
+from .idle import service_idle_mb
 from .training_memory import memory_figures
 from .training_setting import ROOT, base_folder
 
@@ -23,9 +26,23 @@ TRAINING = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_
 """What a worker is asked for, where time until its first step and its memory count."""
 
 
-def client_figures(folder: Path, _peak_mb: float | None) -> Figures:
-    """The figures that need no peer."""
-    return {**_help(), **_worker(folder), **memory_figures(folder), "update_exact": _update_is_exact(folder)}
+def client_figures(folder: Path) -> Figures:
+    """The figures that need no peer; one that fails is null, and its reason stands beside it."""
+    works: dict[str, Callable[[], Figures]] = {
+        "help_over_torch": _help,
+        "service_idle_mb": lambda: {"service_idle_mb": service_idle_mb()},
+        "update_exact": lambda: {"update_exact": _update_is_exact(folder)},
+        "join_to_first_step_s": lambda: _worker(folder),
+        "memory_estimate_error": lambda: memory_figures(folder),
+    }
+    figures: Figures = {}
+    for name, work in works.items():
+        try:
+            figures |= work()
+        except Exception as error:  # noqa: BLE001 - ten minutes of other figures must not be lost with this one
+            figures |= {name: None, f"{name}_missing": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps({"figures": figures}), file=sys.stderr, flush=True)
+    return figures
 
 
 def _help(times: int = 5) -> Figures:
