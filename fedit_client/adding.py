@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedit_client.console import Console
+from fedit_client.contacts import note_hub
 from fedit_client.data import Record, Source
 from fedit_client.durable import translating
 from fedit_client.joining import describe_rows, tell_rows
@@ -23,6 +24,8 @@ def add_to_home(paths: Paths, console: Console, source: Source) -> None:
             code="U001",
             fix="save them: fedit-client data add rows.jsonl, or fedit-client join … --data -",
         )
+    if source.is_hub:
+        note_hub(paths.cache)
     rows = source.read()
     tell_rows(console, source.place, rows)
     for problem in rows.skipped:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
+from fedit_client.contacts import note_hub
 from fedit_client.data import RowFile, Source
 from fedit_client.data.findings import (
     Finding,
@@ -41,6 +42,8 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
     sources = sources or load_sources(config.paths)
     if not sources:
         raise DataError("no data was named, and none was added", code="D020", fix="fedit-client data check rows.jsonl")
+    if any(source.is_hub for source in sources):
+        note_hub(config.paths.cache)
     read = [(source, _skipping(source).read()) for source in sources]
     files = [file for _, rows in read for file in rows.by_file()]
     persons = can_find_persons()

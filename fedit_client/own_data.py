@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedit_client.contacts import note_hub
 from fedit_client.data import (
     Columns,
     DataSource,
@@ -35,6 +36,8 @@ class OwnData:
     def add_data(self, place: Path | str, columns: Columns | None, shape: Shape | None, on_error: OnError) -> RowFile:
         """Check a source by its name and use its rows; raises DataError."""
         source = Source(str(place), columns or {}, shape, on_error).absolute()
+        if source.is_hub:
+            note_hub(self._paths.cache)
         rows = source.read()
         if source.is_stdin:
             self._once.extend(rows.records)
@@ -99,6 +102,7 @@ class OwnData:
             return source.read().records
         known = (source.place, tuple(source.columns.items()))
         if known not in self._of_hub:
+            note_hub(self._paths.cache)
             self._of_hub[known] = source.read().records
         return self._of_hub[known]
 

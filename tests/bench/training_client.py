@@ -16,7 +16,6 @@ from fedit_client.device import Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 
 from ..tiny_llama import make_tiny_llama, tiny_document, write_adapter
-from .idle import service_idle_mb
 from .training_memory import memory_figures
 from .training_setting import ROOT, base_folder
 
@@ -30,7 +29,7 @@ def client_figures(folder: Path) -> Figures:
     """The figures that need no peer; one that fails is null, and its reason stands beside it."""
     works: dict[str, Callable[[], Figures]] = {
         "help_over_torch": _help,
-        "service_idle_mb": lambda: {"service_idle_mb": service_idle_mb()},
+        "service_idle_mb": _idle,
         "update_exact": lambda: {"update_exact": _update_is_exact(folder)},
         "join_to_first_step_s": lambda: _worker(folder),
         "memory_estimate_error": lambda: memory_figures(folder),
@@ -43,6 +42,12 @@ def client_figures(folder: Path) -> Figures:
             figures |= {name: None, f"{name}_missing": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps({"figures": figures}), file=sys.stderr, flush=True)
     return figures
+
+
+def _idle() -> Figures:
+    from .idle import service_idle_mb  # brings the server, which a machine that only measures a GPU has not
+
+    return {"service_idle_mb": service_idle_mb()}
 
 
 def _help(times: int = 5) -> Figures:

@@ -11,7 +11,7 @@ import pytest
 
 from fedit_client import Client
 from fedit_client.cli import invoke
-from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host
+from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
 from fedit_client.history import History, RoundEntry, faults
 from fedit_client.identity import load_or_create_identity
 from fedit_client.journal import Journal
@@ -210,7 +210,12 @@ def test_hosts_are_the_servers_and_the_hub(tmp_path: Path, monkeypatch: pytest.M
     ]  # fmt: skip
     assert [host.last_at is None for host in hosts] == [False, False, True]
     assert every_host({}, None, "HuggingFaceTB/SmolLM2-135M-Instruct")[-1].host == PACKAGES
+    note_hub(tmp_path)
+    assert contacts.all()["hub.example.org"]["purpose"] == HUB
+    (tmp_path / "contacts.json").unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    note_hub(tmp_path)
+    assert contacts.all() == {}
     assert every_host({}, None, None)[0].why == "never: HF_HUB_OFFLINE is set"
     (tmp_path / "contacts.json").write_text("[")
     assert contacts.all() == {}
