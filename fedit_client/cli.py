@@ -57,7 +57,7 @@ def options(
     """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    console: Console = context.obj
+    console: Console = context.obj or Console()  # none where another program runs these commands
     console.json, console.quiet, console.verbose = json, quiet, verbose
     console.no_input, console.yes, console.color = no_input, yes, color
     console.open_streams()

@@ -66,8 +66,9 @@ def _address(config: ClientConfig | None, membership: Membership | None, found: 
 def _proxy(host: str) -> Iterator[Finding]:
     proxy = proxy_for(host)
     if proxy is not None:
-        yield note("proxy", f"requests to {host} go through {proxy}", "HTTPS_PROXY says so",
-                   f"export NO_PROXY={host}, to go there directly")  # fmt: skip
+        way = urlsplit(proxy)  # which may hold a password
+        what = f"requests to {host} go through {way.scheme}://{way.hostname}:{way.port or 80}"
+        yield note("proxy", what, "HTTPS_PROXY says so", f"export NO_PROXY={host}, to go there directly")
 
 
 async def _server(address: ServerAddress, now: datetime) -> AsyncIterator[Finding]:

@@ -231,3 +231,36 @@ def test_a_proxy_of_the_environment_is_used(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert proxy_for(host) == proxy
+
+
+@pytest.fixture
+async def proxy(https: HttpsFederation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bytes]]:
+    """A proxy that knows one host, and what it was asked for; everything after that is encrypted for it."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        there, here = await asyncio.open_connection("127.0.0.1", https.port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(passed(reader, here), passed(there, writer), return_exceptions=True)
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("https_proxy", f"http://anne:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    yield asked
+    server.close()
+
+
+async def test_a_proxy_carries_the_connection_and_is_named(joined: Joining, proxy: list[bytes]) -> None:
+    found = await network(joined, host="fl.test", port=8443)
+    assert (found["server"].level, found["clock"].level, found["proxy"].level) == (Level.OK, Level.OK, Level.NOTE)
+    assert set(proxy) == {b"CONNECT fl.test:8443 HTTP/1.1"}
+    assert "secret" not in found["proxy"].what
+    assert found["proxy"].what.startswith("requests to fl.test go through http://127.0.0.1:")
