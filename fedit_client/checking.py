@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
-from fedit_client.contacts import note_hub
 from fedit_client.data import RowFile, Source
 from fedit_client.data.findings import (
     Finding,
@@ -22,7 +21,7 @@ from fedit_client.data.findings import (
 )
 from fedit_client.data.sensitive import can_find_persons, keys_in, persons_in
 from fedit_client.joining import describe_rows
-from fedit_client.remembered import load_sources
+from fedit_client.remembered import load_sources, read_here
 from fedit_client.task_view import TaskView, task_view
 from fedit_client.training.preview import view_tokens
 from fedit_protocol.errors import ConfigError, DataError
@@ -42,9 +41,7 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
     sources = sources or load_sources(config.paths)
     if not sources:
         raise DataError("no data was named, and none was added", code="D020", fix="fedit-client data check rows.jsonl")
-    if any(source.is_hub for source in sources):
-        note_hub(config.paths.cache)
-    read = [(source, _skipping(source).read()) for source in sources]
+    read = [(source, read_here(config.paths, _skipping(source))) for source in sources]
     files = [file for _, rows in read for file in rows.by_file()]
     persons = can_find_persons()
     found = inspect(files, keys_in, persons_in if persons else None)

@@ -125,8 +125,9 @@ _CODES: Final[dict[str, str]] = {
     "D035": "The limit of tokens is reached before the answer begins, so nothing can be learned from such a row.",
     "D036": "The search for personal data ended unexpectedly; `where` has its last words. Everything else was checked "
     "before; an installation of its own for it may help.",
-    "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
-    "cpu says that training on the CPU is fine, and takes much longer.",
+    "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or a build that has dropped the "
+    "card. fedit-client setup --backend cuda (or rocm, xpu, mps) brings the right build; --device cpu says that the "
+    "CPU will do, which takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
     "programs, then look: fedit-client fit",

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedit_client.contacts import note_hub
 from fedit_client.data import (
     Columns,
     DataSource,
@@ -18,7 +17,7 @@ from fedit_client.data import (
     records_from,
 )
 from fedit_client.paths import Paths
-from fedit_client.remembered import load_sources, save_sources
+from fedit_client.remembered import load_sources, read_here, save_sources
 from fedit_protocol.errors import DataError
 
 
@@ -36,9 +35,7 @@ class OwnData:
     def add_data(self, place: Path | str, columns: Columns | None, shape: Shape | None, on_error: OnError) -> RowFile:
         """Check a source by its name and use its rows; raises DataError."""
         source = Source(str(place), columns or {}, shape, on_error).absolute()
-        if source.is_hub:
-            note_hub(self._paths.cache)
-        rows = source.read()
+        rows = read_here(self._paths, source)
         if source.is_stdin:
             self._once.extend(rows.records)
         else:
@@ -102,8 +99,7 @@ class OwnData:
             return source.read().records
         known = (source.place, tuple(source.columns.items()))
         if known not in self._of_hub:
-            note_hub(self._paths.cache)
-            self._of_hub[known] = source.read().records
+            self._of_hub[known] = read_here(self._paths, source).records
         return self._of_hub[known]
 
 

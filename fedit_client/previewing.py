@@ -11,7 +11,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.data import Record, RowFile, Source
 from fedit_client.data.findings import Lengths, Sized
-from fedit_client.remembered import load_sources
+from fedit_client.remembered import load_sources, read_here
 from fedit_client.task_view import TaskView, task_view
 from fedit_client.training.preview import Stretch, TokenView, view_tokens
 from fedit_protocol.errors import DataError
@@ -33,7 +33,7 @@ def preview(config: ClientConfig, console: Console, sources: Sequence[Source], c
                         fix="fedit-client data preview rows.jsonl")  # fmt: skip
     view = task_view(config, model)
     base = view.require_base()
-    files = [file for source in sources for file in source.read().by_file()]
+    files = [file for source in sources for file in read_here(config.paths, source).by_file()]
     rows = [(file, record) for file in files for record in file.records]
     shown = _spread(len(rows), count)
     found = view_tokens([record for _, record in rows], base, view.prompt, shown)

@@ -96,4 +96,4 @@ def convert(
 
     given: Globals = context.obj
     (source,) = sources_of([place], maps, as_shape, on_error)
-    convert_source(given.console, source, to, out)
+    convert_source(given.config().paths, given.console, source, to, out)
