@@ -37,7 +37,7 @@ def run(chosen: argparse.Namespace) -> Result:
         runs, failures = _measured(parts, chosen)
         result = _figures(runs, failures, chosen)
         if not chosen.cuda:
-            result |= client_figures(Path(folder), float(runs["fedit"][0]["peak_mb"]) if runs.get("fedit") else None)
+            result |= client_figures(Path(folder))
     return result
 
 

@@ -1,10 +1,12 @@
 """What a client is like around its training: its help, its estimate, its first step, and its exactness."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,29 @@ TRAINING = {"local_steps": 4, "batch_size": 8, "micro_batch_size": 8, "learning_
 """What a worker is asked for, where time until its first step and its memory count."""
 
 
-def client_figures(folder: Path, _peak_mb: float | None) -> Figures:
-    """The figures that need no peer."""
+def client_figures(folder: Path) -> Figures:
+    """The figures that need no peer; one that fails is null, and its reason stands beside it."""
+    works: dict[str, Callable[[], Figures]] = {
+        "help_over_torch": _help,
+        "service_idle_mb": _idle,
+        "update_exact": lambda: {"update_exact": _update_is_exact(folder)},
+        "join_to_first_step_s": lambda: _worker(folder),
+        "memory_estimate_error": lambda: memory_figures(folder),
+    }
+    figures: Figures = {}
+    for name, work in works.items():
+        try:
+            figures |= work()
+        except Exception as error:  # noqa: BLE001 - ten minutes of other figures must not be lost with this one
+            figures |= {name: None, f"{name}_missing": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps({"figures": figures}), file=sys.stderr, flush=True)
+    return figures
+
+
+def _idle() -> Figures:
     from .idle import service_idle_mb  # brings the server, which a machine that only measures a GPU has not
 
-    around = {"service_idle_mb": service_idle_mb(), "update_exact": _update_is_exact(folder)}
-    return {**_help(), **_worker(folder), **memory_figures(folder), **around}
+    return {"service_idle_mb": service_idle_mb()}
 
 
 def _help(times: int = 5) -> Figures:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedit_client.console import Console
-from fedit_client.control import Now, Wish
+from fedit_client.control import Now, Wish, ask_pause
 from fedit_client.display import RunDisplay
 from fedit_client.doing import doing_lines
 from fedit_client.events import Event, EventKind, RoundStage
@@ -137,10 +137,17 @@ def test_status_says_what_goes_on_and_why_not(now: Now | None, lines: list[str])
     assert doing_lines(now, Wish(), moment) == lines
 
 
-def test_a_pause_that_is_remembered_is_told_while_nothing_runs(tmp_path: Path) -> None:
-    paths = Paths.under(tmp_path)
-    fields, told = next(changes(paths, lambda: None))
-    assert fields["running"] is False
-    assert told == ["not running: fedit-client run"]
-    lines = doing_lines(None, Wish(paused=True), utc_now())
-    assert lines[1] == "the next run waits: you paused it; fedit-client resume goes on"
+def test_watching_says_again_what_changed_and_nothing_else(tmp_path: Path) -> None:
+    paths, asked = Paths.under(tmp_path), list[int]()
+
+    def wait() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            ask_pause(paths, utc_now().timestamp())
+
+    watching = changes(paths, wait)
+    first, second = next(watching), next(watching)
+    assert (first[0]["running"], first[1]) == (False, ["not running: fedit-client run"])
+    told = "not running: fedit-client run · the next run waits: you paused it; fedit-client resume goes on"
+    assert (second[0]["text"], second[1]) == (told, [told])
+    assert len(asked) == 3
