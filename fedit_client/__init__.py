@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from fedit_client.data import DataSource, Message, Record, Role, RowFile, RowProblem, Shape
     from fedit_client.device import DevicePlan
     from fedit_client.events import Event, EventKind, RoundStage
+    from fedit_client.leaving import LeaveReceipt
     from fedit_client.membership import Membership
     from fedit_client.offers import TaskOffer
+    from fedit_client.payloads import Payload
+    from fedit_client.rehearsal import DryRun
     from fedit_client.sync import SyncClient
     from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 
@@ -40,12 +43,15 @@ _HOMES = {
     "ConsentSummary": "consent",
     "DataSource": "data",
     "DevicePlan": "device",
+    "DryRun": "rehearsal",
     "Event": "events",
     "EventKind": "events",
+    "LeaveReceipt": "leaving",
     "LocalResult": "training",
     "Membership": "membership",
     "Message": "data",
     "PauseSignal": "training",
+    "Payload": "payloads",
     "Record": "data",
     "Role": "data",
     "RoundStage": "events",
@@ -70,15 +76,18 @@ __all__ = [
     "DataSource",
     "DeviceError",
     "DevicePlan",
+    "DryRun",
     "Event",
     "EventKind",
     "FeditError",
+    "LeaveReceipt",
     "LocalResult",
     "Membership",
     "MembershipError",
     "Message",
     "ModelError",
     "PauseSignal",
+    "Payload",
     "ProtocolError",
     "Record",
     "Role",

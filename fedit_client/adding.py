@@ -11,7 +11,7 @@ from fedit_client.data import Record, Source
 from fedit_client.durable import translating
 from fedit_client.joining import describe_rows, tell_rows
 from fedit_client.paths import Paths
-from fedit_client.remembered import add_source, load_sources
+from fedit_client.remembered import add_source, load_sources, read_here
 from fedit_protocol.errors import ConfigError, DataError
 
 
@@ -23,7 +23,7 @@ def add_to_home(paths: Paths, console: Console, source: Source) -> None:
             code="U001",
             fix="save them: fedit-client data add rows.jsonl, or fedit-client join … --data -",
         )
-    rows = source.read()
+    rows = read_here(paths, source)
     tell_rows(console, source.place, rows)
     for problem in rows.skipped:
         console.say(f"  line {problem.line} is left out: {problem.reason} ({problem.code})")
@@ -36,7 +36,7 @@ def add_to_home(paths: Paths, console: Console, source: Source) -> None:
         "notes": list(rows.notes),
         "sources": [known.place for known in sources],
     }
-    closer = f"used from the next start on; look closer: fedit-client data check {source.place}"
+    closer = f"used from the next round on; look closer: fedit-client data check {source.place}"
     console.answer("data add", result, [closer])
 
 
@@ -48,7 +48,7 @@ def list_home(paths: Paths, console: Console) -> None:
                    lines or ["no data was added yet: fedit-client data add rows.jsonl"])  # fmt: skip
 
 
-def convert_source(console: Console, source: Source, to: str, out: Path | None) -> None:
+def convert_source(paths: Paths, console: Console, source: Source, to: str, out: Path | None) -> None:
     """Write a source's records as JSON lines of messages to a new file or to stdout.
 
     Raises DataError, D025 for plain text, which has no messages; ConfigError U001 for a file that exists already, and
@@ -58,7 +58,7 @@ def convert_source(console: Console, source: Source, to: str, out: Path | None) 
         raise ConfigError("rows and the JSON answer cannot share stdout", code="U001", fix="--out rows.jsonl")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists already", code="U001", fix="--out with the name of a new file")
-    rows = source.read()
+    rows = read_here(paths, source)
     if any(record.is_text for record in rows.records):
         raise DataError("plain text has no messages to convert into", code="D025", where=source.place,
                         fix="fedit-client data check … --as text")  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any, Final
 from fedit_client.base_check import check_base, check_size
 from fedit_client.base_digest import digest_folder, file_sha256
 from fedit_client.base_fetch import Fetch, free_disk, hub_cache
-from fedit_client.contacts import CONTACTS, HUB, PACKAGES, Contacts, hub_host, is_offline
+from fedit_client.contacts import CONTACTS, PACKAGES, Contacts, is_offline, note_hub
 from fedit_client.durable import make_private
 from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
 from fedit_protocol.errors import ModelError
@@ -132,7 +132,7 @@ def _places(model: str, revision: str, cache: Path, say: Say, most_bytes: int) -
         yield found
     if not is_offline():
         say(f"looking for {model} on the hub")
-        Contacts(cache / CONTACTS).note(hub_host(), HUB)
+        note_hub(cache)
         if (found := _snapshot(model, revision, fetch_at_most=most_bytes, say=say)) is not None:
             yield found
     if model == PACKAGED_MODEL and not converted.is_dir():

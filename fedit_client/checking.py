@@ -16,11 +16,12 @@ from fedit_client.data.findings import (
     Sized,
     inspect,
     inspect_lengths,
+    inspect_refused,
     text_of,
 )
 from fedit_client.data.sensitive import can_find_persons, keys_in, persons_in
 from fedit_client.joining import describe_rows
-from fedit_client.remembered import load_sources
+from fedit_client.remembered import load_sources, read_here
 from fedit_client.task_view import TaskView, task_view
 from fedit_client.training.preview import view_tokens
 from fedit_protocol.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
     sources = sources or load_sources(config.paths)
     if not sources:
         raise DataError("no data was named, and none was added", code="D020", fix="fedit-client data check rows.jsonl")
-    read = [(source, _skipping(source).read()) for source in sources]
+    read = [(source, read_here(config.paths, _skipping(source))) for source in sources]
     files = [file for _, rows in read for file in rows.by_file()]
     persons = can_find_persons()
     found = inspect(files, keys_in, persons_in if persons else None)
@@ -78,19 +79,21 @@ def _lengths(
     if view.training is not None and view.base is not None and importlib.util.find_spec("transformers"):
         if len(records) > _MANY:
             console.say(f"counting the tokens of {len(records):,} rows …", style="dim")
-        sizes = list(view_tokens(records, view.base, view.prompt).sizes)
+        tokens = view_tokens(records, view.base, view.prompt)
+        sizes = list(tokens.sizes)
+        inspect_refused(found, files, tokens.refused)
         inspect_lengths(found, files, sizes, limit)
         return Lengths.of([row.size for row in sizes], "tokens", limit), view.words
     sizes = [Sized(len(text_of(record)), 0) for record in records]
     inspect_lengths(found, files, sizes, limit * _CHARACTERS_PER_TOKEN)
-    how = f"by characters, {_CHARACTERS_PER_TOKEN} to a token, as {_why_not_tokens(view)}; {view.words}"
+    how = f"by characters, {_CHARACTERS_PER_TOKEN} to a token{_why_not_tokens(view)}; {view.words}"
     return Lengths.of([row.size for row in sizes], "characters", limit * _CHARACTERS_PER_TOKEN), how
 
 
 def _why_not_tokens(view: TaskView) -> str:
     if view.training is None:
-        return "no task was joined"
-    return "fedit[train] is not installed" if view.base else "the task's base is not here"
+        return ""  # the words of the view say it
+    return ", as fedit[train] is not installed" if view.base else ", as the task's base is not here"
 
 
 def _named(found: Inspection, show: str) -> Finding:
@@ -170,7 +173,7 @@ def _length_line(lengths: Lengths, how: str) -> str:
 
 def _closing(found: Inspection, files: Sequence[RowFile], *, persons: bool) -> list[str]:
     skipped = sum(len(file.skipped) for file in files)
-    lines = [f"{skipped} rows cannot be used: {_UNUSED}"] if skipped else []
+    lines = [f"{skipped:,} of all rows cannot be used: {_UNUSED}"] if skipped else []
     if not persons:
         lines.append('personal data was not looked for, which needs: pip install "fedit[check]"')
     if found.findings:

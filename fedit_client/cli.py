@@ -1,5 +1,6 @@
 """`fedit-client`: the tree of commands, the options before them, and how each ending becomes words and a status."""
 
+import io
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from fedit_client.commands.shared import Globals
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
 from fedit_client.log_file import CommandLog
 from fedit_client.paths import Paths
+from fedit_client.shell_completion import answer_shells
 from fedit_protocol.errors import ConfigError, FeditError
 
 _USAGE: Final = 2
@@ -55,7 +57,7 @@ def options(
     """Take part in federated instruction tuning: your rows stay here; servers see only sums unless you allow more."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    console: Console = context.obj
+    console: Console = context.obj or Console()  # none where another program runs these commands
     console.json, console.quiet, console.verbose = json, quiet, verbose
     console.no_input, console.yes, console.color = no_input, yes, color
     console.open_streams()
@@ -73,6 +75,7 @@ app.command()(joining.leave)
 app.command()(joining.uninstall)
 app.command()(machine.fit)
 app.command()(machine.prefetch)
+app.command()(machine.setup)
 app.command()(adapters.chat)
 app.command("eval")(adapters.evaluate)
 app.command()(adapters.export)
@@ -93,12 +96,18 @@ app.command()(page.ui)
 app.command()(settings.paths)
 app.command()(demo.demo)
 app.command()(care.doctor)
+app.command()(care.bugreport)
+app.command()(care.completion)
 app.command()(care.version)
 app.command("help")(care.help_page)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status (EXPERIENCE, section 2)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a code page without arrows is no reason to end a command
+            stream.reconfigure(errors="replace")
+    answer_shells()
     sys.exit(invoke(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -118,8 +127,8 @@ def invoke(arguments: list[str]) -> int:
         except (typer.Abort, KeyboardInterrupt):
             console.interrupted(command)
             return INTERRUPTED
-        except SystemExit:  # whoever read our words has gone: the library has ended the command
-            return INTERRUPTED
+        except SystemExit as end:  # 1: whoever read our words has gone; else a shell has asked how words may go on
+            return INTERRUPTED if end.code == 1 else 0
         except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
             failure = _failure(error, command, console)
             if failure is not None:

@@ -21,7 +21,6 @@ from fedit_client.base_model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent import Consent, check_consent, summarise
 from fedit_client.contacts import SERVER, Contacts, note_server
-from fedit_client.control import ask_finish, ask_pause, ask_resume
 from fedit_client.data import Record
 from fedit_client.device import DevicePlan, Machine
 from fedit_client.events import Event, EventKind
@@ -58,6 +57,7 @@ from fedit_client.renewal import HeldCertificate
 from fedit_client.round_notes import RoundNotes
 from fedit_client.rounds import Engagement, LocalWork
 from fedit_client.session import Session
+from fedit_client.steering import TakesWishes
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
@@ -69,7 +69,7 @@ from fedit_protocol.task import TaskDocument
 Say = Callable[[str], None]
 
 
-class Client(TakesData):
+class Client(TakesData, TakesWishes):
     """One device in one federation. Use as `async with Client.open(invite) as client`."""
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
@@ -147,6 +147,16 @@ class Client(TakesData):
         Raises DeviceError, ModelError. `join` does not need it, but its owner may want to know before a yes.
         """
         return await self._prepared(offer.document, self.membership, say)
+
+    @property
+    def config(self) -> ClientConfig:
+        """The settings that this client goes by."""
+        return self._config
+
+    def use_python(self, python: Path) -> None:
+        """Train with another interpreter, such as the one that `fedit-client setup` has made."""
+        device = self._config.device.model_copy(update={"python": python})
+        self._config = self._config.model_copy(update={"device": device})
 
     def use_cpu(self) -> None:
         """Train on the CPU although there is a GPU: the owner's yes, remembered by `join`."""
@@ -243,21 +253,6 @@ class Client(TakesData):
             async for _ in events:
                 pass
 
-    def pause(self, until: datetime | None = None) -> None:
-        """Pause the client that runs on this home, and any later one, until then or until `resume`.
-
-        It stops within seconds after a checkpoint, and says so by an event. Raises StorageError.
-        """
-        ask_pause(self._paths, time.time(), until.timestamp() if until else None)
-
-    def resume(self) -> None:
-        """Take back a pause and a `finish`; rules of `[polite]` may still say no. Raises StorageError."""
-        ask_resume(self._paths, time.time())
-
-    def finish(self) -> None:
-        """Let the client that runs on this home complete its round and then stop; raises MembershipError J006."""
-        ask_finish(self._paths, time.time())
-
     def latest_adapter(self) -> Path | None:
         """Return the newest global adapter on this device, a PEFT folder, or None."""
         membership = self.require_membership()
@@ -287,7 +282,8 @@ class Client(TakesData):
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
-        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause)
+        reread = self._data.records
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause, reread)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
@@ -374,7 +370,7 @@ class Client(TakesData):
         model = self._config.model or (membership.model if membership else None)
         if self._trainer is not None:
             return unplanned(document), Path(model or ".")
-        check_training_stack()
+        check_training_stack(self._config.device)
         ready = Preparation(self._config, document, membership)
         chosen = ready.plan(await asyncio.to_thread(Machine.here))
         self._trains_on = chosen.kind

@@ -160,4 +160,4 @@ def _deed(one: Agreement) -> str:
     if one.kind == "withdrawn":
         return f"taken back: {one.label}"
     client = f"fedit-client {one.client_version}" if one.client_version else "an earlier fedit-client"
-    return f"agreed to {one.label} of {one.federation} ({one.digest[:19]}…), asked by {client}"
+    return f"agreed to {one.label} of {one.federation or one.server} ({one.digest[:19]}…), asked by {client}"

@@ -53,6 +53,12 @@ def note_server(cache: Path, host: str, port: int) -> None:
     Contacts(cache / CONTACTS).note(f"{host}:{port}", SERVER)
 
 
+def note_hub(cache: Path) -> None:
+    """Remember that the hub is about to be asked, unless its owner has said that it may not be; raises StorageError."""
+    if not is_offline():
+        Contacts(cache / CONTACTS).note(hub_host(), HUB)
+
+
 @dataclass(frozen=True)
 class Host:
     """One host: why it is contacted, and when it last was (None: never, as far as is known here)."""

@@ -73,7 +73,7 @@ class Now(BaseModel):
     reason: str = ""
     """Why nothing is trained, in words; empty while a round goes on."""
     rule: str = ""
-    """What decided it: `owner`, a key of `[polite]` such as `on_battery`, `server`, or empty."""
+    """What decided it: `owner`, a key of `[polite]` such as `on_battery`, `server`, `network`, or empty."""
     paused_until: int | None = None
     finishing: bool = False
     """Whether it stops after this round."""
@@ -106,6 +106,10 @@ class Now(BaseModel):
         match event.kind:
             case EventKind.WAITING:
                 new |= {"activity": Activity.WAITING, "reason": event.text, "rule": "server", **_NO_ROUND}
+            case EventKind.CONNECTION_LOST if self.round_no is None:
+                new |= {"activity": Activity.WAITING, "reason": event.text, "rule": "network"}
+            case EventKind.CONNECTED if self.rule == "network":
+                new |= {"reason": event.text, "rule": "server"}
             case EventKind.ROUND_OPENED:
                 new |= {"activity": Activity.ROUND, "reason": "", "rule": "", "round_no": event.round_no}
             case EventKind.STAGE | EventKind.PROGRESS:

@@ -58,6 +58,8 @@ class DevicePlan:
     total_bytes: int = 0
     cpu_fix: str = ""
     """The command that would make the machine's GPU usable, where there is one."""
+    python: str = ""
+    """The interpreter that trains; empty means the one that runs here."""
     others: tuple[str, ...] = ()
     """The devices of further processes, each of which takes its share of every step's rows."""
 

@@ -14,7 +14,7 @@ def doing_lines(now: Now | None, wish: Wish, moment: datetime) -> list[str]:
     for_s = passed(max(moment.timestamp() - now.since, 0.0))
     match now.activity:
         case Activity.STARTING:
-            first = f"starting for {for_s}"
+            first = f"starting for {for_s}" + (f": {now.text}" if now.text else "")
         case Activity.PAUSED:
             setting = "" if now.rule == OWNER else f"  (polite.{now.rule})"
             first = f"paused for {for_s}: {now.reason}{setting}"

@@ -1,7 +1,7 @@
 """What training a task will take in memory, from the task's document alone: before anything is fetched. No torch here.
 
 The terms follow what the training does (`training/model.py`, `training/loss.py`), after EXPERIENCE, section 5; their
-constants were fitted to measured peaks, which `training/BENCHMARKS.md` lists.
+constants were fitted to measured peaks (`tests/bench/training_memory.py`, `tests/client/memory_peaks.json`).
 """
 
 from dataclasses import dataclass, replace
@@ -18,12 +18,22 @@ _BASE_BYTES: Final[dict[Quantization, float]] = {
     Quantization.FP32: 4.0,
 }
 _LOGIT_BYTES: Final = 16  # logits in the compute type and float32, the softmax, and gradients
-_BACKWARD_WIDTHS: Final = 4  # feed-forward widths per token that one layer's backward pass holds at its widest
-_LIBRARIES_BYTES: Final = 700_000_000
+_CHECKPOINTED_WIDTHS: Final = {"cpu": 5.2, "gpu": 1.0}
+"""Hidden widths that each layer keeps of a token where the rest is computed again."""
+
+_LIBRARIES_BYTES: Final = 575_000_000
 """Interpreter and libraries in a CPU's memory."""
+
+_LEFT_BY_LOADING: Final[dict[Quantization, float]] = {Quantization.NF4: 0.72, Quantization.INT8: 1.9}
+"""Of the base's bytes in half precision: what turning them into fewer bits leaves behind in a CPU's memory."""
+
+_MOST_LEFT: Final = 2_000_000_000
 
 GPU_CONTEXT_BYTES: Final = 500_000_000
 """What a process takes of a GPU before its first tensor: context, kernels, workspaces of the libraries."""
+
+_GPU_SLACK_BYTES: Final = 400_000_000
+"""What torch's allocator has reserved beside the tensors."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +80,37 @@ def _adapter_bytes(document: TaskDocument, plan: DevicePlan) -> int:
 
 
 def _activations(document: TaskDocument, plan: DevicePlan) -> float:
-    """What the forward pass leaves for the backward pass, and what one layer's backward pass adds."""
-    tokens = plan.tokens_at_once(document)
-    layer = _saved_per_token(document, plan)
-    kept = (
-        document.hidden_size * _width(plan) * document.layers + layer if plan.checkpointing else layer * document.layers
-    )
-    return tokens * (kept + _BACKWARD_WIDTHS * _Widths.of(document).feed * _width(plan))
+    """What the forward pass leaves for the backward pass."""
+    tokens, layer = plan.tokens_at_once(document), _kept_per_token(document, plan)
+    if not plan.checkpointing:
+        return tokens * layer * document.layers
+    widths = _CHECKPOINTED_WIDTHS["cpu" if plan.kind == "cpu" else "gpu"]
+    return tokens * (widths * document.hidden_size * _width(plan) * document.layers + layer)
 
 
-def _saved_per_token(document: TaskDocument, plan: DevicePlan) -> float:
-    """Bytes that one decoder layer keeps of one token: counted in torch, for a Llama with SDPA attention.
+def _kept_per_token(document: TaskDocument, plan: DevicePlan) -> float:
+    """Bytes that one decoder layer keeps of one token: counted in torch, for a Llama with our attention and fusions.
 
-    Frozen linear layers keep nothing; norms, rotary attention and SwiGLU do. The adapter computes in float32: it keeps
-    its inputs, after dropout with the mask beside them.
+    Norms, rotary attention and SwiGLU keep theirs. An adapted layer keeps its input and one byte of dropout's mask for
+    each number of it; on a CPU other layers keep their inputs too, unless they multiply plain bfloat16.
     """
-    widths, number = _Widths.of(document), _width(plan)
-    block = widths.hidden * (16 if number == 4 else 12) + number * (2 * widths.key_value + 3 * widths.feed)
-    mask = 0 if not document.task.adapter.dropout else 4 if plan.kind == "cpu" else 1
-    adapted = sum(tensor.shape[-1] for tensor in document.layout.tensors if "lora_A" in tensor.name)
-    return block + (4 + mask) * adapted / max(1, document.layers)
+    widths, number, layers = _Widths.of(document), _width(plan), max(1, document.layers)
+    fused = plan.quantization is not Quantization.INT8
+    if number == 4:
+        kept: float = 25 * widths.hidden + 12 * widths.feed
+    else:
+        kept = (7 if fused else 6) * widths.hidden + 4 * widths.key_value + 6 * widths.feed
+    inputs = [tensor.shape[-1] for tensor in document.layout.tensors if "lora_A" in tensor.name]
+    adapted, mask = sum(inputs) / layers, 1 if document.task.adapter.dropout else 0
+    # Fused adapters share one input between the layers that have it in common, PEFT's own copy each in float32.
+    distinct = sum(set(inputs)) * (1 + (len(inputs) / layers > 3))
+    kept += number * distinct + mask * adapted if fused else (4 + 4 * mask) * adapted
+    plain_products = plan.quantization is Quantization.BF16
+    if plan.kind == "cpu" and widths.feed in inputs:
+        kept += 2 * number * widths.feed  # measured: the product before an adapted down projection is there three times
+    elif plan.kind == "cpu" and not plain_products:
+        kept += number * (4 * widths.hidden + widths.feed)
+    return kept
 
 
 def _loss(document: TaskDocument, plan: DevicePlan) -> float:
@@ -100,8 +121,13 @@ def _loss(document: TaskDocument, plan: DevicePlan) -> float:
 def _overhead(document: TaskDocument, plan: DevicePlan) -> float:
     """Libraries or the device's context, and the largest layer's weights when they are unpacked to compute with."""
     widths = _Widths.of(document)
-    unpacked = 0 if plan.quantization in {Quantization.BF16, Quantization.FP32} else widths.hidden * widths.feed
-    return (_LIBRARIES_BYTES if plan.kind == "cpu" else GPU_CONTEXT_BYTES) + unpacked * _width(plan)
+    whole = plan.quantization in {Quantization.BF16, Quantization.FP32}
+    unpacked = 0 if whole else widths.hidden * widths.feed * _width(plan)
+    if plan.kind == "cpu":
+        halves = 2 * (document.linear_parameters + document.other_parameters)
+        left = min(_MOST_LEFT, halves * _LEFT_BY_LOADING.get(plan.quantization, 0.0))
+        return _LIBRARIES_BYTES + left + unpacked
+    return GPU_CONTEXT_BYTES + _GPU_SLACK_BYTES + unpacked
 
 
 def _width(plan: DevicePlan) -> int:

@@ -18,7 +18,7 @@ from fedit_client.joining import tell_rows
 from fedit_client.membership import Membership, require_membership
 from fedit_client.patience import Patience
 from fedit_client.preparation import check_training_stack, choose_device, find_base, unplanned
-from fedit_client.remembered import load_sources
+from fedit_client.remembered import load_sources, read_here
 from fedit_client.succession import PinnedDescriptor
 from fedit_client.transport import HttpTransport
 from fedit_client.trust import ServerAddress
@@ -144,14 +144,14 @@ def _records(config: ClientConfig, wishes: EvaluationWishes, console: Console) -
         raise DataError("there are no rows to evaluate on", code="D020", fix="fedit-client eval --data rows.jsonl")
     records: list[Record] = []
     for source in sources:
-        rows = source.read()
+        rows = read_here(config.paths, source)
         tell_rows(console, source.place, rows)
         records.extend(rows.records)
     return tuple(records)
 
 
 async def _prepared(config: ClientConfig, membership: Membership, console: Console) -> tuple[DevicePlan, Path]:
-    check_training_stack()
+    check_training_stack(config.device)
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
     model = config.model or membership.model

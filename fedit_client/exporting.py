@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fedit_client.base_model import hub_revision, licence_of, resolve_base
 from fedit_client.config import ClientConfig
+from fedit_client.consent import size_text
 from fedit_client.durable import translating
 from fedit_client.editions import KeptVersion, version_here
 from fedit_client.export.gguf_file import About, gguf_plan, write_gguf, write_lora
@@ -17,6 +18,7 @@ from fedit_client.export.ollama import MODELFILE, modelfile
 from fedit_client.export.peft import write_peft
 from fedit_client.export.place import made_whole
 from fedit_client.export.precision import Precision, Survival
+from fedit_client.export.tensors import OnTensor
 from fedit_client.export.tokens import end_piece, tokens_of
 from fedit_client.export.turns import Turns, turns_of
 from fedit_client.membership import require_membership
@@ -29,6 +31,7 @@ _SPARE_BYTES: Final = 32 * 1024 * 1024
 
 
 _MUCH: Final = 0.3
+_TOLD_BYTES: Final = 1_000_000_000
 
 
 class Form(StrEnum):
@@ -184,7 +187,7 @@ class _Work:
 
     def _merged(self, folder: Path, target: Path, _: str) -> "_Written":
         precision = self.precision or Precision.F32
-        survival = write_merged(self.base, self._delta(), precision, folder, self._own_template())
+        survival = write_merged(self.base, self._delta(), precision, folder, self._own_template(), self._tell())
         code = f"from transformers import pipeline; print(pipeline('text-generation', '{target}')('Hello'))"
         usage = _usage("transformers", "python", "from transformers import AutoModelForCausalLM\n\n"
                        'model = AutoModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")')  # fmt: skip
@@ -220,7 +223,19 @@ class _Work:
         if template := self._own_template():
             tokens = replace(tokens, template=template)
         precision = self.precision or Precision.F16
-        return write_gguf(self.base, self._delta(), precision, self._about(name), path, tokens)
+        return write_gguf(self.base, self._delta(), precision, self._about(name), path, tokens, self._tell())
+
+    def _tell(self) -> OnTensor:
+        """Say each tenth of a large export; a small one is done before anybody reads."""
+        told = [0]
+
+        def tell(done: int, of: int) -> None:
+            tenth = 10 * done // of
+            if tenth > told[0] and of > _TOLD_BYTES:
+                told[0] = tenth
+                self.say(f"  written: {size_text(done)} of {size_text(of)}")
+
+        return tell
 
     def _own_template(self) -> str:
         """A chat template for prompts that are not the base's own; "" where they are."""

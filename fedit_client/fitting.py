@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedit_client.base_model import to_fetch
 from fedit_client.config import ClientConfig
+from fedit_client.contacts import note_hub
 from fedit_client.data import Record
 from fedit_client.fit import Fit
 from fedit_client.machine import Machine
@@ -26,6 +27,8 @@ def fit_here(config: ClientConfig, model: str | None) -> Fit:
         joined = require_membership(config.paths.membership_file)
         return Preparation(config, joined.task_document, joined).fit(Machine.here(), _rows(config))
     before = load_membership(config.paths.membership_file)
+    if not Path(model).expanduser().is_dir():
+        note_hub(config.paths.cache)
     document = imagined(model, before.task_document if before else None)
     return Preparation(config.model_copy(update={"model": model}), document, before).fit(Machine.here())
 

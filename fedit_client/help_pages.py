@@ -48,6 +48,15 @@ _TOPICS: Final[dict[str, str]] = {
         "See: fedit-client config show --origin"
     ),
     "limits": _POLICY,
+    "polite": (
+        "This client is a guest on your machine. It looks every five seconds, pauses between two steps and goes on "
+        "where it stopped, and fedit-client status says why. The rules are polite.*, in fedit-client config show: "
+        "on_battery, gpu_busy, fullscreen, user_active, metered_network, schedule, max_hours_per_day, max_temp_c, "
+        "vram_reserve_gb, max_memory_gb, max_disk_gb, max_upload_kbps, max_download_kbps, keep_awake, "
+        "process_priority. fedit-client set polite.schedule='22:00-07:00 mon-fri, all sat-sun' changes one and says "
+        "it back. What your system does not tell (who is there, what fills the screen) is not acted on. Your own "
+        "pause: fedit-client pause 2h, resume, finish."
+    ),
     "policy": _POLICY,
 }
 
@@ -116,17 +125,23 @@ _CODES: Final[dict[str, str]] = {
     "D035": "The limit of tokens is reached before the answer begins, so nothing can be learned from such a row.",
     "D036": "The search for personal data ended unexpectedly; `where` has its last words. Everything else was checked "
     "before; an installation of its own for it may help.",
-    "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or too old a card. --device "
-    "cpu says that training on the CPU is fine, and takes much longer.",
+    "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or a build that has dropped the "
+    "card. fedit-client setup --backend cuda (or rocm, xpu, mps) brings the right build; --device cpu says that the "
+    "CPU will do, which takes much longer.",
     "H002": "You asked for a GPU and none can be used; the message says why. --device cpu trains without it.",
     "H003": "Too little free memory, also with everything given up that the task lets a device give up. Close other "
     "programs, then look: fedit-client fit",
     "H004": "The training process ended unexpectedly, three times in one round; twice it went on from its last "
     "checkpoint. Its last words stand behind `where`.",
-    "H005": 'This installation cannot train. pip install "fedit[train]" adds torch and its friends.',
+    "H005": "This installation cannot train. fedit-client setup adds torch and its friends in a folder of its own; "
+    'pip install "fedit[train]" adds them here.',
     "H012": "device.processes asks for more processes than there are GPUs of the same kind with enough free memory. "
     "Each process needs a GPU of its own: fedit-client set device.processes=1",
     "H011": "The page's chat has one model, which answers one question at a time. Wait, or stop that answer.",
+    "H007": "The interpreter that device.python names is not there, does not start, or has another version of FedIT "
+    "than this one. fedit-client setup makes a new one; fedit-client config reset device.python goes back to this one.",
+    "H008": "Too little disk for the training environment; PyTorch with its libraries is large.",
+    "H009": "Setting up the training environment failed; the message has the installer's last line.",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
@@ -212,6 +227,8 @@ _CODES: Final[dict[str, str]] = {
     "memory for other programs, polite.max_memory_gb the most main memory. The fix changes what stands in the way.",
     "P004": "The base model would take more of the disk than you allow this client: polite.max_disk_gb. Allow more, or "
     "give the folder of a base that is here already with --model.",
+    "P005": "A base model is gigabytes, and this connection is metered. Use another one, fetch it elsewhere and give "
+    "its folder with --model, or allow it with polite.metered_network=ignore.",
     "S001": "A file of this program cannot be written or read; the message names it.",
     "S010": "A file cannot be written or read; the message names it and why.",
     "S011": "The disk is full. Nothing was changed; free some space and run the command again.",

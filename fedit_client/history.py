@@ -125,6 +125,11 @@ class History:
         """Return every round, oldest first, whether its line holds or not; raises StorageError S018."""
         return [line.entry for line in self.lines()]
 
+    def mentions(self, round_id: str) -> bool:
+        """Say whether a round stands in any line; nothing is checked."""
+        with translating(self._folder):
+            return any(round_id.encode() in path.read_bytes() for path in self._folder.glob("*.jsonl"))
+
     def _file(self, public: bytes) -> Path:
         return self._folder / f"{public.hex()[:16]}.jsonl"
 

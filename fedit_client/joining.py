@@ -6,12 +6,16 @@ from fedit_client.client import Client
 from fedit_client.consent import admitted_by, missing_consent
 from fedit_client.console import Console
 from fedit_client.data import Record, RowFile, Source
+from fedit_client.data.findings import first_look
+from fedit_client.manners.words import summary
 from fedit_client.offers import TaskOffer
 from fedit_client.payloads import payload_lines
 from fedit_client.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.rehearsal import DryRun
+from fedit_client.runtime import python_in
+from fedit_client.setting_up import set_up
 from fedit_client.trust import PinnedBy
-from fedit_protocol.errors import ConsentError, DataError
+from fedit_protocol.errors import ConsentError, DataError, DeviceError
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) ->
 
 
 async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
-    check_training_stack()
+    _stack(client, console)
     records = _take_data(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
     _show_server(console, offer)
@@ -50,6 +54,19 @@ async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> Ta
         console.say(f"  {line}")
     await _fit(client, console, offer, records)
     return offer
+
+
+def _stack(client: Client, console: Console) -> None:
+    """See that something here can train; where nobody is there to ask, that is an error, else it can be mended now."""
+    try:
+        check_training_stack(client.config.device)
+    except DeviceError as error:
+        if error.code != "H005" or not console.interactive:
+            raise
+        console.say(f"{error}")
+        if not (plan := set_up(client.config, console, "auto")).commands:
+            raise
+        client.use_python(python_in(plan.folder))
 
 
 def describe_rows(rows: RowFile) -> str:
@@ -73,6 +90,8 @@ def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Rec
         if not console.interactive:
             raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
         sources = [Source(console.ask("Data to train on:", flag="--data PATH").strip())]
+    if not sources:
+        console.say(f"trains on what was added before: {', '.join(client.sources) or 'rows of this process'}")
     records: list[Record] = []
     for source in sources:
         rows = client.add_data(source.place, columns=source.columns, shape=source.shape, on_error=source.on_error)
@@ -88,6 +107,10 @@ def tell_rows(console: Console, place: str, rows: RowFile) -> None:
     console.done(f"{place}: {describe_rows(rows)}")
     for note in rows.notes:
         console.say(f"  {note}")
+    for finding in first_look(rows.by_file()):
+        count = len(finding.places)
+        console.say(f"  {count:,} row{'s' if count > 1 else ''}: {finding.what}   "
+                    f"(fedit-client data check {place} --show {finding.code})", style="yellow")  # fmt: skip
 
 
 def _show_server(console: Console, offer: TaskOffer) -> None:
@@ -116,6 +139,8 @@ async def _fit(client: Client, console: Console, offer: TaskOffer, records: list
                                fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
         client.use_cpu()
     console.done(f"{chosen.reason} · {found.short()}")
+    polite = summary(client.config.polite, on_gpu=chosen.device != "cpu")
+    console.say(f"  {polite}   (change: fedit-client set polite.…)")
     console.done(f"base model: {found.fetch.words()}")
 
 

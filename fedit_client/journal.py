@@ -52,6 +52,17 @@ class FrozenUpload:
         return content
 
 
+@dataclass(frozen=True)
+class JoinedRound:
+    """A round that this device joined: which one, on which adapter, when by its own clock."""
+
+    round_id: RoundId
+    round_no: int
+    adapter_version: int
+    adapter_digest: Digest
+    at: int
+
+
 class Journal:
     """An append-only file of one line per fact, each with a check sum; a torn last line is what a crash leaves."""
 
@@ -65,6 +76,8 @@ class Journal:
         """Rounds whose result this device has seen committed."""
         self.joined_at: list[int] = []
         """When this device joined each round, by its own clock, in seconds since 1970, UTC."""
+        self.unsettled: JoinedRound | None = None
+        """The newest round that was joined, unless its result was seen committed."""
         self._answered: dict[RoundId, AnsweredRound] = {}
         self._noisy: list[NoisySum] = []
         self._given: dict[str, bytes] = {"members": b"", "update": b""}
@@ -145,7 +158,9 @@ class Journal:
     def _apply(self, fact: dict[str, Any]) -> None:
         match fact["kind"]:
             case "joined":
-                self.joined_at.append(fact.get("at", 0))
+                digest, at = Digest(fact["digest"]), fact.get("at", 0)
+                self.joined_at.append(at)
+                self.unsettled = JoinedRound(RoundId(fact["round"]), fact["no"], fact["version"], digest, at)
                 # Also in version 0 of a task: from here on this round number is spent.
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
             case "members" | "update":
@@ -166,6 +181,7 @@ class Journal:
                 self._frozen.pop(RoundId(fact["round"]), None)
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
                 self.rounds += 1
+                self.unsettled = None
             case _:
                 pass
 

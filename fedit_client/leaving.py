@@ -68,6 +68,8 @@ class LeaveReceipt:
     answered: str
     removed: tuple[Removed, ...]
     kept: tuple[tuple[str, Path], ...]
+    not_removed: str | None = None
+    """What should be gone and could not be removed, in words."""
     cannot_be_undone: tuple[str, ...] = CANNOT_BE_UNDONE
 
     @property
@@ -79,9 +81,10 @@ class LeaveReceipt:
         """The receipt in words."""
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.at))
         return [
-            f"receipt of {when}" + (f", {self.federation} at {self.server}" if self.server else ""),
+            f"receipt of {when}" + (f", {self.federation or 'the federation'} at {self.server}" if self.server else ""),
             *(f"  {one.line()}" for one in self.removed),
             *(f"  kept {what}: {path}" for what, path in self.kept),
+            *([f"  NOT removed: {self.not_removed}"] if self.not_removed else []),
             f"  server told: {self.told}",
             f"  server answered: {self.answered}",
             "cannot be undone:",
@@ -117,7 +120,17 @@ async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], w
             async with connect(membership) as transport:
                 answered = await deregister(transport, key, membership)
             told = "that this device leaves and is to be forgotten, signed with its key"
-        removed = await asyncio.to_thread(forget, paths, erase=wishes.erase, new_key=wishes.new_key)
+        trouble = None
+        try:
+            from_ring = (wishes.erase or wishes.new_key) and await asyncio.to_thread(
+                forget_keyring, paths.identity_file
+            )
+        except StorageError as error:
+            if not wishes.erase:
+                raise
+            from_ring, trouble = False, f"the key in the system's keyring: {error}"
+        removed = [Removed("identity in the system's keyring", paths.identity_note, 1, 0)] if from_ring else []
+        removed += await asyncio.to_thread(forget, paths, erase=wishes.erase, new_key=wishes.new_key)
     if wishes.erase:
         _tidy(paths)
     return LeaveReceipt(
@@ -127,6 +140,7 @@ async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], w
         told=told,
         answered=answered,
         removed=tuple(removed),
+        not_removed=trouble,
         kept=tuple((what, path) for what, path in paths.everything().items() if path.exists()),
     )
 
@@ -155,11 +169,8 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]
     names = {"membership", "data", "control", "activity"}
     if new_key:
         names.add("identity")  # journal and key log stay: what this device saw and answered still binds it
-    removed = []
-    if (erase or new_key) and forget_keyring(paths.identity_file):
-        removed.append(Removed("identity in the system's keyring", paths.identity_note, 1, 0))
     gone = [(what, path) for what, path in places.items() if (erase or what in names) and path.exists()]
-    return removed + [_remove(what, path) for what, path in gone if path.exists()]
+    return [_remove(what, path) for what, path in gone if path.exists()]
 
 
 def _remove(what: str, path: Path) -> Removed:

@@ -89,7 +89,8 @@ class OutboxEntry(BaseModel):
         return [
             f"upload {self.number}: {self.purpose}",
             f"  made {_when(self.made_at)}; {self.fate}",
-            f"  to {self.receiver or 'nobody'} ({self.federation}), task {self.task} ({self.task_digest[:19]}…)",
+            f"  to {self.receiver or 'nobody'} ({self.federation or 'unnamed'})",
+            f"  for task {self.task} ({self.task_digest[:19]}…)",
             f"  on adapter version {self.adapter_version} ({self.adapter_digest[:19]}…)",
             f"  {sent}",
         ]

@@ -121,10 +121,10 @@ async def evaluate_own(
     membership = require_membership(config.paths.membership_file)
     document = membership.task_document
     kept = kept_versions(config.paths.adapters, document.task.id)[-2:]
-    records, fraction = await asyncio.to_thread(_records, config, membership, wishes, console)
+    records, fraction = await asyncio.to_thread(rows_to_measure, config, membership, wishes, console)
     seed = held_out_seed(load_or_create_identity(config.paths.identity_file))
     if measurer is None:
-        check_training_stack()
+        check_training_stack(config.device)
         plan = choose_device(document, Machine.here(), config.device, membership)
         model = config.model or membership.model
         base = await find_base(document, model, config.paths.cache, config.limits, console.say)
@@ -139,10 +139,13 @@ async def evaluate_own(
     return OwnEvaluation(tuple(adapters), measured, fraction > 0)
 
 
-def _records(
+def rows_to_measure(
     config: ClientConfig, membership: Membership, wishes: OwnWishes, console: Console
 ) -> tuple[Sequence[Record], float]:
-    """Return the rows, and which share of them is held out: the very rows that training leaves alone, or all named."""
+    """Return the rows, and which share of them is held out: the very rows that training leaves alone, or all named.
+
+    Raises DataError, D020 if there are none.
+    """
     if wishes.data:
         found: list[Record] = []
         for path in wishes.data:

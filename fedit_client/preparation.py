@@ -1,11 +1,9 @@
 """Before anything is promised: is the training stack here, does the task fit this machine, where is its base."""
 
 import asyncio
-import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from fedit_client.base_model import resolve_base, to_fetch
 from fedit_client.config import ClientConfig, DeviceSettings
@@ -14,27 +12,20 @@ from fedit_client.device import DevicePlan, Machine, plan
 from fedit_client.estimate import estimated
 from fedit_client.fit import Fit, fit_of
 from fedit_client.machine_history import MachineHistory
-from fedit_client.manners.caps import check_disk, within_memory
-from fedit_client.manners.facts import used_gb
+from fedit_client.manners.caps import check_disk, check_network, within_memory
+from fedit_client.manners.facts import is_metered, used_gb
 from fedit_client.membership import Membership
 from fedit_client.optimizers import usable
+from fedit_client.runtime import check_stack, version_in
 from fedit_client.sharing import shared_by
 from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 
-_STACK: Final = ("torch", "transformers", "peft", "bitsandbytes")
 
-
-def check_training_stack() -> None:
-    """Raise DeviceError H005 if this installation cannot train; looks, but imports nothing."""
-    missing = [name for name in _STACK if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DeviceError(
-            f"training needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            code="H005",
-            fix='pip install "fedit[train]"',
-        )
+def check_training_stack(settings: DeviceSettings | None = None) -> None:
+    """Raise DeviceError H005, H007 if the interpreter that trains cannot; looks, but imports nothing."""
+    check_stack(settings.python if settings else None)
 
 
 def choose_device(
@@ -44,11 +35,14 @@ def choose_device(
 
     Raises DeviceError H002, H003.
     """
+    if settings.python is not None:
+        machine = replace(machine, torch=version_in("torch", settings.python))
     prefer = joined.device if joined and settings.prefer == "auto" else settings.prefer
     threads = settings.threads or (joined.threads if joined else None)
     chosen = plan(document, machine, prefer, threads, settings.max_tokens)
     _, told = usable(document.task.training.optimizer, chosen.device)
     chosen = replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
+    chosen = replace(chosen, python=str(settings.python or ""))
     return shared_by(chosen, machine, settings.processes)
 
 
@@ -123,11 +117,12 @@ class Preparation:
         return MachineHistory(self.config.paths.machine_file)
 
     async def base(self, say: Callable[[str], None]) -> Path:
-        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004."""
+        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004, P005."""
         config, stated, paths = self.config, self.document.task.base, self.config.paths
         fetch = await asyncio.to_thread(to_fetch, self.model or stated.model, stated.revision, paths.cache, self.size)
         used = await asyncio.to_thread(used_gb, (paths.data, paths.state, paths.cache))
         check_disk(used, fetch.size, config.polite)
+        await asyncio.to_thread(check_network, fetch.size, config.polite, is_metered)
         return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
 
 

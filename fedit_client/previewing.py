@@ -11,7 +11,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.data import Record, RowFile, Source
 from fedit_client.data.findings import Lengths, Sized
-from fedit_client.remembered import load_sources
+from fedit_client.remembered import load_sources, read_here
 from fedit_client.task_view import TaskView, task_view
 from fedit_client.training.preview import Stretch, TokenView, view_tokens
 from fedit_protocol.errors import DataError
@@ -33,7 +33,7 @@ def preview(config: ClientConfig, console: Console, sources: Sequence[Source], c
                         fix="fedit-client data preview rows.jsonl")  # fmt: skip
     view = task_view(config, model)
     base = view.require_base()
-    files = [file for source in sources for file in source.read().by_file()]
+    files = [file for source in sources for file in read_here(config.paths, source).by_file()]
     rows = [(file, record) for file in files for record in file.records]
     shown = _spread(len(rows), count)
     found = view_tokens([record for _, record in rows], base, view.prompt, shown)
@@ -97,6 +97,9 @@ def _summary(console: Console, found: TokenView, view: TaskView) -> list[str]:
     sizes, limit = [row.size for row in found.sizes], view.prompt.cutoff_tokens
     cut, useless = sum(size > limit for size in sizes), sum(row.is_useless for row in found.sizes)
     lines = [f"{len(sizes):,} rows, {view.words}", *_histogram(console, sizes, limit)]
+    if found.refused:
+        first = next(iter(found.refused.values()))
+        lines.append(f"{len(found.refused):,} rows would stop a round: {first} (help {first.code})")
     lines.append(f"{cut:,} rows are cut at {limit:,} tokens" if cut else f"no row is longer than {limit:,} tokens")
     if useless:
         lines.append(f"{useless:,} of them keep nothing of their answer and are not used")
@@ -141,6 +144,7 @@ def _values(
         "lengths": asdict(Lengths.of(sizes, "tokens", limit)),
         "histogram": [{"from": low, "to": high, "rows": count} for low, high, count in _counts(sizes)],
         "cut": sum(size > limit for size in sizes),
+        "refused": len(found.refused),
         "useless": sum(row.is_useless for row in found.sizes),
         "tokens_per_round": _per_round(view.training, sizes, limit) if view.training else None,
         "shown": [

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedit_client.data import Shape, Source
+from fedit_client.contacts import note_hub
+from fedit_client.data import RowFile, Shape, Source
 from fedit_client.durable import translating, write_atomic
 from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
@@ -68,6 +69,13 @@ def add_source(paths: Paths, source: Source) -> tuple[Source, ...]:
     sources = (*(known for known in load_sources(paths) if known.place != added.place), added)
     save_sources(paths, sources)
     return sources
+
+
+def read_here(paths: Paths, source: Source) -> RowFile:
+    """Read a source, and note it where that asks the hub (`explain network`); raises DataError, StorageError."""
+    if source.is_hub:
+        note_hub(paths.cache)
+    return source.read()
 
 
 def remove_source(paths: Paths, place: str) -> tuple[Source, ...]:

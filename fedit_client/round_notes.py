@@ -49,6 +49,32 @@ class RoundNotes:
         """Count from here: a round begins."""
         self._before, self._began = self._metered.traffic, int(now.timestamp())
 
+    def catch_up(self, journal: Journal, now: datetime, uploads: tuple[str, ...]) -> None:
+        """Note the round in whose midst this program ended the last time; `uploads` were finished since then."""
+        joined, document = journal.unsettled, self._membership.task_document
+        if joined is None or self._history.mentions(joined.round_id):
+            return
+        entry = RoundEntry(
+            started_at=joined.at,
+            ended_at=int(now.timestamp()),
+            server=f"{self._membership.host}:{self._membership.port}",
+            federation_id=self._membership.federation.descriptor.federation_id,
+            task=self._membership.consent,
+            task_digest=document.digest,
+            model=document.task.base.model,
+            model_digest=document.task.base.digest,
+            mode=str(document.task.round.mode),
+            round_no=joined.round_no,
+            round_id=joined.round_id,
+            outcome="left",
+            reason="this program ended in the midst of it",
+            uploads=uploads,
+            adapter_before=joined.adapter_version,
+            adapter_before_digest=joined.adapter_digest,
+            committed=journal.rounds,
+        )
+        self._history.append(entry)
+
     def write(self, facts: RoundFacts, seen: Seen) -> None:
         """Append one line; raises StorageError."""
         offer, base = facts.offer, self._membership.task_document.task.base

@@ -37,7 +37,15 @@ from fedit_client.training_time import TrainingTime
 from fedit_client.transport import Transport
 from fedit_protocol.accounting import check_result
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
-from fedit_protocol.errors import DeviceError, FeditError, ProblemType, ProtocolError, SecurityError, StorageError
+from fedit_protocol.errors import (
+    DataError,
+    DeviceError,
+    FeditError,
+    ProblemType,
+    ProtocolError,
+    SecurityError,
+    StorageError,
+)
 from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.secagg.context import offer_context
@@ -66,6 +74,8 @@ class LocalWork:
     trainer: Trainer
     pause: PauseSignal = field(default_factory=PauseSignal, repr=False)
     """Set by whoever watches the owner's rules; training waits for it between two steps."""
+    reread: Callable[[], tuple[Record, ...]] | None = field(default=None, repr=False)
+    """Reads the rows as they are now, for each round; without it, and if it fails, those of the start are used."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ class Round(ABC):
             document=self._with.document,
             base=work.base,
             global_adapter=folder / TENSORS,
-            records=work.records,
+            records=await self._rows(),
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
             split_seed=work.split_seed,
@@ -232,6 +242,16 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
+
+    async def _rows(self) -> tuple[Record, ...]:
+        """The owner's rows as they are now. A file that is half written or gone meanwhile does not cost the round."""
+        work = self._with.work
+        try:
+            return await asyncio.to_thread(work.reread) if work.reread else work.records
+        except DataError as error:
+            text = f"the rows cannot be read again, so those of the start are used: {error}"
+            self._with.emit(Event(EventKind.NOTICE, text, round_no=self.number))
+            return work.records
 
     async def _trained(self, request: TrainingRequest) -> LocalResult:
         """Train, and leave the round as soon as a pause would make this device late (WithdrawnError)."""

@@ -309,15 +309,22 @@ class Session:
     async def _finish_interrupted_uploads(self) -> None:
         """Send what was frozen before a crash, the same bytes, if its round may still want it."""
         await asyncio.to_thread(self._with.journal.sweep)
+        finished: list[str] = []
         for upload in self._with.journal.unfinished:
             until = datetime.fromtimestamp(upload.expires_at, UTC)
             if until > self._with.clock():
-                text = await self._finish_upload(upload, until)
+                text = await self._finish_upload(upload, until, finished)
                 self._with.emit(Event(EventKind.NOTICE, text, round_no=upload.round_no))
             await asyncio.to_thread(self._with.journal.close, upload.round_id)
+        if self._with.notes is not None:
+            notes, now = self._with.notes, self._with.clock()
+            await asyncio.to_thread(notes.catch_up, self._with.journal, now, tuple(finished))
 
-    async def _finish_upload(self, upload: FrozenUpload, until: datetime) -> str:
-        """Send one frozen upload, waiting for a lost server as long as the round lasts; return what became of it."""
+    async def _finish_upload(self, upload: FrozenUpload, until: datetime, finished: list[str]) -> str:
+        """Send one frozen upload, waiting for a lost server as long as the round lasts; return what became of it.
+
+        The digest of one that was taken is added to `finished`.
+        """
         transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/{upload.sum_index}"
         try:
             payload = await asyncio.to_thread(upload.payload)
@@ -331,9 +338,9 @@ class Session:
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
+        finished.append(hashlib.sha256(payload).hexdigest())
         if self._with.outbox is not None:
-            digest = hashlib.sha256(payload).hexdigest()
-            await asyncio.to_thread(self._with.outbox.note_receipt, digest)
+            await asyncio.to_thread(self._with.outbox.note_receipt, finished[-1])
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

@@ -21,6 +21,7 @@ from fedit_client.events import Event
 from fedit_client.leaving import LeaveReceipt
 from fedit_client.membership import Membership
 from fedit_client.offers import TaskOffer
+from fedit_client.rehearsal import DryRun
 from fedit_client.training import Trainer
 
 T = TypeVar("T")
@@ -152,6 +153,14 @@ class SyncClient:
     def finish(self) -> None:
         """Like `Client.finish`."""
         self._client.finish()
+
+    def agree(self, offer: TaskOffer, consent: Consent) -> Membership:
+        """Like `Client.agree`."""
+        return self._client.agree(offer, consent)
+
+    def dry_run(self, offer: TaskOffer | None = None) -> DryRun:
+        """Like `Client.dry_run`."""
+        return self._wait(self._client.dry_run(offer))
 
     def latest_adapter(self) -> Path | None:
         """Like `Client.latest_adapter`."""

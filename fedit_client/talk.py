@@ -127,15 +127,16 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
     if wishes.compare is not None:
         chosen = None if other is None else version_here(config.paths.adapters, task.id, other)
         beside = {f"version {chosen.version}" if chosen else BASE: chosen.folder if chosen else None}
-    async with await _chat(config, console, membership, kept.folder, beside) as voice:
+    async with await open_chat(config, console, membership, kept.folder, beside) as voice:
         names = ((f"version {kept.version}", ""), *((name, name) for name in beside))
         await _converse(Talk(console, voice, wishes, names))
 
 
-async def _chat(
+async def open_chat(
     config: ClientConfig, console: Console, membership: Membership, adapter: Path, beside: dict[str, Path | None]
 ) -> WorkerChat:
-    check_training_stack()
+    """Return a worker that speaks as this adapter and as those beside it, not yet started; may fetch the base."""
+    check_training_stack(config.device)
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
     base = await find_base(document, config.model or membership.model, config.paths.cache, config.limits, console.say)

@@ -7,8 +7,10 @@ from typing import Any
 
 from fedit_client.base_model import local_base
 from fedit_client.consent import size_text
+from fedit_client.durable import translating
 from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
+from fedit_client.service.managers import Manager
 from fedit_protocol.errors import StorageError
 
 
@@ -23,10 +25,20 @@ class Trace:
     removed_by: str | None = None
 
 
-def traces(paths: Paths) -> list[Trace]:
+def traces(paths: Paths, service: Manager | None) -> list[Trace]:
     """Return what is here now; nothing is changed, and nothing is asked of anybody."""
     found = [Trace(what, path, _size(path)) for what, path in paths.everything().items() if path.exists()]
-    return [*found, *_base(paths), _program()]
+    started = [Trace("service", service.file, _size(service.file))] if service else []
+    return [*started, *found, *_base(paths), _program()]
+
+
+def own_service(home: Path | None, manager: Manager) -> Manager | None:
+    """Return the manager of the service that runs the client on this home, or None if there is no such service."""
+    with translating(manager.file):
+        raw = manager.file.read_bytes() if manager.file.exists() else b""
+    text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", errors="replace")
+    runs_it = str(home.expanduser().absolute()) in text if home else bool(text) and "--home" not in text
+    return manager if runs_it else None
 
 
 def traces_lines(found: list[Trace]) -> list[str]:

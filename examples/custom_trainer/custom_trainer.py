@@ -25,6 +25,7 @@ class NudgeTrainer:
         """Return the same small step for every coordinate of the adapter."""
         size = request.document.layout.size  # the global adapter lies in request.global_adapter, a safetensors file
         for step in range(3):
+            await request.pause.until_resumed()  # the owner's rules and `pause` hold for your trainer too
             await asyncio.sleep(0)  # a long loop belongs into a thread or a process, so that messages keep flowing
             on_progress(TrainingProgress("train", step + 1, 3, loss=2.0 - step / 10))
         return LocalResult(

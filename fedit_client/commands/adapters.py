@@ -112,6 +112,9 @@ def evaluate(
     ] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Rows to measure on; may be repeated.")] = None,
     on_error: OnErrorOption = "stop",
+    blind: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Judge N pairs of answers yourself, not told whose they are.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="As the organiser's evaluator: wait for each new adapter.")
     ] = False,
@@ -125,6 +128,13 @@ def evaluate(
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
     paths = tuple(data or ())
+    if blind is not None:
+        from fedit_client.blind import judge_blind
+        from fedit_client.own_evaluation import OwnWishes
+
+        judged = run_async(judge_blind(config, given.console, OwnWishes(paths, on_error), blind))
+        given.console.answer("eval", judged.as_data(), judged.lines())
+        return
     if server is None and not watch:
         from fedit_client.own_evaluation import OwnWishes, evaluate_own
 

@@ -1,11 +1,13 @@
-"""`fedit-client doctor`, `version` and `help`: about the program itself."""
+"""`fedit-client doctor`, `bugreport`, `completion`, `version` and `help`: about the program itself."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from fedit_client.commands.shared import Globals
+from fedit_protocol.errors import ConfigError
 
 
 def doctor(
@@ -25,6 +27,40 @@ def doctor(
     given.console.answer("doctor", found.as_data(), found.lines(), found.trouble)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
+
+
+def bugreport(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.zip", help="Where to; else the current folder.")] = None,
+) -> None:
+    """Show what helps to find a bug, redacted, and write it into a zip here. Nothing is sent: that is up to you."""
+    from fedit_client.bugreport import bug_report
+    from fedit_client.doctor import examine
+    from fedit_client.patience import utc_now
+    from fedit_client.running import run_async
+
+    given: Globals = context.obj
+    loaded, now = given.loaded(), utc_now()
+    report = bug_report(loaded, run_async(examine(given.home, lambda: loaded.config)), now)
+    for line in report.lines():
+        given.console.say(line)
+    target = out or Path.cwd() / f"fedit-bugreport-{now:%Y%m%d-%H%M%S}.zip"
+    if given.console.interactive and not given.console.confirm(f"Write this to {target}?", flag="--yes"):
+        raise ConfigError("nothing was written", code="U002", fix="fedit-client bugreport --yes")
+    report.write(target)
+    lines = [f"{target} holds exactly the above; read it once more before you send it to anybody"]
+    given.console.answer("bugreport", {"file": str(target), "contents": report.files, "sent": False}, lines)
+
+
+def completion(
+    context: typer.Context, shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], typer.Argument()]
+) -> None:
+    """Print the script that lets a shell complete commands and options; it says itself where to put it."""
+    from fedit_client.shell_completion import HOW, completion_script
+
+    given: Globals = context.obj
+    script = completion_script(shell)
+    given.console.answer("completion", {"shell": shell, "script": script}, [*script.splitlines(), f"# {HOW[shell]}"])
 
 
 def version(context: typer.Context) -> None:

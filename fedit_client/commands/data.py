@@ -21,7 +21,7 @@ Places = Annotated[list[str] | None, typer.Argument(metavar="[PLACE]…", help=f
 def add(
     context: typer.Context, place: Place, maps: Maps = None, as_shape: AsShape = None, on_error: OnErrorOption = "stop"
 ) -> None:
-    """Train on these rows too, from the next start on. They are read where they lie and never copied."""
+    """Train on these rows too, from the next round on. They are read where they lie and never copied."""
     from fedit_client.adding import add_to_home
 
     given: Globals = context.obj
@@ -96,4 +96,4 @@ def convert(
 
     given: Globals = context.obj
     (source,) = sources_of([place], maps, as_shape, on_error)
-    convert_source(given.console, source, to, out)
+    convert_source(given.config().paths, given.console, source, to, out)

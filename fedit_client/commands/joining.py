@@ -119,16 +119,19 @@ def uninstall(
 ) -> None:
     """Remove everything of this program from this machine but the program itself; list it first with --dry-run."""
     from fedit_client.running import run_async
-    from fedit_client.uninstalling import traces, traces_data, traces_lines
+    from fedit_client.service.managers import manager_here
+    from fedit_client.uninstalling import own_service, traces, traces_data, traces_lines
 
     given: Globals = context.obj
     config = given.config()
-    found = traces(config.paths)
+    service = own_service(config.home, manager_here())
+    found = traces(config.paths, service)
     if dry_run:
         given.console.answer("uninstall", {"removed": False, **traces_data(found)}, traces_lines(found))
         return
     if not given.console.confirm(_EVERYTHING, flag="--yes"):
         raise ConfigError("nothing was removed", code="U002", fix="fedit-client uninstall --dry-run")
+    stopped = [f"the service is stopped and removed: {service.file}"] if service and service.uninstall() else []
     receipt = run_async(client_of(config).leave(erase=True, offline=offline))
-    lines = [*receipt.lines(), *(line for line in traces_lines(traces(config.paths)))]
+    lines = [*stopped, *receipt.lines(), *traces_lines(traces(config.paths, None))]
     given.console.answer("uninstall", {"removed": True, "receipt": receipt.as_data()}, lines)

@@ -1,6 +1,6 @@
 """`fedit-client fit`, `prefetch` and `setup`: this machine, before it trains."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,3 +31,18 @@ def prefetch(context: typer.Context, model: Model = None) -> None:
     folder, fetched = run_async(fetch_base(given.config(model=model), given.console.say))
     said = "fetched" if fetched else "was here already:"
     given.console.answer("prefetch", {"base": str(folder), "fetched": fetched}, [f"the base model {said} {folder}"])
+
+
+def setup(
+    context: typer.Context,
+    backend: Annotated[
+        Literal["auto", "cuda", "rocm", "xpu", "mps", "cpu"], typer.Option(help="What trains; auto looks at the GPU.")
+    ] = "auto",
+) -> None:
+    """Make a training environment in FedIT's own folder, with the PyTorch that this machine needs."""
+    from fedit_client.setting_up import set_up
+
+    given: Globals = context.obj
+    plan = set_up(given.config(), given.console, backend)
+    data = {"backend": plan.kind, "folder": str(plan.folder), "bytes": plan.size, "installed": bool(plan.commands)}
+    given.console.answer("setup", {**data, "by_hand": list(plan.by_hand)}, [])

@@ -1,12 +1,13 @@
 """What is wrong or doubtful about rows. Pure but for the finders that it is given; it changes and drops nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fedit_client.data.records import Record, RowFile
-from fedit_client.data.sensitive import FindAll
+from fedit_client.data.sensitive import FindAll, keys_in
+from fedit_protocol.errors import DataError
 
 DUPLICATE: Final = "D030"
 NEAR_DUPLICATE: Final = "D031"
@@ -14,14 +15,16 @@ LONG: Final = "D032"
 KEY: Final = "D033"
 PERSON: Final = "D034"
 ANSWER_CUT: Final = "D035"
+REFUSED: Final = "refused"
 
 _WHAT: Final = {
     DUPLICATE: "the same as an earlier row",
     NEAR_DUPLICATE: "the same as an earlier row but for case and blanks",
-    LONG: "longer than the limit, so the end is cut off",
-    KEY: "seem to hold a key or a password",
-    PERSON: "seem to hold personal data",
-    ANSWER_CUT: "the limit leaves nothing of the answer, so they are not used",
+    LONG: "longer than the limit, the end is cut off",
+    KEY: "a key or a password, as it seems",
+    PERSON: "personal data, as it seems",
+    REFUSED: "not taken by the task's template: a round would stop here",
+    ANSWER_CUT: "nothing of the answer is within the limit: not used",
 }
 
 
@@ -98,6 +101,12 @@ def inspect(files: Sequence[RowFile], find_keys: FindAll, find_persons: FindAll 
     return found
 
 
+def first_look(files: Sequence[RowFile]) -> list[Finding]:
+    """Return what can be seen at once, while data is added: rows that repeat, and keys."""
+    seen = (DUPLICATE, NEAR_DUPLICATE, KEY)
+    return [finding for finding in inspect(files, keys_in, None).findings if finding.code in seen]
+
+
 def inspect_lengths(found: Inspection, files: Sequence[RowFile], sizes: Sequence[Sized], limit: int) -> None:
     """Note the rows that are cut, and those that are cut to uselessness; `sizes` are those of all records in turn."""
     rows = list(zip(_located(files), sizes, strict=True))
@@ -111,6 +120,17 @@ def inspect_lengths(found: Inspection, files: Sequence[RowFile], sizes: Sequence
         _WHAT[ANSWER_CUT],
         (Place(file, record.line) for (file, record), size in rows if size.is_useless),
     )
+
+
+def inspect_refused(found: Inspection, files: Sequence[RowFile], refused: Mapping[int, DataError]) -> None:
+    """Note the rows that the template does not take, by their places among all records; they stop a round."""
+    records = list(_located(files))
+    places: dict[str, list[Place]] = {}
+    for at, error in refused.items():
+        name, record = records[at]
+        places.setdefault(error.code, []).append(Place(name, record.line, str(error)))
+    for code, rows in sorted(places.items()):
+        found.add(code, _WHAT[REFUSED], rows)
 
 
 def text_of(record: Record) -> str:

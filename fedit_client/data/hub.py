@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,12 +49,25 @@ def dataset_rows(name: str, split: str | None, notes: list[str]) -> Iterator[Num
     yield from enumerate((row for table in tables for row in table.to_pylist()), start=1)
 
 
-def _loaded(datasets: Any, name: str, split: str | None) -> Any:
-    bars = datasets.is_progress_bar_enabled()
+@contextmanager
+def plain_download(datasets: Any) -> Iterator[None]:
+    """Load without bars, and without the library telling a counter on another host: rows are asked for, no more."""
+    bars, counts = datasets.is_progress_bar_enabled(), datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
-        # Data sets that are code cannot be loaded: `datasets` 4 and later have no way to run one.
-        return datasets.load_dataset(name, split=split)
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _loaded(datasets: Any, name: str, split: str | None) -> Any:
+    try:
+        with plain_download(datasets):
+            # Data sets that are code cannot be loaded: `datasets` 4 and later have no way to run one.
+            return datasets.load_dataset(name, split=split)
     except ValueError as error:
         if "split" in str(error).lower():
             raise DataError(
@@ -62,9 +76,6 @@ def _loaded(datasets: Any, name: str, split: str | None) -> Any:
         raise _not_fetched(name, error) from error
     except (OSError, datasets.exceptions.DatasetsError, RuntimeError) as error:
         raise _not_fetched(name, error) from error
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
 
 
 def _not_fetched(name: str, error: Exception) -> DataError:

@@ -16,22 +16,30 @@ FindAll = Callable[[Iterable[str]], list[frozenset[str]]]
 
 PACKAGE: Final = "presidio_analyzer"
 
+# Kind → words of which a text must hold one, in lower case, and the format. Words are looked for far more quickly.
 _KEYS: Final = {
-    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "an AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
-    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "a Google key": r"\bAIza[A-Za-z0-9_-]{35}",
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
-    "a key of a model API": r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{20,}",
-    "a Slack token": r"\bxox[abpors]-[A-Za-z0-9-]{10,}",
-    "a Stripe key": r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
-    "a signed web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-    "a password": r"(?i:\b(?:password|passwd|pwd|api[_-]?key|secret[_-]?key|access[_-]?token)\b\s*[:=]\s*)"
-    r"(?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])[^\s\"',;]{8,}",
+    "a private key": (("private key",), r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    "an AWS key": (("akia", "asia"), r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a GitHub token": (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
+    ),
+    "a GitLab token": (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{20,}"),
+    "a Google key": (("aiza",), r"\bAIza[A-Za-z0-9_-]{35}"),
+    "a Hugging Face token": (("hf_",), r"\bhf_[A-Za-z0-9]{30,}"),
+    "a key of a model API": (("sk-",), r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{20,}"),
+    "a Slack token": (("xox",), r"\bxox[abpors]-[A-Za-z0-9-]{10,}"),
+    "a Stripe key": (("k_live_", "k_test_"), r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),
+    "a signed web token": (("eyj",), r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    "a password": (
+        ("passw", "pwd", "key", "token"),
+        (
+            r"(?i:\b(?:password|passwd|pwd|api[_-]?key|secret[_-]?key|access[_-]?token)\b\s*[:=]\s*)"
+            r"(?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])[^\s\"',;]{8,}"
+        ),
+    ),
 }
-_ANY_KEY: Final = re.compile("|".join(f"({pattern})" for pattern in _KEYS.values()))
-_NAMES: Final = tuple(_KEYS)
+_FORMATS: Final = {kind: (words, re.compile(pattern)) for kind, (words, pattern) in _KEYS.items()}
 
 MAIL: Final = "a mail address"
 CARD: Final = "a card number"
@@ -50,7 +58,12 @@ MAYBE: Final = {
 
 def find_keys(text: str) -> frozenset[str]:
     """Return the kinds of keys that a text seems to hold, by formats that their issuers have published."""
-    return frozenset(_NAMES[match.lastindex - 1] for match in _ANY_KEY.finditer(text) if match.lastindex)
+    lower = text.lower()
+    return frozenset(
+        kind
+        for kind, (words, format_) in _FORMATS.items()
+        if any(word in lower for word in words) and format_.search(text)
+    )
 
 
 def keys_in(texts: Iterable[str]) -> list[frozenset[str]]:

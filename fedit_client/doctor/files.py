@@ -71,7 +71,8 @@ def check_identity(paths: Paths, membership: Membership | None) -> Iterator[Find
                       "fedit-client leave --erase, then join with a new invite", "S013",
                       str(paths.identity_file))  # fmt: skip
     elif key is not None:
-        yield ok("identity", "the key is there, and its owner's alone")
+        place = "in this system's keyring" if not paths.identity_file.exists() else "in a file of its owner's alone"
+        yield ok("identity", f"the key is {place}")
     for folder in open_to_others(paths):
         yield warning("identity", f"other users of this machine can list {folder}", "names of tasks lie there",
                       "fedit-client doctor --fix")  # fmt: skip
@@ -82,7 +83,11 @@ def check_data(paths: Paths, membership: Membership | None) -> Iterator[Finding]
     """Yield whether the rows that are remembered can still be read."""
     if membership is None:
         return
-    sources = load_sources(paths)
+    try:
+        sources = load_sources(paths)
+    except FeditError as error:
+        yield Finding.of("data", error)
+        return
     if not sources:
         yield note("data", "no rows are remembered", "`run` needs some", "fedit-client data add rows.jsonl")
     for source in sources:
@@ -103,8 +108,9 @@ def check_leftovers(paths: Paths) -> Iterator[Finding]:
         yield ok("lock", "a client runs on these folders")
     found = leftovers(paths)
     if found:
-        size = sum(path.stat().st_size for path in found)
-        yield warning("leftovers", f"{len(found)} files of crashes, {size / 1e6:.1f} MB", "they only take room",
+        inside = [path for top in found for path in (top, *top.rglob("*")) if path.is_file()]
+        size = sum(path.stat().st_size for path in inside)
+        yield warning("leftovers", f"{len(inside)} files of crashes, {size / 1e6:.1f} MB", "they only take room",
                       "fedit-client doctor --fix")  # fmt: skip
     draft = paths.settings_file.with_name("client.toml.draft")
     if draft.exists():

@@ -5,6 +5,7 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from fedit_client.backends import obstacle
@@ -14,6 +15,7 @@ from fedit_client.device import Machine
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
 from fedit_client.preparation import check_training_stack, choose_device, may_use_cpu
+from fedit_client.runtime import version_in
 from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 
@@ -24,7 +26,7 @@ def check_machine(config: ClientConfig | None, membership: Membership | None) ->
     """Yield what this machine can do; imports no torch, downloads nothing."""
     yield ok("python", f"{platform.python_version()} at {sys.executable}")
     try:
-        check_training_stack()
+        check_training_stack(config.device if config else None)
         yield ok(
             "training", f"torch {_version('torch')}, transformers {_version('transformers')}, peft {_version('peft')}"
         )
@@ -34,6 +36,8 @@ def check_machine(config: ClientConfig | None, membership: Membership | None) ->
         why = "with it bitsandbytes fetches compiled code from the hub; the training process hides it"
         yield warning("kernels", "the package `kernels` is installed", why, "pip uninstall kernels")
     machine = Machine.here()
+    if config is not None and config.device.python is not None:
+        machine = replace(machine, torch=version_in("torch", config.device.python))
     yield from _gpu(machine)
     yield from _fit(machine, config, membership)
     if config is not None and membership is not None:

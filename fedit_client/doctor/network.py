@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from fedit_client.base_model import local_base
 from fedit_client.config import ClientConfig
-from fedit_client.contacts import HUB, Contacts, hub_host, is_offline, note_server
+from fedit_client.contacts import is_offline, note_hub, note_server
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
 from fedit_client.proxies import proxy_for
@@ -66,8 +66,9 @@ def _address(config: ClientConfig | None, membership: Membership | None, found: 
 def _proxy(host: str) -> Iterator[Finding]:
     proxy = proxy_for(host)
     if proxy is not None:
-        yield note("proxy", f"requests to {host} go through {proxy}", "HTTPS_PROXY says so",
-                   f"export NO_PROXY={host}, to go there directly")  # fmt: skip
+        way = urlsplit(proxy)  # which may hold a password
+        what = f"requests to {host} go through {way.scheme}://{way.hostname}:{way.port or 80}"
+        yield note("proxy", what, "HTTPS_PROXY says so", f"export NO_PROXY={host}, to go there directly")
 
 
 async def _server(address: ServerAddress, now: datetime) -> AsyncIterator[Finding]:
@@ -177,7 +178,7 @@ def _hub(config: ClientConfig, membership: Membership) -> Finding:
         hub: Any = importlib.import_module("huggingface_hub")
     except ImportError:
         return note("hub", "cannot be asked without huggingface-hub", fix='pip install "fedit[train]"')
-    Contacts(config.paths.contacts_file).note(hub_host(), HUB)
+    note_hub(config.paths.cache)
     try:
         hub.HfApi().model_info(model, revision=base.revision or None, timeout=_WAIT_S)
     except hub.errors.GatedRepoError:

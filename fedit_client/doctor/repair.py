@@ -1,6 +1,7 @@
 """`doctor --fix`: what can be put right without asking, because nothing of value can be lost by it."""
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ def repair(paths: Paths) -> Iterator[str]:
     if is_held(paths.lock_file):
         return  # a running client's files are its own
     for path in leftovers(paths):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield f"removed {path}"
 
 
@@ -41,7 +42,9 @@ def open_to_others(paths: Paths) -> list[Path]:
 
 
 def leftovers(paths: Paths) -> list[Path]:
-    """Return half-written files that no process will finish, and a note of a client that does not run any more."""
+    """Return what no process will finish: half-written files, checkpoints and the note of a client that has died."""
+    if is_held(paths.lock_file):
+        return []  # of one that runs, and needs them
     old = time.time() - _SETTLED_S
     found = [
         path
@@ -51,7 +54,8 @@ def leftovers(paths: Paths) -> list[Path]:
         if path.is_file() and path.stat().st_mtime < old
     ]
     try:
-        stale = paths.now_file.exists() and read_now(paths) is None and not is_held(paths.lock_file)
+        stale = paths.now_file.exists() and read_now(paths) is None
     except StorageError:
         stale = False
-    return sorted({*found, *([paths.now_file] if stale else [])})
+    checkpoints = [one for one in paths.checkpoints.glob("*") if one.stat().st_mtime < old]
+    return sorted({*found, *checkpoints, *([paths.now_file] if stale else [])})

@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fedit_client.data import Record
+from fedit_client.data.holding_out import split
 from fedit_client.evaluation.loss import PEFT_FILE
-from fedit_client.training.batches import Batch, collate, split
+from fedit_client.training.batches import Batch, collate
 from fedit_client.training.local import Loaded
 from fedit_client.training.loss import inputs
 from fedit_client.training.model import load_tensors, write_adapter

@@ -12,6 +12,7 @@ from fedit_client.durable import translating
 from fedit_client.export.families import Family, Values, family_of, figures_of
 from fedit_client.export.merging import Base, Delta, check_fit
 from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
+from fedit_client.export.tensors import OnTensor, no_news
 from fedit_client.export.tokens import Tokens
 from fedit_protocol.errors import DeviceError, ModelError
 
@@ -60,7 +61,15 @@ def gguf_plan(base: Base, precision: Precision) -> list[Renamed]:
     return plan
 
 
-def write_gguf(base: Base, delta: Delta, precision: Precision, about: About, path: Path, tokens: Tokens) -> Survival:
+def write_gguf(
+    base: Base,
+    delta: Delta,
+    precision: Precision,
+    about: About,
+    path: Path,
+    tokens: Tokens,
+    on_tensor: OnTensor = no_news,
+) -> Survival:
     """Write base, adapter and tokenizer as one file; return what the precision loses.
 
     Vectors stay in f32, as llama.cpp wants them. Raises ModelError M004, M010 to M012, StorageError.
@@ -81,8 +90,11 @@ def write_gguf(base: Base, delta: Delta, precision: Precision, about: About, pat
         _open(writer)
         if factors is not None:
             writer.write_tensor_data(factors)
+        written, whole = 0, sum(tensor.size for tensor in plan)
         for tensor in plan:
             writer.write_tensor_data(_value(base, delta, family, tensor, survival))
+            written += tensor.size
+            on_tensor(written, whole)
     return survival
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedit_client.durable import translating
 from fedit_client.export.merging import Base, Delta, check_fit
 from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
-from fedit_client.export.tensors import Planned, write_tensors
+from fedit_client.export.tensors import OnTensor, Planned, no_news, write_tensors
 from fedit_protocol.base_files import WEIGHTS_ENDING, WEIGHTS_INDEX
 
 
@@ -19,7 +19,9 @@ def merged_bytes(base: Base, precision: Precision) -> int:
     return sum(tensor.size for shard in base.loaded_shards for tensor in _plan(base, shard, precision))
 
 
-def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path, template: str = "") -> Survival:
+def write_merged(
+    base: Base, delta: Delta, precision: Precision, folder: Path, template: str = "", on_tensor: OnTensor = no_news
+) -> Survival:
     """Write weights, configuration, tokenizer and template into an empty folder; return what the precision loses.
 
     The weights come file by file as in the base. A `template` takes the place of the base's chat template. Raises
@@ -27,10 +29,11 @@ def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path, t
     """
     check_fit(base, delta)
     survival, written = Survival(), 0
+    whole = merged_bytes(base, precision)
     for shard in base.loaded_shards:
         plan = _plan(base, shard, precision)
         values = _values(base, delta, [tensor.name for tensor in plan], precision, survival)
-        write_tensors(folder / shard, plan, values)
+        write_tensors(folder / shard, plan, values, partial(_further, on_tensor, written, whole))
         written += sum(tensor.size for tensor in plan)
     with translating(folder):
         for name in base.files:
@@ -44,6 +47,10 @@ def write_merged(base: Base, delta: Delta, precision: Precision, folder: Path, t
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": written}
         _write_json(folder / WEIGHTS_INDEX, index)
     return survival
+
+
+def _further(on_tensor: OnTensor, before: int, whole: int, done: int) -> None:
+    on_tensor(before + done, whole)
 
 
 def _plan(base: Base, shard: str, precision: Precision) -> list[Planned]:

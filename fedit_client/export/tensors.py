@@ -1,7 +1,7 @@
 """Safetensors files read and written tensor by tensor, so that memory never holds more than one of them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -78,10 +78,20 @@ class Planned:
         return int(np.prod(self.shape, dtype=np.int64)) * _BYTES[self.precision]
 
 
-def write_tensors(path: Path, planned: list[Planned], values: Iterator[Stored]) -> int:
+OnTensor = Callable[[int, int], None]
+"""Told after each tensor how many bytes are written, of how many."""
+
+
+def no_news(_done: int, _of: int) -> None:
+    """Take no notice."""
+
+
+def write_tensors(
+    path: Path, planned: list[Planned], values: Iterator[Stored], on_bytes: Callable[[int], None] = lambda _: None
+) -> int:
     """Write a safetensors file, one tensor after the other in the order planned, and return its bytes.
 
-    Raises StorageError; ValueError if a value is not what was planned.
+    `on_bytes` is told after each how many are written. Raises StorageError; ValueError if a value is not as planned.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
@@ -98,6 +108,7 @@ def write_tensors(path: Path, planned: list[Planned], values: Iterator[Stored]) 
         file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
         for tensor, value in zip(planned, values, strict=True):
             _write(file, tensor, value)
+            on_bytes(header[tensor.name]["data_offsets"][1])
     return LENGTH_BYTES + len(text) + place
 
 

@@ -15,7 +15,7 @@ _NO_MEMORY: Final = "H003"
 
 
 class CappedError(FeditError):
-    """The machine could, but its owner's settings do not leave enough of it: P003 memory, P004 disk."""
+    """The machine could, but its owner's settings do not leave enough of it: P003 memory, P004 disk, P005 network."""
 
     default_code = "P003"
 
@@ -66,6 +66,17 @@ def check_disk(used_gb: float, more_bytes: int, polite: PoliteSettings) -> None:
             code="P004",
             where=f"polite.max_disk_gb={polite.max_disk_gb:g}",
             fix=f"fedit-client set polite.max_disk_gb={int(total_gb) + 1}",
+        )
+
+
+def check_network(more_bytes: int, polite: PoliteSettings, metered: Callable[[], bool | None]) -> None:
+    """Raise CappedError P005 if so much would have to be fetched over a connection that is metered."""
+    if more_bytes and polite.metered_network == "pause" and metered():
+        raise CappedError(
+            f"the base model has to be fetched, {more_bytes / _GB:.1f} GB, and the network connection is metered",
+            code="P005",
+            where="polite.metered_network=pause",
+            fix="fedit-client set polite.metered_network=ignore, or another connection",
         )
 
 

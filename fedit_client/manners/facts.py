@@ -1,6 +1,7 @@
 """What this machine is like at this moment, asked of psutil, NVML and the desktop's own tools. Nothing is sent.
 
-Run on Linux; the ways of Windows and macOS stand behind recorded answers (`desktop`, `windows`) and were not run yet.
+Run on Linux, with an NVIDIA GPU that another program used; desktops, Windows and macOS stand behind recorded answers
+(`desktop`, `windows`) and were not run yet.
 What cannot be told is None, and no rule acts on it.
 """
 
@@ -68,7 +69,7 @@ class MachineFacts:
             idle_s=self._now_and_then("idle", _DESKTOP_EVERY_S, _idle_s) if polite.user_active != "ignore" else None,
             temperature_c=gpu[1] if gpu else _cpu_temperature_c(),
             sensor="GPU" if gpu else "CPU",
-            metered=self._now_and_then("metered", _DESKTOP_EVERY_S, _metered)
+            metered=self._now_and_then("metered", _DESKTOP_EVERY_S, is_metered)
             if polite.metered_network == "pause"
             else None,
             disk_gb=self._now_and_then("disk", _DISK_EVERY_S, lambda: used_gb(self.folders)),
@@ -99,18 +100,28 @@ def others_on_gpu(
 ) -> GpuUse:
     """Return what others take of a GPU. Pure: `processes` is pid → MB, `used_mb` the device's own figure.
 
-    Windows' WDDM tells no memory per process (NVML gives none); then all that is used counts, less nothing of ours:
-    `ours` hold the GPU only while a round trains, and the rule looks before that, too.
+    Windows' WDDM tells no memory per process (NVML gives none); then all that is used counts, while nothing of ours can
+    be on the GPU: the rule is looked at before a round, too.
     """
     foreign = {pid: memory for pid, memory in processes.items() if _is_foreign(pid, ours, names)}
     if processes or used_mb is None:
         largest = max(foreign, key=lambda pid: foreign[pid], default=None)
         return GpuUse(share, sum(foreign.values()), names.get(largest, "") if largest is not None else "")
-    return GpuUse(share, 0.0 if ours else used_mb)
+    return GpuUse(share, 0.0 if _works(ours) else used_mb)
 
 
 def _is_foreign(pid: int, ours: set[int], names: dict[int, str]) -> bool:
-    return pid not in ours and names.get(pid, "").lower() not in _SHELLS
+    """Inside a container NVML names processes by numbers of the host, ours too: such a one is a stranger only while we
+    have no process that could be it."""
+    if pid in ours:
+        return False
+    name = names.get(pid, "").lower()
+    return name not in _SHELLS if name else not _works(ours)
+
+
+def _works(ours: set[int]) -> bool:
+    """Whether this client has started a process, which may be on the GPU."""
+    return len(ours) > 1
 
 
 def our_processes() -> set[int]:
@@ -155,9 +166,8 @@ def _gpu(index: int) -> tuple[GpuUse, float | None] | None:
         with_memory = {pid: memory for pid, memory in processes.items() if memory is not None}
         names = {pid: _name(pid) for pid in processes}
         used = float(nvml.nvmlDeviceGetMemoryInfo(handle).used) / 1e6
-        here = ours if ours & set(processes) else set()
-        share = _share_of_others(nvml, handle, ours, names, alone=not here)
-        use = others_on_gpu(with_memory, here, names, share, used)
+        share = _share_of_others(nvml, handle, ours, names)
+        use = others_on_gpu(with_memory, ours, names, share, used)
         return use, float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
     except nvml.NVMLError:
         return None
@@ -174,13 +184,13 @@ def _gpu_processes(nvml: Any, handle: Any) -> dict[int, float | None]:
     return found
 
 
-def _share_of_others(nvml: Any, handle: Any, ours: set[int], names: dict[int, str], *, alone: bool) -> float | None:
+def _share_of_others(nvml: Any, handle: Any, ours: set[int], names: dict[int, str]) -> float | None:
     """By process where the driver tells; else the whole device's while nothing of ours runs on it."""
     with suppress(nvml.NVMLError):
         samples = nvml.nvmlDeviceGetProcessUtilization(handle, int((time.time() - 5) * 1e6))
         newest: dict[int, int] = {sample.pid: sample.smUtil for sample in samples}
         return sum(busy for pid, busy in newest.items() if _is_foreign(pid, ours, names)) / 100
-    if alone:
+    if not _works(ours):
         with suppress(nvml.NVMLError):
             return float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
     return None
@@ -215,7 +225,8 @@ def _fullscreen() -> str | None:
     return desktop.fullscreen_program(_said("xprop", "-id", window, "_NET_WM_STATE", "WM_CLASS")) if window else None
 
 
-def _metered() -> bool | None:
+def is_metered() -> bool | None:
+    """Say whether the network connection is metered; None where the system does not tell."""
     if sys.platform == "win32":
         return desktop.metered_from_windows(_said(*_WINDOWS_COST))
     if sys.platform == "linux":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fedit_client.manners.schedule import Schedule
+from fedit_client.manners.settings import PoliteSettings
 
 
 def _reaction(what: str) -> Callable[[Any], str]:
@@ -48,3 +49,18 @@ RULES: Final[dict[str, Callable[[Any], str]]] = {
     ),
 }
 """Key of `[polite]` → what this client does, given the value."""
+
+
+def summary(polite: PoliteSettings, *, on_gpu: bool) -> str:
+    """The rules in one line, for somebody who has just joined."""
+    pauses = [
+        *(["on battery"] if polite.on_battery == "pause" else []),
+        *(["while a program fills the screen"] if polite.fullscreen == "pause" else []),
+        *(["while another GPU job runs"] if on_gpu and polite.gpu_busy == "pause" else []),
+        *(["while somebody uses this machine"] if polite.user_active == "pause" else []),
+        *(["on a metered network"] if polite.metered_network == "pause" else []),
+        f"above {polite.max_temp_c:g} °C",
+    ]
+    slower = "; half speed while somebody uses this machine" if polite.user_active == "throttle" else ""
+    hours = "" if polite.hours == Schedule() else f"trains {polite.hours.text()}; "
+    return f"{hours}pauses {', '.join(pauses)}{slower}"

@@ -106,7 +106,7 @@ def voice_of(config: ClientConfig) -> OpenVoice:
 
     @asynccontextmanager
     async def opened(adapter: Path) -> AsyncIterator[Voice]:
-        check_training_stack()
+        check_training_stack(config.device)
         membership = require_membership(config.paths.membership_file)
         document = membership.task_document
         machine = await asyncio.to_thread(Machine.here)

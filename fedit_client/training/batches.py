@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import torch
 
-from fedit_client.data import Record
 from fedit_client.training.tokenize import Example, Ids
 from fedit_protocol.task import Batching, TrainingSpec
 
@@ -138,21 +137,6 @@ def step_rows(rows: int, spec: TrainingSpec, seed: bytes) -> list[list[int]]:
     return [stream[start : min(start + spec.batch_size, total)] for start in range(0, total, spec.batch_size)]
 
 
-def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list[Record], list[Record]]:
-    """Part records into those to train on and those held out, by a hash of seed and text: the same in every round.
-
-    At least one of two or more records is held out if the fraction is above 0, and at least one is trained on.
-    """
-    wanted = round(fraction * len(records)) or (1 if fraction else 0)
-    count = min(wanted, len(records) - 1)
-    order = sorted(range(len(records)), key=lambda place: _rank(records[place], seed))
-    held_out = set(order[:count])
-    return (
-        [record for place, record in enumerate(records) if place not in held_out],
-        [records[place] for place in order[:count]],
-    )
-
-
 def _batch(ids: Ids, positions: Ids, wanted: Ids, lengths: tuple[int, ...], device: str, *, packed: bool) -> Batch:
     """`wanted` marks the tokens to predict; each is predicted at the place before it."""
     targets = np.flatnonzero(wanted)
@@ -162,8 +146,3 @@ def _batch(ids: Ids, positions: Ids, wanted: Ids, lengths: tuple[int, ...], devi
 
     chosen, wanted_ids = there(targets - 1), there(ids.reshape(-1)[targets])
     return Batch(there(ids), there(positions), chosen, wanted_ids, lengths, packed)
-
-
-def _rank(record: Record, seed: bytes) -> bytes:
-    text = "\x1f".join(message.content for message in record.messages)
-    return hashlib.sha256(hashlib.sha256(seed).digest() + text.encode()).digest()

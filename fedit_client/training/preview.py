@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,16 +29,20 @@ class Stretch:
 
 @dataclass(frozen=True)
 class TokenView:
-    """The size of every row in tokens, and the rows that were to be shown, in turn."""
+    """The size of every row in tokens, and the rows that were to be shown, in turn.
+
+    Rows that the template does not take stand in `refused` by their places; their size is 0, and nothing is shown.
+    """
 
     sizes: tuple[Sized, ...]
     shown: tuple[tuple[Stretch, ...], ...]
+    refused: Mapping[int, DataError] = field(default_factory=dict)
 
 
 def view_tokens(records: Sequence[Record], base: Path, prompt: PromptSpec, shown: Sequence[int] = ()) -> TokenView:
     """Tokenise records as training would, but for the cut; `shown` are the places of rows to render whole.
 
-    Raises like `tokenize`, and DeviceError H005 without the libraries, H004 if the process fails.
+    Raises ModelError, TaskRefusedError like `tokenize`; DeviceError H005 without the libraries, H004 for a failure.
     """
     request = {
         "base": str(base),
@@ -53,6 +57,7 @@ def view_tokens(records: Sequence[Record], base: Path, prompt: PromptSpec, shown
     return TokenView(
         tuple(Sized(size, trained, bool(useless)) for size, trained, useless in told["sizes"]),
         tuple(tuple(Stretch(*stretch) for stretch in row) for row in told["shown"]),
+        {place: DataError(reason, code=code) for place, code, reason in told["refused"]},
     )
 
 

@@ -95,7 +95,7 @@ class Worker:
 async def started(module: str, plan: DevicePlan, base: Path) -> AsyncIterator[Worker]:
     """Start `python -m module` and end it with the block, however the block ends."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        plan.python or sys.executable,
         # Modules in the folder where the person happens to stand are not ours to import.
         "-P",
         "-m",
@@ -121,6 +121,7 @@ def _environment(plan: DevicePlan, base: Path) -> Mapping[str, str]:
     changed = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if base.is_dir() else {}
-    # The worker must find the very code that runs here, also where it was put on sys.path by hand.
-    path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    # The worker must find the very code that runs here, also where it was put on sys.path by hand. Another interpreter
+    # has its own, of the same version: packages of this one would not fit it.
+    path = {} if plan.python else {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     return {**os.environ, **changed, **threads, **offline, **path}

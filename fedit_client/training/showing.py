@@ -19,26 +19,36 @@ def hide_torch() -> None:
 def answer(request: Json) -> Json:
     """Return `sizes`, three numbers a row (tokens, trained ones, 1 if the limit leaves none), and `shown` rows.
 
-    A shown row is a list of stretches: text, and whether it is trained on.
+    A shown row is a list of stretches: text, and whether it is trained on. A row that the template does not take has
+    no size, and stands in `refused` with code and reason.
     """
     from pathlib import Path
 
     from fedit_client.data import Record
     from fedit_client.training.tokenize import uncut
     from fedit_client.training.tokenizer import load_tokenizer
+    from fedit_protocol.errors import DataError
     from fedit_protocol.task import PromptSpec
 
     tokenizer = load_tokenizer(Path(request["base"]))
     spec, wanted = PromptSpec.model_validate(request["prompt"]), set(request["shown"])
-    limit, sizes, shown = spec.cutoff_tokens, [], {}
+    limit = spec.cutoff_tokens
+    sizes: list[list[int]] = []
+    shown: dict[int, list[list[Any]]] = {}
+    refused: list[list[Any]] = []
     records = [Record.from_json(record) for record in request["records"]]
     for place, example in enumerate(uncut(records, tokenizer, spec)):
+        if isinstance(example, DataError):
+            sizes.append([0, 0, 0])
+            refused.append([place, example.code, str(example)])
+            shown[place] = []
+            continue
         # The first token has nothing before it to be predicted from.
         left = example.loss_mask[1:limit]
         sizes.append([len(example.ids), int(example.loss_mask.sum()), int(not left.any())])
         if place in wanted:
             shown[place] = _stretches(example.ids.tolist(), example.loss_mask.tolist(), limit, tokenizer)
-    return {"sizes": sizes, "shown": [shown[place] for place in sorted(shown)]}
+    return {"sizes": sizes, "shown": [shown[place] for place in sorted(wanted)], "refused": refused}
 
 
 def _stretches(ids: list[int], mask: list[int], limit: int, tokenizer: Any) -> list[list[Any]]:

@@ -67,12 +67,16 @@ def tokenize(records: Sequence[Record], tokenizer: Any, spec: PromptSpec) -> Tok
     return result
 
 
-def uncut(records: Iterable[Record], tokenizer: Any, spec: PromptSpec) -> Iterator[Example]:
-    """Yield every record as an Example, however long and whatever the cutoff leaves of it; raises like `tokenize`."""
+def uncut(records: Iterable[Record], tokenizer: Any, spec: PromptSpec) -> Iterator[Example | DataError]:
+    """Yield every record as an Example, however long, or why the template does not take it; else raises alike."""
     with ChatTemplate(tokenizer) as chat:
         for record in records:
-            ids, mask = _joined(record, tokenizer, spec, chat)
-            yield Example(ids, mask, record.category)
+            try:
+                ids, mask = _joined(record, tokenizer, spec, chat)
+            except DataError as error:
+                yield error
+            else:
+                yield Example(ids, mask, record.category)
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate) -> Ids:

@@ -75,6 +75,7 @@ def fedit(setting: Setting, watch: Watch) -> tuple[Any, Any, Figures]:
     """Ours: the code that a client's worker runs."""
     from fedit_client.training.batches import Feeding
     from fedit_client.training.fused import fuse
+    from fedit_client.training.group import Group
     from fedit_client.training.loop import train
     from fedit_client.training.model import attach_adapter, keep_weights_trainable, write_adapter
     from fedit_client.training.optimizer import make_optimizer
@@ -91,10 +92,14 @@ def fedit(setting: Setting, watch: Watch) -> tuple[Any, Any, Figures]:
     base.requires_grad_(False)
     keep_weights_trainable(base)
     model = attach_adapter(base, setting.adapter, _layout(setting, base))
+    if setting.checkpointing:
+        # A GPU machine may have a transformers of before it got its present name.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     fuse(model)
     write_adapter(model, first_adapter(model))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    run = Run(model, make_optimizer(parameters, setting.training, Optimizer.ADAMW), setting.training, b"bench")
+    run = Run(model, make_optimizer(parameters, setting.training, Optimizer.ADAMW), setting.training, b"bench", Group())
     packs = traits_of(model).packs
     feeding = Feeding.of(setting.training, setting.cutoff, tokenizer.pad_token_id, setting.device, packs=packs)
 

@@ -32,8 +32,10 @@ class Setting:
     width: int = 4096
     quantization: str = "nf4"
     liger: bool = False
-    rows: int = 48
-    batch: int = 16
+    checkpointing: bool = False
+    """Of ours: the recipe and TRL decide for themselves."""
+    rows: int = 24
+    batch: int = 8
     micro: int = 8
     cutoff: int = 512
     rank: int = 16

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from .trouble import (
     commands_in,
     control_c,
     control_d,
+    environment,
     free_port,
     hangs_up,
     hung_up,
@@ -205,8 +207,6 @@ async def reader_gone(scene: Scene) -> Ended:
     """Whoever reads the output has gone: nothing to say, and nobody to say it to."""
     read, write = os.pipe()
     os.close(read)
-    from .trouble import environment, sys
-
     done = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fedit_client", "config", "schema", stdout=write, stderr=asyncio.subprocess.PIPE,
         env=environment(),
@@ -323,6 +323,10 @@ SLOW = {
     "a base whose licence is not accepted",
     "Ctrl-C at a question",
     "the end of input at a question",
+    "no training stack",
+    "a full disk",
+    "a quota",
+    "nobody reads on",
 }
 
 

@@ -81,7 +81,7 @@ def test_a_model_that_is_nowhere_is_an_error_with_a_way_out(model: str, tmp_path
     with pytest.raises(ModelError) as refused:
         resolve_base(model, "", tmp_path, most_bytes=MUCH)
     assert refused.value.code == "M001"
-    assert "--model" in (refused.value.fix or "")
+    assert "model=FOLDER" in (refused.value.fix or "")
 
 
 def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from fedit_client.machine import Gpu, Machine
 from fedit_client.manners.awake import awake_if
-from fedit_client.manners.caps import CappedError, check_disk, left_of, within_memory
+from fedit_client.manners.caps import CappedError, check_disk, check_network, left_of, within_memory
 from fedit_client.manners.settings import PoliteSettings
+from fedit_client.manners.words import summary
 from fedit_client.setting_words import rule
 from fedit_protocol.errors import ConfigError, DeviceError
 
@@ -74,6 +75,15 @@ def test_the_disk_is_kept_to_before_anything_is_fetched() -> None:
     assert "8.0 GB, this client would keep 32.0 GB" in str(refused.value)
 
 
+def test_a_base_is_not_fetched_over_a_metered_line() -> None:
+    check_network(8 * GB, polite(), lambda: None)
+    check_network(8 * GB, polite(metered_network="ignore"), lambda: True)
+    check_network(0, polite(), lambda: True)
+    with pytest.raises(CappedError, match="the network connection is metered") as refused:
+        check_network(8 * GB, polite(), lambda: True)
+    assert (refused.value.code, refused.value.exit_code) == ("P005", 10)
+
+
 SAID = {
     "polite.schedule": ("22:00-07:00", "this client trains from 22:00 to 07:00 the next day every day"),
     "polite.on_battery": ("ignore", "this client goes on on battery power"),
@@ -111,3 +121,16 @@ def test_a_machine_is_kept_awake_only_if_its_owner_wants_that(monkeypatch: pytes
 def test_a_system_that_cannot_be_kept_awake_is_no_reason_to_stop() -> None:
     with awake_if(True)():
         pass
+
+
+def test_who_joins_is_told_the_rules_in_one_line() -> None:
+    told = summary(polite(), on_gpu=True)
+    assert told == (
+        "pauses on battery, while a program fills the screen, while another GPU job runs, on a metered network, "
+        "above 83 °C; half speed while somebody uses this machine"
+    )
+    nights = summary(polite(schedule="22:00-07:00", user_active="pause", on_battery="ignore"), on_gpu=False)
+    assert nights.startswith(
+        "trains from 22:00 to 07:00 the next day every day; pauses while a program fills the screen"
+    )
+    assert "while somebody uses this machine, on a metered" in nights

@@ -162,7 +162,7 @@ def test_without_the_training_extra_join_says_what_to_install_and_sends_nothing(
             listening.accept()
     assert done.returncode == 8
     assert "FEDIT-H005" in done.stderr
-    assert 'pip install "fedit[train]"' in done.stderr
+    assert "fedit-client setup" in done.stderr
 
 
 def test_the_invite_code_is_in_no_output(tmp_path: Path, run: Run) -> None:
@@ -198,6 +198,14 @@ def test_global_options_stand_on_either_side() -> None:
 def test_a_terminal_that_knows_ascii_only_is_served(tmp_path: Path) -> None:
     done = as_process("status", home=tmp_path, PYTHONIOENCODING="ascii:backslashreplace")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", ["cp1252", "ascii"])
+def test_a_code_page_without_our_symbols_ends_no_command(page: str, tmp_path: Path) -> None:
+    """As Windows has it, and as it is for a file that the words go into: no error for an arrow."""
+    (tmp_path / "client.toml").write_text("model = 'ζ → η'\n", "utf-8")
+    done = as_process("get", "model", home=tmp_path, PYTHONIOENCODING=page, PYTHONUTF8="0")
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", "? ? ?")
 
 
 def test_help_loads_no_torch_and_no_network(tmp_path: Path) -> None:

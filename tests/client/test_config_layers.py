@@ -1,5 +1,6 @@
 """Settings as their owner meets them: which source wins, which one may not, and what is said about it."""
 
+import asyncio
 import json
 import os
 import sys
@@ -18,6 +19,10 @@ from fedit_client.project_file import leaves
 from fedit_client.setting_words import rule
 from fedit_client.strictness import GUARDED, may_loosen
 from fedit_protocol.errors import ConfigError
+
+from .test_cli_join import Joining, joining
+
+__all__ = ["joining"]
 
 Told = tuple[int, str, str]
 Run = Callable[..., Told]
@@ -119,6 +124,23 @@ def test_every_guarded_setting_is_held_against_the_owners_value(run: Run, tmp_pa
 def test_the_order_of_a_setting_decides(order: object, before: object, after: object, loosens: bool) -> None:
     field = FieldInfo(json_schema_extra={"stricter": order})  # type: ignore[dict-item] # any JSON value
     assert may_loosen("polite.rule", before, after, field) is loosens
+
+
+async def test_what_was_said_when_joining_and_the_task_stand_below_every_file(
+    joining: Joining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await joining.run("--no-run", "--accept", "test-task@1")).status == 0
+
+    async def told(*words: str) -> Told:
+        return (await asyncio.to_thread(invoke, list(words)), *joining.capsys.readouterr())
+
+    shown = await told("config", "show", "--json")
+    assert origin(shown, "model") == (str(joining.base), "task test-task@1")
+    assert origin(shown, "device.prefer") == ("cpu", "join")
+    assert "***" in (await told("get", "server"))[1]
+    await told("set", "model=org/name", "device.prefer=auto")
+    shown = await told("config", "show", "--json")
+    assert origin(shown, "model") == ("org/name", "client.toml")
 
 
 def test_a_strangers_file_is_not_read(run: Run, tmp_path: Path) -> None:

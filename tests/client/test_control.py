@@ -135,3 +135,20 @@ def test_events_become_what_is_true_now(paths: Paths) -> None:
     assert (in_round.activity, in_round.since, in_round.stage) == (Activity.ROUND, NOON + 2, RoundStage.PREPARE)
     assert (in_round.reason, in_round.round_no) == ("", 7)
     assert (file.now.activity, file.now.rounds, file.now.round_no) == (Activity.WAITING, 1, None)
+
+
+def test_a_lost_server_is_the_reason_until_it_answers(paths: Paths) -> None:
+    with held_alone(paths.lock_file), NowFile(paths, os.getpid(), NOON) as file:
+        file.tell(Event(EventKind.CONNECTION_LOST, "nothing answers; trying again in 8 s"), NOON + 1)
+        lost = file.now
+        file.tell(Event(EventKind.CONNECTED, "the server answers again"), NOON + 2)
+        back = file.now
+        file.tell(Event(EventKind.ROUND_OPENED, "round 7 has opened", round_no=7), NOON + 3)
+        file.tell(Event(EventKind.CONNECTION_LOST, "nothing answers; trying again in 8 s"), NOON + 4)
+    assert (lost.activity, lost.rule, lost.reason) == (
+        Activity.WAITING,
+        "network",
+        "nothing answers; trying again in 8 s",
+    )
+    assert (back.rule, back.reason) == ("server", "the server answers again")
+    assert (file.now.activity, file.now.reason) == (Activity.ROUND, "")  # a round goes on meanwhile

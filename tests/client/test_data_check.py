@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedit_client.cli import invoke
 from fedit_client.data import Record, Role, Shape, Source, read_records
-from fedit_client.data.findings import Sized, inspect, inspect_lengths
+from fedit_client.data.findings import Sized, inspect, inspect_lengths, inspect_refused
 from fedit_client.data.records import Message, RowFile
 from fedit_client.data.sensitive import can_find_persons, find_keys, keys_in, persons_in
 from fedit_client.paths import Paths
@@ -134,7 +134,7 @@ def test_check_in_words(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[
         "rows.jsonl: 1 rows · prompt_completion columns · 1 skipped",
         "  x                             1\n",
         "D008       1 row   completion is empty\n      lines 2   fedit-client data check rows.jsonl --show D008\n",
-        "1 rows cannot be used: left out by --on-error skip; without it they stop a join\n",
+        "1 of all rows cannot be used: left out by --on-error skip; without it they stop a join\n",
         "these are warnings: nothing was changed or left out\nnothing left this machine\n",
     ):
         assert words in told
@@ -234,6 +234,14 @@ def test_lengths_say_which_rows_are_cut_and_which_are_useless() -> None:
     }
 
 
+def test_rows_that_the_template_does_not_take_are_warned_of() -> None:
+    file = records(("a", "b"), ("a", "c"))
+    found = inspect([file], keys_in, None)
+    inspect_refused(found, [file], {1: DataError("two system turns", code="D016")})
+    ((finding,), place) = found.findings, found.findings[0].places[0]
+    assert (finding.code, place.line, place.detail) == ("D016", 2, "two system turns")
+
+
 def test_data_is_added_listed_and_removed_by_name_only(tmp_path: Path, ask: Ask) -> None:
     rows = tmp_path / "faq.csv"
     rows.write_text("question,answer_a,answer_b\nWhat?,this,that\n")
@@ -268,6 +276,16 @@ def test_adding_with_skipping_says_which_rows_are_left_out(
     assert ask("add", "rows.jsonl")[1]["error"]["fix"] == "fedit-client data add rows.jsonl --on-error skip"
     assert invoke(["data", "add", "rows.jsonl", "--on-error", "skip"]) == 0
     assert "line 2 is left out: completion is empty (D008)" in capsys.readouterr().out
+
+
+def test_adding_warns_at_once_of_keys_and_repetitions(
+    tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "rows.jsonl", PAIR, PAIR, {"prompt": "key", "completion": "AKIA" + "A1B2" * 4})
+    assert invoke(["data", "add", "rows.jsonl"]) == 0
+    told = capsys.readouterr().out
+    assert "1 row: the same as an earlier row   (fedit-client data check rows.jsonl --show D030)" in told
+    assert "1 row: a key or a password, as it seems   (fedit-client data check rows.jsonl --show D033)" in told
 
 
 def test_stdin_is_not_remembered(ask: Ask) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from fedit_client.data import Message, Role, Shape, Source, read_records, records_from
-from fedit_client.data.hub import dataset_rows, is_hub_id
 from fedit_protocol.errors import DataError
 
 PAIR = {"prompt": "Hello?", "completion": "Hello."}
@@ -333,57 +332,6 @@ def test_stdin_is_read(content: bytes, shape: Shape, asked: Shape | None, monkey
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     found = Source("-", shape=asked).read()
     assert (found.shape, len(found.records)) == (shape, 2)
-
-
-def test_a_hub_id_is_told_from_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert all(is_hub_id(text) for text in ("org/name", "org/name:train", "org/name:train[:10%]"))
-    assert not any(is_hub_id(text) for text in ("name", "/org/name", "./org/name", "a/b/c", "org/name:"))
-    assert Source("org/name").is_hub
-    assert not Source("folder/rows.jsonl").is_hub
-    (tmp_path / "org" / "name").mkdir(parents=True)
-    assert not Source("org/name").is_hub
-
-
-def test_a_data_set_is_read_by_the_library_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same call that fetches from the hub, on a folder: no network, the cache in a folder of its own."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "set"
-    folder.mkdir()
-    (folder / "train.jsonl").write_bytes(lines(PAIR, PAIR))
-    (folder / "test.jsonl").write_bytes(lines(PAIR))
-    notes: list[str] = []
-    assert list(dataset_rows(str(folder), None, notes)) == [(1, PAIR), (2, PAIR)]
-    assert notes == [f"split train of {folder}; left out: test"]
-    assert list(dataset_rows(str(folder), "test", notes)) == [(1, PAIR)]
-    with pytest.raises(DataError) as told:
-        list(dataset_rows(str(folder), "validation", notes))
-    assert told.value.code == "D024"
-
-
-def test_a_data_set_with_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder, ran = tmp_path / "evil", tmp_path / "ran"
-    folder.mkdir()
-    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
-    with pytest.raises(DataError) as told:
-        list(dataset_rows(str(folder), None, []))
-    assert (told.value.code, ran.exists()) == ("D023", False)
-
-
-def test_a_saved_data_set_is_a_folder_like_any_other(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_list([PAIR, PAIR]).save_to_disk(str(tmp_path / "saved"))
-    assert len(Source(str(tmp_path / "saved")).read().records) == 2
-
-
-def test_without_the_library_of_the_hub_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError) as told:
-        Source("org/name").read()
-    assert (told.value.code, told.value.fix) == ("D019", 'pip install "fedit[hub]"')
 
 
 def test_columns_of_rows_in_memory_have_names_of_their_own() -> None:

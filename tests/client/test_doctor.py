@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from fedit_client.cli import invoke
 from fedit_client.doctor import Level
 from fedit_client.doctor.files import check_environment, check_homes, check_leftovers
 from fedit_client.doctor.network import check_network
+from fedit_client.doctor.service import check_service
+from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership
 from fedit_client.paths import Paths
 from fedit_client.proxies import proxy_for
+from fedit_client.service.managers import Said, Systemd
 
 from .conftest import HttpsFederation
 from .test_cli_join import Joining, joining
@@ -78,11 +81,18 @@ async def test_leftovers_are_found_and_removed_once_they_are_old(joined: Joining
         path.write_text("half")
     os.utime(old, (time.time() - 3600,) * 2)
     (joined.home / "now.json").write_text("{}")
+    checkpoint = joined.home / "checkpoints" / "ab12"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "run.safetensors").write_text("half")
+    os.utime(checkpoint, (time.time() - 3600,) * 2)
+    with held_alone(joined.home / "client.lock"):
+        assert "leftovers" not in (await examined(joined, "--fix"))[1], "a running client needs its files"
     _, found = await examined(joined)
-    assert found["leftovers"]["what"].startswith("2 files of crashes")
+    assert found["leftovers"]["what"].startswith("3 files of crashes")
     _, found = await examined(joined, "--fix")
     assert "leftovers" not in found
     assert (old.exists(), young.exists(), (joined.home / "now.json").exists()) == (False, True, False)
+    assert not checkpoint.exists()
 
 
 async def test_a_lost_key_and_a_damaged_journal_are_told(joined: Joining) -> None:
@@ -99,6 +109,29 @@ async def test_settings_that_cannot_be_read_do_not_stop_the_rest(joined: Joining
     (joined.home / "client.toml").write_text("[device]\nthreads = 'many'\n")
     status, found = await examined(joined)
     assert (status, found["settings"]["code"], found["identity"]["level"]) == (3, "C001", "ok")
+
+
+@pytest.mark.parametrize(
+    ("said", "level"), [("active", Level.OK), ("inactive", Level.WARNING), ("failed", Level.WARNING)]
+)
+async def test_the_service_is_asked_where_one_is_installed(
+    said: str, level: Level, joined: Joining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    asked: list[tuple[str, ...]] = []
+
+    def tool(command: Sequence[str]) -> Said:
+        asked.append(tuple(command))
+        return Said(0, said)
+
+    manager = Systemd(tool)
+    assert [finding.level for finding in check_service(manager, member(joined))] == [Level.NOTE]
+    assert asked == []
+    manager.file.parent.mkdir(parents=True)
+    manager.file.write_text("[Unit]\n")
+    assert [finding.level for finding in check_service(manager, member(joined))] == [level]
+    assert [finding.level for finding in check_service(manager, None)] == [Level.WARNING]
 
 
 def test_a_variable_that_is_no_setting_is_told() -> None:
@@ -198,3 +231,36 @@ def test_a_proxy_of_the_environment_is_used(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert proxy_for(host) == proxy
+
+
+@pytest.fixture
+async def proxy(https: HttpsFederation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bytes]]:
+    """A proxy that knows one host, and what it was asked for; everything after that is encrypted for it."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        there, here = await asyncio.open_connection("127.0.0.1", https.port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(passed(reader, here), passed(there, writer), return_exceptions=True)
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("https_proxy", f"http://anne:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    yield asked
+    server.close()
+
+
+async def test_a_proxy_carries_the_connection_and_is_named(joined: Joining, proxy: list[bytes]) -> None:
+    found = await network(joined, host="fl.test", port=8443)
+    assert (found["server"].level, found["clock"].level, found["proxy"].level) == (Level.OK, Level.OK, Level.NOTE)
+    assert set(proxy) == {b"CONNECT fl.test:8443 HTTP/1.1"}
+    assert "secret" not in found["proxy"].what
+    assert found["proxy"].what.startswith("requests to fl.test go through http://127.0.0.1:")

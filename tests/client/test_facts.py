@@ -1,10 +1,11 @@
 """What desktops and drivers say, as it was recorded or as their manuals show it, read into facts."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedit_client.manners import desktop
 from fedit_client.manners.facts import MachineFacts, others_on_gpu, used_gb
-from fedit_client.manners.rules import GpuUse
+from fedit_client.manners.rules import Facts, GpuUse, Rules
 from fedit_client.manners.settings import PoliteSettings
 from fedit_client.manners.windows import fullscreen_program, idle_s
 
@@ -48,15 +49,36 @@ def test_macos_tells_how_long_nobody_typed() -> None:
     assert desktop.idle_from_ioreg("") is None
 
 
+ME, WORKER, BLENDER, DESKTOP, HIDDEN = 9, 10, 20, 30, 4711
+NAMES = {WORKER: "python", BLENDER: "blender.exe", DESKTOP: "Xorg"}
+
+
 def test_our_own_work_and_the_desktop_are_no_others() -> None:
-    processes, names = {10: 4000.0, 20: 2100.0, 30: 900.0}, {10: "python", 20: "blender.exe", 30: "Xorg"}
-    assert others_on_gpu(processes, {10}, names, 0.7, 7000.0) == GpuUse(0.7, 2100.0, "blender.exe")
-    assert others_on_gpu({10: 4000.0}, {10}, names, 0.0, 4100.0) == GpuUse(0.0, 0.0, "")
+    processes = {WORKER: 4000.0, BLENDER: 2100.0, DESKTOP: 900.0}
+    assert others_on_gpu(processes, {ME, WORKER}, NAMES, 0.7, 7000.0) == GpuUse(0.7, 2100.0, "blender.exe")
+    assert others_on_gpu({WORKER: 4000.0}, {ME, WORKER}, NAMES, 0.0, 4100.0) == GpuUse(0.0, 0.0, "")
 
 
-def test_without_memory_per_process_the_device_is_taken_while_nothing_of_ours_runs() -> None:
-    assert others_on_gpu({}, set(), {}, 0.4, 3000.0) == GpuUse(0.4, 3000.0)
-    assert others_on_gpu({}, {10}, {}, None, 6000.0) == GpuUse(None, 0.0)
+def test_without_memory_per_process_the_device_is_taken_while_nothing_of_ours_can_be_on_it() -> None:
+    assert others_on_gpu({}, {ME}, {}, 0.4, 3000.0) == GpuUse(0.4, 3000.0)
+    assert others_on_gpu({}, {ME, WORKER}, {}, None, 6000.0) == GpuUse(None, 0.0)
+
+
+def test_a_process_outside_the_container_is_not_taken_for_a_stranger_while_it_may_be_our_own() -> None:
+    assert others_on_gpu({HIDDEN: 4000.0}, {ME, WORKER}, {}, None, 4100.0) == GpuUse(None, 0.0)
+    assert others_on_gpu({HIDDEN: 4000.0}, {ME}, {}, 0.9, 4100.0) == GpuUse(0.9, 4000.0)
+
+
+def test_a_gpu_that_another_program_used_when_this_was_recorded_is_busy() -> None:
+    """Read on an H200 while another process multiplied matrices."""
+    seen = Facts(
+        gpu_others=GpuUse(share=0.98, memory_mb=916.455424, program="python3"), temperature_c=57.0, sensor="GPU"
+    )
+    rules, begun = Rules(PoliteSettings()), datetime(2026, 11, 27, 14, 35, tzinfo=UTC)
+    assert rules.judge(seen, begun).hold is None
+    hold = rules.judge(seen, begun + timedelta(seconds=20)).hold
+    assert hold is not None
+    assert hold.text == "another program uses the GPU (python3, 98 %)"
 
 
 def test_folders_are_counted_once(tmp_path: Path) -> None:

@@ -4,20 +4,32 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from fedit_client import Client
 from fedit_client.cli import invoke
-from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host
+from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
 from fedit_client.history import History, RoundEntry, faults
 from fedit_client.identity import load_or_create_identity
+from fedit_client.journal import Journal
+from fedit_client.metering import MeteredTransport
 from fedit_client.paths import Paths
+from fedit_client.round_notes import RoundNotes
 from fedit_client.testing import FakeTrainer
+from fedit_client.transport import HttpTransport
+from fedit_client.trust import system_tls
+from fedit_protocol.encoding import decode
 from fedit_protocol.errors import DeviceError, StorageError
-from fedit_protocol.signing import SigningKey
+from fedit_protocol.messages import Offer
+from fedit_protocol.secagg.effects import Persist, Record
+from fedit_protocol.signing import Kind, SigningKey, read_envelope
+from fedit_protocol.testing import MemoryFederation
 
 from .conftest import HttpsFederation
+from .test_home import copied
 from .test_sdk import collect, joined
 
 KEY = SigningKey(b"\x05" * 32)
@@ -69,7 +81,7 @@ async def test_a_round_is_noted_with_everything_that_its_owner_may_ask(
     assert invoke(["history", "--verify", *words]) == 0
     said = capsys.readouterr().out
     assert "test-task@1 round 1 · committed · 3 devices, hidden among 3 · adapter 0 → 1" in said
-    assert "1 lines: every signature holds" in said
+    assert "1 line: every signature holds" in said
     assert invoke(["privacy", *words]) == 0
     said = capsys.readouterr().out
     assert "no bound: the task adds no noise" in said
@@ -99,6 +111,27 @@ async def test_a_round_that_a_device_leaves_is_noted_too(https: HttpsFederation,
     await asyncio.wait(runs)
     (noted,) = History(Paths.under(tmp_path / "0").history).entries()
     assert (noted.outcome, noted.reason, noted.uploads) == ("left", "the card is on fire", ())
+
+
+def test_a_round_in_whose_midst_the_program_was_killed_is_noted_by_the_next_one(tmp_path: Path) -> None:
+    paths = copied(1, tmp_path / "home")
+    membership = Client.open(home=paths.state).require_membership()
+    descriptor, document = membership.federation.descriptor, membership.task_document
+    journal = Journal(paths.journal / descriptor.federation_id / document.task.id)
+    notes = RoundNotes(
+        History(paths.history, KEY), membership, MeteredTransport(HttpTransport("", 1, system_tls(), None))
+    )
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    notes.catch_up(journal, now, ())
+    assert History(paths.history).entries() == []  # its last round was committed
+    federation = MemoryFederation(3, "a home of format 1")
+    offer = decode(Offer, read_envelope(federation.offer(document, now, round_no=3), Kind.OFFER).body)
+    journal.persist(offer, Persist(Record(kind="joined", body=offer.round_id.encode())), 1767225600)
+    for _ in range(2):
+        notes.catch_up(Journal(journal._folder), now, ("ab",))
+    (line,) = History(paths.history).lines()
+    assert (line.entry.round_no, line.entry.outcome, line.entry.uploads) == (3, "left", ("ab",))
+    assert (line.entry.reason, line.fault) == ("this program ended in the midst of it", None)
 
 
 def swapped(lines: list[bytes]) -> list[bytes]:
@@ -177,7 +210,12 @@ def test_hosts_are_the_servers_and_the_hub(tmp_path: Path, monkeypatch: pytest.M
     ]  # fmt: skip
     assert [host.last_at is None for host in hosts] == [False, False, True]
     assert every_host({}, None, "HuggingFaceTB/SmolLM2-135M-Instruct")[-1].host == PACKAGES
+    note_hub(tmp_path)
+    assert contacts.all()["hub.example.org"]["purpose"] == HUB
+    (tmp_path / "contacts.json").unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    note_hub(tmp_path)
+    assert contacts.all() == {}
     assert every_host({}, None, None)[0].why == "never: HF_HUB_OFFLINE is set"
     (tmp_path / "contacts.json").write_text("[")
     assert contacts.all() == {}

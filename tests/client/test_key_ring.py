@@ -157,6 +157,19 @@ async def test_joining_leaving_and_erasing_with_a_keyring(
     assert not paths.identity_note.exists()
 
 
+async def test_erasing_works_while_the_keyring_is_locked_and_says_what_stayed(
+    https: HttpsFederation, tmp_path: Path, ring: MemoryKeyring
+) -> None:
+    client = await joined(https, tmp_path)
+    ring.locked = True
+    with pytest.raises(StorageError):
+        await client.leave(new_key=True)
+    receipt = await client.leave(erase=True)
+    assert "it is locked" in (receipt.not_removed or "")
+    assert any(line.startswith("  NOT removed: the key in the system's keyring") for line in receipt.lines())
+    assert not Paths.under(tmp_path).identity_note.exists()
+
+
 def test_the_command_shows_and_moves_and_remembers(
     ring: MemoryKeyring, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
 from fedit_client.paths import Paths
+from fedit_client.service.managers import Said, Systemd
+from fedit_client.service.plan import ServicePlan
 from fedit_client.testing import FakeTrainer
+from fedit_client.uninstalling import own_service, traces
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 
 from .conftest import HttpsFederation
@@ -90,6 +94,27 @@ async def test_nothing_is_removed_while_the_server_has_not_answered(https: Https
     with pytest.raises(ProtocolError):
         await client.leave(erase=True)
     assert files(tmp_path) >= before
+
+
+def test_only_the_service_of_this_home_is_this_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    ran: list[tuple[str, ...]] = []
+
+    def run(command: Sequence[str]) -> Said:
+        ran.append(tuple(command))
+        return Said(0, "")
+
+    manager, home = Systemd(run), tmp_path / "home"
+    assert own_service(home, manager) is None
+    manager.install(ServicePlan(home, tmp_path / "log"))
+    assert own_service(home, manager) is manager
+    assert own_service(tmp_path / "another", manager) is None
+    assert own_service(None, manager) is None
+    listed = traces(Paths.under(home), own_service(home, manager))
+    assert (listed[0].what, listed[0].path) == ("service", manager.file)
+    manager.uninstall()
+    manager.install(ServicePlan(None, tmp_path / "log"))
+    assert own_service(None, manager) is manager
 
 
 async def test_uninstall_lists_every_path_first(

@@ -67,7 +67,7 @@ async def test_the_masked_sum_is_the_sum_of_the_outboxes(tmp_path: Path) -> None
         # 0.01, 0.02 or 0.03 of a range of 1 is 1.27 to 3.81 of 127 levels, times the weight.
         assert values.min() >= entry.payload["weight"]
         assert values.max() <= 4 * entry.payload["weight"]
-    total = sum(outbox.values(1)["lora"].astype(np.int64) for outbox in outboxes)
+    total = np.sum([outbox.values(1)["lora"].astype(np.int64) for outbox in outboxes], axis=0)
     weight = sum(entry.payload["weight"] for entry in entries)
     mean = total.astype(np.float64) * entries[0].payload["unit"] / weight
     assert np.array_equal(world.server.adapter, (start.astype(np.float64) + mean).astype(np.float32))
@@ -110,7 +110,7 @@ def test_integers_add_up_in_the_ring_like_the_words_they_come_from() -> None:
     updates = [np.linspace(-sign, sign, 64, dtype=np.float32) for sign in (0.9, -0.4, 0.2)]
     words = [encode_update(update, 3, report, ring, bytes([i]) * 32) for i, update in enumerate(updates)]
     payloads = [decode_words(one, ring, document.layout) for one in words]
-    aggregate = decode_sum(np.sum(words, axis=0, dtype=word_type(ring)), 3, ring)
+    aggregate = decode_sum(np.add.reduce(words, dtype=word_type(ring)), 3, ring)
     assert np.array_equal(sum(one.tensors["lora"].astype(np.int64) for one in payloads), aggregate.ring_sum)
     assert sum(one.weight for one in payloads) == aggregate.weight
     assert FedAvg().server_update(np.zeros(64, np.float32), aggregate).shape == (64,)
@@ -198,5 +198,6 @@ def test_an_example_has_the_form_and_the_size_of_a_real_upload(mode: Mode) -> No
         assert len(as_words(bytes(example.size), ring)) * ring.word_bits // 8 == example.size
     else:
         real = decode_sealed(np.ones(90, np.float32), 2, ClientReport(3, 1.0, None), document)
-        assert (example.size, real.weight, real.tensors["lora"].dtype) == (real.size, 2, np.float32)
+        assert (example.size, real.weight) == (real.size, 2)
+        assert real.tensors["lora"].dtype == np.dtype(np.float32)
     assert "90 " in payload_lines(example)[0]

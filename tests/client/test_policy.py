@@ -185,7 +185,7 @@ def test_trusted_mode_is_allowed_by_a_yes_only() -> None:
 def test_nobody_allows_trusted_mode_without_being_asked(owner: Owner) -> None:
     """It means that a server reads single updates: the command says so, and wants a yes."""
     status, out, err = owner.says("set", "modes", "masked,trusted")
-    assert (status, "FEDIT-U002" in err, "add --yes" in err) == (2, True, True)
+    assert (status, "FEDIT-U002" in err, "--yes" in err) == (2, True, True)
     assert "reads the update of this device by itself" in out
     assert "level T0" in out
     assert (owner.file.exists(), owner.limits.modes) == (False, (Mode.MASKED,))

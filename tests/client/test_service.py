@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fedit_client.cli import invoke
 from fedit_client.service import launchd, systemd, task_scheduler
 from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskScheduler, run_tool
 from fedit_client.service.plan import ServicePlan
@@ -124,3 +125,20 @@ def test_a_manager_that_refuses_is_told_in_its_own_words(tmp_path: Path, monkeyp
 def test_a_tool_that_is_missing_is_said_so() -> None:
     with pytest.raises(DeviceError, match="no-such-tool does not manage services"):
         run_tool(["no-such-tool"])
+
+
+def test_a_dry_run_shows_all_and_a_service_needs_a_membership(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "user"))
+    home = ("--home", str(tmp_path / "home"))
+    assert invoke(["service", "install", "--dry-run", *home]) == 0
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "home") in shown
+    assert "and run:" in shown
+    assert invoke(["service", "install", *home]) == 4
+    assert "FEDIT-J001" in capsys.readouterr().err
+    assert invoke(["service", "uninstall", *home]) == 0
+    assert "no service is installed" in capsys.readouterr().out
+    assert not (tmp_path / "user").exists()

@@ -18,7 +18,9 @@ import pytest
 
 from fedit_client import Client, ConfigError, DataError, Event, EventKind, MembershipError, SyncClient
 from fedit_client.control import read_wish
+from fedit_client.data import Source
 from fedit_client.paths import Paths, app_home
+from fedit_client.remembered import add_source
 from fedit_client.testing import FakeTrainer
 
 from .conftest import HttpsFederation
@@ -149,6 +151,45 @@ async def test_a_source_is_asked_when_training_starts_and_each_time_anew(
     await client.dry_run()
     assert [len(request.records) for request in trainer.requests] == [1 + 19 + 20, 2 + 19 + 20]
     assert not (tmp_path / "sources.json").exists()
+
+
+async def test_each_round_takes_the_rows_as_they_are_then(https: HttpsFederation, tmp_path: Path) -> None:
+    """Rows of one device grow, of another go away while it runs: neither costs the round."""
+    source, trainers = Growing(), [FakeTrainer() for _ in range(3)]
+    clients = [Client.open(https.invite, home=tmp_path / str(n), trainer=trainers[n]) for n in range(3)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    clients[0].add_source(source)
+    clients[1].add_data(file)
+    clients[2].add_records(ROWS)
+    for client in clients:
+        await client.join(consent=(await client.fetch_offer()).accept())
+    told: list[str] = []
+
+    def hear(event: Event) -> None:
+        told.append(event.text)
+        if event.kind is EventKind.ROUND_OPENED:
+            file.unlink(missing_ok=True)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(client.run_to_end(1, hear) for client in clients))
+    assert [len(trainer.requests[0].records) for trainer in trainers] == [2, 20, 20]
+    assert sum("those of the start are used" in text for text in told) == 1
+
+
+async def test_data_that_another_process_adds_counts_from_the_next_round_on(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    trainer, files = FakeTrainer(), [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_text(json.dumps(ROWS[0]) + "\n")
+    client = Client.open(https.invite, home=tmp_path / "home", trainer=trainer)
+    client.add_data(files[0])
+    await client.join(consent=(await client.fetch_offer()).accept())
+    await client.dry_run()
+    add_source(Paths.under(tmp_path / "home"), Source(str(files[1])))
+    await client.dry_run()
+    assert [len(request.records) for request in trainer.requests] == [1, 2]
 
 
 def test_rows_that_cannot_be_used_are_skipped_only_if_asked(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fedit_client.control import ask_pause, ask_resume, read_now
 from fedit_client.events import Event, EventKind
 from fedit_client.paths import Paths
+from fedit_client.standing import standing
 
 from ..server.bases import make_base
 from .federation import Federation, StepTrainer, TamperedClient, exact_task, federation, take_part
@@ -74,9 +75,10 @@ async def test_pause_resume_and_finish_from_another_process(tmp_path: Path) -> N
         others = [asyncio.create_task(take_part(device)) for device in rest]
         try:
             await seen.until_kind(EventKind.PAUSED)  # the pause from before it ran; nobody was told that it is free
-            idle = await command(home, "status")
-            assert (idle["now"]["activity"], idle["now"]["rule"]) == ("paused", "owner")
-            assert "you paused it; fedit-client resume goes on" in idle["doing"][0]
+            idle = standing(ada._config)
+            assert idle.now is not None
+            assert (idle.now["activity"], idle.now["rule"]) == ("paused", "owner")
+            assert "you paused it; fedit-client resume goes on" in idle.doing[0]
             ask_resume(paths, time.time())
             await seen.until_kind(EventKind.ROUND_COMMITTED)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ..tiny_llama import make_tiny_llama
+from .page import visit
 from .people import NAMES, People, tiny_task
 from .programs import ServerProcess, run_json, run_program, write_task
 
@@ -37,8 +38,13 @@ def test_the_readme_story(tmp_path: Path) -> None:
         assert "fedit-client join --server" in invited.stdout
         ada = ("--home", people.home("ada"))
         assert run_json("fedit_client", "status", *ada)["ok"]
-        talked = run_program("fedit_client", "chat", "--prompt", "say ada", *ada)
-        assert (talked.returncode, bool(talked.stdout.strip())) == (0, True), talked.stderr
+        talked = run_json("fedit_client", "chat", "--prompt", "say ada", *ada)["data"]["answers"]
+        told = next(iter(talked.values()))
+        assert told.strip()
+        shown, answer, status_of_page = visit(people.home("ada"), "say ada")
+        assert (answer, status_of_page) == (told, 130), "the page's chat is the same model"
+        assert [entry["outcome"] for entry in shown["rounds"]] == ["committed"]
+        assert (len(shown["adapters"]), len(shown["outbox"]), shown["problems"]) == (2, 1, [])
         left = run_program("fedit_client", "leave", *ada)
         assert left.returncode == 0, left.stderr
         assert run_program("fedit_client", "status", *ada).returncode == 0

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedit_client.training.batches import Feeding, batches_of, collate, first_fit, pack, split, step_rows
+from fedit_client.data.holding_out import split
+from fedit_client.training.batches import Feeding, batches_of, collate, first_fit, pack, step_rows
 from fedit_client.training.tokenize import Example
 from fedit_protocol.task import Batching, TrainingSpec
 

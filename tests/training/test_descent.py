@@ -94,7 +94,10 @@ async def test_a_process_that_is_killed_twice_goes_one_rung_down(
 
     with instead_of_ours(monkeypatch, tmp_path, code), pytest.raises(Exception, match="seen"):
         await WorkerTrainer().train(request, kill)
-    assert notes == ["out of memory: activations are computed twice instead of kept: about a third slower"]
+    assert notes == [
+        "the training process was killed, probably for want of memory; it begins again",
+        "out of memory: activations are computed twice instead of kept: about a third slower",
+    ]
 
 
 def trained(request: TrainingRequest) -> Any:
@@ -140,3 +143,15 @@ def test_a_round_leaves_its_speed_and_peak_to_the_next(base: Path, tmp_path: Pat
     assert MachineHistory(path).run_of(request.document, request.plan) == Run(
         50.0, 10.0, 10**9, 0, recipe_of(request.plan)
     )
+
+
+async def test_another_interpreter_trains_where_one_is_named(base: Path, tmp_path: Path) -> None:
+    request, wrapper = asked(base, tmp_path, letters()), tmp_path / "python"
+    path = ":".join(entry for entry in sys.path if entry)
+    wrapper.write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nPYTHONPATH={path} exec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    result = await WorkerTrainer().train(
+        replace(request, plan=replace(request.plan, python=str(wrapper))), lambda _: None
+    )
+    assert result.examples
+    assert (tmp_path / "used").exists()

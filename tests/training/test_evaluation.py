@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from fedit_client.data import Message, Role
+from fedit_client.data.holding_out import split
 from fedit_client.evaluation import (
     CategoryLosses,
     EvaluationRequest,
@@ -21,7 +22,6 @@ from fedit_client.evaluation import (
 from fedit_client.evaluation.loss import losses_of
 from fedit_client.evaluation.rows import chosen_rows, figures_of
 from fedit_client.training import TrainingRequest
-from fedit_client.training.batches import split
 from fedit_client.training.local import load, train_here
 from fedit_client.training.model import load_tensors
 from fedit_protocol.errors import DeviceError, ModelError

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedit_client.export.precision import Precision
 from fedit_client.exporting import ExportWishes, Form, export
 
 from ..joined_home import joined_home
@@ -62,6 +63,9 @@ def test_every_family_and_its_tokenizer(family: str, tmp_path: Path) -> None:
     ours = Ours(base, home.paths.adapters / "tiny" / "1")
     file = next(export(home, ExportWishes(Form.GGUF, tmp_path / "gguf")).folder.glob("*.gguf"))
     assert ours.farthest(file) < MOST
+    merged = Ours(export(home, ExportWishes(Form.MERGED, tmp_path / "merged", precision=Precision.F32)).folder, None)
+    assert merged.prompts == ours.prompts
+    assert np.abs(np.array(merged.wanted) - np.array(ours.wanted)).max() < 1e-4
     tokenizer = AutoTokenizer.from_pretrained(base)
     assert tokens(file, TEXTS) == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     lora = next(export(home, ExportWishes(Form.GGUF_LORA, tmp_path / "lora")).folder.glob("*.gguf"))
@@ -69,3 +73,14 @@ def test_every_family_and_its_tokenizer(family: str, tmp_path: Path) -> None:
     plain = next(export(alone, ExportWishes(Form.GGUF, tmp_path / "plain")).folder.glob("*.gguf"))
     assert Ours(base, None).farthest(plain) < MOST
     assert ours.farthest(plain, lora) < MOST
+
+
+# How far rounding may move a log-probability of these wide random weights; f32 has llama.cpp's f16 cache in it.
+@pytest.mark.parametrize(("dtype", "most"), [("f32", 0.02), ("f16", 0.02), ("bf16", 0.2), ("q8_0", 0.5)])
+def test_every_precision_is_read(dtype: str, most: float, tmp_path: Path) -> None:
+    base = make_family("llama with words of GPT-2", tmp_path / "base")
+    document = tiny_document(base, **SETTINGS)
+    adapter = write_adapter(document, tmp_path / "adapter.safetensors", zero_b=False)
+    home = joined_home(tmp_path / "home", document, {1: adapter})
+    made = export(home, ExportWishes(Form.GGUF, tmp_path / "gguf", precision=Precision(dtype)))
+    assert Ours(base, home.paths.adapters / "tiny" / "1").farthest(next(made.folder.glob("*.gguf"))) < most

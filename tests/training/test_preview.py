@@ -15,7 +15,7 @@ from fedit_client.data import Shape, records_from
 from fedit_client.previewing import rendered, tokens_per_round
 from fedit_client.training.preview import Stretch, view_tokens
 from fedit_client.training.tokenize import tokenize
-from fedit_protocol.errors import DataError, ModelError
+from fedit_protocol.errors import ModelError
 from fedit_protocol.task import PromptSpec, Template, TrainingSpec
 from fedit_protocol.testing import small_task
 
@@ -50,13 +50,15 @@ def test_a_preview_shows_what_training_sees(base: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.slow
-def test_what_training_would_refuse_is_refused_here(base: Path, tmp_path: Path) -> None:
+def test_rows_that_would_stop_a_round_are_named_and_stop_nothing_here(base: Path, tmp_path: Path) -> None:
     chat = {"messages": [{"role": role, "content": "x"} for role in ("user", "assistant") * 2]}
-    with pytest.raises(DataError) as told:
-        view_tokens(records_from([chat]).records, base, PromptSpec(template=Template.ALPACA))
-    assert told.value.code == "D015"
+    records = (*records_from([SHORT]).records, *records_from([chat]).records)
+    found = view_tokens(records, base, PromptSpec(template=Template.ALPACA), shown=[0, 1])
+    assert {place: error.code for place, error in found.refused.items()} == {1: "D015"}
+    assert (found.sizes[1].size, found.shown[1]) == (0, ())
+    assert found.shown[0]
     with pytest.raises(ModelError):
-        view_tokens(records_from([SHORT]).records, tmp_path, PromptSpec())
+        view_tokens(records, tmp_path, PromptSpec())
 
 
 def test_the_process_that_shows_loads_no_torch() -> None:
@@ -112,6 +114,7 @@ def test_trained_tokens_are_coloured_or_underlined_or_in_brackets(
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.slow
 def test_check_counts_tokens_where_the_base_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["--home", str(home), "--json", "data", "check", "rows.jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)["data"]

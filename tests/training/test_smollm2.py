@@ -102,5 +102,8 @@ async def test_what_was_trained_speaks_the_same_through_peft_merged_and_llama_cp
     for told in (next_tokens(gguf, [ids[0].tolist()]), next_tokens(bare, [ids[0].tolist()], lora=lora)):
         assert max(abs(logprob - float(logprobs[token])) for token, logprob in told[0].items()) < 0.05
     assert greedy_text(gguf, ids[0].tolist(), 12) == tokenizer.decode(answer, skip_special_tokens=True)
+    modelfile = (made("ollama", "q8_0") / "Modelfile").read_text()
+    assert 'SYSTEM """You are a helpful AI assistant named SmolLM, trained by Hugging Face"""' in modelfile
+    assert '{{ if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n<|im_start|>assistant\n' in modelfile
     texts = [row.messages[0].content for row in rows[:20]]
     assert tokens(gguf, texts) == [tokenizer(each, add_special_tokens=False)["input_ids"] for each in texts]

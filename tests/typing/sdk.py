@@ -10,10 +10,12 @@ from fedit_client import (
     Consent,
     ConsentSummary,
     DataSource,
+    DryRun,
     Event,
     EventKind,
     LocalResult,
     Membership,
+    Payload,
     RoundStage,
     RowFile,
     Shape,
@@ -54,6 +56,8 @@ async def embed(invite: str, home: Path) -> None:
         assert_type(offer.summary, ConsentSummary)
         assert_type(offer.summary.hidden_among, int)
         assert_type(offer.example_payload.size, int)
+        assert_type(offer.example_payload, Payload)
+        assert_type(await client.dry_run(offer), DryRun)
         assert_type(offer.accept(), Consent)
         assert_type(client.add_data(home / "rows.jsonl"), RowFile)
         assert_type(client.add_data("org/name:train", columns={"prompt": "q"}, on_error="skip"), RowFile)

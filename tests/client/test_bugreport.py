@@ -1,0 +1,95 @@
+"""A bug report says what helps and nothing of its owner: looked for by planting it everywhere first."""
+
+import asyncio
+import getpass
+import json
+import socket
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fedit_client.bugreport import Redactor
+from fedit_client.cli import invoke
+from fedit_client.config import load_config
+from fedit_client.log_file import CommandLog
+from fedit_protocol.errors import DataError
+
+from .conftest import CODE
+from .test_cli_join import Joining, joining
+
+__all__ = ["joining"]
+
+ROW = "say one"
+LINK_CODE = "K7QF-2M9D-XT4B-W8HC"
+
+
+@pytest.fixture
+async def home(joining: Joining, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that has joined, whose log is full of what must not get out."""
+    done = await joining.run("--no-run", "--accept", "test-task@1", "--name", "annes-laptop")
+    assert done.status == 0, done.err
+    monkeypatch.setenv("FEDIT_MODEL", "/home/anne/models/private")
+    with CommandLog(load_config(joining.home).paths) as log:
+        key = (joining.home / "identity.key").read_text()
+        words = f"{joining.https.invite} {LINK_CODE} {key} 192.168.1.20 anne@example.org {socket.gethostname()}"
+        try:
+            raise DataError(f"{words} {joining.rows} C:\\Users\\anne\\notes.jsonl hf_abcdefghijklmnop")
+        except DataError as error:
+            log.failed("run", error)
+    return joining.home
+
+
+async def made(joining: Joining, target: Path) -> dict[str, str]:
+    assert await asyncio.to_thread(invoke, ["bugreport", "--out", str(target)]) == 0
+    with zipfile.ZipFile(target) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+async def test_nothing_of_the_owner_is_in_it(joining: Joining, home: Path, tmp_path: Path) -> None:
+    files = await made(joining, tmp_path / "report.zip")
+    out = joining.capsys.readouterr().out
+    everything = "\n".join(files.values())
+    secret = (home / "identity.key").read_text().strip()
+    membership = json.loads((home / "membership.json").read_text())
+    planted = [
+        secret, secret[:32], CODE, LINK_CODE, ROW, "annes-laptop", "192.168.1.20", "anne", "example.org", "hf_abcdef",
+        socket.gethostname(), str(joining.rows), joining.rows.name, str(home), membership["certificate"][:40],
+        joining.https.federation.descriptor.federation_id, f":{joining.https.port}/",
+    ]  # fmt: skip
+    assert [word for word in planted if word and word in everything] == []
+    if len(user := getpass.getuser()) > 4:
+        assert user not in everything
+    for text in files.values():
+        assert all(line in out for line in text.splitlines() if line), "all of it is shown first"
+
+
+async def test_what_helps_is_in_it(joining: Joining, home: Path, tmp_path: Path) -> None:
+    files = await made(joining, tmp_path / "report.zip")
+    assert set(files) == {"about.json", "settings.json", "doctor.txt", "rounds.json", "log.txt"}
+    about = json.loads(files["about.json"])
+    assert about["packages"]["aiohttp"]
+    assert about["task"]["label"] == "test-task@1"
+    settings = {setting["key"]: setting for setting in json.loads(files["settings.json"])}
+    assert settings["model"] == {"key": "model", "value": "***", "source": "FEDIT_MODEL"}
+    assert "python" in files["doctor.txt"]
+    assert "run ended with FEDIT-D001" in files["log.txt"]
+    assert "Traceback" in files["log.txt"]
+    assert "test_bugreport.py" not in files["log.txt"], "only code of ours and of libraries is named"
+
+
+async def test_it_is_for_its_owner_only_and_replaces_nothing(joining: Joining, home: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.zip"
+    await made(joining, target)
+    assert target.stat().st_mode & 0o077 == 0
+    assert await asyncio.to_thread(invoke, ["bugreport", "--out", str(target)]) == 2
+
+
+def test_code_is_still_found_in_a_redacted_traceback() -> None:
+    line = '  File "/home/anne/.venv/lib/python3.11/site-packages/fedit_client/rounds.py", line 12, in run'
+    assert Redactor([]).text(line) == '  File "…/fedit_client/rounds.py", line 12, in run'
+
+
+@pytest.mark.parametrize("text", ["version 1.2.3.4.5", "09:41:07", "0.0.0.0", "127.0.0.1", "test-task@1"])
+def test_what_is_nobodys_secret_stays(text: str) -> None:
+    assert Redactor([]).text(text) == text

@@ -1,0 +1,51 @@
+"""An upload header that is refused comes back with the reason, in words that a person can act on."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from fedit_protocol.errors import ProblemType
+from fedit_protocol.messages import UploadHeader
+from fedit_protocol.secagg.ring import payload_length
+from fedit_protocol.signing import Kind, seal
+
+from .adversaries import LIAR
+from .rounds import WatchedRound, refused, watched
+
+
+@dataclass(frozen=True)
+class Case:
+    """A header of device LIAR, and what the server says to it."""
+
+    problem: ProblemType
+    words: str
+    sum_index: int = 1
+    extra_bytes: int = 0
+    shared: bool = True
+
+
+CASES = {
+    "a sum that has not begun": Case(ProblemType.STAGE_MISMATCH, "sum 2 of this round has not begun", sum_index=2),
+    "a length that no payload has": Case(
+        ProblemType.MALFORMED, "an upload of this sum has {length} bytes", extra_bytes=2
+    ),
+    "a device that dealt no shares": Case(
+        ProblemType.NOT_IN_COHORT, "this device shared no keys in this round", shared=False
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_refused_upload_is_told_why(case: Case) -> None:
+    round_ = watched()
+    round_.drops = {} if case.shared else {LIAR: "shares"}
+    round_.play_until("upload")
+    length = payload_length(round_.server.offer.sums[0].ring)
+    with refused(case.problem) as caught:
+        round_.server.on_upload(header(round_, case, length), round_.clock())
+    assert str(caught.value) == case.words.format(length=length)
+
+
+def header(round_: WatchedRound, case: Case, length: int) -> bytes:
+    message = UploadHeader(sum_index=case.sum_index, length=length + case.extra_bytes, digest=bytes(32))
+    return seal(round_.federation.devices[LIAR], Kind.UPLOAD, round_.context1, message)
