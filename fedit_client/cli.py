@@ -5,7 +5,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -130,7 +132,7 @@ def invoke(arguments: list[str]) -> int:
         except SystemExit as end:  # 1: whoever read our words has gone; else a shell has asked how words may go on
             return INTERRUPTED if end.code == 1 else 0
         except Exception as error:  # noqa: BLE001 - the last line: a person gets words, the log file a traceback
-            failure = _failure(error, command, console)
+            failure = _failure(error, arguments, console)
             if failure is not None:
                 console.fail(command, failure, log.failed(command, failure))
                 return failure.exit_code
@@ -138,11 +140,12 @@ def invoke(arguments: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _failure(error: Exception, command: str, console: Console) -> FeditError | None:
+def _failure(error: Exception, arguments: Sequence[str], console: Console) -> FeditError | None:
     """Return the error that a person is told; None where the help text is what they need."""
+    command = command_of(arguments)
     if isinstance(error, FeditError):
         if error.code == "U002" and (error.fix or "").startswith("add "):  # the option that would have answered
-            error.fix = f"{PROGRAM} {command} {(error.fix or '').removeprefix('add ')}"
+            error.fix = f"{_again(arguments, command)} {(error.fix or '').removeprefix('add ')}"
         return error
     if isinstance(error, typer.TyperException):
         told = error.format_message()
@@ -155,6 +158,13 @@ def _failure(error: Exception, command: str, console: Console) -> FeditError | N
     broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} bugreport")
     broken.__cause__ = error
     return broken
+
+
+def _again(arguments: Sequence[str], command: str) -> str:
+    """Return the command line as it was typed, from the command on; invites are not repeated, for they are secrets."""
+    words = list(arguments[arguments.index(command.split(maxsplit=1)[0]) :]) if command else []
+    hidden = [before in {"--server", "--code"} or "fedit://" in word for before, word in pairwise(["", *words])]
+    return " ".join([PROGRAM, *("…" if hide else quote(word) for hide, word in zip(hidden, words, strict=True))])
 
 
 def _known(command: str) -> list[str]:
