@@ -10,11 +10,15 @@ from pydantic.fields import FieldInfo
 
 from fedit_protocol.task import Task
 
+from .command_reference import command_reference
 from .message_reference import message_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK_REFERENCE = ROOT / "protocol" / "TASK.md"
 MESSAGE_REFERENCE = ROOT / "protocol" / "MESSAGES.md"
+
+SETTINGS_REFERENCE = ROOT / "fedit_client" / "SETTINGS.md"
+COMMAND_REFERENCES = {name: ROOT / name.replace("-", "_") / "COMMANDS.md" for name in ("fedit-client", "fedit-server")}
 
 _HEAD = """# The task file
 
@@ -32,6 +36,36 @@ title = "Clinic notes"
 model = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ```
 """
+
+
+_SETTINGS_HEAD = """# Settings of `fedit-client`
+
+`fedit-client set KEY=VALUE` changes `client.toml` and says the new rule back; `fedit-client config show --origin` says
+where each value comes from: flag, `FEDIT_` environment (`__` nests), `--config FILE` or `./fedit.toml`, `client.toml`,
+default. The limits have a command of their own, `fedit-client policy`. This page is made from the code
+(`python -m tests.documents`), and a test compares them.
+"""
+
+
+def settings_reference() -> str:
+    """Return SETTINGS.md: one table per section of client.toml."""
+    from fedit_client.config import ClientConfig
+
+    return "\n".join([_SETTINGS_HEAD, *_tables(ClientConfig, "")]).rstrip() + "\n"
+
+
+def references() -> dict[Path, str]:
+    """Return every page that is made from the code, with its text."""
+    from fedit_client.cli import app as client
+    from fedit_server.cli import app as server
+
+    commands = {"fedit-client": client, "fedit-server": server}
+    return {
+        TASK_REFERENCE: task_reference(),
+        MESSAGE_REFERENCE: message_reference(),
+        SETTINGS_REFERENCE: settings_reference(),
+        **{COMMAND_REFERENCES[name]: command_reference(name, app) for name, app in commands.items()},
+    }
 
 
 def task_reference() -> str:
@@ -56,7 +90,8 @@ def _tables(model: type[BaseModel], path: str) -> list[str]:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    default = "required" if field.is_required() else "empty" if value is None else f"`{_plain(value)}`"
     return f"| `{name}` | {_type(field.annotation)} | {default} | {field.description} |"
 
 
@@ -75,7 +110,8 @@ def _type(annotation: object) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return "text"
+        first, *rest = typing.get_args(annotation)
+        return _type(first) if rest == [types.NoneType] else "text"
     names = {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}
     return names.get(getattr(annotation, "__name__", ""), "text")
 
@@ -89,5 +125,5 @@ def _plain(value: object) -> str:
 
 
 if __name__ == "__main__":
-    TASK_REFERENCE.write_text(task_reference(), encoding="utf-8")
-    MESSAGE_REFERENCE.write_text(message_reference(), encoding="utf-8")
+    for page, text in references().items():
+        page.write_text(text, encoding="utf-8")

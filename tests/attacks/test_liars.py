@@ -17,6 +17,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import Ack, Inbox, Shares, UploadHeader
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.effects import Effects, Persist, Record, Send
+from fedit_protocol.secagg.masking import Show, unseen
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.roster import VerifiedRoster
@@ -46,8 +47,10 @@ def total(round_: AttackedRound) -> Any:
 class UploadsGarbage(Participant):
     """Signs a header for random bytes of the right length and uploads them."""
 
-    def freeze(self, update: Vector, weight: int, report: ClientReport, threads: int = 1) -> Effects:
-        super().freeze(update, weight, report, threads)
+    def freeze(
+        self, update: Vector, weight: int, report: ClientReport, threads: int = 1, show: Show = unseen
+    ) -> Effects:
+        super().freeze(update, weight, report, threads, show)
         own = self._own_sum()
         payload = seeded_random("garbage")(payload_length(own.ring))
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))

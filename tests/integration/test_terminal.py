@@ -20,8 +20,8 @@ from fedit_client.paths import Paths
 from fedit_protocol.task import Task
 
 from ..tiny_llama import make_tiny_llama
+from .people import People
 from .programs import ServerProcess, environment, run_json, run_program, write_task
-from .test_story import People
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(290)]
 

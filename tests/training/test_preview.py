@@ -114,6 +114,7 @@ def test_trained_tokens_are_coloured_or_underlined_or_in_brackets(
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.slow
 def test_check_counts_tokens_where_the_base_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["--home", str(home), "--json", "data", "check", "rows.jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)["data"]
