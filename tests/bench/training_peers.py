@@ -163,8 +163,14 @@ def trl(setting: Setting, watch: Watch) -> tuple[Any, Any, Figures]:
     tokenizer = tokenizer_of(setting)
     rows, held_out = examples(setting, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        # A packed sequence holds two or three rows: as many tokens in a step as the others have.
-        arguments = {**_arguments(setting, folder), "gradient_accumulation_steps": 1}
+        # A packed sequence holds two or three rows: about as many tokens in a step as the others have.
+        step_tokens = setting.batch * sum(len(row.ids) for row in rows) / len(rows)
+        sequences = min(setting.micro, max(1, round(step_tokens / setting.cutoff)))
+        arguments = {
+            **_arguments(setting, folder),
+            "per_device_train_batch_size": sequences,
+            "gradient_accumulation_steps": 1,
+        }
         arguments["lr_scheduler_type"] = "constant"
         trainer = library.SFTTrainer(
             model=recipe_base(setting),
