@@ -174,11 +174,10 @@ def test_who_asks_for_a_second_sum_that_was_given_up_learns_that_it_comes_no_mor
     round_.run(only_a, [1] * MEMBERS, [REPORT] * MEMBERS)
     reader = round_.device(0)
     assert round_.server.survivors(reader, 1)
-    with refused(ProblemType.TOO_LATE):
-        round_.server.second_input(reader)
-    with refused(ProblemType.TOO_LATE) as error:
-        round_.server.survivors(reader, 2)
-    assert "nothing to gain" in str(error.value)
+    for ask in (lambda: round_.server.second_input(reader), lambda: round_.server.survivors(reader, 2)):
+        with refused(ProblemType.TOO_LATE) as error:
+            ask()
+        assert str(error.value) == "no second sum: there is nothing to gain by it"
 
 
 def test_a_second_input_that_was_offered_can_be_read_after_its_sum_was_given_up() -> None:
