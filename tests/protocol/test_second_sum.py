@@ -1,5 +1,7 @@
 """A second masked sum over the same survivors, which depends on the first (SPEC, section 8): exact, or left out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -174,7 +176,8 @@ def test_who_asks_for_a_second_sum_that_was_given_up_learns_that_it_comes_no_mor
     round_.run(only_a, [1] * MEMBERS, [REPORT] * MEMBERS)
     reader = round_.device(0)
     assert round_.server.survivors(reader, 1)
-    for ask in (lambda: round_.server.second_input(reader), lambda: round_.server.survivors(reader, 2)):
+    server = round_.server
+    for ask in (partial(server.second_input, reader), partial(server.survivors, reader, 2)):
         with refused(ProblemType.TOO_LATE) as error:
             ask()
         assert str(error.value) == "no second sum: there is nothing to gain by it"
