@@ -2,18 +2,25 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Final
 
 from fedit_client.data.records import Record
 
+_HASHES: Final = 2**256
+
 
 def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list[Record], list[Record]]:
-    """Part records into those to train on and those held out, by a hash of seed and text: the same in every round.
+    """Part records into those to train on and those held out: each by a hash of seed and text, whatever stands beside.
 
-    At least one of two or more records is held out if the fraction is above 0, and at least one is trained on.
+    About `fraction` of the records is held out. Of two or more records at least one is, if the fraction is above 0,
+    that of the lowest hash; so where records are added, none that was trained on is held out later. At least one is
+    trained on, that of the highest hash: among so few records that all would be held out, and only there, it may be
+    held out once more are added.
     """
-    wanted = round(fraction * len(records)) or (1 if fraction else 0)
+    ranks = [_rank(record, seed) for record in records]
+    order = sorted(range(len(records)), key=ranks.__getitem__)
+    wanted = sum(rank < fraction * _HASHES for rank in ranks) or (1 if fraction else 0)
     count = min(wanted, len(records) - 1)
-    order = sorted(range(len(records)), key=lambda place: _rank(records[place], seed))
     held_out = set(order[:count])
     return (
         [record for place, record in enumerate(records) if place not in held_out],
@@ -21,6 +28,7 @@ def split(records: Sequence[Record], fraction: float, seed: bytes) -> tuple[list
     )
 
 
-def _rank(record: Record, seed: bytes) -> bytes:
+def _rank(record: Record, seed: bytes) -> int:
+    """A number from 0 to below 2^256, evenly spread."""
     text = "\x1f".join(message.content for message in record.messages)
-    return hashlib.sha256(hashlib.sha256(seed).digest() + text.encode()).digest()
+    return int.from_bytes(hashlib.sha256(hashlib.sha256(seed).digest() + text.encode()).digest(), "big")

@@ -96,10 +96,25 @@ def test_the_seed_decides_the_order() -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize(("rows", "fraction", "held_out"), [(100, 0.05, 5), (10, 0.05, 1), (1, 0.5, 0), (10, 0.0, 0)])
-def test_the_held_out_share(rows: int, fraction: float, held_out: int) -> None:
-    train, kept = split(letters(rows), fraction, b"seed")
-    assert (len(train), len(kept)) == (rows - held_out, held_out)
+@pytest.mark.parametrize(
+    ("rows", "fraction", "least", "most"),
+    [(4000, 0.05, 150, 250), (10, 0.0001, 1, 1), (2, 0.0001, 1, 1), (2, 0.5, 1, 1), (1, 0.5, 0, 0), (10, 0.0, 0, 0)],
+)
+def test_the_held_out_share(rows: int, fraction: float, least: int, most: int) -> None:
+    records = letters(rows)
+    train, kept = split(records, fraction, b"seed")
+    assert least <= len(kept) <= most
+    assert sorted([*train, *kept], key=lambda record: record.line) == records
+
+
+@pytest.mark.parametrize("fraction", [0.0001, 0.05, 0.3])
+def test_rows_that_were_trained_on_stay_so_when_rows_are_added(fraction: float) -> None:
+    records = letters(200)
+    trained_before = split(records[:3], fraction, b"seed")[0]
+    for count in range(4, 200):
+        trained = split(records[:count], fraction, b"seed")[0]
+        assert all(record in trained for record in trained_before), count
+        trained_before = trained
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_file() -> None:

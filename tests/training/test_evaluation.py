@@ -75,7 +75,9 @@ async def test_losses_by_category_for_base_and_adapters(base: Path, trained: tup
 async def test_single_rows_are_measured_apart(base: Path, trained: tuple[Any, Path, Path]) -> None:
     document, _, after = trained
     told: list[tuple[int, int]] = []
-    asked = MeasureRequest(document, base, {"base": None, "trained": after}, letters(20), cpu("nf4"), b"split", 0.2, 3)
+    asked = MeasureRequest(
+        document, base, {"base": None, "trained": after}, letters(20), cpu("nf4"), b"held-out", 0.2, 3
+    )
     found = await WorkerMeasurer().measure(asked, lambda progress: told.append((progress.done, progress.total)))
     assert (found.rows, found.left_out, told[-1]) == (3, 1, (6, 6))
     assert found.tokens.tolist() == [5.0] * 3
@@ -87,8 +89,8 @@ async def test_single_rows_are_measured_apart(base: Path, trained: tuple[Any, Pa
 def test_single_rows_add_up_to_the_losses(base: Path, trained: tuple[Any, Path, Path]) -> None:
     document, _, after = trained
     loaded = load(document, base, cpu("nf4"))
-    found, left_out = chosen_rows(letters(20), loaded, document, 0.2, b"split", 256)
-    held_out = split(letters(20), 0.2, b"split")[1]
+    found, left_out = chosen_rows(letters(20), loaded, document, 0.2, b"held-out", 256)
+    held_out = split(letters(20), 0.2, b"held-out")[1]
     assert (len(found.examples), left_out) == (len(held_out), 0) == (4, 0)
     for adapter in (None, after):
         losses, _ = figures_of(loaded, document, adapter, found.examples, lambda _done, _of: None)

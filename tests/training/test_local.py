@@ -29,7 +29,7 @@ def request(base: Path, folder: Path, plan: DevicePlan, seed: bytes = b"seed", *
     sections = {**SETTINGS, "training": {**SETTINGS["training"], **training}}
     document = tiny_document(base, base={"quantization": plan.quantization.value}, **sections)
     adapter = write_adapter_file(document, folder / "global.safetensors")
-    return TrainingRequest(document, base, adapter, letters(), seed, plan)
+    return TrainingRequest(document, base, adapter, letters(), seed, plan, split_seed=b"split 13")
 
 
 def prepared(asked: TrainingRequest) -> Loaded:
