@@ -1,6 +1,6 @@
 """The rows of one client: sources by name, which a home remembers, and a program's own, which end with it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class OwnData:
         self._own: list[tuple[DataSource, Columns | None, Shape | None, OnError]] = []
         self._once: list[Record] = []
         self._lives_in_home = False
-        self._of_hub: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Record, ...]] = {}
+        self._of_hub: dict[Hashable, tuple[Record, ...]] = {}
 
     def add_data(self, place: Path | str, columns: Columns | None, shape: Shape | None, on_error: OnError) -> RowFile:
         """Check a source by its name and use its rows; raises DataError."""
@@ -97,7 +97,7 @@ class OwnData:
     def _read(self, source: Source) -> tuple[Record, ...]:
         if not source.is_hub:
             return source.read().records
-        known = (source.place, tuple(source.columns.items()))
+        known = (source.place, tuple(source.columns.items()), source.shape, source.on_error)
         if known not in self._of_hub:
             self._of_hub[known] = read_here(self._paths, source).records
         return self._of_hub[known]

@@ -17,6 +17,7 @@ from fedit_client.joining import tell_rows
 from fedit_client.membership import Membership, require_membership
 from fedit_client.own_data import OwnData
 from fedit_client.preparation import check_training_stack, choose_device, find_base, unplanned
+from fedit_client.remembered import read_here
 from fedit_client.training import OnProgress
 from fedit_protocol.errors import DataError
 from fedit_protocol.peft_folder import OwnLoss
@@ -150,7 +151,7 @@ def rows_to_measure(
         found: list[Record] = []
         for path in wishes.data:
             source = Source(str(path), on_error=wishes.on_error)
-            rows = source.read()
+            rows = read_here(config.paths, source)
             tell_rows(console, source.place, rows)
             found.extend(rows.records)
         return found, 0.0

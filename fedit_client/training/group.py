@@ -72,10 +72,10 @@ class Group:
 
 @contextmanager
 def joined(meeting: Path, share: int, size: int, device: str) -> Iterator[Group]:
-    """Meet the other processes for the time of the block: over NCCL on CUDA, else over gloo."""
+    """Meet the other processes for the time of the block: over NCCL on CUDA, else over gloo, on loopback only."""
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, loopback)
+        os.environ[name] = loopback
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(device)

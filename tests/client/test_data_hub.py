@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fedit_client.contacts import HUB, Contacts
-from fedit_client.data import Source
+from fedit_client.data import Shape, Source
 from fedit_client.data.hub import dataset_rows, is_hub_id, plain_download
+from fedit_client.own_data import OwnData
 from fedit_client.paths import Paths
 from fedit_client.remembered import read_here
 from fedit_protocol.errors import DataError
@@ -81,6 +82,18 @@ def test_asking_the_hub_for_rows_is_noted(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError):
         read_here(paths, Source("org/name"))
     assert not paths.contacts_file.exists()
+
+
+def test_rows_that_were_read_in_one_way_are_not_those_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{**PAIR, "text": "Once."}, {**PAIR, "text": ""}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda _name, split: rows)
+    own = OwnData(Paths.under(tmp_path))
+    own.add_data("org/name", None, Shape.PROMPT_COMPLETION, "skip")
+    own.add_data("org/name", None, Shape.TEXT, "skip")
+    assert [record.is_text for record in own.records()] == [False, False, True]
 
 
 def test_a_data_set_with_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

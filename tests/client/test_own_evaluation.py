@@ -1,6 +1,7 @@
 """`eval` for oneself: which rows, what is said of them, what is kept, and that nothing asks a server."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
+from fedit_client.contacts import HUB, Contacts
 from fedit_client.editions import edition_in, own_losses
 from fedit_client.evaluation import Measured, RowFigures
 from fedit_client.history import RoundEntry
@@ -84,6 +86,17 @@ async def test_rows_that_are_named_are_all_used_and_nothing_is_kept(home: Client
     assert (len(measurer.requests[0].records), measurer.requests[0].fraction) == (1, 0.0)
     assert found.lines()[0] == "on 4 rows that you named, 40 answer tokens"
     assert edition_in(home.paths.adapters / TASK.id / "2").own is None
+
+
+async def test_asking_the_hub_for_rows_that_are_named_is_noted(
+    home: ClientConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    with pytest.raises(DataError) as refused:
+        await evaluated(home, FakeMeasurer(BETTER.losses), Path("org/name"))
+    assert refused.value.code == "D019"
+    assert [contact["purpose"] for contact in Contacts(home.paths.contacts_file).all().values()] == [HUB]
 
 
 async def test_a_task_that_holds_nothing_out_wants_rows_to_be_named(tmp_path: Path) -> None:

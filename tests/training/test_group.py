@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
-from fedit_client.training.group import Group
+from fedit_client.training.group import Group, joined
 from fedit_client.training.local import load, train_here
 
 from ..tiny_llama import tiny_document, write_adapter
@@ -35,6 +35,16 @@ def test_alone_nothing_is_added_or_changed() -> None:
     parameter.grad = torch.full((2,), 0.5)
     assert Group().add_up([parameter], (3.0, 7)) == [3.0, 7]
     assert parameter.grad.tolist() == [0.5, 0.5]
+
+
+def test_the_processes_meet_on_this_machine_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "nowhere0")
+    with joined(tmp_path / "meeting", 0, 1, "cpu") as group:
+        assert group.leads
+    assert os.environ["NCCL_SOCKET_IFNAME"] == os.environ["GLOO_SOCKET_IFNAME"] != "nowhere0"
 
 
 def request(base: Path, folder: Path) -> TrainingRequest:
