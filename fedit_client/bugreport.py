@@ -66,7 +66,7 @@ class Report:
         return [line for name, text in self.files.items() for line in (f"== {name}", *text.splitlines(), "")]
 
     def write(self, path: Path) -> None:
-        """Write the archive, for its owner only; raises ConfigError U008 if something is there, StorageError."""
+        """Write the archive, for its owner only; raises ConfigError U010 if something is there, StorageError."""
         if path.exists():
             raise ConfigError(f"{path} is there already", code="U010", fix="fedit-client bugreport --out OTHER.zip")
         write_atomic(path, self.as_zip())

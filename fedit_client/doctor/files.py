@@ -21,7 +21,6 @@ from fedit_protocol.errors import FeditError, StorageError
 
 _LITTLE_BYTES: Final = 2_000_000_000
 _NONE_BYTES: Final = 100_000_000
-_NOT_SETTINGS: Final = frozenset({"FEDIT_TOKEN"})
 
 
 def check_homes(paths: Paths) -> Iterator[Finding]:
@@ -50,11 +49,7 @@ def check_environment(environment: Mapping[str, str]) -> Iterator[Finding]:
     tables = {key.partition("__")[0] for key in known}
     for name in sorted(environment):
         upper = name.upper()
-        if (
-            upper.startswith("FEDIT_")
-            and upper not in known | tables | _NOT_SETTINGS
-            and not upper.startswith("FEDIT_TEST")
-        ):
+        if upper.startswith("FEDIT_") and upper not in known | tables and not upper.startswith("FEDIT_TEST"):
             yield warning("settings", f"{name} in the environment is no setting of this client", "it has no effect",
                           "fedit-client config show")  # fmt: skip
 

@@ -5,7 +5,6 @@ Nothing about this device is sent: the requests are those of anybody who has the
 
 import asyncio
 import importlib
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from fedit_client.base_model import local_base
 from fedit_client.config import ClientConfig
-from fedit_client.contacts import is_offline, note_hub, note_server
+from fedit_client.contacts import hub_host, is_offline, note_hub, note_server
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.membership import Membership
 from fedit_client.proxies import proxy_for
@@ -182,13 +181,9 @@ def _hub(config: ClientConfig, membership: Membership) -> Finding:
     try:
         hub.HfApi().model_info(model, revision=base.revision or None, timeout=_WAIT_S)
     except hub.errors.GatedRepoError:
-        return Finding("hub", Level.ERROR, f"{model} needs its licence accepted at {_site()}/{model} first",
+        return Finding("hub", Level.ERROR, f"{model} needs its licence accepted at {hub_host()}/{model} first",
                        "the hub does not give it to you yet", "hf auth login", "M001")  # fmt: skip
     except Exception as error:  # noqa: BLE001 - whatever the hub's HTTP library raises
         return warning("hub", f"{model} cannot be had from the hub now: {type(error).__name__}",
                        "the first round has to fetch it", "fedit-client set model=FOLDER")  # fmt: skip
     return ok("hub", f"{model} can be fetched")
-
-
-def _site() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").removeprefix("https://").rstrip("/")
