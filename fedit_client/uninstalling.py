@@ -10,7 +10,7 @@ from fedit_client.consent import size_text
 from fedit_client.durable import translating
 from fedit_client.membership import load_membership
 from fedit_client.paths import Paths
-from fedit_client.service.managers import Manager
+from fedit_client.service.systems import ServiceSystem
 from fedit_protocol.errors import StorageError
 
 
@@ -25,14 +25,14 @@ class Trace:
     removed_by: str | None = None
 
 
-def traces(paths: Paths, service: Manager | None) -> list[Trace]:
+def traces(paths: Paths, service: ServiceSystem | None) -> list[Trace]:
     """Return what is here now; nothing is changed, and nothing is asked of anybody."""
     found = [Trace(what, path, _size(path)) for what, path in paths.everything().items() if path.exists()]
     started = [Trace("service", service.file, _size(service.file))] if service else []
     return [*started, *found, *_base(paths), _program()]
 
 
-def own_service(home: Path | None, manager: Manager) -> Manager | None:
+def own_service(home: Path | None, manager: ServiceSystem) -> ServiceSystem | None:
     """Return the manager of the service that runs the client on this home, or None if there is no such service."""
     with translating(manager.file):
         raw = manager.file.read_bytes() if manager.file.exists() else b""

@@ -119,12 +119,12 @@ def uninstall(
 ) -> None:
     """Remove everything of this program from this machine but the program itself; list it first with --dry-run."""
     from fedit_client.running import run_async
-    from fedit_client.service.managers import manager_here
+    from fedit_client.service.systems import system_here
     from fedit_client.uninstalling import own_service, traces, traces_data, traces_lines
 
     given: Globals = context.obj
     config = given.config()
-    service = own_service(config.home, manager_here())
+    service = own_service(config.home, system_here())
     found = traces(config.paths, service)
     if dry_run:
         given.console.answer("uninstall", {"removed": False, **traces_data(found)}, traces_lines(found))

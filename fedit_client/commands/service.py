@@ -22,11 +22,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 def install(context: typer.Context, dry_run: DryRun = False) -> None:
     """Write the service's description for this system, and start it."""
     from fedit_client.membership import require_membership
-    from fedit_client.service.managers import manager_here
+    from fedit_client.service.systems import system_here
 
     given: Globals = context.obj
     config = given.config()
-    manager, plan = manager_here(), _plan(given)
+    manager, plan = system_here(), _plan(given)
     commands = [" ".join(command) for command in manager.begin()]
     text = _text(manager.content(plan))
     data = {"manager": manager.name, "file": str(manager.file), "content": text, "commands": commands}
@@ -47,10 +47,10 @@ def status(context: typer.Context) -> None:
     from fedit_client.control import read_now, read_wish
     from fedit_client.doing import doing_lines
     from fedit_client.patience import utc_now
-    from fedit_client.service.managers import manager_here
+    from fedit_client.service.systems import system_here
 
     given: Globals = context.obj
-    manager, paths = manager_here(), given.config().paths
+    manager, paths = system_here(), given.config().paths
     now, state = read_now(paths), manager.state()
     doing = doing_lines(now, read_wish(paths), utc_now())
     data = {"manager": manager.name, "file": str(manager.file), "installed": manager.file.exists(), "state": state,
@@ -61,10 +61,10 @@ def status(context: typer.Context) -> None:
 @service_app.command()
 def uninstall(context: typer.Context, dry_run: DryRun = False) -> None:
     """Stop the service and remove its description; the membership, rows and adapters stay."""
-    from fedit_client.service.managers import manager_here
+    from fedit_client.service.systems import system_here
 
     given: Globals = context.obj
-    manager = manager_here()
+    manager = system_here()
     commands = [" ".join(command) for command in (*manager.end(), *manager.after())]
     if dry_run:
         data = {"removed": False, "file": str(manager.file), "commands": commands}

@@ -12,7 +12,7 @@ from fedit_client.doctor import files, machine, network, repair, service
 from fedit_client.doctor.finding import Finding, Level, ok
 from fedit_client.membership import Membership, load_membership
 from fedit_client.paths import Paths
-from fedit_client.service.managers import manager_here
+from fedit_client.service.systems import system_here
 from fedit_protocol.errors import FeditError
 
 
@@ -73,7 +73,7 @@ async def examine(
     found += files.check_identity(paths, membership)
     found += files.check_data(paths, membership)
     found += files.check_leftovers(paths)
-    found += service.check_service(manager_here(), membership)
+    found += service.check_service(system_here(), membership)
     if online:
         found += await network.check_network(config, membership, datetime.now(UTC))
     return Checkup(_worst_first(found), repaired)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from fedit_client.doctor.finding import Finding, note, ok, warning
 from fedit_client.membership import Membership
-from fedit_client.service.managers import Manager
+from fedit_client.service.systems import ServiceSystem
 from fedit_protocol.errors import FeditError
 
 
-def check_service(manager: Manager, membership: Membership | None) -> Iterator[Finding]:
+def check_service(manager: ServiceSystem, membership: Membership | None) -> Iterator[Finding]:
     """Yield what the system's manager says of this client's service; it is asked only if one is installed."""
     try:
         installed, state = manager.file.exists(), manager.state()

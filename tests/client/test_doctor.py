@@ -23,7 +23,7 @@ from fedit_client.lock import held_alone
 from fedit_client.membership import Membership, load_membership
 from fedit_client.paths import Paths
 from fedit_client.proxies import proxy_for
-from fedit_client.service.managers import Said, Systemd
+from fedit_client.service.systems import Said, Systemd
 
 from .conftest import HttpsFederation
 from .test_cli_join import Joining, joining

@@ -11,8 +11,8 @@ from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
 from fedit_client.paths import Paths
-from fedit_client.service.managers import Said, Systemd
 from fedit_client.service.plan import ServicePlan
+from fedit_client.service.systems import Said, Systemd
 from fedit_client.testing import FakeTrainer
 from fedit_client.uninstalling import own_service, traces
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError

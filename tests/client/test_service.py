@@ -14,8 +14,8 @@ import pytest
 
 from fedit_client.cli import invoke
 from fedit_client.service import launchd, systemd, task_scheduler
-from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskScheduler, run_tool
 from fedit_client.service.plan import ServicePlan
+from fedit_client.service.systems import Launchd, Said, ServiceSystem, Systemd, TaskScheduler, run_tool
 from fedit_protocol.errors import DeviceError
 
 PLAN = ServicePlan(Path("/home/ada/my notes/100% mine"), Path("/home/ada/.local/state/log/service.log"))
@@ -100,7 +100,9 @@ class Recorder:
 
 
 @pytest.mark.parametrize("kind", [Systemd, Launchd, TaskScheduler])
-def test_installed_asked_and_removed(kind: type[Manager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_asked_and_removed(
+    kind: type[ServiceSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path))
     tool = Recorder()

@@ -1,4 +1,4 @@
-"""The three service managers: where each keeps its file, and the commands that install, remove and ask."""
+"""The three systems of services: where each keeps its file, and the commands that install, remove and ask."""
 
 import getpass
 import os
@@ -38,11 +38,11 @@ def run_tool(command: Sequence[str]) -> Said:
             list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TOOL_S, check=False
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise _no_manager(command[0], type(error).__name__) from error
+        raise _no_service(command[0], type(error).__name__) from error
     return Said(done.returncode, (done.stdout + done.stderr).strip())
 
 
-class Manager(ABC):
+class ServiceSystem(ABC):
     """One way to start a program when its owner logs in."""
 
     name: str
@@ -84,12 +84,12 @@ class Manager(ABC):
     def install(self, plan: ServicePlan) -> None:
         """Write the description and start the service; raises DeviceError H030, StorageError."""
         if self._run is run_tool and shutil.which(self.tool) is None:
-            raise _no_manager(self.tool, "it is not installed")
+            raise _no_service(self.tool, "it is not installed")
         write_atomic(self.file, self.content(plan), _WORLD_READABLE)
         for command in self.begin():
             said = self._run(command)
             if said.status:
-                raise _no_manager(self.tool, said.text)
+                raise _no_service(self.tool, said.text)
 
     def uninstall(self) -> bool:
         """Stop the service and remove its description; False if there was none. Raises DeviceError, StorageError."""
@@ -111,7 +111,7 @@ class Manager(ABC):
         return said.text.splitlines()[0] if said.text else f"status {said.status}"
 
 
-class Systemd(Manager):
+class Systemd(ServiceSystem):
     """Linux: the user's own systemd."""
 
     name, tool = "systemd", "systemctl"
@@ -141,7 +141,7 @@ class Systemd(Manager):
         return "it runs while you are logged in; `loginctl enable-linger` keeps it running after that"
 
 
-class Launchd(Manager):
+class Launchd(ServiceSystem):
     """macOS: a job of the logged-in user."""
 
     name, tool = "launchd", "launchctl"
@@ -163,7 +163,7 @@ class Launchd(Manager):
         return ("launchctl", "list", launchd.LABEL)
 
 
-class TaskScheduler(Manager):
+class TaskScheduler(ServiceSystem):
     """Windows: a task at log-on."""
 
     name, tool = "Task Scheduler", "schtasks"
@@ -190,9 +190,9 @@ class TaskScheduler(Manager):
         return ("schtasks", "/Query", "/TN", task_scheduler.TASK, "/FO", "CSV", "/NH")
 
 
-def manager_here(run: Run = run_tool) -> Manager:
+def system_here(run: Run = run_tool) -> ServiceSystem:
     """Return the manager of this system; only `install` asks whether its program is here."""
-    kinds: dict[str, type[Manager]] = {"win32": TaskScheduler, "darwin": Launchd}
+    kinds: dict[str, type[ServiceSystem]] = {"win32": TaskScheduler, "darwin": Launchd}
     return kinds.get(sys.platform, Systemd)(run)
 
 
@@ -200,6 +200,6 @@ def _domain() -> str:
     return f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui"
 
 
-def _no_manager(tool: str, reason: str) -> DeviceError:
+def _no_service(tool: str, reason: str) -> DeviceError:
     return DeviceError(f"{tool} does not manage services for this user: {reason or 'it gave no reason'}", code="H030",
                        fix="fedit-client service install --dry-run, and start what it prints by hand")  # fmt: skip
