@@ -77,7 +77,7 @@ class Page:
 
     async def _state(self, _: web.Request) -> web.Response:
         state = await asyncio.to_thread(page_state, self._config, self._now())
-        return web.json_response(state | {"change_token": self._door.change_token})
+        return web.json_response(state)
 
     async def _pause(self, request: web.Request) -> web.Response:
         now = self._now().timestamp()

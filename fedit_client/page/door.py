@@ -1,19 +1,23 @@
 """Who may come in: this machine's owner, from a browser on this machine, and no page of the web on their behalf.
 
-The address that the command prints carries a token that opens once. It is exchanged for a cookie that scripts cannot
-read and other sites cannot send. Every request has to name this very host (a name that was rebound to loopback is
-another one), and whatever changes something has to come from this page (Origin) and carry its own second token.
+The address that the command prints carries a token that opens once, and is exchanged for a key. The page keeps the key
+in its tab's session storage, which belongs to this one port, and sends it as a header; there is no cookie, for browsers
+send cookies of 127.0.0.1 to every port of it. Without the key there is only the empty shell. Every request has to name
+this very host (a name that was rebound to loopback is another one), and whatever changes something has to come from
+this page (Origin).
 """
 
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
+from importlib.resources import files
 from typing import Final
 
 from aiohttp import web
 
-COOKIE: Final = "fedit_page"
-CHANGE_HEADER: Final = "X-Fedit-Change"
+KEY_HEADER: Final = "X-Fedit-Key"
+SHELL: Final = frozenset({"/", "/page.css", "/page.js"})
+"""What holds nothing of anybody, and is read before the page can show its key."""
 POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; img-src 'self'"
 )
@@ -25,10 +29,6 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_OPENED: Final = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
-    '<title>FedIT</title><p><a href="/">Open the page</a></p></html>'
-)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,8 +39,7 @@ class Door:
     def __init__(self) -> None:
         self.token: str | None = secrets.token_urlsafe(32)
         """Opens once; None after that."""
-        self.change_token = secrets.token_urlsafe(32)
-        self._cookie = secrets.token_urlsafe(32)
+        self._key = secrets.token_urlsafe(32)
         self._hosts: frozenset[str] = frozenset()
 
     def stands_at(self, port: int) -> str:
@@ -49,15 +48,14 @@ class Door:
         return f"http://127.0.0.1:{port}/open?token={self.token}"
 
     async def open(self, request: web.Request) -> web.StreamResponse:
-        """Exchange the token for the cookie, once."""
+        """Exchange the token for the shell with the key in it, once."""
         given, token = request.query.get("token", ""), self.token
         if token is None or not hmac.compare_digest(given.encode(), token.encode()):
             return refused("this address has been used, or is none; stop the command and start it again")
         self.token = None
-        # Not a redirect: a browser that came from a file or another page would not send a strict cookie along.
-        answer = web.Response(text=_OPENED, content_type="text/html")
-        answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
-        return answer
+        shell = files("fedit_client.page").joinpath("static", "page.html").read_text("utf-8")
+        with_key = shell.replace("</head>", f'  <meta name="fedit-key" content="{self._key}">\n</head>', 1)
+        return web.Response(text=with_key, content_type="text/html")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -80,13 +78,12 @@ class Door:
         ours = {f"http://{host}" for host in self._hosts}
         if origin is not None and origin not in ours:
             return refused("another page cannot ask for this")
-        if request.path == "/open":
+        reads = request.method in {"GET", "HEAD"}
+        if reads and (request.path == "/open" or request.path in SHELL):
             return None
-        if not _same(request.cookies.get(COOKIE, ""), self._cookie):
-            return refused("open the address that `fedit-client ui` has printed; it works once, in one browser")
-        if request.method not in {"GET", "HEAD"} and not (
-            origin in ours and _same(request.headers.get(CHANGE_HEADER, ""), self.change_token)
-        ):
+        if not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), self._key.encode()):
+            return refused("open the address that `fedit-client ui` has printed; it works once, in one tab")
+        if not reads and origin not in ours:
             return refused("a change has to come from the page itself")
         return None
 
@@ -94,7 +91,3 @@ class Door:
 def refused(why: str) -> web.Response:
     """The answer to who may not come in."""
     return web.Response(status=403, text=f"{why}\n")
-
-
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())

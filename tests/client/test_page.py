@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from fedit_client.data.records import Role
 from fedit_client.events import Event, EventKind
 from fedit_client.lock import held_alone
 from fedit_client.page.conversation import Conversation, Voice
-from fedit_client.page.door import COOKIE
+from fedit_client.page.door import KEY_HEADER
 from fedit_client.page.serving import serve, serving
 from fedit_protocol.errors import ConfigError, DeviceError
 
@@ -63,9 +64,11 @@ class Visit:
     opener: str
     model: FakeModel
     config: ClientConfig
+    key: str
+    """What the page keeps for its tab."""
 
     async def get(self, path: str, **headers: str) -> tuple[int, str]:
-        async with self.http.get(self.base + path, headers=headers) as answer:
+        async with self.http.get(self.base + path, headers={KEY_HEADER: self.key} | headers) as answer:
             return answer.status, await answer.text()
 
     async def state(self) -> dict[str, Any]:
@@ -74,7 +77,7 @@ class Visit:
 
     async def post(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Send what the page sends; headers given here come instead of the page's own."""
-        own = {"Origin": self.base, "X-Fedit-Change": (await self.state())["change_token"]}
+        own = {"Origin": self.base, KEY_HEADER: self.key}
         async with self.http.post(self.base + path, data=json.dumps(body or {}), headers=own | headers) as answer:
             return answer.status, await answer.text()
 
@@ -85,32 +88,45 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
     conversation = Conversation(lambda: tmp_path / "1", model.open)
     jar = aiohttp.CookieJar(unsafe=True)  # which keeps cookies of addresses, as browsers do
     async with serving(config, 0, conversation) as address, aiohttp.ClientSession(cookie_jar=jar) as http:
-        async with http.get(address) as answer:
-            assert answer.status == 200
-        yield Visit(http, address.partition("/open")[0], address, model, config)
+        yield await arrived(http, address, model, config)
+
+
+async def arrived(http: aiohttp.ClientSession, address: str, model: FakeModel, config: ClientConfig) -> Visit:
+    """Open the address, and take the key from the page as its script does."""
+    async with http.get(address) as answer:
+        assert answer.status == 200
+        found = re.search(r'<meta name="fedit-key" content="([\w-]{40,})">', await answer.text())
+    assert found is not None
+    return Visit(http, address.partition("/open")[0], address, model, config, found[1])
 
 
 async def test_the_address_opens_once(visit: Visit) -> None:
     assert (await visit.get("/"))[0] == 200
     async with aiohttp.ClientSession() as other:
-        for path in ["/", "/state.json", "/page.js", visit.opener.removeprefix(visit.base), "/open?token=", "/open"]:
+        for path in ["/state.json", visit.opener.removeprefix(visit.base), "/open?token=", "/open"]:
             async with other.get(visit.base + path) as answer:
                 assert answer.status == 403, path
-                assert "change_token" not in await answer.text()
+                assert visit.key not in await answer.text()
+        for path in ["/", "/page.js", "/page.css"]:
+            async with other.get(visit.base + path) as answer:
+                assert visit.key not in await answer.text(), "the shell is empty"
 
 
-async def test_it_listens_on_this_machine_only_and_its_cookie_is_for_it_only(tmp_path: Path) -> None:
-    async with serving(load_config(tmp_path), 0) as address, aiohttp.ClientSession() as http:
-        assert address.startswith("http://127.0.0.1:")
-        async with http.get(address) as answer:
-            cookie = answer.cookies[COOKIE]
-    assert cookie["httponly"]
-    assert (cookie["samesite"], cookie["path"], cookie["domain"]) == ("Strict", "/", "")
+async def test_what_a_browser_tells_other_servers_of_this_machine_opens_nothing(visit: Visit) -> None:
+    """Browsers send a cookie of 127.0.0.1 to every port of it, so none may be set, and none counts."""
+    assert visit.opener.startswith("http://127.0.0.1:")
+    assert len(visit.http.cookie_jar) == 0
+    heard = {"Cookie": f"fedit_page={visit.key}", "Origin": visit.base}
+    async with visit.http.get(visit.base + "/state.json", headers=heard) as answer:
+        assert answer.status == 403
+    for path in ("/pause", "/resume", "/finish", "/chat"):
+        async with visit.http.post(visit.base + path, data="{}", headers=heard) as answer:
+            assert answer.status == 403, path
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/state.json", "/absent"])
 async def test_every_answer_forbids_what_comes_from_elsewhere(visit: Visit, path: str) -> None:
-    async with visit.http.get(visit.base + path) as answer:
+    async with visit.http.get(visit.base + path, headers={KEY_HEADER: visit.key}) as answer:
         assert answer.status == (404 if path == "/absent" else 200)
         policy = answer.headers["Content-Security-Policy"]
         text = await answer.text()
@@ -133,8 +149,8 @@ async def test_a_name_that_leads_here_is_not_this_page(visit: Visit, host: str) 
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": ""},
-        {"X-Fedit-Change": ""},
-        {"X-Fedit-Change": "x"},
+        {KEY_HEADER: ""},
+        {KEY_HEADER: "x"},
     ],
 )
 async def test_another_site_changes_nothing(visit: Visit, path: str, headers: dict[str, str]) -> None:
@@ -227,13 +243,9 @@ async def test_an_idle_model_leaves_the_memory(tmp_path: Path) -> None:
 
 
 async def test_without_an_adapter_the_chat_says_what_to_do(tmp_path: Path) -> None:
-    async with serving(load_config(tmp_path), 0) as address:
-        jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(cookie_jar=jar) as http:
-            async with http.get(address):
-                pass
-            there = Visit(http, address.partition("/open")[0], address, FakeModel(), load_config(tmp_path))
-            assert (await chatted(there, "hello"))[-1]["error"]["code"] == "FEDIT-J001"
+    async with serving(load_config(tmp_path), 0) as address, aiohttp.ClientSession() as http:
+        there = await arrived(http, address, FakeModel(), load_config(tmp_path))
+        assert (await chatted(there, "hello"))[-1]["error"]["code"] == "FEDIT-J001"
 
 
 async def test_a_port_that_is_taken_is_an_error_only_if_it_was_asked_for(tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ def visited(address: str, home: Path, folder: Path) -> None:
             driver.find_element(By.ID, "title").text
             == require_membership(home / "membership.json").task_document.task.title
         )
+        driver.refresh()
+        until(driver, lambda here: "not running" in here.find_element(By.ID, "badge").text)
+        assert driver.get_cookies() == [], "a cookie of 127.0.0.1 would go to every other port"
         rows = [row.text for row in driver.find_elements(By.CSS_SELECTOR, "#rounds tr")][1:]
         assert "committed" in rows[0]
         assert "lost: <b>too few devices</b>" in rows[1], "words of a server are no markup"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -31,12 +32,13 @@ def visit(home: str, question: str) -> tuple[dict[str, Any], str, int]:
 async def _asked(address: str, question: str) -> tuple[dict[str, Any], str]:
     base = address.partition("/open")[0]
     body = json.dumps({"messages": [{"role": "user", "content": question}]})
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+    async with aiohttp.ClientSession() as http:
         async with http.get(address) as opened:
             assert opened.status == 200
-        async with http.get(f"{base}/state.json") as answer:
+            key = re.findall(r'name="fedit-key" content="([^"]+)"', await opened.text())[0]
+        own = {"Origin": base, "X-Fedit-Key": key}
+        async with http.get(f"{base}/state.json", headers=own) as answer:
             state = await answer.json()
-        own = {"Origin": base, "X-Fedit-Change": state["change_token"]}
         async with http.post(f"{base}/chat", data=body, headers=own) as answer:
             lines = [json.loads(line) async for line in answer.content]
     assert lines[-1] == {"done": True}, lines

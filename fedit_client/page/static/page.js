@@ -4,9 +4,20 @@
 const part = (id) => document.getElementById(id);
 const LOOK_EVERY_MS = 2000;
 const WORDS = { stopped: "not running", starting: "starting", waiting: "idle", paused: "paused", round: "in a round" };
-let changeToken = "";
+const key = keptKey();
 let conversation = [];
 let answering = null;
+
+// The key that opened this page: kept for this tab and this port only, and never left in the address.
+function keptKey() {
+  const given = document.querySelector('meta[name="fedit-key"]');
+  if (given) {
+    sessionStorage.setItem("fedit-key", given.content);
+    given.remove();
+    history.replaceState(null, "", "/");
+  }
+  return sessionStorage.getItem("fedit-key") || "";
+}
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -58,7 +69,6 @@ function lines(place, texts) {
 }
 
 function show(state) {
-  changeToken = state.change_token;
   const standing = state.standing || {};
   part("title").textContent = standing.title || "FedIT on this machine";
   part("task").textContent = standing.joined
@@ -86,9 +96,9 @@ function show(state) {
 
 async function look() {
   try {
-    const answer = await fetch("/state.json", { cache: "no-store" });
+    const answer = await fetch("/state.json", { cache: "no-store", headers: { "X-Fedit-Key": key } });
     if (answer.ok) show(await answer.json());
-    else part("told").textContent = "this page is closed; start fedit-client ui again";
+    else part("told").textContent = "this page is closed, or was opened in another tab; start fedit-client ui again";
   } catch {
     part("told").textContent = "the command behind this page has ended; start fedit-client ui again";
   }
@@ -97,7 +107,7 @@ async function look() {
 function send(path, body, signal) {
   return fetch(path, {
     method: "POST", signal, body: JSON.stringify(body),
-    headers: { "Content-Type": "application/json", "X-Fedit-Change": changeToken },
+    headers: { "Content-Type": "application/json", "X-Fedit-Key": key },
   });
 }
 
