@@ -74,14 +74,12 @@ class PrivacySettings(BaseModel):
     outbox: bool = Field(
         True,
         description="keep a readable copy of every upload on this disk; false: only its digest, in the history",
-        json_schema_extra={"stricter": [True, False]},
     )
     outbox_max_mb: int = Field(
         512,
         ge=1,
         le=10**6,
         description="most MB (10^6 bytes) that the outbox takes; the oldest uploads go first",
-        json_schema_extra={"stricter": "lower"},
     )
 
 

@@ -44,7 +44,8 @@ _TOPICS: Final[dict[str, str]] = {
     "settings": (
         "A setting comes from the first of these that states it: a flag; FEDIT_… in the environment (__ nests, as in "
         "FEDIT_DEVICE__THREADS=2); the file of --config, or ./fedit.toml; client.toml; what was said when joining; the "
-        "task; the default. A ./fedit.toml is announced, and may not loosen limits, privacy, politeness or consent. "
+        "task; the default. A ./fedit.toml is announced; it may set device.threads, device.max_tokens and "
+        "network.*, and make limits and politeness stricter. The rest of it is left out. "
         "See: fedit-client config show --origin"
     ),
     "limits": _POLICY,

@@ -1,7 +1,7 @@
 """`--config FILE`, or `./fedit.toml`: settings beside one piece of work, above client.toml and below the environment.
 
 A file named on the command line is its owner's word. A `./fedit.toml` merely lies where a command was started, so it is
-announced, and what it says about consent, privacy, politeness or limits counts only where it is the stricter value.
+announced; it may state only what `strictness.HARMLESS` lists, and politeness or limits where its value is the stricter.
 """
 
 import os
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fedit_client.config import ClientConfig, SettingsFile, load_config
-from fedit_client.strictness import may_loosen
+from fedit_client.strictness import may_lie_around, may_loosen
 from fedit_protocol.errors import ConfigError
 
 PROJECT_FILE: Final = "fedit.toml"
@@ -91,12 +91,13 @@ def _with_lying_file(home: Path | None, flags: dict[str, Any], file: SettingsFil
     dropped = [
         key
         for key, field in leaves(ClientConfig)
-        if states(file.values, key) and may_loosen(key, value_of(alone, key), value_of(both, key), field)
+        if states(file.values, key)
+        and (not may_lie_around(key) or may_loosen(key, value_of(alone, key), value_of(both, key), field))
     ]
     kept = SettingsFile(file.path, _without(file.values, dropped))
     notices = [f"settings of this folder are in force: {file.path}"]
     if dropped:
-        notices[0] += f"; left out, for such a file may not loosen them: {', '.join(dropped)}"
+        notices[0] += f"; left out, for such a file may not set or loosen them: {', '.join(dropped)}"
     return Loaded(load_config(home, flags, kept) if dropped else both, kept, tuple(notices))
 
 

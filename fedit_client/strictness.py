@@ -5,8 +5,11 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-GUARDED: Final = ("limits", "privacy", "polite", "consent")
+GUARDED: Final = ("limits", "polite")
 """Sections that only their owner may loosen: by a flag, the environment, client.toml, or a file named on purpose."""
+
+HARMLESS: Final = frozenset({"device.threads", "device.max_tokens", "network.max_wait_s", "network.enroll_wait_s"})
+"""Settings that a file which merely lies around may state: they start no program, and choose no server or key."""
 
 _MORE_IS_STRICTER: Final = frozenset(
     {"min_cohort", "hidden_among", "corrupt_fraction", "min_clip_norm", "min_cert_age_h"}
@@ -20,6 +23,11 @@ def is_looser_limit(name: str, before: Any, after: Any) -> bool:
     return _reach(name, before) < _reach(name, after) or (
         isinstance(before, tuple) and not _covers(name, before, after)
     )
+
+
+def may_lie_around(key: str) -> bool:
+    """Say whether a file that its owner did not name may say anything about a dotted setting; others are left out."""
+    return key in HARMLESS or key.partition(".")[0] in GUARDED
 
 
 def may_loosen(key: str, before: Any, after: Any, field: FieldInfo | None) -> bool:

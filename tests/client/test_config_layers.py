@@ -17,7 +17,7 @@ from fedit_client.config_edit import edit
 from fedit_client.paths import Paths
 from fedit_client.project_file import leaves
 from fedit_client.setting_words import rule
-from fedit_client.strictness import GUARDED, may_loosen
+from fedit_client.strictness import GUARDED, HARMLESS, may_lie_around, may_loosen
 from fedit_protocol.errors import ConfigError
 
 from .test_cli_join import Joining, joining
@@ -76,7 +76,7 @@ def test_each_source_beats_the_next(run: Run, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_file_that_lies_there_is_announced_once_in_one_line(run: Run, tmp_path: Path) -> None:
-    lying = write(tmp_path / "work", "model = 'org/name'\n")
+    lying = write(tmp_path / "work", "[device]\nmax_tokens = 64\n")
     status, out, err = run("set", "device.threads=2")
     assert (status, err) == (0, f"settings of this folder are in force: {lying}\n")
     assert str(lying) not in out
@@ -93,9 +93,44 @@ def test_a_file_that_lies_there_loosens_nothing_and_may_be_stricter(run: Run, tm
     assert origin(told, "limits.min_cohort") == (20, str(lying))
     assert origin(told, "limits.modes") == (["masked"], "default")
     err = run("paths")[2]
-    assert "left out, for such a file may not loosen them: limits.hidden_among, limits.modes" in err
+    assert "left out, for such a file may not set or loosen them: limits.hidden_among, limits.modes" in err
     named = run("--config", str(lying), "config", "show", "--json")
     assert origin(named, "limits.hidden_among") == (2, str(lying)), "a file named on purpose is its owner's word"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("server = 'https://127.0.0.1:1'", "server"),
+        ("model = 'org/name'", "model"),
+        ("[device]\npython = '/tmp/program'", "device.python"),
+        ("[device]\nprefer = 'cpu'", "device.prefer"),
+        ("[device]\nprocesses = 16", "device.processes"),
+        ("[identity]\nstore = 'file'", "identity.store"),
+        ("[privacy]\noutbox = false", "privacy.outbox"),
+        ("[privacy]\noutbox_max_mb = 1", "privacy.outbox_max_mb"),
+    ],
+)
+def test_a_file_that_lies_there_says_nothing_about_programs_servers_keys_and_evidence(
+    run: Run, tmp_path: Path, text: str, key: str
+) -> None:
+    lying = write(tmp_path / "work", text + "\n")
+    told = run("config", "show", "--json")
+    assert origin(told, key)[1] == "default"
+    expected = (
+        f"settings of this folder are in force: {lying}; left out, for such a file may not set or loosen them: {key}"
+    )
+    assert run("paths")[2] == expected + "\n"
+    assert origin(run("--config", str(lying), "config", "show", "--json"), key)[1] == str(lying)
+
+
+def test_every_setting_of_a_file_that_lies_there_is_harmless_or_compared() -> None:
+    known = {key for key, _ in leaves(ClientConfig)}
+    assert known >= HARMLESS
+    assert {key for key in known if may_lie_around(key)} == {
+        *HARMLESS,
+        *(key for key in known if key.startswith(("limits.", "polite."))),
+    }
 
 
 def test_every_guarded_setting_is_held_against_the_owners_value(run: Run, tmp_path: Path) -> None:
@@ -274,6 +309,6 @@ def test_a_draft_is_checked_like_the_file(tmp_path: Path) -> None:
 
 
 def test_colours_are_the_owners_choice(run: Run, tmp_path: Path) -> None:
-    write(tmp_path / "work", "model = 'org/name'\n")
+    write(tmp_path / "work", "[device]\nthreads = 2\n")
     assert "\x1b[" in run("--color", "always", "paths")[2]
     assert "\x1b[" not in run("paths", "--color=never")[2] + run("paths")[2]
