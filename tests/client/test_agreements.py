@@ -162,3 +162,10 @@ async def test_a_yes_waits_for_a_renewal_that_is_being_written(https: HttpsFeder
     await yes
     kept = client.require_membership()
     assert (kept.certificate, kept.consent) == (b"renewed", "test-task@1")
+
+
+async def test_decisions_at_once_are_all_kept(https: HttpsFederation, tmp_path: Path) -> None:
+    membership, folder = (await joined(https, tmp_path)).require_membership(), tmp_path / "many"
+    together = [asyncio.to_thread(Agreements(folder).withdraw, membership, "test") for _ in range(8)]
+    await asyncio.gather(*together)
+    assert len(Agreements(folder).all()) == 8
