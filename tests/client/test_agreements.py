@@ -13,7 +13,7 @@ from fedit_client.cli import invoke
 from fedit_client.events import Event, RoundStage
 from fedit_client.identity import load_or_create_identity
 from fedit_client.journal import Journal
-from fedit_client.membership import Membership
+from fedit_client.membership import Membership, rewriting
 from fedit_client.paths import Paths
 from fedit_client.session import Session
 from fedit_client.testing import FakeTrainer
@@ -137,3 +137,35 @@ async def test_what_was_interrupted_is_not_sent_after_a_no(tmp_path: Path) -> No
     assert "is not sent: you took back your consent" in after_crash.events[0].text
     assert own.key.public not in {sender for sender, _ in world.server.uploads}
     assert Journal(tmp_path / "after" / "journal").unfinished == ()
+
+
+async def test_a_renewal_waits_for_a_yes_that_is_being_written(https: HttpsFederation, tmp_path: Path) -> None:
+    client, path = await joined(https, tmp_path), Paths.under(tmp_path).membership_file
+    with rewriting(path):
+        before = client.require_membership()
+        renewal = asyncio.create_task(asyncio.to_thread(client._save_certificate, b"renewed"))
+        await asyncio.wait({renewal}, timeout=0.3)
+        before.model_copy(update={"consent": "test-task@2"}).save(path)
+    await renewal
+    kept = client.require_membership()
+    assert (kept.certificate, kept.consent) == (b"renewed", "test-task@2")
+
+
+async def test_a_yes_waits_for_a_renewal_that_is_being_written(https: HttpsFederation, tmp_path: Path) -> None:
+    client, path = await joined(https, tmp_path), Paths.under(tmp_path).membership_file
+    offer = await client.fetch_offer()
+    with rewriting(path):
+        before = client.require_membership().model_copy(update={"consent": "test-task@0"})
+        yes = asyncio.create_task(asyncio.to_thread(client.agree, offer, offer.accept()))
+        await asyncio.wait({yes}, timeout=0.3)
+        before.model_copy(update={"certificate": b"renewed"}).save(path)
+    await yes
+    kept = client.require_membership()
+    assert (kept.certificate, kept.consent) == (b"renewed", "test-task@1")
+
+
+async def test_decisions_at_once_are_all_kept(https: HttpsFederation, tmp_path: Path) -> None:
+    membership, folder = (await joined(https, tmp_path)).require_membership(), tmp_path / "many"
+    together = [asyncio.to_thread(Agreements(folder).withdraw, membership, "test") for _ in range(8)]
+    await asyncio.gather(*together)
+    assert len(Agreements(folder).all()) == 8

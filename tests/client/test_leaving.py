@@ -10,6 +10,7 @@ import pytest
 from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
+from fedit_client.membership import lock_of
 from fedit_client.paths import Paths
 from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskScheduler
 from fedit_client.service.plan import ServicePlan
@@ -53,7 +54,7 @@ async def test_erasing_leaves_nothing_and_the_receipt_says_what_was_there(
     before = files(paths.state)
     receipt = await client.leave(erase=True)
     assert not paths.state.exists()
-    assert sum(one.files for one in receipt.removed) >= len(before - {paths.lock_file})
+    assert sum(one.files for one in receipt.removed) >= len(before - {paths.lock_file, lock_of(paths.membership_file)})
     assert {"identity", "outbox", "history", "consents", "adapters", "runtime", "exports"} <= {
         one.what for one in receipt.removed
     }
@@ -142,7 +143,7 @@ async def test_uninstall_lists_every_path_first(
     assert invoke(["uninstall", "--dry-run", "--json", *home]) == 0
     listed = [Path(one["path"]) for one in json.loads(capsys.readouterr().out)["data"]["paths"]]
     unlisted = {path for path in before if not {path, *path.parents} & set(listed)}
-    assert unlisted == {paths.lock_file}
+    assert unlisted == {paths.lock_file, lock_of(paths.membership_file)}
     assert before <= files(paths.state)
     assert invoke(["uninstall", *home]) == 2  # nobody is here to answer
     assert before <= files(paths.state)
