@@ -17,6 +17,7 @@ from fedit_client.changes import TaskChange, changed_text, differences
 from fedit_client.consent import Consent, ConsentSummary
 from fedit_client.durable import translating, write_atomic
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.lock import in_turn
 from fedit_client.membership import Membership, require_membership
 from fedit_client.paths import Paths
 from fedit_client.patience import Emit
@@ -128,10 +129,11 @@ class Agreements:
             (self._folder / _PENDING).unlink(missing_ok=True)
 
     def _keep(self, decision: Agreement) -> None:
-        with translating(self._folder):
-            used = [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit()]
-        path = self._folder / f"{max(used, default=0) + 1:06d}.json"
-        write_atomic(path, decision.model_dump_json(indent=2).encode() + b"\n")
+        with in_turn(self._folder / ".lock"):  # or two processes take one number, and one decision is gone
+            with translating(self._folder):
+                used = [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit()]
+            path = self._folder / f"{max(used, default=0) + 1:06d}.json"
+            write_atomic(path, decision.model_dump_json(indent=2).encode() + b"\n")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import getpass
 import io
+import ipaddress
 import json
 import platform
 import re
@@ -42,8 +43,19 @@ _PATTERNS: Final = (
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"), "<mail>"),
     (re.compile(r"(?<![\d.])(?!0\.0\.0\.0|127\.0\.0\.1)\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)"), "<ip>"),
     (re.compile(r"(?<![\w.])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}\b"), "<ip>"),
+    (re.compile(r"\[<ip>\]:\d+|<ip>:\d+"), "<ip>"),
+    (re.compile(r"(?<![\w./-])[A-Za-z0-9][\w-]*(?:\.[\w-]+)*\.(?!py:)[A-Za-z][\w-]*:\d{1,5}(?![\w.])"), "<address>"),
+    (re.compile(r"(?<![\w./:-])(?!localhost:)[A-Za-z][\w-]*:\d{4,5}(?![\w.])"), "<address>"),
 )
-_PATH: Final = re.compile(r"(?:[A-Za-z]:\\|~?/)[^\s'\",:;()<>\[\]]+")
+_MAYBE_IPV6: Final = re.compile(r"(?<![\w:.])(?=[^:\s]*:[^:\s]*:)[0-9A-Fa-f:.]{2,45}(?:%[\w-]+)?(?!\w)")
+_ROOT: Final = r"(?:[A-Za-z]:[\\/]|~?/|<home>[\\/]|<folder>[\\/])"
+_PART: Final = r"[^\s'\",:;()<>\[\]]"
+# Between quotes all of it; else words after a space belong to it while one holds a separator or ends as a file does.
+_PATH: Final = re.compile(
+    rf"(?<=')(?={_ROOT})[^'\n]+(?=')|(?<=\")(?={_ROOT})[^\"\n]+(?=\")"
+    rf"|{_ROOT}{_PART}+(?:(?: {_PART}+){{0,4}}? {_PART}*[/\\]{_PART}*)*"
+    rf"(?:(?: {_PART}+){{0,4}}? {_PART}*\.\w{{1,8}}(?!\w))?"
+)
 _KEPT_BELOW: Final = ("/fedit_client/", "/fedit_protocol/", "/site-packages/", "/lib/python")
 
 
@@ -77,14 +89,25 @@ class Redactor:
 
     def __init__(self, words: Iterable[tuple[str, str]]) -> None:
         """`words` are texts that must not appear, each with what stands in for it."""
-        known = sorted({(word, instead) for word, instead in words if len(word) > 1}, key=lambda pair: -len(pair[0]))
+        kept = {(word, instead) for word, instead in words if len(word) > 1}
+        kept |= {(word.replace("\\", "\\\\"), instead) for word, instead in kept}  # as JSON writes it
+        known = sorted(kept, key=lambda pair: -len(pair[0]))
         self._words = [(re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])"), put) for word, put in known]
 
     @classmethod
     def of_home(cls, paths: Paths, membership: Membership | None) -> "Redactor":
         """What is known of this machine and of what it joined."""
         host = socket.gethostname()
-        words = [(host, "<host>"), (host.partition(".")[0], "<host>"), (platform.node(), "<host>"), (_user(), "<user>")]
+        places_here = {
+            str(place): "<folder>" for place in (paths.state, paths.data, paths.config, paths.cache, paths.log)
+        }
+        words = [*({str(Path.home()): "<home>"} | places_here).items()]
+        words += [
+            (host, "<host>"),
+            (host.partition(".")[0], "<host>"),
+            (platform.node(), "<host>"),
+            (_user(), "<user>"),
+        ]
         if membership is not None:
             words += [(membership.host, "<server>"), (membership.label, "<label>")]
             words += [(membership.federation.descriptor.name, "<federation>")]
@@ -97,12 +120,12 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return a text without them."""
+        for pattern, instead in self._words:  # first of all: a known folder may have spaces in it
+            text = pattern.sub(instead, text)
+        text = _MAYBE_IPV6.sub(_short_ip, text)
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
-        text = _PATH.sub(_short_path, text)
-        for pattern, instead in self._words:
-            text = pattern.sub(instead, text)
-        return text
+        return _PATH.sub(_short_path, text)
 
 
 def bug_report(loaded: Loaded, checkup: Checkup, moment: datetime) -> Report:
@@ -179,11 +202,21 @@ def _membership(paths: Paths) -> Membership | None:
         return None
 
 
+def _short_ip(found: re.Match[str]) -> str:
+    """An address of IPv6, with what ends a sentence behind it; this machine's own is nobody's secret."""
+    text = found[0].rstrip(":.") or found[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return found[0]
+    return found[0] if address.is_loopback or address.is_unspecified else "<ip>" + found[0].removeprefix(text)
+
+
 def _short_path(found: re.Match[str]) -> str:
     """A path of ours keeps its end, which names the code; any other one is private."""
     text = found[0].replace("\\", "/")
     for part in _KEPT_BELOW:
-        if part in text:
+        if part in text and " " not in text:
             return "…" + text[text.rindex(part) :]
     return "<path>"
 

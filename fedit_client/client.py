@@ -36,7 +36,7 @@ from fedit_client.machine_history import MachineHistory
 from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
-from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.membership import Membership, keep_in_membership, load_membership, require_membership, rewriting
 from fedit_client.metering import MeteredTransport
 from fedit_client.migrations import open_home
 from fedit_client.offers import TaskOffer, fetch_task
@@ -192,7 +192,8 @@ class Client(TakesData, TakesWishes):
             joined_at=before.joined_at if before else _now_s(),
         )
         self._data.remember()
-        membership.save(self._paths.membership_file)
+        with rewriting(self._paths.membership_file):
+            membership.save(self._paths.membership_file)
         note_server(self._paths.cache, address.host, address.port)
         Agreements(self._paths.consents).agree(membership, offer.summary, "join", installed_version())
         return membership
@@ -204,9 +205,10 @@ class Client(TakesData, TakesWishes):
         """
         open_home(self._paths)
         check_consent(offer.summary, consent)
-        membership = renewed(self.require_membership(), offer.raw, consent)
-        Agreements(self._paths.consents).agree(membership, offer.summary, "diff", installed_version())
-        membership.save(self._paths.membership_file)
+        with rewriting(self._paths.membership_file):
+            membership = renewed(self.require_membership(), offer.raw, consent)
+            Agreements(self._paths.consents).agree(membership, offer.summary, "diff", installed_version())
+            membership.save(self._paths.membership_file)
         return membership
 
     async def run(
@@ -336,12 +338,10 @@ class Client(TakesData, TakesWishes):
         return LogWatch(self._paths.key_log / f"{descriptor.federation_id}.json", descriptor, membership.log_head)
 
     def _save_certificate(self, certificate: bytes) -> None:
-        changed = self.require_membership().model_copy(update={"certificate": certificate})
-        changed.save(self._paths.membership_file)
+        keep_in_membership(self._paths.membership_file, certificate=certificate)
 
     def _save_descriptor(self, descriptor: bytes) -> None:
-        changed = self.require_membership().model_copy(update={"descriptor": descriptor})
-        changed.save(self._paths.membership_file)
+        keep_in_membership(self._paths.membership_file, descriptor=descriptor)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         key = load_or_create_identity(self._paths.identity_file)

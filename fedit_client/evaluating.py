@@ -15,7 +15,7 @@ from fedit_client.evaluation import WorkerEvaluator
 from fedit_client.events import Event
 from fedit_client.identity import load_or_create_identity
 from fedit_client.joining import tell_rows
-from fedit_client.membership import Membership, require_membership
+from fedit_client.membership import Membership, keep_in_membership, require_membership
 from fedit_client.patience import Patience
 from fedit_client.preparation import check_training_stack, choose_device, find_base, unplanned
 from fedit_client.remembered import load_sources, read_here
@@ -159,5 +159,4 @@ async def _prepared(config: ClientConfig, membership: Membership, console: Conso
 
 
 def _save_descriptor(config: ClientConfig, raw: bytes) -> None:
-    changed = require_membership(config.paths.membership_file).model_copy(update={"descriptor": raw})
-    changed.save(config.paths.membership_file)
+    keep_in_membership(config.paths.membership_file, descriptor=raw)

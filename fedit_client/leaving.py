@@ -14,7 +14,7 @@ from fedit_client.contacts import note_server
 from fedit_client.durable import translating
 from fedit_client.identity import forget_keyring, load_or_create_identity
 from fedit_client.lock import held_alone
-from fedit_client.membership import Membership, load_membership, require_membership
+from fedit_client.membership import Membership, load_membership, lock_of, require_membership
 from fedit_client.paths import Paths
 from fedit_client.transport import HttpTransport
 from fedit_protocol.enrollment import federation_context
@@ -182,9 +182,10 @@ def _remove(what: str, path: Path) -> Removed:
 
 
 def _tidy(paths: Paths) -> None:
-    """Remove the lock, which nobody holds any more, and folders of this program that are empty now."""
-    with suppress(OSError):
-        paths.lock_file.unlink(missing_ok=True)
+    """Remove the locks, which nobody holds any more, and folders of this program that are empty now."""
+    for lock in (paths.lock_file, lock_of(paths.membership_file)):
+        with suppress(OSError):
+            lock.unlink(missing_ok=True)
     for folder in {paths.state, paths.data, paths.config, paths.cache}:
         with suppress(OSError):  # not empty: there is something of the owner's in it
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""One running client per identity: a lock that ends with the process, however it ends."""
+"""One running client per identity, and one writer of a file: locks that end with the process, however it ends."""
 
 import os
 import sys
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from fedit_client.durable import PRIVATE_FILE, make_private, translating
-from fedit_protocol.errors import MembershipError
+from fedit_protocol.errors import MembershipError, StorageError
 
 _ATTEMPTS: Final = 5
 _BETWEEN_S: Final = 0.02
+_TURN_S: Final = 10.0
 
 
 @contextmanager
@@ -28,6 +29,27 @@ def held_alone(lock_file: Path) -> Iterator[None]:
         if not _lock_soon(handle):
             raise MembershipError("another fedit-client already runs with this identity", code="J003",
                                   where=str(lock_file.parent), fix="fedit-client status")  # fmt: skip
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def in_turn(lock_file: Path) -> Iterator[None]:
+    """Hold a lock while a file is read and replaced, which takes milliseconds; whoever comes second waits.
+
+    Raises StorageError S010 if the other one does not end.
+    """
+    make_private(lock_file.parent)
+    with translating(lock_file):
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    try:
+        until = time.monotonic() + _TURN_S
+        while not _try_lock(handle):
+            if time.monotonic() > until:
+                raise StorageError("another fedit-client does not stop writing here", code="S010",
+                                   where=str(lock_file), fix="fedit-client doctor")  # fmt: skip
+            time.sleep(_BETWEEN_S)
         yield
     finally:
         os.close(handle)

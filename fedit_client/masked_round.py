@@ -136,15 +136,15 @@ class MaskedRound(Round):
         await self._step(self._participant.on_sharers, await self._fetch("sharers"))
 
     async def _send(self, effect: Send) -> None:
-        transport, payload = self._with.transport, effect.payload
+        payload = effect.payload
         if payload is None:
             path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
-            await self._insist(lambda: transport.post(path, effect.envelope))
+            await self._insist(lambda: self._with.transport.post(path, effect.envelope))
             return
         await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
         path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
-        receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
+        receipt = await self._insist(lambda: self._with.upload(path, effect.envelope, payload, on_bytes))
         await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
 

@@ -1,5 +1,6 @@
 """What this device has joined, and on which terms: one JSON file, replaced in one step."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedit_client.durable import translating, write_atomic
 from fedit_client.home import check_home
+from fedit_client.lock import in_turn
 from fedit_client.trust import Federation, PinnedBy
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
@@ -78,3 +80,19 @@ def require_membership(path: Path) -> Membership:
         raise MembershipError("this device has not joined a federation", code="J001",
                               fix="fedit-client join --server 'fedit://…' --data rows.jsonl")  # fmt: skip
     return found
+
+
+def lock_of(path: Path) -> Path:
+    """Return the file that is locked while the membership file is rewritten."""
+    return path.with_suffix(".lock")
+
+
+def rewriting(path: Path) -> AbstractContextManager[None]:
+    """Hold the file while it is read and replaced: a yes and a renewal may come from two processes at once."""
+    return in_turn(lock_of(path))
+
+
+def keep_in_membership(path: Path, **changed: bytes) -> None:
+    """Replace fields of what was joined and leave the others as they are now; raises as `require_membership`."""
+    with rewriting(path):
+        require_membership(path).model_copy(update=changed).save(path)

@@ -8,6 +8,9 @@ entries go when all of them together are too large.
 import hashlib
 import io
 import time
+import zipfile
+import zlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fedit_client.config import ClientConfig
 from fedit_client.consent import size_text
 from fedit_client.durable import translating, write_atomic
+from fedit_client.lock import in_turn
 from fedit_client.membership import Membership
 from fedit_client.payloads import Payload, payload_lines
 from fedit_protocol.errors import ConfigError, StorageError
@@ -109,32 +113,34 @@ class Outbox:
 
         Raises StorageError: what cannot be written down is not sent either.
         """
-        number = max(self._numbers(), default=0) + 1
-        entry = OutboxEntry(
-            number=number,
-            kind="dry run" if sent is None else "upload",
-            made_at=int(time.time()),
-            receiver="" if sent is None else self._receiver,
-            federation=self._federation,
-            bytes=payload.size,
-            sha256="" if sent is None else hashlib.sha256(sent).hexdigest(),
-            payload=payload.as_data(),
-            **vars(about),
-        )
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **dict(payload.tensors))
-        write_atomic(self._values(number), content.getvalue())
-        self._write(entry)
-        self._prune(number)
+        with self._in_turn():
+            number = max(self._numbers(), default=0) + 1
+            entry = OutboxEntry(
+                number=number,
+                kind="dry run" if sent is None else "upload",
+                made_at=int(time.time()),
+                receiver="" if sent is None else self._receiver,
+                federation=self._federation,
+                bytes=payload.size,
+                sha256="" if sent is None else hashlib.sha256(sent).hexdigest(),
+                payload=payload.as_data(),
+                **vars(about),
+            )
+            write_atomic(self._values(number), content.getvalue())
+            self._write(entry)
+            self._prune(number)
         return entry
 
     def note_receipt(self, sha256: str, at: int | None = None) -> None:
         """Note that the server has an upload, known by the digest of its bytes; one that is gone is no matter."""
-        for number in reversed(self._numbers()):
-            entry = self.entry(number)
-            if entry.sha256 == sha256 and entry.sent_at is None:
-                self._write(entry.model_copy(update={"sent_at": int(time.time()) if at is None else at}))
-                return
+        with self._in_turn():
+            for number in reversed(self._numbers()):
+                entry = self.entry(number)
+                if entry.sha256 == sha256 and entry.sent_at is None:
+                    self._write(entry.model_copy(update={"sent_at": int(time.time()) if at is None else at}))
+                    return
 
     def entries(self) -> list[OutboxEntry]:
         """Return every upload that is still here, oldest first; raises StorageError S017 for a damaged one."""
@@ -161,7 +167,7 @@ class Outbox:
         try:
             with np.load(io.BytesIO(raw), allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise _damaged(path) from error
 
     def payload(self, number: int) -> Payload:
@@ -187,6 +193,10 @@ class Outbox:
         """Return how many bytes of this disk the outbox takes."""
         with translating(self._folder):
             return sum(path.stat().st_size for path in self._folder.glob("[0-9]*") if path.is_file())
+
+    def _in_turn(self) -> AbstractContextManager[None]:
+        """Keep a dry run from taking the number of an upload, or removing it, while it is written."""
+        return in_turn(self._folder / ".lock")
 
     def _prune(self, newest: int) -> None:
         """Remove the oldest uploads until the rest is small enough; the newest one always stays."""

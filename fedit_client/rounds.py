@@ -34,7 +34,7 @@ from fedit_client.round_notes import RoundNotes
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_client.training_time import TrainingTime
-from fedit_client.transport import Transport
+from fedit_client.transport import OnBytes, Transport
 from fedit_protocol.accounting import check_result
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
 from fedit_protocol.errors import (
@@ -99,7 +99,7 @@ class Engagement:
     """Held while training."""
 
     consent: ConsentWatch | None = None
-    """Looked at before each check-in and before each update is masked; None where nobody can take a yes back."""
+    """Looked at before each check-in, after training and before each upload; None where no yes can be taken back."""
 
     outbox: Outbox | None = None
     """The owner's copy of what is uploaded; None where the owner wants none."""
@@ -111,6 +111,11 @@ class Engagement:
         """Raise ConsentError A005 if the owner took the yes back."""
         if self.consent is not None:
             self.consent.check()
+
+    async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
+        """Send a payload unless the owner took the yes back meanwhile (ConsentError A005); return the receipt."""
+        await asyncio.to_thread(self.check_consent)
+        return await self.transport.upload(path, header, payload, on_bytes)
 
     @property
     def emit(self) -> Emit:

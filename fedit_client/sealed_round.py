@@ -62,14 +62,14 @@ class SealedRound(Round):
         return training.result()
 
     async def _send(self, effect: Send) -> None:
-        transport, payload = self._with.transport, effect.payload
+        payload = effect.payload
         if payload is None:
-            await self._insist(lambda: transport.post(f"{self._path}/{Kind.ACCEPT}", effect.envelope))
+            await self._insist(lambda: self._with.transport.post(f"{self._path}/{Kind.ACCEPT}", effect.envelope))
             return
         await self._until_network()
         self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, sealed to the server, which will open it")
         path, on_bytes = f"{self._path}/uploads/1", self._on_bytes(RoundStage.UPLOAD)
-        receipt = await self._insist(lambda: transport.upload(path, effect.envelope, payload, on_bytes))
+        receipt = await self._insist(lambda: self._with.upload(path, effect.envelope, payload, on_bytes))
         await self._note_receipt(payload)
         await self._step(self._participant.on_receipt, receipt)
 

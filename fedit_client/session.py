@@ -325,16 +325,18 @@ class Session:
 
         The digest of one that was taken is added to `finished`.
         """
-        transport, path = self._with.transport, f"/v1/rounds/{upload.round_id}/uploads/{upload.sum_index}"
+        path = f"/v1/rounds/{upload.round_id}/uploads/{upload.sum_index}"
         try:
             payload = await asyncio.to_thread(upload.payload)
             await self._with.patience.insist(
-                lambda: transport.upload(path, upload.header, payload, lambda _done, _total: None), until
+                lambda: self._with.upload(path, upload.header, payload, lambda _done, _total: None), until
             )
         except ProtocolError as error:
             if isinstance(error, SecurityError) and error.code in _WRONG_FAR_SIDE:
                 raise  # nothing is known about the round: the bytes stay for the next start
             return f"the interrupted upload of round {upload.round_no} is no longer wanted: {error}"
+        except ConsentError as error:
+            return f"the interrupted upload of round {upload.round_no} is not sent: {error}"
         except StorageError as error:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"

@@ -1,23 +1,31 @@
 """A yes is kept as data; taking it back holds from the next step on, also of a client that runs."""
 
 import asyncio
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedit_client import Client
-from fedit_client.agreements import Agreements
+from fedit_client.agreements import Agreements, ConsentWatch
 from fedit_client.cli import invoke
-from fedit_client.events import Event, EventKind
+from fedit_client.events import Event, RoundStage
 from fedit_client.identity import load_or_create_identity
+from fedit_client.journal import Journal
+from fedit_client.membership import Membership, rewriting
 from fedit_client.paths import Paths
+from fedit_client.session import Session
 from fedit_client.testing import FakeTrainer
-from fedit_protocol.encoding import decode
-from fedit_protocol.errors import ConsentError
+from fedit_client.trust import PinnedBy
+from fedit_protocol.encoding import decode, encode
+from fedit_protocol.errors import ConsentError, TransportError
 from fedit_protocol.messages import Abort
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.testing import small_task
 
 from .conftest import HttpsFederation
+from .test_session import World, eventually, running
 
 ROWS = [{"prompt": "say one", "completion": "one"}] * 20
 
@@ -61,17 +69,21 @@ async def test_a_yes_that_was_taken_back_ends_the_next_run_until_it_is_given_aga
     assert kinds == ["agreed", "withdrawn", "agreed"]
 
 
-async def test_what_is_taken_back_while_training_never_leaves(https: HttpsFederation, tmp_path: Path) -> None:
-    release, training = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("stage", [RoundStage.TRAIN, RoundStage.MASK, RoundStage.UPLOAD])
+async def test_what_is_taken_back_before_it_is_sent_never_leaves(
+    https: HttpsFederation, tmp_path: Path, stage: RoundStage
+) -> None:
+    release, taken_back = asyncio.Event(), asyncio.Event()
     slow = await joined(https, tmp_path / "slow", FakeTrainer(wait_for=release))
     others = [await joined(https, tmp_path / name, FakeTrainer(wait_for=release)) for name in ("a", "b")]
     running = [asyncio.create_task(client.run_to_end()) for client in others]
     paths = Paths.under(tmp_path / "slow")
 
     def take_back(event: Event) -> None:
-        if event.kind is EventKind.PROGRESS and event.text.startswith("train") and not training.is_set():
-            training.set()
+        if event.stage is stage and not taken_back.is_set():
+            taken_back.set()
             Agreements(paths.consents).withdraw(slow.require_membership(), "test")
+        if event.stage is RoundStage.TRAIN:
             release.set()
 
     try:
@@ -85,3 +97,75 @@ async def test_what_is_taken_back_while_training_never_leaves(https: HttpsFedera
     assert "A005" in [decode(Abort, read_envelope(body, Kind.ABORT).body).problem for _, body in https.loopback.aborts]
     own = load_or_create_identity(paths.identity_file).public
     assert own not in {sender for sender, _ in https.loopback.uploads}
+
+
+async def test_what_was_interrupted_is_not_sent_after_a_no(tmp_path: Path) -> None:
+    """Frozen bytes of a round that still runs stay here, and are forgotten, once the yes is taken back."""
+    world, paths = World(tmp_path, small_task(3, rounds=1)), Paths.under(tmp_path / "after")
+    dead = world.devices[0]
+    powerless: list[str] = []
+
+    def lose_power(path: str) -> None:
+        if "/uploads/" in path or powerless:
+            powerless.append(path)
+            raise TransportError("no power")
+
+    dead.transport.before = lose_power
+    async with running(world) as tasks:
+        await eventually(lambda: bool(powerless))
+        shutil.copytree(tmp_path / "0" / "journal", tmp_path / "after" / "journal")
+        tasks[0].cancel()
+        after_crash, own = world.device(0, tmp_path / "after"), dead.engagement
+        membership = Membership(
+            host="server",
+            port=8443,
+            pinned_by=PinnedBy.INVITE,
+            descriptor=encode(own.descriptor),
+            certificate=world.federation.certificate(own.key.public),
+            log_head=world.federation.log_head(),
+            label="",
+            consent="test-task@1",
+            document=encode(world.document),
+            joined_at=0,
+        )
+        membership.save(paths.membership_file)
+        Agreements(paths.consents).withdraw(membership, "test")
+        engagement = replace(after_crash.engagement, consent=ConsentWatch(paths))
+        held, pinned = after_crash.session._held, after_crash.session._pinned
+        with pytest.raises(ConsentError):
+            await Session(engagement, held, pinned, "cpu", "test").run()
+    assert "is not sent: you took back your consent" in after_crash.events[0].text
+    assert own.key.public not in {sender for sender, _ in world.server.uploads}
+    assert Journal(tmp_path / "after" / "journal").unfinished == ()
+
+
+async def test_a_renewal_waits_for_a_yes_that_is_being_written(https: HttpsFederation, tmp_path: Path) -> None:
+    client, path = await joined(https, tmp_path), Paths.under(tmp_path).membership_file
+    with rewriting(path):
+        before = client.require_membership()
+        renewal = asyncio.create_task(asyncio.to_thread(client._save_certificate, b"renewed"))
+        await asyncio.wait({renewal}, timeout=0.3)
+        before.model_copy(update={"consent": "test-task@2"}).save(path)
+    await renewal
+    kept = client.require_membership()
+    assert (kept.certificate, kept.consent) == (b"renewed", "test-task@2")
+
+
+async def test_a_yes_waits_for_a_renewal_that_is_being_written(https: HttpsFederation, tmp_path: Path) -> None:
+    client, path = await joined(https, tmp_path), Paths.under(tmp_path).membership_file
+    offer = await client.fetch_offer()
+    with rewriting(path):
+        before = client.require_membership().model_copy(update={"consent": "test-task@0"})
+        yes = asyncio.create_task(asyncio.to_thread(client.agree, offer, offer.accept()))
+        await asyncio.wait({yes}, timeout=0.3)
+        before.model_copy(update={"certificate": b"renewed"}).save(path)
+    await yes
+    kept = client.require_membership()
+    assert (kept.certificate, kept.consent) == (b"renewed", "test-task@1")
+
+
+async def test_decisions_at_once_are_all_kept(https: HttpsFederation, tmp_path: Path) -> None:
+    membership, folder = (await joined(https, tmp_path)).require_membership(), tmp_path / "many"
+    together = [asyncio.to_thread(Agreements(folder).withdraw, membership, "test") for _ in range(8)]
+    await asyncio.gather(*together)
+    assert len(Agreements(folder).all()) == 8

@@ -13,6 +13,7 @@ from fedit_client.bugreport import Redactor
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.log_file import CommandLog
+from fedit_client.paths import Paths
 from fedit_protocol.errors import DataError
 
 from .conftest import CODE
@@ -93,3 +94,32 @@ def test_code_is_still_found_in_a_redacted_traceback() -> None:
 @pytest.mark.parametrize("text", ["version 1.2.3.4.5", "09:41:07", "0.0.0.0", "127.0.0.1", "test-task@1"])
 def test_what_is_nobodys_secret_stays(text: str) -> None:
     assert Redactor([]).text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("to 2001:db8::1: refused", "to <ip>: refused"),
+        ("to [fe80::1]:8443 and [fe80::1%eth0]", "to <ip> and [<ip>]"),
+        ("::ffff:192.168.1.20", "<ip>"),
+        ("from 192.168.1.20:8443", "from <ip>"),
+        ("by way of proxy.corp.example:3128", "by way of <address>"),
+        ("by way of proxy:3128, not localhost:3128", "by way of <address>, not localhost:3128"),
+        ("rounds.py:12", "rounds.py:12"),
+        ("no file 'C:\\my notes\\private rows' there", "no file '<path>' there"),
+        ("cannot read /srv/my notes/private rows.jsonl: gone", "cannot read <path>: gone"),
+        ("cannot read C:\\my notes\\private rows.jsonl: gone", "cannot read <path>: gone"),
+    ],
+)
+def test_addresses_and_paths_go_as_a_whole(text: str, left: str) -> None:
+    assert Redactor([]).text(text) == left
+
+
+def test_the_home_folder_goes_as_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "anne of green gables"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    said = Redactor.of_home(Paths.under(home / "my federation"), None).text(
+        f"no room in {home} or {home}/my federation"
+    )
+    assert said == "no room in <home> or <folder>"

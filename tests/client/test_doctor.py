@@ -135,9 +135,15 @@ async def test_the_service_is_asked_where_one_is_installed(
 
 
 def test_a_variable_that_is_no_setting_is_told() -> None:
-    environment = {"FEDIT_DEVICE__THREDS": "2", "FEDIT_HOME": "/h", "FEDIT_DEVICE__THREADS": "2", "FEDIT_LIMITS": "{}"}
+    environment = {
+        "FEDIT_DEVICE__THREDS": "2",
+        "FEDIT_TOKEN": "t",
+        "FEDIT_HOME": "/h",
+        "FEDIT_DEVICE__THREADS": "2",
+        "FEDIT_LIMITS": "{}",
+    }
     found = list(check_environment(environment))
-    assert [finding.what.partition(" ")[0] for finding in found] == ["FEDIT_DEVICE__THREDS"]
+    assert [finding.what.partition(" ")[0] for finding in found] == ["FEDIT_DEVICE__THREDS", "FEDIT_TOKEN"]
 
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:

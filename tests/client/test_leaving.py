@@ -10,9 +10,10 @@ import pytest
 from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
+from fedit_client.membership import lock_of
 from fedit_client.paths import Paths
 from fedit_client.service.plan import ServicePlan
-from fedit_client.service.systems import Said, Systemd
+from fedit_client.service.systems import Launchd, Said, ServiceSystem, Systemd, TaskScheduler
 from fedit_client.testing import FakeTrainer
 from fedit_client.uninstalling import own_service, traces
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
@@ -53,7 +54,7 @@ async def test_erasing_leaves_nothing_and_the_receipt_says_what_was_there(
     before = files(paths.state)
     receipt = await client.leave(erase=True)
     assert not paths.state.exists()
-    assert sum(one.files for one in receipt.removed) >= len(before - {paths.lock_file})
+    assert sum(one.files for one in receipt.removed) >= len(before - {paths.lock_file, lock_of(paths.membership_file)})
     assert {"identity", "outbox", "history", "consents", "adapters", "runtime", "exports"} <= {
         one.what for one in receipt.removed
     }
@@ -117,6 +118,23 @@ def test_only_the_service_of_this_home_is_this_homes(tmp_path: Path, monkeypatch
     assert own_service(None, manager) is manager
 
 
+@pytest.mark.parametrize("kind", [Systemd, Launchd, TaskScheduler])
+def test_a_service_of_a_longer_name_is_anothers(
+    kind: type[ServiceSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    manager = kind(lambda _: Said(0, ""))
+    for theirs, ours in ((tmp_path / "fed2", tmp_path / "fed"), (tmp_path / 'a "b" 100% $x\\', tmp_path / 'a "b"')):
+        manager.install(ServicePlan(theirs, tmp_path / "log", settings_file=ours))
+        assert own_service(ours, manager) is None
+        assert own_service(None, manager) is None
+        assert own_service(theirs, manager) is manager
+    manager.file.write_bytes(b"not a description")
+    assert own_service(theirs, manager) is None
+    assert own_service(None, manager) is None
+
+
 async def test_uninstall_lists_every_path_first(
     https: HttpsFederation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +143,7 @@ async def test_uninstall_lists_every_path_first(
     assert invoke(["uninstall", "--dry-run", "--json", *home]) == 0
     listed = [Path(one["path"]) for one in json.loads(capsys.readouterr().out)["data"]["paths"]]
     unlisted = {path for path in before if not {path, *path.parents} & set(listed)}
-    assert unlisted == {paths.lock_file}
+    assert unlisted == {paths.lock_file, lock_of(paths.membership_file)}
     assert before <= files(paths.state)
     assert invoke(["uninstall", *home]) == 2  # nobody is here to answer
     assert before <= files(paths.state)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_the_oldest_uploads_go_when_all_are_too_large(tmp_path: Path) -> None:
     assert [one.number for one in tight.entries()] == [3, 4]
     entry(Outbox(tmp_path, 1), 2000)  # the newest stays, however large
     assert [one.number for one in tight.entries()] == [5]
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("[0-9]*"))) == 2
 
 
 def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
@@ -146,6 +147,13 @@ def test_a_receipt_is_noted_by_the_digest_of_what_was_sent(tmp_path: Path) -> No
     outbox.note_receipt(hashlib.sha256(b"one").hexdigest(), at=1)
     outbox.note_receipt(hashlib.sha256(b"pruned").hexdigest())
     assert [one.sent_at for one in outbox.entries()] == [1, None]
+
+
+def test_a_dry_run_and_an_upload_at_once_are_two_entries(tmp_path: Path) -> None:
+    outboxes = [Outbox(tmp_path, 10**9) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda outbox: [entry(outbox, 20) for _ in range(4)], outboxes))
+    assert [one.number for one in outboxes[0].entries()] == list(range(1, 33))
 
 
 def test_the_commands_list_show_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,10 +182,19 @@ def test_the_commands_list_show_and_export(tmp_path: Path, capsys: pytest.Captur
     assert "FEDIT-U009" in capsys.readouterr().err
 
 
-def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path, 10**9)
-    entry(outbox, 20)
-    (tmp_path / "000001.npz").write_bytes(b"PK")
+@pytest.mark.parametrize("damage", ["start", "empty", "cut", "flipped"])
+def test_a_damaged_entry_is_named(tmp_path: Path, damage: str) -> None:
+    outbox, path = Outbox(tmp_path, 10**9), tmp_path / "000001.npz"
+    entry(outbox, 2000)
+    whole = path.read_bytes()
+    middle = whole.index(b"lora.npy") + 40
+    damaged = {
+        "start": b"PK",
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "flipped": whole[:middle] + bytes(40) + whole[middle + 40 :],
+    }
+    path.write_bytes(damaged[damage])
     with pytest.raises(StorageError) as told:
         outbox.values(1)
     assert told.value.code == "S017"
