@@ -16,7 +16,7 @@ from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskS
 from fedit_client.service.plan import ServicePlan
 from fedit_client.testing import FakeTrainer
 from fedit_client.uninstalling import own_service, traces
-from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError
 
 from .conftest import HttpsFederation
 from .test_sdk import collect, joined
@@ -86,6 +86,25 @@ async def test_the_receipt_says_what_the_server_answered(https: HttpsFederation,
     assert (await (await joined(https, tmp_path / "a")).leave()).answered == UNKNOWN_ALREADY
     offline = await (await joined(https, tmp_path / "b")).leave(offline=True)
     assert (offline.answered, "it still counts this device" in offline.told) == ("nothing", True)
+
+
+async def test_a_lost_key_is_not_replaced_by_one_that_the_server_does_not_know(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    paths = Paths.under(tmp_path / "a")
+    client = await joined(https, paths.state)
+    paths.identity_file.unlink()
+    with pytest.raises(StorageError, match="still counts this device") as told:
+        await client.leave()
+    assert (told.value.code, told.value.fix) == ("S013", "fedit-client leave --offline")
+    assert paths.membership_file.exists()
+    assert not paths.identity_file.exists()
+    erased = await client.leave(erase=True)
+    assert ("key is lost" in erased.told, "still counts" in erased.told, erased.answered) == (True, True, "nothing")
+    other = Paths.under(tmp_path / "b")
+    client = await joined(https, other.state)
+    other.identity_file.unlink()
+    assert "it still counts this device" in (await client.leave(offline=True)).told
 
 
 async def test_nothing_is_removed_while_the_server_has_not_answered(https: HttpsFederation, tmp_path: Path) -> None:
