@@ -14,6 +14,7 @@ from fedit_client.contacts import note_server
 from fedit_client.durable import translating
 from fedit_client.identity import forget_keyring, load_identity
 from fedit_client.lock import held_alone
+from fedit_client.log_file import close_logs_below
 from fedit_client.membership import Membership, load_membership, lock_of, require_membership
 from fedit_client.paths import Paths
 from fedit_client.transport import HttpTransport
@@ -25,7 +26,8 @@ from fedit_protocol.signing import Kind, SigningKey, seal
 FORGOTTEN: Final = "forgotten: name and kind of device are deleted, the certificate is revoked"
 UNKNOWN_ALREADY: Final = "it did not know this device any more"
 _KEY_IS_LOST: Final = (
-    "nothing: this device's key is lost, so the server still counts it as a member; ask the organiser to revoke it"
+    "nothing: this device's key is lost or cannot be read, so the server still counts it as a member; "
+    "ask the organiser to revoke it"
 )
 CANNOT_BE_UNDONE: Final = (
     "sums of past rounds hold your part, and adapters that were made of them are with the server and every member",
@@ -179,6 +181,7 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]
 
 
 def _remove(what: str, path: Path) -> Removed:
+    close_logs_below(path)
     with translating(path):
         files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
         size = sum(file.lstat().st_size for file in files)
@@ -196,12 +199,19 @@ def _tidy(paths: Paths) -> None:
             folder.rmdir()
 
 
+def _key_if_readable(paths: Paths) -> SigningKey | None:
+    try:
+        return load_identity(paths.identity_file)
+    except StorageError:
+        return None
+
+
 def _joined_with_key(paths: Paths, wishes: LeaveWishes) -> tuple[Membership, SigningKey | None] | None:
     """Return what was joined, and the key if it is still here: a new one would tell the server nothing."""
     erase, file = wishes.erase, paths.membership_file
     try:
         membership = load_membership(file) if erase else require_membership(file)
-        key = load_identity(paths.identity_file)
+        key = _key_if_readable(paths) if erase else load_identity(paths.identity_file)
         if membership and key is None and not (erase or wishes.offline):
             raise StorageError("this device's key is lost, so it cannot tell the server that it leaves, which still "
                                "counts this device as a member", code="S013", where=str(paths.identity_file),

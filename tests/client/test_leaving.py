@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
+from fedit_client.log_file import CommandLog
 from fedit_client.membership import lock_of
 from fedit_client.paths import Paths
 from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskScheduler
@@ -64,6 +66,23 @@ async def test_erasing_leaves_nothing_and_the_receipt_says_what_was_there(
     for line in CANNOT_BE_UNDONE:
         assert line in said
     assert f"removed runtime: {paths.runtime} (1 file, 10 B)" in said
+
+
+async def test_erasing_lets_go_of_the_log_and_takes_drafts_along(https: HttpsFederation, tmp_path: Path) -> None:
+    """Windows removes no file that is held open."""
+    paths = Paths.under(tmp_path)
+    client = await joined(https, tmp_path)
+    for place in (paths.config / "client.toml.draft", paths.state / "open-page.html"):
+        place.write_text("x")
+    with CommandLog(paths):
+        logger = logging.getLogger("fedit_client")
+        logger.info("a line")
+        held = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+        assert [Path(handler.baseFilename) for handler in held] == [paths.log_file]
+        await client.leave(erase=True)
+        assert [handler.stream for handler in held] == [None]
+        logger.info("another line")
+    assert not tmp_path.exists()
 
 
 async def test_what_is_the_owners_own_stays_where_it_is(https: HttpsFederation, tmp_path: Path) -> None:
@@ -171,4 +190,4 @@ async def test_uninstall_lists_every_path_first(
     assert "server answered: forgotten" in said
     assert "pip uninstall fedit" in said or "uv tool uninstall fedit" in said
     assert not (paths.state / "identity.key").exists()
-    assert files(paths.state) <= {paths.log_file}
+    assert files(paths.state) == set()
