@@ -80,6 +80,8 @@ _CODES: Final[dict[str, str]] = {
     "C004": "No editor could be used. Name one in VISUAL or EDITOR, or change single settings: fedit-client set",
     "C005": "identity.store asks for the system's keyring, and none works here: the message says why. With auto or "
     "file the key is kept in a file that only you can read.",
+    "C006": "A service starts without the environment of this shell, so a setting that only stands there would be "
+    "lost, and with it perhaps a limit. Put it into client.toml or a file of --config, and unset it here.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
     "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def own_service(home: Path | None, manager: Manager) -> Manager | None:
     """Return the manager of the service that runs the client on this home, or None if there is no such service."""
     with translating(manager.file):
         raw = manager.file.read_bytes() if manager.file.exists() else b""
-    text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", errors="replace")
-    runs_it = str(home.expanduser().absolute()) in text if home else bool(text) and "--home" not in text
+    try:
+        words = manager.words_of(raw) if raw else []
+    except ValueError:  # not a description of ours
+        words = []
+    named = [after for word, after in pairwise(words) if word == "--home"][:1]
+    runs_it = named == ([str(home.expanduser().absolute())] if home else []) and "fedit_client" in words
     return manager if runs_it else None
 
 

@@ -1,10 +1,12 @@
 """`fedit-client service`: run without a terminal, from log-in on."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedit_client.commands.shared import Globals
+from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedit_client.service.plan import ServicePlan
@@ -25,6 +27,7 @@ def install(context: typer.Context, dry_run: DryRun = False) -> None:
     from fedit_client.service.managers import manager_here
 
     given: Globals = context.obj
+    _refuse_environment()
     config = given.config()
     manager, plan = manager_here(), _plan(given)
     commands = [" ".join(command) for command in manager.begin()]
@@ -81,7 +84,18 @@ def _plan(given: Globals) -> "ServicePlan":
 
     config = given.config()
     home = config.home.expanduser().absolute() if config.home else None
-    return ServicePlan(home, config.paths.log_file.with_name("service.log"), max_memory_gb=config.polite.max_memory_gb)
+    file = given.settings_file.expanduser().absolute() if given.settings_file else None
+    log = config.paths.log_file.with_name("service.log")
+    return ServicePlan(home, log, max_memory_gb=config.polite.max_memory_gb, settings_file=file)
+
+
+def _refuse_environment() -> None:
+    """Raise ConfigError C006 for settings of this shell: a service would run without them, with other limits."""
+    named = sorted(name for name in os.environ if name.upper().startswith("FEDIT_") and name.upper() != "FEDIT_HOME")
+    if named:
+        key = named[0].upper().removeprefix("FEDIT_").lower().replace("__", ".")
+        raise ConfigError(f"a service does not see the settings of this shell: {', '.join(named)}", code="C006",
+                          where="environment", fix=f"fedit-client set {key}=VALUE, and unset {named[0]}")  # fmt: skip
 
 
 def _text(content: bytes) -> str:

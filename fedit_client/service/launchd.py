@@ -2,6 +2,7 @@
 
 import plistlib
 from typing import Any, Final
+from xml.parsers.expat import ExpatError
 
 from fedit_client.service.plan import ServicePlan
 
@@ -25,3 +26,11 @@ def plist(plan: ServicePlan) -> bytes:
         "StandardErrorPath": str(plan.log),
     }
     return plistlib.dumps(job)
+
+
+def words_of(content: bytes) -> list[str]:
+    """Return the command line of a property list; raises ValueError for another file."""
+    try:
+        return [str(word) for word in plistlib.loads(content)["ProgramArguments"]]
+    except (ExpatError, KeyError, TypeError) as error:
+        raise ValueError("this is no launchd job") from error

@@ -62,6 +62,10 @@ class Manager(ABC):
         """Return the description."""
 
     @abstractmethod
+    def words_of(self, content: bytes) -> list[str]:
+        """Return the command line of a description; raises ValueError if it is none."""
+
+    @abstractmethod
     def begin(self) -> tuple[tuple[str, ...], ...]:
         """The commands that make a written description a running service."""
 
@@ -125,6 +129,9 @@ class Systemd(Manager):
     def content(self, plan: ServicePlan) -> bytes:
         return systemd.unit(plan).encode()
 
+    def words_of(self, content: bytes) -> list[str]:
+        return systemd.words_of(content.decode())
+
     def begin(self) -> tuple[tuple[str, ...], ...]:
         return (*self.after(), ("systemctl", "--user", "enable", "--now", systemd.UNIT))
 
@@ -153,6 +160,9 @@ class Launchd(Manager):
     def content(self, plan: ServicePlan) -> bytes:
         return launchd.plist(plan)
 
+    def words_of(self, content: bytes) -> list[str]:
+        return launchd.words_of(content)
+
     def begin(self) -> tuple[tuple[str, ...], ...]:
         return (("launchctl", "bootstrap", _domain(), str(self.file)),)
 
@@ -177,6 +187,9 @@ class TaskScheduler(Manager):
         domain = os.environ.get("USERDOMAIN")
         user = getpass.getuser()
         return task_scheduler.task_xml(plan, f"{domain}\\{user}" if domain else user)
+
+    def words_of(self, content: bytes) -> list[str]:
+        return task_scheduler.words_of(content)
 
     def begin(self) -> tuple[tuple[str, ...], ...]:
         create = ("schtasks", "/Create", "/F", "/TN", task_scheduler.TASK, "/XML", str(self.file))

@@ -20,9 +20,12 @@ class ServicePlan:
     log: Path
     interpreter: Path = Path(sys.executable)
     max_memory_gb: float | None = None
+    settings_file: Path | None = None
+    """The file of `--config`, absolute."""
 
     @property
     def command(self) -> tuple[str, ...]:
         """The command line, absolute, without a shell."""
         home = ("--home", str(self.home)) if self.home else ()
-        return str(self.interpreter), "-P", "-m", "fedit_client", *home, "run"
+        config = ("--config", str(self.settings_file)) if self.settings_file else ()
+        return str(self.interpreter), "-P", "-m", "fedit_client", *home, *config, "run"

@@ -1,6 +1,7 @@
 """A systemd user unit (systemd.service(5), systemd.exec(5))."""
 
 import re
+import shlex
 from typing import Final
 
 from fedit_client.service.plan import DESCRIPTION, INTERRUPTED, NAME, NEEDS_A_PERSON, ServicePlan
@@ -37,6 +38,12 @@ def unit(plan: ServicePlan) -> str:
         "WantedBy=default.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def words_of(text: str) -> list[str]:
+    """Return the command line of a unit that `unit` has written; raises ValueError for another file."""
+    line = next((line for line in text.splitlines() if line.startswith("ExecStart=")), "")
+    return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix("ExecStart="))]
 
 
 def quoted(word: str) -> str:

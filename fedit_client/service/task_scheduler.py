@@ -1,5 +1,6 @@
 """A task of Windows' Task Scheduler, at log-on (Task Scheduler Schema 1.2). Parsed in the tests; not run there yet."""
 
+import re
 import subprocess
 from typing import Final
 from xml.etree import ElementTree
@@ -40,6 +41,36 @@ def task_xml(plan: ServicePlan, user: str) -> bytes:
     ElementTree.indent(task)
     content: bytes = ElementTree.tostring(task, encoding="utf-16", xml_declaration=True)
     return content
+
+
+def words_of(content: bytes) -> list[str]:
+    """Return the command line of a task; raises ValueError for another file."""
+    try:
+        action = ElementTree.fromstring(content).find(".//{*}Exec")  # noqa: S314 - our own file, in our own folder
+    except ElementTree.ParseError as error:
+        raise ValueError("this is no task of the Task Scheduler") from error
+    if action is None:
+        raise ValueError("this task runs nothing")
+    return [action.findtext("{*}Command", ""), *_split(action.findtext("{*}Arguments", ""))]
+
+
+def _split(line: str) -> list[str]:
+    """Undo `subprocess.list2cmdline`."""
+    words: list[str] = []
+    word, begun, quoted = "", False, False
+    for slashes, char in re.findall(r"(\\*)(.?)", line, re.DOTALL):
+        if char == '"':
+            word, begun = word + "\\" * (len(slashes) // 2), True
+            if len(slashes) % 2:
+                word += char
+            else:
+                quoted = not quoted
+        elif char == " " and not quoted:
+            words += [word + slashes] if word or slashes or begun else []
+            word, begun = "", False
+        else:
+            word += slashes + char
+    return [*words, word] if word or begun else words
 
 
 def _add(parent: ElementTree.Element, name: str, texts: dict[str, str]) -> ElementTree.Element:

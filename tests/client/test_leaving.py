@@ -12,7 +12,7 @@ from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
 from fedit_client.membership import lock_of
 from fedit_client.paths import Paths
-from fedit_client.service.managers import Said, Systemd
+from fedit_client.service.managers import Launchd, Manager, Said, Systemd, TaskScheduler
 from fedit_client.service.plan import ServicePlan
 from fedit_client.testing import FakeTrainer
 from fedit_client.uninstalling import own_service, traces
@@ -116,6 +116,23 @@ def test_only_the_service_of_this_home_is_this_homes(tmp_path: Path, monkeypatch
     manager.uninstall()
     manager.install(ServicePlan(None, tmp_path / "log"))
     assert own_service(None, manager) is manager
+
+
+@pytest.mark.parametrize("kind", [Systemd, Launchd, TaskScheduler])
+def test_a_service_of_a_longer_name_is_anothers(
+    kind: type[Manager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    manager = kind(lambda _: Said(0, ""))
+    for theirs, ours in ((tmp_path / "fed2", tmp_path / "fed"), (tmp_path / 'a "b" 100% $x\\', tmp_path / 'a "b"')):
+        manager.install(ServicePlan(theirs, tmp_path / "log", settings_file=ours))
+        assert own_service(ours, manager) is None
+        assert own_service(None, manager) is None
+        assert own_service(theirs, manager) is manager
+    manager.file.write_bytes(b"not a description")
+    assert own_service(theirs, manager) is None
+    assert own_service(None, manager) is None
 
 
 async def test_uninstall_lists_every_path_first(

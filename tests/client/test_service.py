@@ -1,5 +1,6 @@
 """Services of three systems: files that their own rules accept, and commands that install, ask and remove."""
 
+import json
 import os
 import plistlib
 import shlex
@@ -85,6 +86,29 @@ def test_the_task_holds_what_the_scheduler_needs() -> None:
     assert '"/home/ada/my notes/100% mine"' in (text("Actions/Exec/Arguments") or "")
     order = [child.tag.removeprefix(XML) for child in task]
     assert order == ["RegistrationInfo", "Triggers", "Principals", "Settings", "Actions"]
+
+
+def test_a_service_keeps_the_settings_file_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strict.toml").write_text("[limits]\nhidden_among = 9\n")
+    words = ["--home", str(tmp_path / "home"), "--config", "strict.toml", "--json", "service", "install", "--dry-run"]
+    assert invoke(words) == 0
+    assert f"--config {tmp_path / 'strict.toml'} run" in json.loads(capsys.readouterr().out)["data"]["content"]
+
+
+def test_a_service_would_not_see_settings_of_this_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEDIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FEDIT_LIMITS__HIDDEN_AMONG", "9")
+    assert invoke(["service", "install", "--dry-run"]) == 3
+    said = capsys.readouterr().err
+    assert "FEDIT-C006" in said
+    assert "fedit-client set limits.hidden_among=VALUE" in said
+    monkeypatch.delenv("FEDIT_LIMITS__HIDDEN_AMONG")
+    assert invoke(["service", "install", "--dry-run"]) == 0
 
 
 @dataclass
