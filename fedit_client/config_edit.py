@@ -26,7 +26,7 @@ def edit(paths: Paths, editor: str | None = None) -> bool:
     Raises ConfigError C001 or C002 for settings that cannot be, naming the draft that keeps what was typed; C004 if the
     editor cannot be started or fails; StorageError.
     """
-    file, draft = paths.settings_file, paths.settings_file.with_name("client.toml.draft")
+    file, draft = paths.settings_file, paths.settings_draft
     words = shlex.split(editor or chosen_editor())
     make_private(file.parent)
     with translating(draft):

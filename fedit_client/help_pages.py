@@ -29,9 +29,10 @@ _STATUSES: Final = {
 _TOPICS: Final[dict[str, str]] = {
     "levels": (
         "Level T1: an honest-but-curious server learns one weighted sum per round and nothing about a single device; a "
-        "later theft of its disk learns no more. An operator who enrols fake devices is not covered. T0 (the "
-        "server reads "
-        "each update) is never used by this client; T2 (a separate enrolment authority) is a design goal, not a claim."
+        "later theft of its disk learns no more. An operator who enrols fake devices is not covered. Level T0 (trusted "
+        "mode: the server reads each update) is weaker; a task must ask for it, and your policy allow it. T2, which "
+        "would hold against fake devices through an enrolment authority apart from the server, is a design goal and no "
+        "claim: such an authority can be used, and the level shown stays T1."
     ),
     "data": (
         "Rows come from a file, folder, glob, stdin (-) or the hub (org/name[:split]): .jsonl, .json, .csv, .tsv, "

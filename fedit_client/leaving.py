@@ -12,8 +12,9 @@ from typing import Any, Final
 from fedit_client.consent import size_text
 from fedit_client.contacts import note_server
 from fedit_client.durable import translating
-from fedit_client.identity import forget_keyring, load_or_create_identity
+from fedit_client.identity import forget_keyring, load_identity
 from fedit_client.lock import held_alone
+from fedit_client.log_file import close_logs_below
 from fedit_client.membership import Membership, load_membership, lock_of, require_membership
 from fedit_client.paths import Paths
 from fedit_client.transport import HttpTransport
@@ -24,6 +25,10 @@ from fedit_protocol.signing import Kind, SigningKey, seal
 
 FORGOTTEN: Final = "forgotten: name and kind of device are deleted, the certificate is revoked"
 UNKNOWN_ALREADY: Final = "it did not know this device any more"
+_KEY_IS_LOST: Final = (
+    "nothing: this device's key is lost or cannot be read, so the server still counts it as a member; "
+    "ask the organiser to revoke it"
+)
 CANNOT_BE_UNDONE: Final = (
     "sums of past rounds hold your part, and adapters that were made of them are with the server and every member",
     "the federation's log of devices only grows: it keeps the hash of your key, and that it was revoked",
@@ -110,12 +115,14 @@ async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], w
         raise ConfigError("a new key needs the server, which revokes the old one", code="U001",
                           fix="fedit-client leave --new-key")  # fmt: skip
     with held_alone(paths.lock_file):
-        joined = _joined_with_key(paths, erase=wishes.erase)
+        joined = _joined_with_key(paths, wishes)
         told, answered = "nothing: this device has joined nothing that can be read", "nothing"
         if joined and wishes.offline:
             told = "nothing: you asked to leave without it, so it still counts this device as a member"
-        elif joined:
-            membership, key = joined
+        elif joined and (key := joined[1]) is None:
+            told = _KEY_IS_LOST
+        elif joined and key:
+            membership = joined[0]
             note_server(paths.cache, membership.host, membership.port)
             async with connect(membership) as transport:
                 answered = await deregister(transport, key, membership)
@@ -174,6 +181,7 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]
 
 
 def _remove(what: str, path: Path) -> Removed:
+    close_logs_below(path)
     with translating(path):
         files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
         size = sum(file.lstat().st_size for file in files)
@@ -191,10 +199,24 @@ def _tidy(paths: Paths) -> None:
             folder.rmdir()
 
 
-def _joined_with_key(paths: Paths, *, erase: bool) -> tuple[Membership, SigningKey] | None:
+def _key_if_readable(paths: Paths) -> SigningKey | None:
     try:
-        membership = load_membership(paths.membership_file) if erase else require_membership(paths.membership_file)
-        return (membership, load_or_create_identity(paths.identity_file)) if membership else None
+        return load_identity(paths.identity_file)
+    except StorageError:
+        return None
+
+
+def _joined_with_key(paths: Paths, wishes: LeaveWishes) -> tuple[Membership, SigningKey | None] | None:
+    """Return what was joined, and the key if it is still here: a new one would tell the server nothing."""
+    erase, file = wishes.erase, paths.membership_file
+    try:
+        membership = load_membership(file) if erase else require_membership(file)
+        key = _key_if_readable(paths) if erase else load_identity(paths.identity_file)
+        if membership and key is None and not (erase or wishes.offline):
+            raise StorageError("this device's key is lost, so it cannot tell the server that it leaves, which still "
+                               "counts this device as a member", code="S013", where=str(paths.identity_file),
+                               fix="fedit-client leave --offline")  # fmt: skip
+        return (membership, key) if membership else None
     except StorageError as error:
         if not erase or error.code == "S016":
             raise

@@ -61,6 +61,14 @@ class CommandLog:
         _LOGGER.addHandler(self._handler)
 
 
+def close_logs_below(folder: Path) -> None:
+    """Close the log files below a folder that is to be removed, for good: Windows removes no file that is open."""
+    for handler in list(_LOGGER.handlers):
+        if isinstance(handler, _PrivateFile) and Path(handler.baseFilename).is_relative_to(folder):
+            _LOGGER.removeHandler(handler)
+            handler.close()
+
+
 class _PrivateFile(RotatingFileHandler):
     """A rotating file that only its owner can read, and whose own trouble (a full disk) is nobody's error."""
 

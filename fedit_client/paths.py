@@ -130,6 +130,16 @@ class Paths:
         return self.state / "machine.json"
 
     @property
+    def settings_draft(self) -> Path:
+        """What `config edit` was given and has not accepted yet."""
+        return self.config / "client.toml.draft"
+
+    @property
+    def page_way(self) -> Path:
+        """What shows a browser the way to the page, while `ui` runs."""
+        return self.state / "open-page.html"
+
+    @property
     def runtime(self) -> Path:
         """The training environment that `setup` makes."""
         return self.data / "runtime"
@@ -185,6 +195,8 @@ class Paths:
             "runtime": self.runtime,
             "cache": self.cache,
             "settings": self.settings_file,
+            "settings draft": self.settings_draft,
+            "page address": self.page_way,
             "log": self.log,
         }
 

@@ -1,7 +1,8 @@
 """A lost server is waited for, longer each time, and the owner is told; what the server refuses is not retried."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -9,7 +10,7 @@ from typing import Final, TypeVar
 from fedit_client.events import Event, EventKind
 from fedit_client.problems import BusyError, NotReadyError
 from fedit_client.transport import jittered
-from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
+from fedit_protocol.errors import ProblemType, ProtocolError, StorageError, TransportError
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -69,3 +70,12 @@ class Patience:
     def _give_up_after(self, until: datetime | None, reason: str) -> None:
         if until is not None and self.clock() > until:
             raise RoundLostError(reason)
+
+
+@contextmanager
+def telling(emit: Emit, what: str, round_no: int | None = None) -> Iterator[None]:
+    """Tell a StorageError instead of raising it, where it must not take the place of what has happened already."""
+    try:
+        yield
+    except StorageError as trouble:
+        emit(Event(EventKind.NOTICE, f"{what}: {trouble}", round_no=round_no))

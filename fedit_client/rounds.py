@@ -28,7 +28,7 @@ from fedit_client.key_log import LogWatch
 from fedit_client.manners.awake import Awake
 from fedit_client.manners.gate import Gate
 from fedit_client.outbox import Occasion, Outbox
-from fedit_client.patience import Clock, Emit, Patience, RoundLostError
+from fedit_client.patience import Clock, Emit, Patience, RoundLostError, telling
 from fedit_client.payloads import Payload
 from fedit_client.round_notes import RoundNotes
 from fedit_client.task_groups import task_group
@@ -44,7 +44,6 @@ from fedit_protocol.errors import (
     ProblemType,
     ProtocolError,
     SecurityError,
-    StorageError,
 )
 from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
@@ -116,6 +115,12 @@ class Engagement:
         """Send a payload unless the owner took the yes back meanwhile (ConsentError A005); return the receipt."""
         await asyncio.to_thread(self.check_consent)
         return await self.transport.upload(path, header, payload, on_bytes)
+
+    async def note_receipt(self, sha256: str) -> None:
+        """Note in the outbox that the server has an upload; a damaged outbox is told, for the upload is made."""
+        if self.outbox is not None:
+            with telling(self.emit, "the outbox could not note a receipt"):
+                await asyncio.to_thread(self.outbox.note_receipt, sha256)
 
     @property
     def emit(self) -> Emit:
@@ -302,8 +307,7 @@ class Round(ABC):
     async def _note_receipt(self, payload: bytes) -> None:
         """Note in the outbox that the server has these bytes."""
         self.uploads.append(hashlib.sha256(payload).hexdigest())
-        if self._with.outbox is not None:
-            await asyncio.to_thread(self._with.outbox.note_receipt, self.uploads[-1])
+        await self._with.note_receipt(self.uploads[-1])
 
     async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
         """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
@@ -327,12 +331,9 @@ class Round(ABC):
 
     async def _give_up(self, error: BaseException) -> None:
         """Tell the server that this device leaves the round, so that the others need not wait for it."""
-        try:
+        with telling(self._with.emit, "the round journal could not be closed", self.number):
             # First: a round that was left must not be finished after a restart, even if the goodbye is interrupted.
             await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
-        except StorageError as trouble:
-            # Told, not raised: it must not take the place of the error that ended the round.
-            self._tell(EventKind.NOTICE, f"the round journal could not be closed: {trouble}")
         if not isinstance(error, RoundLostError):
             problem = error.code if isinstance(error, FeditError) else "interrupted"
             goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))

@@ -20,6 +20,7 @@ from fedit_client.history import Outcome
 from fedit_client.journal import FrozenUpload
 from fedit_client.masked_round import MaskedRound
 from fedit_client.offers import fetch_listed, read_task
+from fedit_client.patience import telling
 from fedit_client.renewal import HeldCertificate
 from fedit_client.round_notes import RoundFacts, Seen
 from fedit_client.rounds import Engagement, Round
@@ -44,6 +45,7 @@ _KINDS: Final[dict[Mode, Callable[[bytes, Engagement], Round]]] = {
 }
 _AFTER_LOSS_S: Final = 2.0
 _MOST_SKEW_TOLD_S: Final = 60
+_NOT_NOTED: Final = "how the round ended could not be noted"
 
 _ENDS_SESSION: Final = frozenset(
     {
@@ -215,12 +217,13 @@ class Session:
         try:
             return await round_.take_part()
         except ProtocolError as error:
-            await asyncio.to_thread(
-                self._note, round_, "left" if isinstance(error, SecurityError) else "lost", str(error)
-            )
+            outcome: Outcome = "left" if isinstance(error, SecurityError) else "lost"
+            with telling(self._with.emit, _NOT_NOTED, round_.number):
+                await asyncio.to_thread(self._note, round_, outcome, str(error))
             raise
         except BaseException as error:
-            self._note(round_, "left", str(error) or type(error).__name__)  # at once: this may be a cancellation
+            with telling(self._with.emit, _NOT_NOTED, round_.number):
+                self._note(round_, "left", str(error) or type(error).__name__)  # at once: this may be a cancellation
             raise
 
     def _note(self, round_: Round, outcome: Outcome, reason: str = "", result: RoundResult | None = None) -> None:
@@ -341,8 +344,7 @@ class Session:
             # Its bytes are gone, and with them this one round: no reason never to start again.
             return f"the interrupted upload of round {upload.round_no} cannot be finished: {error}"
         finished.append(hashlib.sha256(payload).hexdigest())
-        if self._with.outbox is not None:
-            await asyncio.to_thread(self._with.outbox.note_receipt, finished[-1])
+        await self._with.note_receipt(finished[-1])
         return f"finished the upload of round {upload.round_no}, which was interrupted"
 
     def _check_clock(self, server_time: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 import ssl
 import time
@@ -34,6 +35,7 @@ _ANSWER_S: Final = 45.0  # a long poll ends within 25 s (SPEC, section 7), and t
 _STALLED_S: Final = 60.0
 _ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 0.25
+_STALE_PART_S: Final = 24 * 3600.0
 _MAX_PROBLEM_BYTES: Final = 64 * 1024
 _UNCAPPED: Final = Bandwidth()
 _USER_AGENT: Final = "fedit"  # the library's own would name Python and its version (PRIVACY.md)
@@ -75,7 +77,7 @@ class HttpTransport:
         bandwidth: Bandwidth = _UNCAPPED,
     ) -> None:
         self._host, self._port, self._tls, self._signer = host, port, tls, signer
-        self._bandwidth = bandwidth
+        self._bandwidth, self._own = bandwidth, f"{os.getpid()}-{secrets.token_hex(4)}"
         self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         self._http: aiohttp.ClientSession | None = None
 
@@ -102,7 +104,7 @@ class HttpTransport:
 
     async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
         make_private(target.parent)
-        part = target.with_name(f".{target.name}.part")
+        part = self._part_of(target)
         await self._retrying(lambda: self._fetch(f"/v1/blobs/{digest}", part, limit, on_bytes))
         found = await asyncio.to_thread(_digest_of_file, part)
         if found != digest:
@@ -112,6 +114,11 @@ class HttpTransport:
         with translating_disk(target):
             part.replace(target)
             sync_folder(target.parent)
+            _remove_stale_parts(target)
+
+    def _part_of(self, target: Path) -> Path:
+        """Where this transport gathers a download: another client's download of the same blob has another place."""
+        return target.with_name(f".{target.name}.{self._own}.part")
 
     async def _retrying(self, action: Callable[[], Awaitable[T]]) -> T:
         """Run an idempotent request a few times; only a TransportError is worth another try.
@@ -263,6 +270,13 @@ async def _pieces(
         with suppress(RuntimeError):  # a server may answer before it has read everything: nobody waits any more
             stalled.reschedule(loop.time() + _STALLED_S)
         on_bytes(min(start + size, len(payload)), len(payload))
+
+
+def _remove_stale_parts(target: Path) -> None:
+    """Remove what programs that died during a download of this blob have left behind."""
+    for part in target.parent.glob(f".{target.name}.*part"):
+        if time.time() - part.stat().st_mtime > _STALE_PART_S:
+            part.unlink(missing_ok=True)
 
 
 def _digest_of_file(path: Path) -> str:

@@ -99,9 +99,12 @@ def paths(context: typer.Context) -> None:
 def _tell(given: Globals, command: str, keys: list[str]) -> None:
     """Say what is now in force: something above the file may still decide."""
     from fedit_client.config_origin import settings_of
+    from fedit_client.lock import is_held
     from fedit_client.setting_words import rule
 
     found = {setting.key: setting for setting in settings_of(given.loaded(), given.flags())}
+    if is_held(given.config().paths.lock_file):
+        given.console.warn("a client is running here and keeps its settings until it is started again")
     lines = [f"{key} is now {found[key].text}: {rule(key, found[key].value)}" for key in keys if key in found]
     lines += [f"{key} is taken out" for key in keys if key not in found]
     for setting in (found[key] for key in keys if key in found):

@@ -107,7 +107,7 @@ def check_leftovers(paths: Paths) -> Iterator[Finding]:
         size = sum(path.stat().st_size for path in inside)
         yield warning("leftovers", f"{len(inside)} files of crashes, {size / 1e6:.1f} MB", "they only take room",
                       "fedit-client doctor --fix")  # fmt: skip
-    draft = paths.settings_file.with_name("client.toml.draft")
+    draft = paths.settings_draft
     if draft.exists():
         yield note("settings", f"a draft waits: {draft}", "it was refused before", "fedit-client config edit")
 

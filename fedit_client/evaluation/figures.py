@@ -21,6 +21,7 @@ Doubles = NDArray[np.float64]
 
 _DRAWS: Final = 2000
 _DRAW_SEED: Final = 2023
+_FEWEST_ROWS: Final = 4
 _COVERED: Final = (2.5, 97.5)
 
 
@@ -57,10 +58,13 @@ class Difference:
     change: float
     low: float
     high: float
+    rows: int
 
     @property
     def verdict(self) -> str:
-        """What may be said of it: lower is better."""
+        """What may be said of it: lower is better; drawing from one row over and over says nothing."""
+        if self.rows < _FEWEST_ROWS:
+            return "too few rows to say"
         if self.high < 0:
             return "better"
         return "worse" if self.low > 0 else "no clear difference"
@@ -98,7 +102,7 @@ class Measured:
         random = np.random.default_rng(_DRAW_SEED)
         drawn = random.multinomial(self.rows, np.full(self.rows, 1 / self.rows), _DRAWS)  # (draws, rows)
         low, high = np.percentile(drawn @ gained / (drawn @ self.tokens), _COVERED)
-        return Difference(float(gained.sum() / self.tokens.sum()), float(low), float(high))
+        return Difference(float(gained.sum() / self.tokens.sum()), float(low), float(high), self.rows)
 
     def _chosen(self, category: str | None) -> NDArray[np.bool_]:
         return np.array([category in (None, own) for own in self.categories], dtype=np.bool_)

@@ -50,7 +50,7 @@ async def serve(config: ClientConfig, port: int | None, say: Callable[[str], Non
     """Serve until cancelled; `say` is told the address, and a browser is opened if there is one."""
     async with serving(config, port) as address:
         say(address)
-        way = config.paths.state / "open-page.html"
+        way = config.paths.page_way
         try:
             if browser:
                 await asyncio.to_thread(_show, address, way)

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from fedit_client.cli import invoke
 from fedit_client.config import ClientConfig, check_settings_text
 from fedit_client.config_edit import edit
+from fedit_client.lock import held_alone
 from fedit_client.paths import Paths
 from fedit_client.project_file import leaves
 from fedit_client.setting_words import rule
@@ -234,6 +235,14 @@ def test_set_says_the_rule_back(run: Run) -> None:
     assert status == 0
     assert "device.threads is now 2: this client trains with 2 CPU threads" in out
     assert "device.prefer is now cpu: this client trains on the CPU, even where there is a GPU" in out
+
+
+def test_set_says_that_a_running_client_keeps_what_it_has(run: Run, tmp_path: Path) -> None:
+    lock = Paths.under(tmp_path / "home").lock_file
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with held_alone(lock):
+        assert "keeps its settings until it is started again" in run("set", "device.threads=2")[2]
+    assert run("set", "device.threads=2")[2] == ""
 
 
 def test_every_setting_has_a_rule_in_words() -> None:

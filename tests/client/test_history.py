@@ -12,6 +12,7 @@ import pytest
 from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
+from fedit_client.events import Event, EventKind
 from fedit_client.history import History, RoundEntry, faults
 from fedit_client.identity import load_or_create_identity
 from fedit_client.journal import Journal
@@ -111,6 +112,30 @@ async def test_a_round_that_a_device_leaves_is_noted_too(https: HttpsFederation,
     await asyncio.wait(runs)
     (noted,) = History(Paths.under(tmp_path / "0").history).entries()
     assert (noted.outcome, noted.reason, noted.uploads) == ("left", "the card is on fire", ())
+
+
+async def test_a_history_that_cannot_be_written_does_not_hide_what_ended_the_round(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    broken = DeviceError("the card is on fire", code="H004")
+    clients = [
+        await joined(https, tmp_path / str(n), FakeTrainer(fail_with=broken if n == 0 else None)) for n in range(3)
+    ]
+    others = [asyncio.create_task(collect(client, 1)) for client in clients[1:]]
+    told: list[str] = []
+
+    def block(event: Event) -> None:
+        told.append(event.text)
+        if event.kind is EventKind.ROUND_OPENED:
+            Paths.under(tmp_path / "0").history.write_text("a file where the folder belongs")
+
+    async with asyncio.timeout(30):
+        with pytest.raises(DeviceError, match="on fire"):
+            await clients[0].run_to_end(on_event=block)
+    for run in others:
+        run.cancel()
+    await asyncio.wait(others)
+    assert told[-1].startswith("how the round ended could not be noted: ")
 
 
 def test_a_round_in_whose_midst_the_program_was_killed_is_noted_by_the_next_one(tmp_path: Path) -> None:

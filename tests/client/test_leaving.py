@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 from fedit_client import Client
 from fedit_client.cli import invoke
 from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
+from fedit_client.log_file import CommandLog
 from fedit_client.membership import lock_of
 from fedit_client.paths import Paths
 from fedit_client.service.plan import ServicePlan
 from fedit_client.service.systems import Launchd, Said, ServiceSystem, Systemd, TaskScheduler
 from fedit_client.testing import FakeTrainer
 from fedit_client.uninstalling import own_service, traces
-from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError
 
 from .conftest import HttpsFederation
 from .test_sdk import collect, joined
@@ -66,6 +68,23 @@ async def test_erasing_leaves_nothing_and_the_receipt_says_what_was_there(
     assert f"removed runtime: {paths.runtime} (1 file, 10 B)" in said
 
 
+async def test_erasing_lets_go_of_the_log_and_takes_drafts_along(https: HttpsFederation, tmp_path: Path) -> None:
+    """Windows removes no file that is held open."""
+    paths = Paths.under(tmp_path)
+    client = await joined(https, tmp_path)
+    for place in (paths.config / "client.toml.draft", paths.state / "open-page.html"):
+        place.write_text("x")
+    with CommandLog(paths):
+        logger = logging.getLogger("fedit_client")
+        logger.info("a line")
+        held = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+        assert [Path(handler.baseFilename) for handler in held] == [paths.log_file]
+        await client.leave(erase=True)
+        assert [handler.stream for handler in held] == [None]
+        logger.info("another line")
+    assert not tmp_path.exists()
+
+
 async def test_what_is_the_owners_own_stays_where_it_is(https: HttpsFederation, tmp_path: Path) -> None:
     client, paths = await after_a_round(https, tmp_path)
     (paths.state / "rows.jsonl").write_text("{}")
@@ -86,6 +105,25 @@ async def test_the_receipt_says_what_the_server_answered(https: HttpsFederation,
     assert (await (await joined(https, tmp_path / "a")).leave()).answered == UNKNOWN_ALREADY
     offline = await (await joined(https, tmp_path / "b")).leave(offline=True)
     assert (offline.answered, "it still counts this device" in offline.told) == ("nothing", True)
+
+
+async def test_a_lost_key_is_not_replaced_by_one_that_the_server_does_not_know(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    paths = Paths.under(tmp_path / "a")
+    client = await joined(https, paths.state)
+    paths.identity_file.unlink()
+    with pytest.raises(StorageError, match="still counts this device") as told:
+        await client.leave()
+    assert (told.value.code, told.value.fix) == ("S013", "fedit-client leave --offline")
+    assert paths.membership_file.exists()
+    assert not paths.identity_file.exists()
+    erased = await client.leave(erase=True)
+    assert ("key is lost" in erased.told, "still counts" in erased.told, erased.answered) == (True, True, "nothing")
+    other = Paths.under(tmp_path / "b")
+    client = await joined(https, other.state)
+    other.identity_file.unlink()
+    assert "it still counts this device" in (await client.leave(offline=True)).told
 
 
 async def test_nothing_is_removed_while_the_server_has_not_answered(https: HttpsFederation, tmp_path: Path) -> None:
@@ -152,4 +190,4 @@ async def test_uninstall_lists_every_path_first(
     assert "server answered: forgotten" in said
     assert "pip uninstall fedit" in said or "uv tool uninstall fedit" in said
     assert not (paths.state / "identity.key").exists()
-    assert files(paths.state) <= {paths.log_file}
+    assert files(paths.state) == set()

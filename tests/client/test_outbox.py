@@ -92,6 +92,20 @@ async def test_what_cannot_be_written_down_does_not_leave(tmp_path: Path) -> Non
     assert world.devices[0].engagement.key.public not in {device for device, _ in world.server.uploads}
 
 
+async def test_an_outbox_that_is_damaged_after_the_upload_does_not_cost_the_round(tmp_path: Path) -> None:
+    world = World(tmp_path, small_task(3, rounds=1))
+    with_outbox(world, tmp_path)
+    device = world.devices[0]
+
+    def damage(path: str) -> None:
+        if "/uploads/" in path:
+            (tmp_path / "outbox-0" / "000001.json").write_text("{")
+
+    device.transport.before = damage
+    assert await world.run() == [1, 1, 1]
+    assert [event.text for event in device.events if event.text.startswith("the outbox could not note a receipt")]
+
+
 async def test_two_sums_are_two_uploads(tmp_path: Path) -> None:
     document = two_sum_task(8)
     ring_1, ring_2 = (spec.ring for spec in sum_specs(document))
@@ -152,7 +166,7 @@ def test_a_receipt_is_noted_by_the_digest_of_what_was_sent(tmp_path: Path) -> No
 def test_a_dry_run_and_an_upload_at_once_are_two_entries(tmp_path: Path) -> None:
     outboxes = [Outbox(tmp_path, 10**9) for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda outbox: [entry(outbox, 20) for _ in range(4)], outboxes))
+        list(threads.map(lambda outbox: entry(outbox, 20), outboxes * 4))
     assert [one.number for one in outboxes[0].entries()] == list(range(1, 33))
 
 

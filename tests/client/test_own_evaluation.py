@@ -133,7 +133,9 @@ VERDICTS = {
     "better on every row": ((-1.0, -1.5, -0.5, -1.0, -2.0), "better"),
     "worse on every row": ((1.0, 1.5, 0.5, 1.0, 2.0), "worse"),
     "better on some and worse on others": ((1.0, -1.5, 0.5, -1.0, 2.0), "no clear difference"),
-    "the same": ((0.0, 0.0), "no clear difference"),
+    "the same": ((0.0, 0.0, 0.0, 0.0), "no clear difference"),
+    "better on the only row": ((-1.0,), "too few rows to say"),
+    "better on three rows": ((-1.0, -1.5, -0.5), "too few rows to say"),
 }
 
 

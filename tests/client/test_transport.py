@@ -1,6 +1,7 @@
 """What HttpTransport makes of a real HTTPS server that is slow, broken, full, or lies."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from fedit_client import transport as module
 from fedit_client.problems import NotReadyError, problem_error
-from fedit_client.transport import HttpTransport
+from fedit_client.transport import HttpTransport, OnBytes
 from fedit_client.trust import private_tls
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError, TransportError
@@ -116,11 +117,28 @@ async def test_a_download_goes_on_where_it_stopped(
     content = bytes(range(256)) * 1000
     digest = digest_of(content)
     https.loopback.blobs[digest] = content
-    (tmp_path / ".blob.part").write_bytes(content[:1000])
+    transport._part_of(tmp_path / "blob").write_bytes(content[:1000])
     seen: list[int] = []
     await transport.download(digest, tmp_path / "blob", 10**6, lambda done, _total: seen.append(done))
     assert (tmp_path / "blob").read_bytes() == content
     assert seen[0] > 1000
+
+
+async def test_two_clients_fetch_one_blob_into_one_place(
+    https: HttpsFederation, transport: HttpTransport, tmp_path: Path
+) -> None:
+    """As `adapters pull` does while a round runs; what a dead program has left is not in the way and goes."""
+    content, target = bytes(range(256)) * 4000, tmp_path / "blob"
+    digest = digest_of(content)
+    https.loopback.blobs[digest] = content
+    dead = tmp_path / ".blob.1-abcd.part"
+    dead.write_bytes(b"of a dead program")
+    os.utime(dead, (1, 1))
+    quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - two downloads share it
+    async with HttpTransport("127.0.0.1", https.port, transport._tls, transport._signer) as other:
+        await asyncio.gather(*(each.download(digest, target, 10**7, quiet) for each in (transport, other)))
+    assert target.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
 
 
 async def test_a_download_that_stalls_is_the_networks_fault_and_goes_on(
@@ -141,7 +159,7 @@ async def test_a_disk_that_fails_during_a_download_is_not_the_networks_fault(
     https: HttpsFederation, transport: HttpTransport, tmp_path: Path
 ) -> None:
     https.loopback.blobs[digest_of(b"x")] = b"x"
-    (tmp_path / ".blob.part").mkdir()
+    transport._part_of(tmp_path / "blob").mkdir()
     with pytest.raises(StorageError) as told:
         await transport.download(digest_of(b"x"), tmp_path / "blob", 10**6, lambda _done, _total: None)
     assert told.value.code == "S010"
