@@ -166,7 +166,7 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[dp]".',
     "C026": "The task's noise bounds nothing that people mean, or drowns what is learned; its operator has to change "
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
-    "C031": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
+    "C007": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
     'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",

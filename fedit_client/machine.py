@@ -64,8 +64,8 @@ class Machine:
     avx2: bool = True
 
     @classmethod
-    def here(cls, site_packages: Path | None = None) -> "Machine":
-        """Look at this machine now; imports no torch. `site_packages` is where torch lies, if not with this program."""
+    def here(cls) -> "Machine":
+        """Look at this machine now; imports no torch, whose version is that of this interpreter."""
         cores, (total, free), reader = _cores(), _memory(), Reader()
         system, architecture = platform.system(), _ARCHITECTURES.get(platform.machine().lower(), platform.machine())
         flags = set(reader.text("/proc/cpuinfo").split())
@@ -76,7 +76,7 @@ class Machine:
             total_bytes=total,
             free_bytes=free,
             gpus=(*_gpus(), *other_gpus(system, architecture, reader, (total, free))),
-            torch=_torch_version(site_packages),
+            torch=_torch_version(),
             cpu_bfloat16=bool(flags & _BFLOAT16_FLAGS),
             system=system,
             architecture=architecture,
@@ -174,9 +174,8 @@ def _read(path: str) -> str:
         return ""
 
 
-def _torch_version(site_packages: Path | None) -> str | None:
-    path = [str(site_packages)] if site_packages else sys.path
-    found = next(iter(importlib.metadata.distributions(name="torch", path=path)), None)
+def _torch_version() -> str | None:
+    found = next(iter(importlib.metadata.distributions(name="torch")), None)
     return found.version if found else None
 
 

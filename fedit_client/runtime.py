@@ -2,9 +2,9 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,17 +20,15 @@ def python_in(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
-def site_packages(python: Path | None) -> Path | None:
-    """Return where an interpreter's packages lie, None for this one's; raises DeviceError H007 if it does not start."""
-    if python is None:
-        return None
+def packages_of(python: Path) -> list[str]:
+    """Return the places where an interpreter looks for packages; raises DeviceError H007 if it does not start."""
     try:
-        asked = [str(python), "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        asked = [str(python), "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=_ASK_S, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        return [str(place) for place in json.loads(done.stdout)]
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise DeviceError("the interpreter that should train does not start", code="H007", where=str(python),
                           fix="fedit-client setup") from error  # fmt: skip
-    return Path(done.stdout.strip())
 
 
 def check_stack(python: Path | None = None) -> None:
@@ -57,9 +55,8 @@ def check_stack(python: Path | None = None) -> None:
 
 def version_in(name: str, python: Path | None) -> str | None:
     """Return the version of a package that an interpreter has, or None."""
-    site = site_packages(python)
-    path: Iterable[str] = [str(site)] if site else sys.path
-    found = next(iter(importlib.metadata.distributions(name=name, path=list(path))), None)
+    path = sys.path if python is None else packages_of(python)
+    found = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
     return found.version if found else None
 
 

@@ -12,11 +12,11 @@ Awake = Callable[[], AbstractContextManager[None]]
 
 
 def awake_if(wanted: bool) -> Awake:
-    """Return what to hold while training; raises ConfigError C031 if it is wanted and the library is missing."""
+    """Return what to hold while training; raises ConfigError C007 if it is wanted and the library is missing."""
     if not wanted:
         return nullcontext
     if importlib.util.find_spec("wakepy") is None:
-        raise ConfigError("polite.keep_awake needs the package wakepy, which is not installed", code="C031",
+        raise ConfigError("polite.keep_awake needs the package wakepy, which is not installed", code="C007",
                           where="polite.keep_awake", fix='pip install "fedit[awake]"')  # fmt: skip
     return _kept_awake
 

@@ -114,7 +114,7 @@ def test_a_machine_is_kept_awake_only_if_its_owner_wants_that(monkeypatch: pytes
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError) as refused:
         awake_if(True)
-    assert (refused.value.code, refused.value.fix) == ("C031", 'pip install "fedit[awake]"')
+    assert (refused.value.code, refused.value.fix) == ("C007", 'pip install "fedit[awake]"')
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wakepy") is None, reason="wakepy is not installed")

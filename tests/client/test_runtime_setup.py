@@ -146,7 +146,7 @@ def test_an_interpreter_without_the_stack_or_of_another_version_is_told(tmp_path
     site = bare / "lib"
     site.mkdir(parents=True)
     script = bare / "python"
-    script.write_text(f"#!/bin/sh\necho {site}\n")
+    script.write_text(f"#!/bin/sh\necho '{json.dumps([str(site)])}'\n")
     script.chmod(0o755)
     with pytest.raises(DeviceError) as empty:
         check_stack(script)
