@@ -91,7 +91,10 @@ def _plan(given: Globals) -> "ServicePlan":
 
 def _refuse_environment() -> None:
     """Raise ConfigError C006 for settings of this shell: a service would run without them, with other limits."""
-    named = sorted(name for name in os.environ if name.upper().startswith("FEDIT_") and name.upper() != "FEDIT_HOME")
+    from fedit_client.config import ClientConfig
+
+    settings = {f"FEDIT_{name.upper()}" for name in ClientConfig.model_fields} - {"FEDIT_HOME"}
+    named = sorted(name for name in os.environ if name.upper().partition("__")[0] in settings)
     if named:
         key = named[0].upper().removeprefix("FEDIT_").lower().replace("__", ".")
         raise ConfigError(f"a service does not see the settings of this shell: {', '.join(named)}", code="C006",
