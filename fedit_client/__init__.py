@@ -24,34 +24,34 @@ from fedit_protocol.errors import (
 if TYPE_CHECKING:
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
-    from fedit_client.consent import Consent, ConsentSummary
+    from fedit_client.consent.terms import Consent, ConsentSummary
     from fedit_client.data import DataSource, Message, Record, Role, RowFile, RowProblem, Shape
-    from fedit_client.device import DevicePlan
     from fedit_client.events import Event, EventKind, RoundStage
-    from fedit_client.leaving import LeaveReceipt
-    from fedit_client.membership import Membership
-    from fedit_client.offers import TaskOffer
-    from fedit_client.payloads import Payload
-    from fedit_client.rehearsal import DryRun
+    from fedit_client.hardware.device import DevicePlan
+    from fedit_client.membership.joined import Membership
+    from fedit_client.membership.leaving import LeaveReceipt
+    from fedit_client.membership.offers import TaskOffer
+    from fedit_client.records.payloads import Payload
+    from fedit_client.rounds.rehearsal import DryRun
     from fedit_client.sync import SyncClient
     from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 
 _HOMES = {
     "Client": "client",
     "ClientConfig": "config",
-    "Consent": "consent",
-    "ConsentSummary": "consent",
+    "Consent": "consent.terms",
+    "ConsentSummary": "consent.terms",
     "DataSource": "data",
-    "DevicePlan": "device",
-    "DryRun": "rehearsal",
+    "DevicePlan": "hardware.device",
+    "DryRun": "rounds.rehearsal",
     "Event": "events",
     "EventKind": "events",
-    "LeaveReceipt": "leaving",
+    "LeaveReceipt": "membership.leaving",
     "LocalResult": "training",
-    "Membership": "membership",
+    "Membership": "membership.joined",
     "Message": "data",
     "PauseSignal": "training",
-    "Payload": "payloads",
+    "Payload": "records.payloads",
     "Record": "data",
     "Role": "data",
     "RoundStage": "events",
@@ -59,7 +59,7 @@ _HOMES = {
     "RowProblem": "data",
     "Shape": "data",
     "SyncClient": "sync",
-    "TaskOffer": "offers",
+    "TaskOffer": "membership.offers",
     "Trainer": "training",
     "TrainingProgress": "training",
     "TrainingRequest": "training",

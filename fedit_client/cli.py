@@ -20,10 +20,10 @@ from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.service import service_app
 from fedit_client.commands.shared import Globals
+from fedit_client.commands.shell_completion import answer_shells
 from fedit_client.console import INTERRUPTED, PROGRAM, Console
-from fedit_client.log_file import CommandLog
-from fedit_client.paths import Paths
-from fedit_client.shell_completion import answer_shells
+from fedit_client.home.log_file import CommandLog
+from fedit_client.home.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError
 
 _USAGE: Final = 2

@@ -12,39 +12,51 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from fedit_client.adapters import AdapterShelf, newest_adapter
-from fedit_client.admission import Admission
-from fedit_client.agreements import Agreements, ConsentWatch, renewed
-from fedit_client.attendance import attended, ended, keep_to_rules
-from fedit_client.bandwidth import Bandwidth
-from fedit_client.base_model import licence_of
+from fedit_client.adapters.kept import AdapterShelf, newest_adapter
+from fedit_client.base.model import licence_of
 from fedit_client.config import ClientConfig, load_config
-from fedit_client.consent import Consent, check_consent, summarise
-from fedit_client.contacts import SERVER, Contacts, note_server
+from fedit_client.consent.agreements import Agreements, ConsentWatch, renewed
+from fedit_client.consent.terms import Consent, check_consent, summarise
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan, Machine
+from fedit_client.data.own import OwnData, TakesData
 from fedit_client.events import Event, EventKind
-from fedit_client.fit import Fit
-from fedit_client.history import History
-from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
+from fedit_client.hardware.device import DevicePlan, Machine
+from fedit_client.hardware.fit import Fit
+from fedit_client.hardware.history import MachineHistory
+from fedit_client.home.lock import held_alone
+from fedit_client.home.paths import app_home
 from fedit_client.installed import installed_version
-from fedit_client.journal import Journal
-from fedit_client.key_log import LogWatch
-from fedit_client.leaving import LeaveReceipt, LeaveWishes, depart
-from fedit_client.lock import held_alone
-from fedit_client.machine_history import MachineHistory
 from fedit_client.manners.awake import awake_if
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.keeper import Keeper
-from fedit_client.membership import Membership, keep_in_membership, load_membership, require_membership, rewriting
-from fedit_client.metering import MeteredTransport
-from fedit_client.migrations import open_home
-from fedit_client.offers import TaskOffer, fetch_task
-from fedit_client.outbox import outbox_of
-from fedit_client.own_data import OwnData, TakesData
-from fedit_client.paths import app_home
-from fedit_client.patience import Emit, Patience
-from fedit_client.preparation import (
+from fedit_client.manners.steering import TakesWishes
+from fedit_client.membership.admission import Admission
+from fedit_client.membership.identity import held_out_seed, load_identity, load_or_create_identity
+from fedit_client.membership.joined import (
+    Membership,
+    keep_in_membership,
+    load_membership,
+    require_membership,
+    rewriting,
+)
+from fedit_client.membership.key_log import LogWatch
+from fedit_client.membership.leaving import LeaveReceipt, LeaveWishes, depart
+from fedit_client.membership.offers import TaskOffer, fetch_task
+from fedit_client.membership.renewal import HeldCertificate
+from fedit_client.membership.succession import PinnedDescriptor
+from fedit_client.membership.trust import Federation, ServerAddress, recognise
+from fedit_client.migrations.steps import open_home
+from fedit_client.network.bandwidth import Bandwidth
+from fedit_client.network.metering import MeteredTransport
+from fedit_client.network.patience import Emit, Patience
+from fedit_client.network.transport import HttpTransport
+from fedit_client.records.contacts import SERVER, Contacts, note_server
+from fedit_client.records.history import History
+from fedit_client.records.journal import Journal
+from fedit_client.records.outbox import outbox_of
+from fedit_client.records.round_notes import RoundNotes
+from fedit_client.rounds.device_round import Engagement, LocalWork
+from fedit_client.rounds.preparation import (
     Preparation,
     check_training_stack,
     cpu_needs_a_yes,
@@ -52,17 +64,11 @@ from fedit_client.preparation import (
     may_use_cpu,
     unplanned,
 )
-from fedit_client.rehearsal import DryRun, rehearse
-from fedit_client.renewal import HeldCertificate
-from fedit_client.round_notes import RoundNotes
-from fedit_client.rounds import Engagement, LocalWork
+from fedit_client.rounds.rehearsal import DryRun, rehearse
+from fedit_client.running.attendance import attended, ended, keep_to_rules
 from fedit_client.session import Session
-from fedit_client.steering import TakesWishes
-from fedit_client.succession import PinnedDescriptor
 from fedit_client.training import Trainer, WorkerTrainer
 from fedit_client.training.place import sweep
-from fedit_client.transport import HttpTransport
-from fedit_client.trust import Federation, ServerAddress, recognise
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import TaskDocument
 

@@ -14,10 +14,10 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from fedit_client.durable import translating, write_atomic
-from fedit_client.key_ring import KeyStore
+from fedit_client.home.durable import translating, write_atomic
+from fedit_client.home.key_ring import KeyStore
+from fedit_client.home.paths import Paths
 from fedit_client.manners.settings import PoliteSettings
-from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import Limits
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedit_client.device_plan import DeviceUse
+from fedit_client.hardware.plan import DeviceUse
 
 
 class EventKind(StrEnum):

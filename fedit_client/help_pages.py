@@ -307,7 +307,7 @@ def help_lines(topic: str) -> list[str]:
     if wanted == "EXIT-CODES":
         return exit_code_lines()
     if wanted == "JSON":
-        from fedit_client.json_output import schema_lines
+        from fedit_client.commands.json_output import schema_lines
 
         return schema_lines()
     raise ConfigError(f"there is no page called {topic}", code="U007", fix="fedit-client help")

@@ -11,22 +11,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from fedit_client.agreements import task_changed
-from fedit_client.changes import differences
-from fedit_client.consent import plain
-from fedit_client.editions import edition_of
+from fedit_client.adapters.editions import edition_of
+from fedit_client.consent.agreements import task_changed
+from fedit_client.consent.changes import differences
+from fedit_client.consent.terms import plain
 from fedit_client.events import Event, EventKind, RoundStage
-from fedit_client.history import Outcome
-from fedit_client.journal import FrozenUpload
-from fedit_client.masked_round import MaskedRound
-from fedit_client.offers import fetch_listed, read_task
-from fedit_client.patience import telling
-from fedit_client.renewal import HeldCertificate
-from fedit_client.round_notes import RoundFacts, Seen
-from fedit_client.rounds import Engagement, Round
-from fedit_client.sealed_round import SealedRound
-from fedit_client.succession import PinnedDescriptor
-from fedit_client.transport import jittered
+from fedit_client.membership.offers import fetch_listed, read_task
+from fedit_client.membership.renewal import HeldCertificate
+from fedit_client.membership.succession import PinnedDescriptor
+from fedit_client.network.patience import telling
+from fedit_client.network.transport import jittered
+from fedit_client.records.history import Outcome
+from fedit_client.records.journal import FrozenUpload
+from fedit_client.records.round_notes import RoundFacts, Seen
+from fedit_client.rounds.device_round import Engagement, Round
+from fedit_client.rounds.masked import MaskedRound
+from fedit_client.rounds.sealed import SealedRound
 from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context

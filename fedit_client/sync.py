@@ -15,13 +15,13 @@ from typing import Any, Self, TypeVar
 
 from fedit_client.client import Client
 from fedit_client.config import ClientConfig
-from fedit_client.consent import Consent
+from fedit_client.consent.terms import Consent
 from fedit_client.data import Columns, DataSource, OnError, RowFile, Shape
 from fedit_client.events import Event
-from fedit_client.leaving import LeaveReceipt
-from fedit_client.membership import Membership
-from fedit_client.offers import TaskOffer
-from fedit_client.rehearsal import DryRun
+from fedit_client.membership.joined import Membership
+from fedit_client.membership.leaving import LeaveReceipt
+from fedit_client.membership.offers import TaskOffer
+from fedit_client.rounds.rehearsal import DryRun
 from fedit_client.training import Trainer
 
 T = TypeVar("T")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
-from fedit_client.durable import write_atomic
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest, Measured, MeasureRequest, RowFigures
+from fedit_client.home.durable import write_atomic
 from fedit_client.manners.rules import Facts
-from fedit_client.problems import NotReadyError
+from fedit_client.network.problems import NotReadyError
+from fedit_client.network.transport import OnBytes
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
-from fedit_client.transport import OnBytes
 from fedit_protocol.adapter import Vector
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import decode, digest_of, encode

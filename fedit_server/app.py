@@ -8,20 +8,20 @@ from typing import Self
 
 from aiohttp import web
 
-from fedit_server.auth import Doorkeeper
+from fedit_server.access.auth import Doorkeeper
+from fedit_server.access.rate import Turnstile
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.coordinator import Coordinator
-from fedit_server.driver import Desk
-from fedit_server.evaluations import Evaluations
-from fedit_server.home import Home, Identity
-from fedit_server.log_book import LogBook
+from fedit_server.home.folder import Home, Identity
+from fedit_server.keys.log_book import LogBook
 from fedit_server.problems import problems
-from fedit_server.rate import Turnstile
-from fedit_server.round_keys import RoundKeys
+from fedit_server.rounds.coordinator import Coordinator
+from fedit_server.rounds.driver import Desk
+from fedit_server.rounds.evaluations import Evaluations
+from fedit_server.rounds.round_keys import RoundKeys
+from fedit_server.rounds.services import Services
 from fedit_server.routes import add_routes, keys
-from fedit_server.services import Services
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store

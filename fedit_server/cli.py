@@ -10,11 +10,13 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server import approval, authority_commands, commands
-from fedit_server.arguments import command_of, lift_global_options
-from fedit_server.command_context import CommandContext, look_up, need_server_extra
+from fedit_server.commands import approval
+from fedit_server.commands import authority as authority_commands
+from fedit_server.commands import operate as commands
+from fedit_server.commands.arguments import command_of, lift_global_options
+from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Console, configure_logs
-from fedit_server.words import status_lines
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
@@ -74,9 +76,9 @@ def up(
     """Create what is missing, invite, then serve until Ctrl-C."""
     need_server_extra()
     from fedit_server.authority.home import read_card_file
-    from fedit_server.serving import Plan
-    from fedit_server.starting import start
-    from fedit_server.tasks import default_task, load_task
+    from fedit_server.commands.starting import start
+    from fedit_server.running.serving import Plan
+    from fedit_server.tasks.files import default_task, load_task
 
     given: CommandContext = context.obj
     before = given.config()
@@ -103,8 +105,8 @@ def serve(
 ) -> None:
     """Serve only, never set up; logs are JSON lines. For systemd and containers."""
     need_server_extra()
-    from fedit_server.serving import Plan
-    from fedit_server.starting import start
+    from fedit_server.commands.starting import start
+    from fedit_server.running.serving import Plan
 
     given: CommandContext = context.obj
     configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
@@ -123,7 +125,7 @@ app.command("rounds", help="List rounds; short for `round list`.")(commands.roun
 @app.command()
 def paths(context: typer.Context) -> None:
     """Say what lies where."""
-    from fedit_server.home import Home
+    from fedit_server.home.folder import Home
 
     found = Home(context.obj.config().home).paths()
     context.obj.console.answer("paths", found, [f"{name:<11} {path}" for name, path in found.items()])

@@ -11,7 +11,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedit_protocol.errors import ConfigError
-from fedit_server.files import write_atomically
+from fedit_server.home.files import write_atomically
 
 CONFIG_FILE: Final = "server.toml"
 DEFAULT_PORT: Final = 8443

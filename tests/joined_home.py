@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedit_client.adapters import TENSORS
+from fedit_client.adapters.editions import file_digest, write_edition
+from fedit_client.adapters.kept import TENSORS
 from fedit_client.config import ClientConfig, load_config
-from fedit_client.editions import file_digest, write_edition
-from fedit_client.membership import Membership
-from fedit_client.trust import PinnedBy
+from fedit_client.membership.joined import Membership
+from fedit_client.membership.trust import PinnedBy
 from fedit_protocol.encoding import encode
 from fedit_protocol.peft_folder import CONFIG, Edition, config_bytes
 from fedit_protocol.testing import MemoryFederation

@@ -84,7 +84,7 @@ def tiny_shapes(folder: Path) -> tuple[dict[str, tuple[int, int]], int]:
 
 def tiny_document(folder: Path, **sections: Any) -> Any:
     """Return a TaskDocument for a model folder; keyword arguments are the task's tables, such as `training={...}`."""
-    from fedit_client.base_model import digest_folder
+    from fedit_client.base.model import digest_folder
     from fedit_protocol.adapter import AdapterLayout
     from fedit_protocol.task import Task, TaskDocument
 

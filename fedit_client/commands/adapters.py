@@ -22,8 +22,8 @@ adapters_app = typer.Typer(
 @adapters_app.command("list")
 def list_adapters(context: typer.Context) -> None:
     """List the adapter versions on this device with their rounds, and their losses on your own held-out rows."""
-    from fedit_client.editions import as_data, kept_versions
-    from fedit_client.membership import require_membership
+    from fedit_client.adapters.editions import as_data, kept_versions
+    from fedit_client.membership.joined import require_membership
 
     given: Globals = context.obj
     paths = given.config().paths
@@ -39,10 +39,10 @@ def pull(
     version: Annotated[int | None, typer.Argument(min=0, help="Which version; default: the newest.")] = None,
 ) -> None:
     """Fetch an adapter version from the server, without taking part in a round."""
-    from fedit_client.consent import size_text
-    from fedit_client.editions import as_data
-    from fedit_client.pulling import pull as fetch
-    from fedit_client.running import run_async
+    from fedit_client.adapters.editions import as_data
+    from fedit_client.consent.terms import size_text
+    from fedit_client.conversations.foreground import run_async
+    from fedit_client.conversations.pulling import pull as fetch
 
     given: Globals = context.obj
     told: list[int] = []
@@ -71,8 +71,8 @@ def chat(
     model: Model = None,
 ) -> None:
     """Talk with an adapter; with --compare, see what it changes."""
-    from fedit_client.running import run_async
-    from fedit_client.talk import ChatWishes, talk
+    from fedit_client.conversations.foreground import run_async
+    from fedit_client.conversations.talk import ChatWishes, talk
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
@@ -95,9 +95,9 @@ def export(
     model: Model = None,
 ) -> None:
     """Write an adapter as a folder or file that other programs load, and say what comes next."""
+    from fedit_client.conversations.exporting import ExportWishes, Form
+    from fedit_client.conversations.exporting import export as write
     from fedit_client.export.precision import Precision
-    from fedit_client.exporting import ExportWishes, Form
-    from fedit_client.exporting import export as write
 
     given: Globals = context.obj
     wishes = ExportWishes(Form(to), out, version, Precision(dtype) if dtype else None)
@@ -123,26 +123,26 @@ def evaluate(
     model: Model = None,
 ) -> None:
     """Measure base, last and newest adapter on your held-out rows; with --watch or URL, report to the organiser."""
-    from fedit_client.running import run_async
+    from fedit_client.conversations.foreground import run_async
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
     paths = tuple(data or ())
     if blind is not None:
-        from fedit_client.blind import judge_blind
-        from fedit_client.own_evaluation import OwnWishes
+        from fedit_client.conversations.blind import judge_blind
+        from fedit_client.conversations.own_evaluation import OwnWishes
 
         judged = run_async(judge_blind(config, given.console, OwnWishes(paths, on_error), blind))
         given.console.answer("eval", judged.as_data(), judged.lines())
         return
     if server is None and not watch:
-        from fedit_client.own_evaluation import OwnWishes, evaluate_own
+        from fedit_client.conversations.own_evaluation import OwnWishes, evaluate_own
 
         own = run_async(evaluate_own(config, given.console, OwnWishes(paths, on_error)))
         given.console.answer("eval", own.as_data(), own.lines())
         return
-    from fedit_client.evaluating import EvaluationWishes
-    from fedit_client.evaluating import evaluate as compare
+    from fedit_client.conversations.evaluator import EvaluationWishes
+    from fedit_client.conversations.evaluator import evaluate as compare
 
     try:
         found = run_async(compare(config, given.console, EvaluationWishes(server, paths, on_error, watch)))

@@ -19,8 +19,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what stands in the way on this machine, the worst first, each with the command that helps."""
+    from fedit_client.conversations.foreground import run_async
     from fedit_client.doctor import examine
-    from fedit_client.running import run_async
 
     given: Globals = context.obj
     found = run_async(examine(given.home, lambda: given.config(server=server), fix=fix, online=network))
@@ -34,10 +34,10 @@ def bugreport(
     out: Annotated[Path | None, typer.Option(metavar="FILE.zip", help="Where to; else the current folder.")] = None,
 ) -> None:
     """Show what helps to find a bug, redacted, and write it into a zip here. Nothing is sent: that is up to you."""
-    from fedit_client.bugreport import bug_report
+    from fedit_client.conversations.foreground import run_async
     from fedit_client.doctor import examine
-    from fedit_client.patience import utc_now
-    from fedit_client.running import run_async
+    from fedit_client.doctor.bugreport import bug_report
+    from fedit_client.network.patience import utc_now
 
     given: Globals = context.obj
     loaded, now = given.loaded(), utc_now()
@@ -56,7 +56,7 @@ def completion(
     context: typer.Context, shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], typer.Argument()]
 ) -> None:
     """Print the script that lets a shell complete commands and options; it says itself where to put it."""
-    from fedit_client.shell_completion import HOW, completion_script
+    from fedit_client.commands.shell_completion import HOW, completion_script
 
     given: Globals = context.obj
     script = completion_script(shell)

@@ -14,7 +14,7 @@ consent_app = typer.Typer(
 @consent_app.command()
 def show(context: typer.Context) -> None:
     """Show what was agreed to, when, and whether a newer version waits for a yes. Nothing is sent."""
-    from fedit_client.consenting import agreed
+    from fedit_client.conversations.consenting import agreed
 
     given: Globals = context.obj
     found = agreed(given.config())
@@ -27,8 +27,8 @@ def diff(
     accept: Annotated[str | None, typer.Option(metavar="TASK@N", help="Agree to exactly this version.")] = None,
 ) -> None:
     """Show what changed in the task since you agreed, old → new, and ask for a new yes."""
-    from fedit_client.consenting import changes_data, decide, look
-    from fedit_client.running import run_async
+    from fedit_client.conversations.consenting import changes_data, decide, look
+    from fedit_client.conversations.foreground import run_async
 
     given: Globals = context.obj
     config, console = given.config(), given.console
@@ -49,10 +49,10 @@ def diff(
 @consent_app.command()
 def withdraw(context: typer.Context) -> None:
     """Take your yes back: nothing is trained or sent until you agree again. The device stays enrolled."""
-    from fedit_client.agreements import Agreements
+    from fedit_client.consent.agreements import Agreements
     from fedit_client.installed import installed_version
-    from fedit_client.membership import require_membership
-    from fedit_client.migrations import open_home
+    from fedit_client.membership.joined import require_membership
+    from fedit_client.migrations.steps import open_home
 
     given: Globals = context.obj
     paths = given.config().paths

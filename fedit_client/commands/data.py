@@ -22,7 +22,7 @@ def add(
     context: typer.Context, place: Place, maps: Maps = None, as_shape: AsShape = None, on_error: OnErrorOption = "stop"
 ) -> None:
     """Train on these rows too, from the next round on. They are read where they lie and never copied."""
-    from fedit_client.adding import add_to_home
+    from fedit_client.conversations.adding import add_to_home
 
     given: Globals = context.obj
     (source,) = sources_of([place], maps, as_shape, on_error)
@@ -32,7 +32,7 @@ def add(
 @data_app.command("list")
 def listed(context: typer.Context) -> None:
     """Show what was added, and what was said about it."""
-    from fedit_client.adding import list_home
+    from fedit_client.conversations.adding import list_home
 
     given: Globals = context.obj
     list_home(given.config().paths, given.console)
@@ -41,7 +41,7 @@ def listed(context: typer.Context) -> None:
 @data_app.command("remove")
 def remove(context: typer.Context, place: Place) -> None:
     """Train on these rows no longer; the file itself stays as it is."""
-    from fedit_client.remembered import remove_source
+    from fedit_client.data.remembered import remove_source
 
     given: Globals = context.obj
     left = remove_source(given.config().paths, place)
@@ -58,7 +58,7 @@ def check(
     show: Annotated[str | None, typer.Option(metavar="CODE", help="List every line of one finding.")] = None,
 ) -> None:
     """Look for what is wrong or doubtful: broken rows, duplicates, lengths, secrets. Warns, and changes nothing."""
-    from fedit_client.checking import check_sources
+    from fedit_client.conversations.checking import check_sources
 
     given: Globals = context.obj
     check_sources(given.config(), given.console, sources_of(places or (), maps, as_shape, "skip"), show)
@@ -75,7 +75,7 @@ def preview(
     on_error: OnErrorOption = "stop",
 ) -> None:
     """Show rows as training sees them: template, tokens that are trained on, where rows are cut, how long all are."""
-    from fedit_client.previewing import preview as show
+    from fedit_client.conversations.previewing import preview as show
 
     given: Globals = context.obj
     show(given.config(), given.console, sources_of(places or (), maps, as_shape, on_error), count, model)
@@ -92,7 +92,7 @@ def convert(
     on_error: OnErrorOption = "stop",
 ) -> None:
     """Write the rows as JSON lines of messages, for other programs or for a look."""
-    from fedit_client.adding import convert_source
+    from fedit_client.conversations.adding import convert_source
 
     given: Globals = context.obj
     (source,) = sources_of([place], maps, as_shape, on_error)

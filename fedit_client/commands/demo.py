@@ -20,8 +20,8 @@ def demo(
     no_chat: Annotated[bool, typer.Option("--no-chat", help="Skip the answers before and after.")] = False,
 ) -> None:
     """Run a server and three clients here, and compare what each learns alone with what they learn together."""
-    from fedit_client.demo import DemoWishes, rehearse
-    from fedit_client.running import run_async
+    from fedit_client.conversations.foreground import run_async
+    from fedit_client.demo.federation import DemoWishes, rehearse
 
     given: Globals = context.obj
     wishes = DemoWishes(data, model, rounds, keep, chat=not no_chat)

@@ -48,9 +48,9 @@ def join(
     dry_run: DryRunOption = False,
 ) -> None:
     """Join a federation, agree to its task, and take part until it ends or Ctrl-C."""
-    from fedit_client.joining import JoinWishes, rehearse_join
-    from fedit_client.joining import join as lead_through
-    from fedit_client.running import Stay, attend, run_async
+    from fedit_client.conversations.foreground import Stay, attend, run_async
+    from fedit_client.conversations.joining import JoinWishes, rehearse_join
+    from fedit_client.conversations.joining import join as lead_through
 
     given: Globals = context.obj
     if server == "-" and "-" in (data or ()):
@@ -83,7 +83,7 @@ def run(
     dry_run: DryRunOption = False,
 ) -> None:
     """Take part in rounds until the task ends or Ctrl-C."""
-    from fedit_client.running import Stay, attend, run_async
+    from fedit_client.conversations.foreground import Stay, attend, run_async
 
     given: Globals = context.obj
     client = client_of(given.config(model=model, device=device_flags(device, threads)))
@@ -103,7 +103,7 @@ def leave(
     offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
 ) -> None:
     """Leave the federation: the server forgets this device. Adapters stay, unless --erase."""
-    from fedit_client.running import run_async
+    from fedit_client.conversations.foreground import run_async
 
     given: Globals = context.obj
     if erase and not given.console.confirm(_EVERYTHING, flag="--yes"):
@@ -118,9 +118,9 @@ def uninstall(
     offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
 ) -> None:
     """Remove everything of this program from this machine but the program itself; list it first with --dry-run."""
-    from fedit_client.running import run_async
+    from fedit_client.conversations.foreground import run_async
+    from fedit_client.conversations.uninstalling import own_service, traces, traces_data, traces_lines
     from fedit_client.service.systems import system_here
-    from fedit_client.uninstalling import own_service, traces, traces_data, traces_lines
 
     given: Globals = context.obj
     config = given.config()

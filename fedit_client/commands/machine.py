@@ -14,7 +14,7 @@ def fit(
     threads: Threads = None,
 ) -> None:
     """Say whether a task fits this machine: memory, disk, minutes and megabytes, before anything is fetched."""
-    from fedit_client.fitting import fit_here
+    from fedit_client.conversations.fitting import fit_here
 
     given: Globals = context.obj
     found = fit_here(given.config(device=device_flags(device, threads)), model)
@@ -24,8 +24,8 @@ def fit(
 
 def prefetch(context: typer.Context, model: Model = None) -> None:
     """Fetch the joined task's base model now, so that no round has to wait for it."""
-    from fedit_client.fitting import fetch_base
-    from fedit_client.running import run_async
+    from fedit_client.conversations.fitting import fetch_base
+    from fedit_client.conversations.foreground import run_async
 
     given: Globals = context.obj
     folder, fetched = run_async(fetch_base(given.config(model=model), given.console.say))
@@ -40,7 +40,7 @@ def setup(
     ] = "auto",
 ) -> None:
     """Make a training environment in FedIT's own folder, with the PyTorch that this machine needs."""
-    from fedit_client.setting_up import set_up
+    from fedit_client.conversations.setting_up import set_up
 
     given: Globals = context.obj
     plan = set_up(given.config(), given.console, backend)

@@ -8,7 +8,7 @@ import typer
 from fedit_client.commands.shared import Globals
 
 if TYPE_CHECKING:
-    from fedit_client.outbox import Outbox
+    from fedit_client.records.outbox import Outbox
 
 outbox_app = typer.Typer(
     help="What was uploaded, readable, as it was before masking.", no_args_is_help=True, rich_markup_mode=None
@@ -38,7 +38,7 @@ def show(
     whole: Annotated[bool, typer.Option("--all", help="Every tensor, not the first few.")] = False,
 ) -> None:
     """Show one upload: what it said, tensor by tensor, and the digest of the bytes that left."""
-    from fedit_client.outbox import entry_lines
+    from fedit_client.records.outbox import entry_lines
 
     given: Globals = context.obj
     outbox = _outbox(given)
@@ -60,7 +60,7 @@ def export(
 
 
 def _outbox(given: Globals) -> "Outbox":
-    from fedit_client.outbox import MEGABYTE, Outbox
+    from fedit_client.records.outbox import MEGABYTE, Outbox
 
     config = given.config()
     return Outbox(config.paths.outbox, config.privacy.outbox_max_mb * MEGABYTE)

@@ -15,8 +15,8 @@ def ui(
     ] = None,
 ) -> None:
     """Show state, rounds, adapters, outbox and a chat on a page for this machine's browser only, until Ctrl-C."""
+    from fedit_client.conversations.foreground import run_async
     from fedit_client.page.serving import serve
-    from fedit_client.running import run_async
 
     given: Globals = context.obj
 

@@ -8,7 +8,7 @@ from fedit_client.commands.shared import Globals
 from fedit_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedit_client.policy import Change
+    from fedit_client.consent.policy import Change
 
 policy_app = typer.Typer(
     help="Your limits, which no server can loosen: show, set, reset.", no_args_is_help=True, rich_markup_mode=None
@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(metavar="KEY", help="A limit; `policy show`
 @policy_app.command()
 def show(context: typer.Context) -> None:
     """Show every limit with its value, default and meaning, and whether the joined task keeps to them."""
-    from fedit_client.policy import policy_of
+    from fedit_client.consent.policy import policy_of
 
     given: Globals = context.obj
     found = policy_of(given.config())
@@ -33,7 +33,7 @@ def set_limit(
     value: Annotated[str, typer.Argument(help="The new value; a list with commas, empty for none.")],
 ) -> None:
     """Change one limit in client.toml; comments and other lines in the file stay."""
-    from fedit_client.policy import TRUSTED_MEANS, wished, write
+    from fedit_client.consent.policy import TRUSTED_MEANS, wished, write
 
     given: Globals = context.obj
     config = given.config()
@@ -50,7 +50,7 @@ def set_limit(
 @policy_app.command()
 def reset(context: typer.Context, name: Name) -> None:
     """Go back to the default of one limit."""
-    from fedit_client.policy import unset, write
+    from fedit_client.consent.policy import unset, write
 
     given: Globals = context.obj
     config = given.config()
@@ -60,7 +60,7 @@ def reset(context: typer.Context, name: Name) -> None:
 
 
 def _tell(given: Globals, command: str, change: "Change") -> None:
-    from fedit_client.policy import overruled, policy_of
+    from fedit_client.consent.policy import overruled, policy_of
 
     now = policy_of(given.config())
     if now.refusal is not None:

@@ -14,9 +14,9 @@ def history(
     ] = False,
 ) -> None:
     """Show every round that this device took part in, from its own signed log."""
-    from fedit_client.history import History
-    from fedit_client.own_losses import losses_here, own_change
-    from fedit_client.privacy_report import broken, verified
+    from fedit_client.conversations.privacy_report import broken, verified
+    from fedit_client.evaluation.own_losses import losses_here, own_change
+    from fedit_client.records.history import History
 
     given: Globals = context.obj
     config = given.config()
@@ -37,7 +37,7 @@ def history(
 
 def privacy(context: typer.Context) -> None:
     """Show what was given so far and how well it hides: epsilon, devices in each sum, the member log."""
-    from fedit_client.privacy_report import privacy_report
+    from fedit_client.conversations.privacy_report import privacy_report
 
     given: Globals = context.obj
     report = privacy_report(given.config())
@@ -50,8 +50,8 @@ def explain(
     """Explain what this program does on the network: every host, why, and when it was last contacted."""
     from dataclasses import asdict
 
-    from fedit_client.contacts import Contacts, every_host
-    from fedit_client.membership import load_membership
+    from fedit_client.membership.joined import load_membership
+    from fedit_client.records.contacts import Contacts, every_host
 
     given: Globals = context.obj
     paths = given.config().paths
@@ -71,9 +71,9 @@ def identity(
 ) -> None:
     """Show where the key of this device is kept, or move it between the system's keyring and a private file."""
     from fedit_client.config import edit_settings
-    from fedit_client.identity import kept_in, load_identity, move_identity
-    from fedit_client.key_ring import KeyStore
-    from fedit_client.lock import held_alone
+    from fedit_client.home.key_ring import KeyStore
+    from fedit_client.home.lock import held_alone
+    from fedit_client.membership.identity import kept_in, load_identity, move_identity
 
     given: Globals = context.obj
     paths = given.config().paths

@@ -23,7 +23,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 @service_app.command()
 def install(context: typer.Context, dry_run: DryRun = False) -> None:
     """Write the service's description for this system, and start it."""
-    from fedit_client.membership import require_membership
+    from fedit_client.membership.joined import require_membership
     from fedit_client.service.systems import system_here
 
     given: Globals = context.obj
@@ -47,9 +47,9 @@ def install(context: typer.Context, dry_run: DryRun = False) -> None:
 @service_app.command()
 def status(context: typer.Context) -> None:
     """Say whether the service is installed, whether it runs, and what the client does."""
-    from fedit_client.control import read_now, read_wish
-    from fedit_client.doing import doing_lines
-    from fedit_client.patience import utc_now
+    from fedit_client.manners.control import read_now, read_wish
+    from fedit_client.network.patience import utc_now
+    from fedit_client.running.doing import doing_lines
     from fedit_client.service.systems import system_here
 
     given: Globals = context.obj

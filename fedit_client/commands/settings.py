@@ -24,7 +24,7 @@ def change(context: typer.Context, settings: Annotated[list[str], typer.Argument
 
 def get(context: typer.Context, key: Key) -> None:
     """Show one setting, or all of one table."""
-    from fedit_client.config_origin import find_setting, settings_of
+    from fedit_client.settings.origin import find_setting, settings_of
 
     given: Globals = context.obj
     found = find_setting(settings_of(given.loaded(), given.flags()), key)
@@ -38,7 +38,7 @@ def show(
     origin: Annotated[bool, typer.Option("--origin", help="Also where each value comes from.")] = False,
 ) -> None:
     """Show every setting with its value; secrets as ***."""
-    from fedit_client.config_origin import settings_of
+    from fedit_client.settings.origin import settings_of
 
     given: Globals = context.obj
     found = settings_of(given.loaded(), given.flags())
@@ -67,7 +67,7 @@ def schema(context: typer.Context) -> None:
 def edit(context: typer.Context) -> None:
     """Open client.toml in your editor ($VISUAL, $EDITOR); it is replaced only by settings that can be."""
     from fedit_client.config import config_paths
-    from fedit_client.config_edit import edit as open_editor
+    from fedit_client.settings.edit import edit as open_editor
 
     given: Globals = context.obj
     if not given.console.interactive:
@@ -98,9 +98,9 @@ def paths(context: typer.Context) -> None:
 
 def _tell(given: Globals, command: str, keys: list[str]) -> None:
     """Say what is now in force: something above the file may still decide."""
-    from fedit_client.config_origin import settings_of
-    from fedit_client.lock import is_held
-    from fedit_client.setting_words import rule
+    from fedit_client.home.lock import is_held
+    from fedit_client.settings.origin import settings_of
+    from fedit_client.settings.words import rule
 
     found = {setting.key: setting for setting in settings_of(given.loaded(), given.flags())}
     if is_held(given.config().paths.lock_file):

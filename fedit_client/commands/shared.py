@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedit_client.client import Client
     from fedit_client.config import ClientConfig
     from fedit_client.data import OnError, Source
-    from fedit_client.project_file import Loaded
+    from fedit_client.settings.project_file import Loaded
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Globals:
 
     def loaded(self, **flags: Any) -> "Loaded":
         """Like `config`, with the file beside the work; a file that merely lies there is announced, once."""
-        from fedit_client.project_file import load_settings
+        from fedit_client.settings.project_file import load_settings
 
         stated = {name: value for name, value in flags.items() if value not in (None, {})}
         found = load_settings(self.home, stated, self.settings_file, Path.cwd())

@@ -17,7 +17,7 @@ def status(
     """Show what goes on and why not, what was joined, how far it is, and where the newest adapter lies."""
     from dataclasses import asdict
 
-    from fedit_client.standing import standing
+    from fedit_client.running.standing import standing
 
     given: Globals = context.obj
     config = given.config()
@@ -25,7 +25,7 @@ def status(
     if not watch:
         given.console.answer("status", asdict(found), found.lines())
         return
-    from fedit_client.watching import changes
+    from fedit_client.conversations.watching import changes
 
     if not given.console.json:
         given.console.answer("status", {}, found.lines())
@@ -43,9 +43,9 @@ def pause(
     ] = None,
 ) -> None:
     """Pause training and check-ins, at once and from any terminal; kept while nothing runs."""
-    from fedit_client.control import ask_pause, read_now
+    from fedit_client.manners.control import ask_pause, read_now
     from fedit_client.manners.rules import owners_pause
-    from fedit_client.patience import utc_now
+    from fedit_client.network.patience import utc_now
 
     given: Globals = context.obj
     paths, now = given.config().paths, utc_now()
@@ -60,8 +60,8 @@ def pause(
 
 def resume(context: typer.Context) -> None:
     """Go on after a pause, and take back a finish."""
-    from fedit_client.control import ask_resume, read_now
-    from fedit_client.patience import utc_now
+    from fedit_client.manners.control import ask_resume, read_now
+    from fedit_client.network.patience import utc_now
 
     given: Globals = context.obj
     paths = given.config().paths
@@ -75,8 +75,8 @@ def resume(context: typer.Context) -> None:
 
 def finish(context: typer.Context) -> None:
     """Let the running client complete its round and then stop."""
-    from fedit_client.control import ask_finish, read_now
-    from fedit_client.patience import utc_now
+    from fedit_client.manners.control import ask_finish, read_now
+    from fedit_client.network.patience import utc_now
 
     given: Globals = context.obj
     paths = given.config().paths

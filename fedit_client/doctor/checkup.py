@@ -10,8 +10,8 @@ from typing import Any
 from fedit_client.config import ClientConfig, config_paths
 from fedit_client.doctor import files, machine, network, repair, service
 from fedit_client.doctor.finding import Finding, Level, ok
-from fedit_client.membership import Membership, load_membership
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
+from fedit_client.membership.joined import Membership, load_membership
 from fedit_client.service.systems import system_here
 from fedit_protocol.errors import FeditError
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from fedit_client.config import ClientConfig
+from fedit_client.data.remembered import load_sources
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
 from fedit_client.doctor.repair import leftovers, open_to_others
-from fedit_client.identity import load_identity
-from fedit_client.journal import Journal
-from fedit_client.lock import is_held
-from fedit_client.membership import Membership
-from fedit_client.paths import Paths
-from fedit_client.project_file import leaves
-from fedit_client.remembered import load_sources
+from fedit_client.home.lock import is_held
+from fedit_client.home.paths import Paths
+from fedit_client.membership.identity import load_identity
+from fedit_client.membership.joined import Membership
+from fedit_client.records.journal import Journal
+from fedit_client.settings.project_file import leaves
 from fedit_protocol.errors import FeditError, StorageError
 
 _LITTLE_BYTES: Final = 2_000_000_000

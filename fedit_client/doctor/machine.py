@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from fedit_client.backends import obstacle
-from fedit_client.base_model import local_base
+from fedit_client.base.model import local_base
 from fedit_client.config import ClientConfig
-from fedit_client.device import Machine
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
-from fedit_client.membership import Membership
-from fedit_client.preparation import check_training_stack, choose_device, may_use_cpu
-from fedit_client.runtime import version_in
+from fedit_client.hardware.backends import obstacle
+from fedit_client.hardware.device import Machine
+from fedit_client.hardware.runtime import version_in
+from fedit_client.membership.joined import Membership
+from fedit_client.rounds.preparation import check_training_stack, choose_device, may_use_cpu
 from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fedit_client.base_model import local_base
+from fedit_client.base.model import local_base
 from fedit_client.config import ClientConfig
-from fedit_client.contacts import hub_host, is_offline, note_hub, note_server
 from fedit_client.doctor.finding import Finding, Level, note, ok, warning
-from fedit_client.membership import Membership
-from fedit_client.proxies import proxy_for
-from fedit_client.succession import DESCRIPTOR_PATH
-from fedit_client.trust import PinnedBy, ServerAddress, recognise
+from fedit_client.membership.joined import Membership
+from fedit_client.membership.succession import DESCRIPTOR_PATH
+from fedit_client.membership.trust import PinnedBy, ServerAddress, recognise
+from fedit_client.network.proxies import proxy_for
+from fedit_client.records.contacts import hub_host, is_offline, note_hub, note_server
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, FeditError
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from fedit_client.control import read_now
-from fedit_client.lock import is_held
-from fedit_client.paths import Paths
+from fedit_client.home.lock import is_held
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import read_now
 from fedit_protocol.errors import StorageError
 
 _SETTLED_S: Final = 600

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fedit_client.doctor.finding import Finding, note, ok, warning
-from fedit_client.membership import Membership
+from fedit_client.membership.joined import Membership
 from fedit_client.service.systems import ServiceSystem
 from fedit_protocol.errors import FeditError
 

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from fedit_client.data import Message
-from fedit_client.device import DevicePlan
 from fedit_client.evaluation.losses import WORKER
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Worker, started
 from fedit_client.training.trainer import plan_values
 from fedit_protocol.task import TaskDocument

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan
 from fedit_client.evaluation.losses import WORKER
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Json, started
 from fedit_client.training.request import OnProgress
 from fedit_client.training.trainer import plan_values, progress, record_values

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final
 
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Json, started
 from fedit_client.training.request import OnProgress
 from fedit_client.training.trainer import plan_values, progress, record_values

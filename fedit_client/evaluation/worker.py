@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedit_client.data import Message, Record, Role
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import Channel, Json
 from fedit_client.training.chat_template import ChatTemplate
 from fedit_client.training.request import TrainingProgress

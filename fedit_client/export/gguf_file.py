@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedit_client.durable import translating
 from fedit_client.export.families import Family, Values, family_of, figures_of
 from fedit_client.export.merging import Base, Delta, check_fit
 from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
 from fedit_client.export.tensors import OnTensor, no_news
 from fedit_client.export.tokens import Tokens
+from fedit_client.home.durable import translating
 from fedit_protocol.errors import DeviceError, ModelError
 
 _HEAD: Final = "lm_head.weight"

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedit_client.durable import translating
 from fedit_client.export.merging import Base, Delta, check_fit
 from fedit_client.export.precision import Floats, Precision, Stored, Survival, seen, stored
 from fedit_client.export.tensors import OnTensor, Planned, no_news, write_tensors
+from fedit_client.home.durable import translating
 from fedit_protocol.base_files import WEIGHTS_ENDING, WEIGHTS_INDEX
 
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedit_client.base_check import check_base
-from fedit_client.durable import translating
+from fedit_client.base.check import check_base
 from fedit_client.export.precision import Floats, Precision, Stored
 from fedit_client.export.tensors import TensorFile, precision_of
+from fedit_client.home.durable import translating
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_files import WEIGHTS_ENDING, WEIGHTS_INDEX
 from fedit_protocol.errors import ModelError

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from fedit_client.durable import translating
+from fedit_client.home.durable import translating
 from fedit_protocol.peft_folder import CONFIG, WEIGHTS, peft_config
 from fedit_protocol.task import Task
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from fedit_client.durable import sync_folder, translating
+from fedit_client.home.durable import sync_folder, translating
 from fedit_protocol.errors import ConfigError, StorageError
 
 _SPARE: Final = 1.05

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from fedit_client.base_check import tensors_in
-from fedit_client.durable import translating
+from fedit_client.base.check import tensors_in
 from fedit_client.export.precision import Floats, Precision, Stored, widened
+from fedit_client.home.durable import translating
 from fedit_protocol.errors import ModelError
 from fedit_protocol.tensor_files import LENGTH_BYTES, TensorEntry, header_length
 

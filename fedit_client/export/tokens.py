@@ -7,8 +7,8 @@ one would change tokens, and with them answers, without a word.
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from fedit_client.durable import translating
 from fedit_client.export.merging import Base
+from fedit_client.home.durable import translating
 from fedit_protocol.errors import ModelError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from fedit_client.machine import Machine
+from fedit_client.hardware.machine import Machine
 from fedit_client.manners.settings import PoliteSettings
 from fedit_protocol.errors import DeviceError, FeditError
 

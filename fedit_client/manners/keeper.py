@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from fedit_client.control import Activity, NowFile, Wish, read_wish
 from fedit_client.events import Event, EventKind
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Activity, NowFile, Wish, read_wish
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.gate import Gate
 from fedit_client.manners.rules import OWNER, Facts, Hold, Rules, Verdict, owners_pause
-from fedit_client.pace import Pace, today
-from fedit_client.paths import Paths
+from fedit_client.records.pace import Pace, today
 from fedit_client.task_groups import task_group
 from fedit_protocol.errors import StorageError
 

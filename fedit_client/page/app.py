@@ -12,9 +12,9 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedit_client.config import ClientConfig
-from fedit_client.control import ask_finish, ask_pause, ask_resume
 from fedit_client.data import Message
 from fedit_client.data.records import Role
+from fedit_client.manners.control import ask_finish, ask_pause, ask_resume
 from fedit_client.page.conversation import Conversation
 from fedit_client.page.door import HEADERS, Door
 from fedit_client.page.state import page_state

@@ -6,13 +6,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedit_client.adapters import newest_adapter
+from fedit_client.adapters.kept import newest_adapter
 from fedit_client.config import ClientConfig
 from fedit_client.data import Message
-from fedit_client.device import Machine
 from fedit_client.evaluation import WorkerChat
-from fedit_client.membership import require_membership
-from fedit_client.preparation import check_training_stack, choose_device, find_base
+from fedit_client.hardware.device import Machine
+from fedit_client.membership.joined import require_membership
+from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base
 from fedit_protocol.errors import DeviceError, FeditError, MembershipError
 
 UNLOAD_AFTER_S: Final = 300.0

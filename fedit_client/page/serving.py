@@ -12,11 +12,11 @@ from typing import Final
 from aiohttp import web
 
 from fedit_client.config import ClientConfig
-from fedit_client.durable import write_atomic
+from fedit_client.home.durable import write_atomic
+from fedit_client.network.patience import utc_now
 from fedit_client.page.app import Page
 from fedit_client.page.conversation import Conversation, newest_of, voice_of
 from fedit_client.page.door import Door
-from fedit_client.patience import utc_now
 from fedit_protocol.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+from fedit_client.adapters.editions import as_data, kept_versions
 from fedit_client.config import ClientConfig
-from fedit_client.control import read_now, read_wish
-from fedit_client.doing import doing_lines
-from fedit_client.editions import as_data, kept_versions
-from fedit_client.history import History
-from fedit_client.membership import load_membership
-from fedit_client.outbox import outbox_of
-from fedit_client.standing import standing
+from fedit_client.manners.control import read_now, read_wish
+from fedit_client.membership.joined import load_membership
+from fedit_client.records.history import History
+from fedit_client.records.outbox import outbox_of
+from fedit_client.running.doing import doing_lines
+from fedit_client.running.standing import standing
 from fedit_protocol.errors import FeditError
 
 _MOST_ROWS: Final = 100

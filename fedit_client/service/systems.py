@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fedit_client.durable import translating, write_atomic
+from fedit_client.home.durable import translating, write_atomic
 from fedit_client.service import launchd, systemd, task_scheduler
 from fedit_client.service.plan import ServicePlan
 from fedit_protocol.errors import DeviceError

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedit_client.base_check import check_base
+from fedit_client.base.check import check_base
 from fedit_protocol.errors import ModelError
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from fedit_client.durable import write_atomic
+from fedit_client.home.durable import write_atomic
 from fedit_client.training.request import TrainingRequest
 from fedit_client.training.run import State
 from fedit_client.training.tokenize import Example

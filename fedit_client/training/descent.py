@@ -3,10 +3,10 @@
 from contextlib import suppress
 from dataclasses import replace
 
-from fedit_client.device_plan import DevicePlan
-from fedit_client.estimate import estimated
-from fedit_client.ladder import lower, too_little
-from fedit_client.machine_history import MachineHistory, Run, recipe_of
+from fedit_client.hardware.estimate import estimated
+from fedit_client.hardware.history import MachineHistory, Run, recipe_of
+from fedit_client.hardware.ladder import lower, too_little
+from fedit_client.hardware.plan import DevicePlan
 from fedit_client.training.request import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_protocol.errors import DeviceError, StorageError
 

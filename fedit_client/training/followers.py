@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import Channel, Json
 from fedit_client.training.checkpoint import CheckpointFile
 from fedit_client.training.group import Group, joined

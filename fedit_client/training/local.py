@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from fedit_client.data import Record
 from fedit_client.data.holding_out import split
-from fedit_client.device import DevicePlan
-from fedit_client.optimizers import usable
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse

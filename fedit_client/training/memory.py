@@ -10,8 +10,8 @@ from typing import Any, Final
 import psutil
 import torch
 
-from fedit_client.device_plan import DevicePlan, DeviceUse
-from fedit_client.estimate import GPU_CONTEXT_BYTES
+from fedit_client.hardware.estimate import GPU_CONTEXT_BYTES
+from fedit_client.hardware.plan import DevicePlan, DeviceUse
 
 _SAID: Final = ("out of memory", "allocate memory", "bad_alloc", "alloc_failed")
 """What torch's allocators, C++ and cuBLAS say, in lower case: only CUDA's allocator has an error class of its own."""

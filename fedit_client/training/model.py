@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.base_view import pinned_view
 from fedit_protocol.adapter import AdapterLayout, Tensors
 from fedit_protocol.errors import FeditError, ModelError, TaskRefusedError

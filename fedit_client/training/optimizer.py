@@ -12,7 +12,7 @@ from fedit_protocol.task import Optimizer, Schedule, TrainingSpec
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], spec: TrainingSpec, kind: Optimizer
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, betas 0.9 and 0.999; `kind` is what the device can do (`fedit_client.optimizers`).
+    """Return the optimizer, betas 0.9 and 0.999; `kind` is what the device can do (`fedit_client.hardware.optimizers`).
 
     In 8 bits tensors of fewer than 4,096 numbers keep float32 moments: they would save nothing.
     """

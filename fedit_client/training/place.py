@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedit_client.durable import make_private, translating
+from fedit_client.home.durable import make_private, translating
 
 
 def sweep(folder: Path) -> None:

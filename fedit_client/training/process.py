@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, StorageError, TaskRefusedError
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan
-from fedit_client.device_plan import DeviceUse
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.hardware.plan import DeviceUse
 from fedit_client.training.pause import PauseSignal
 from fedit_protocol.adapter import Vector
 from fedit_protocol.task import TaskDocument

@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import Channel, Json, give_way
 from fedit_client.training.quiet import quieten
 from fedit_protocol.errors import DeviceError, FeditError

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan
-from fedit_client.device_plan import DeviceUse
-from fedit_client.machine_history import MachineHistory
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.hardware.history import MachineHistory
+from fedit_client.hardware.plan import DeviceUse
 from fedit_client.training.channel import PAUSE, PAUSED, RESUME, SPEED, WIRE_FLOAT
 from fedit_client.training.descent import Descent
 from fedit_client.training.pause import PauseSignal

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fedit_client.data import Record
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import WIRE_FLOAT, Channel, Json
 from fedit_client.training.request import TrainingProgress, TrainingRequest
 from fedit_client.training.room import run

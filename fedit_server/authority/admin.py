@@ -13,14 +13,14 @@ from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.ids import FederationId, identity_key
 from fedit_protocol.keylog import LogEntry
 from fedit_protocol.keylog_audit import LogAuditor
+from fedit_server.access.invites import NewInvite, Terms, create_invite
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.home import AuthorityHome
 from fedit_server.authority.link import introduce, parse_server
 from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import split_address
-from fedit_server.home import Home, load_identity
-from fedit_server.invites import NewInvite, Terms, create_invite
+from fedit_server.home.folder import Home, load_identity
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.rows import ClientRow
 from fedit_server.storage.store import Store

@@ -21,11 +21,11 @@ from fedit_protocol.keylog import LogAction, LogEntry, LogState, MerkleTree, lea
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S, check_clock
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal, verify
+from fedit_server.access.invites import hash_code
+from fedit_server.access.lockout import Lockout
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.invites import hash_code
-from fedit_server.keys import AuthorityKeys
-from fedit_server.lockout import Lockout
-from fedit_server.log_book import log_index
+from fedit_server.keys.log_book import log_index
+from fedit_server.keys.secrets import AuthorityKeys
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Enrolled, Issued, Members, Revoke
 

@@ -30,14 +30,14 @@ from fedit_protocol.keylog_audit import LogAuditor
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import check_authorization, check_clock
 from fedit_protocol.signing import Kind, read_envelope, unseal
+from fedit_server.access.lockout import Lockout
+from fedit_server.access.rate import Buckets, Rate
 from fedit_server.authority.authority import WRONG_CODE
 from fedit_server.authority.update import checked_progress
-from fedit_server.bell import Bell
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.lockout import Lockout
-from fedit_server.log_book import LogBook, log_index
+from fedit_server.keys.log_book import LogBook, log_index
 from fedit_server.problems import ComeAgainError
-from fedit_server.rate import Buckets, Rate
+from fedit_server.rounds.bell import Bell
 from fedit_server.storage.admissions import Progress
 from fedit_server.storage.store import Store
 

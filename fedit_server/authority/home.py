@@ -15,10 +15,10 @@ from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConfigError, SecurityError, StorageError
 from fedit_protocol.ids import Digest, FederationId
-from fedit_server.files import make_private_folder, storing, write_atomically
-from fedit_server.home import CARD_FILE, Home, load_identity
-from fedit_server.keys import AuthorityKeys, load_authority_keys
-from fedit_server.lock import FolderLock
+from fedit_server.home.files import make_private_folder, storing, write_atomically
+from fedit_server.home.folder import CARD_FILE, Home, load_identity
+from fedit_server.home.lock import FolderLock
+from fedit_server.keys.secrets import AuthorityKeys, load_authority_keys
 
 
 def read_card_file(path: Path) -> AuthorityCard:

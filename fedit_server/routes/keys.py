@@ -4,14 +4,14 @@ from typing import Final
 
 from aiohttp import web
 
-from fedit_server.auth import Doorkeeper
+from fedit_server.access.auth import Doorkeeper
+from fedit_server.access.rate import Turnstile
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
-from fedit_server.coordinator import Coordinator
-from fedit_server.evaluations import Evaluations
-from fedit_server.home import Identity
-from fedit_server.log_book import LogBook
-from fedit_server.rate import Turnstile
+from fedit_server.home.folder import Identity
+from fedit_server.keys.log_book import LogBook
+from fedit_server.rounds.coordinator import Coordinator
+from fedit_server.rounds.evaluations import Evaluations
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store

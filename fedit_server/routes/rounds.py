@@ -14,8 +14,8 @@ from fedit_protocol.sealed.collector import Collector
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.signing import Envelope, Kind
-from fedit_server.auth import joiner
-from fedit_server.driver import Driver, Machine
+from fedit_server.access.auth import joiner
+from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, LOG_BOOK, TURNSTILE
 from fedit_server.routes.wire import caller, cbor, done, read_body
 

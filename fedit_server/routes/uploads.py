@@ -8,7 +8,7 @@ from aiohttp import StreamReader, web
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, client_id, identity_key
-from fedit_server.driver import Driver, Machine
+from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.routes.keys import COORDINATOR, SPOOL
 from fedit_server.routes.rounds import cohort_of, round_id, sum_index
 from fedit_server.routes.wire import caller, cbor

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import Digest
-from fedit_server.files import make_private_folder, storing, write_atomically
+from fedit_server.home.files import make_private_folder, storing, write_atomically
 
 
 class DiskBlobs:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, client_id
-from fedit_server.files import PRIVATE, flush_folder, make_private_folder, storing
+from fedit_server.home.files import PRIVATE, flush_folder, make_private_folder, storing
 
 _HASH_BLOCK: Final = 1024 * 1024
 MOST_IN_FLIGHT: Final = 8

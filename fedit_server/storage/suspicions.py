@@ -6,9 +6,9 @@ from dataclasses import asdict
 from sqlalchemy import delete, insert, select
 
 from fedit_protocol.ids import ClientId, TaskId
+from fedit_server.rounds.suspicion import Suspicion
 from fedit_server.storage.database import Database
 from fedit_server.storage.tables import suspicions
-from fedit_server.suspicion import Suspicion
 
 
 class Suspicions:

@@ -76,7 +76,7 @@ CLIENT: Final = (
         "protocol/test_limits.py::test_a_base_that_cannot_be_small_enough_is_refused_before_it_is_looked_for",
     ),
     Deletion(
-        "C3", "no code beside a base", "fedit_client/base_check.py", "if key := code_in(_json(path)):", OFF,
+        "C3", "no code beside a base", "fedit_client/base/check.py", "if key := code_in(_json(path)):", OFF,
         "client/test_base_check.py::test_row_08_a_base_that_asks_for_code_is_refused",
     ),
     Deletion(
@@ -84,7 +84,7 @@ CLIENT: Final = (
         "protocol/test_tensor_files.py::test_a_header_that_lies_is_refused",
     ),
     Deletion(
-        "C3", "adapters of exactly the layout", "fedit_client/adapters.py",
+        "C3", "adapters of exactly the layout", "fedit_client/adapters/kept.py",
         'if found != {tensor.name: ("F32", tensor.shape) for tensor in layout.tensors}:', OFF,
         "client/test_base_check.py::test_row_08_an_adapter_of_any_other_form_is_refused",
     ),

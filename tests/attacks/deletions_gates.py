@@ -4,7 +4,7 @@ from typing import Final
 
 from .deletion import OFF, Deletion, P
 
-_GATES, _DESK = "fedit_server/gates.py", "fedit_server/evaluations.py"
+_GATES, _DESK = "fedit_server/rounds/gates.py", "fedit_server/rounds/evaluations.py"
 _STEPS, _REPORTS = "server/test_steps.py::test_", "server/test_evaluations.py::test_"
 _HELD, _EVALUATOR = "server/test_held_rounds.py::test_", "client/test_comparing.py::test_"
 _FORGED = _EVALUATOR + "a_candidate_that_the_server_did_not_sign_for_this_question_is_an_alarm"
@@ -53,11 +53,11 @@ GATES: Final = (
         "elif False:", _REPORTS + "a_report_is_taken_once",
     ),
     Deletion(
-        "S8", "the server's signature on a candidate", "fedit_client/comparing.py",
+        "S8", "the server's signature on a candidate", "fedit_client/evaluation/comparing.py",
         "Candidate, signer=server)", "Candidate)", _FORGED,
     ),
     Deletion(
-        "S8", "the candidate that was asked for", "fedit_client/comparing.py",
+        "S8", "the candidate that was asked for", "fedit_client/evaluation/comparing.py",
         "if candidate.task_id != self.document.task.id or candidate.round_no <= after:", OFF, _FORGED,
     ),
 )  # fmt: skip

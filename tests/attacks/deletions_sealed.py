@@ -84,17 +84,17 @@ SEALED: Final = (
         _ROUND + "updates_that_cannot_be_used_do_not_count_and_their_senders_are_named",
     ),
     Deletion(
-        "S9", "the key of an ended round", "fedit_server/task_runner.py",
+        "S9", "the key of an ended round", "fedit_server/rounds/task_runner.py",
         "await asyncio.to_thread(self._services.desk.round_keys.destroy, live.opening.round_id)", "pass",
         _SERVER + "the_rounds_key_is_there_before_the_offer_and_gone_with_the_result",
     ),
     Deletion(
-        "S9", "keys that a crash left", "fedit_server/coordinator.py",
+        "S9", "keys that a crash left", "fedit_server/rounds/coordinator.py",
         "await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)", "pass",
         _SERVER + "a_start_deletes_keys_that_belong_to_no_open_round",
     ),
     Deletion(
-        "S9", "what lay in a key's file", "fedit_server/round_keys.py",
+        "S9", "what lay in a key's file", "fedit_server/rounds/round_keys.py",
         "os.write(descriptor, bytes(path.stat().st_size))", "pass",
         _SERVER + "a_destroyed_key_is_overwritten_before_its_name_goes",
     ),

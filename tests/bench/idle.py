@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from fedit_client.control import Activity, Now, read_now
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Activity, Now, read_now
 
 from ..integration.federation import exact_task, federation
 from ..integration.programs import environment, run_program

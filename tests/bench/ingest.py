@@ -14,10 +14,10 @@ from typing import Final
 from aiohttp import web
 
 from fedit_protocol.ids import ClientId, RoundId
+from fedit_server.keys.tls import TlsFiles
 from fedit_server.routes.keys import SPOOL
 from fedit_server.routes.uploads import store
 from fedit_server.storage.spool import Slot, Spool
-from fedit_server.tls import TlsFiles
 
 UPLOAD_BYTES: Final = 32 << 20
 REPEATS: Final = 5

@@ -20,7 +20,7 @@ from aiohttp import ClientSession, ClientTimeout
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.memory import settle
+from fedit_server.running.memory import settle
 
 from ..server.bases import make_base, small_task
 from ..server.conftest import Running, start

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fedit_client.base_model import PACKAGED_MODEL
+from fedit_client.base.model import PACKAGED_MODEL
 
 from .training_client import client_figures
 from .training_setting import ROOT, Setting, base_folder, data_file

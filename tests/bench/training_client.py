@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedit_client.data import Record, read_records
-from fedit_client.demo_data import client_rows
-from fedit_client.device import Machine, plan
+from fedit_client.demo.rows import client_rows
+from fedit_client.hardware.device import Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 
 from ..tiny_llama import make_tiny_llama, tiny_document, write_adapter

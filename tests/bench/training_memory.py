@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fedit_client.data import Record, records_from
-from fedit_client.device import DevicePlan, DType
-from fedit_client.estimate import estimate
+from fedit_client.hardware.device import DevicePlan, DType
+from fedit_client.hardware.estimate import estimate
 from fedit_client.training import TrainingRequest, WorkerTrainer
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.task import Quantization, Task, TaskDocument

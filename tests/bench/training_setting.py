@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fedit_client.base_model import PACKAGED_MODEL
+from fedit_client.base.model import PACKAGED_MODEL
 from fedit_client.data import Record, read_records
-from fedit_client.demo_data import client_rows
+from fedit_client.demo.rows import client_rows
 from fedit_client.training.tokenize import Example, tokenize
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.task import AdapterSpec, PromptSpec, TrainingSpec

@@ -163,7 +163,7 @@ class WallClock:
     """The loopback server's clock when real clients talk to it."""
 
     def __call__(self) -> object:
-        from fedit_client.patience import utc_now
+        from fedit_client.network.patience import utc_now
 
         return utc_now()
 

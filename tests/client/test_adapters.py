@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.adapters import TENSORS, AdapterShelf
-from fedit_client.cli import invoke
-from fedit_client.editions import (
+from fedit_client.adapters.editions import (
     FACTS,
     KeptVersion,
     edition_in,
@@ -17,9 +15,11 @@ from fedit_client.editions import (
     remember_own,
     version_here,
 )
-from fedit_client.own_losses import own_line
-from fedit_client.patience import Patience
-from fedit_client.pulling import pulled
+from fedit_client.adapters.kept import TENSORS, AdapterShelf
+from fedit_client.cli import invoke
+from fedit_client.conversations.pulling import pulled
+from fedit_client.evaluation.own_losses import own_line
+from fedit_client.network.patience import Patience
 from fedit_client.testing import LoopbackServer, LoopbackTransport
 from fedit_protocol.errors import MembershipError, SecurityError
 from fedit_protocol.ids import Digest

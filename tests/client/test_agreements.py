@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from fedit_client import Client
-from fedit_client.agreements import Agreements, ConsentWatch
 from fedit_client.cli import invoke
+from fedit_client.consent.agreements import Agreements, ConsentWatch
 from fedit_client.events import Event, RoundStage
-from fedit_client.identity import load_or_create_identity
-from fedit_client.journal import Journal
-from fedit_client.membership import Membership, rewriting
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
+from fedit_client.membership.identity import load_or_create_identity
+from fedit_client.membership.joined import Membership, rewriting
+from fedit_client.membership.trust import PinnedBy
+from fedit_client.records.journal import Journal
 from fedit_client.session import Session
 from fedit_client.testing import FakeTrainer
-from fedit_client.trust import PinnedBy
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import ConsentError, TransportError
 from fedit_protocol.messages import Abort

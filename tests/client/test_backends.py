@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedit_client.backends import cuda_of, torch_kinds
-from fedit_client.device import plan
-from fedit_client.machine import Gpu, Machine, Reader, other_gpus
-from fedit_client.preparation import device_kind
+from fedit_client.hardware.backends import cuda_of, torch_kinds
+from fedit_client.hardware.device import plan
+from fedit_client.hardware.machine import Gpu, Machine, Reader, other_gpus
+from fedit_client.rounds.preparation import device_kind
 from fedit_protocol.errors import DeviceError
 
 from .test_device import document

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.lock import held_alone
+from fedit_client.home.lock import held_alone
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, exit_status
 
 from .test_cli import WITHOUT_TORCH

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedit_client.adapters import check_adapter
-from fedit_client.base_check import check_base, check_size
-from fedit_client.base_model import resolve_base
+from fedit_client.adapters.kept import check_adapter
+from fedit_client.base.check import check_base, check_size
+from fedit_client.base.model import resolve_base
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_files import code_in
 from fedit_protocol.errors import ModelError

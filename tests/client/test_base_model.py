@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedit_client import base_model
-from fedit_client.base_model import PACKAGED_MODEL, digest_folder, resolve_base
+from fedit_client.base import model as base_model
+from fedit_client.base.model import PACKAGED_MODEL, digest_folder, resolve_base
 from fedit_protocol.base_files import base_digest, pinned
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ModelError
@@ -100,7 +100,7 @@ def test_the_note_spares_the_second_reading_and_lies_in_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digest_folder(folder, tmp_path / "cache")
-    monkeypatch.setattr("fedit_client.base_digest.file_sha256", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("fedit_client.base.digest.file_sha256", lambda path: pytest.fail("read again"))
     assert digest_folder(folder, tmp_path / "cache") == before
     assert {item.name for item in folder.iterdir()} == set(FILES)
 

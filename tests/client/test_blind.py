@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fedit_client.blind import BlindResult, Judging
 from fedit_client.cli import invoke
+from fedit_client.conversations.blind import BlindResult, Judging
 from fedit_client.data import Message, records_from
 
 RECORDS = records_from([{"prompt": f"question {n}", "completion": "x"} for n in range(12)]).records

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.bugreport import Redactor
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
-from fedit_client.log_file import CommandLog
-from fedit_client.paths import Paths
+from fedit_client.doctor.bugreport import Redactor
+from fedit_client.home.log_file import CommandLog
+from fedit_client.home.paths import Paths
 from fedit_protocol.errors import DataError
 
 from .conftest import CODE
@@ -87,8 +87,8 @@ async def test_it_is_for_its_owner_only_and_replaces_nothing(joining: Joining, h
 
 
 def test_code_is_still_found_in_a_redacted_traceback() -> None:
-    line = '  File "/home/anne/.venv/lib/python3.11/site-packages/fedit_client/rounds.py", line 12, in run'
-    assert Redactor([]).text(line) == '  File "…/fedit_client/rounds.py", line 12, in run'
+    line = '  File "/home/anne/.venv/lib/python3.11/site-packages/fedit_client/rounds/device_round.py", line 12, in run'
+    assert Redactor([]).text(line) == '  File "…/fedit_client/rounds/device_round.py", line 12, in run'
 
 
 @pytest.mark.parametrize("text", ["version 1.2.3.4.5", "09:41:07", "0.0.0.0", "127.0.0.1", "test-task@1"])

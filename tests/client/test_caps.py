@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fedit_client.machine import Gpu, Machine
+from fedit_client.hardware.machine import Gpu, Machine
 from fedit_client.manners.awake import awake_if
 from fedit_client.manners.caps import CappedError, check_disk, check_network, left_of, within_memory
 from fedit_client.manners.settings import PoliteSettings
 from fedit_client.manners.words import summary
-from fedit_client.setting_words import rule
+from fedit_client.settings.words import rule
 from fedit_protocol.errors import ConfigError, DeviceError
 
 GB = 10**9

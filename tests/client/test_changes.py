@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fedit_client.changes import changed_text, differences, in_words
-from fedit_client.consent import summarise
+from fedit_client.consent.changes import changed_text, differences, in_words
+from fedit_client.consent.terms import summarise
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import PrivacySpec

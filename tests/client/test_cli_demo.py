@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedit_client import demo
 from fedit_client.data import read_records
-from fedit_client.demo_data import CLIENTS
-from fedit_client.demo_plan import Pace, bundled_rows, demo_task, fitting_pace, split_rows, task_text
-from fedit_client.demo_report import DemoReport
+from fedit_client.demo import federation as demo
+from fedit_client.demo.plan import Pace, bundled_rows, demo_task, fitting_pace, split_rows, task_text
+from fedit_client.demo.processes import started
+from fedit_client.demo.report import DemoReport
+from fedit_client.demo.rows import CLIENTS
 from fedit_client.evaluation import CategoryLosses
-from fedit_client.processes import started
 from fedit_client.task_groups import task_group
 from fedit_protocol.errors import DataError, FeditError
 from fedit_protocol.limits import Limits, check_task
@@ -129,7 +129,7 @@ async def test_no_child_survives_a_parent_that_is_killed(tmp_path: Path) -> None
     code = textwrap.dedent(f"""
         import asyncio, sys
         sys.path[:0] = {sys.path!r}
-        from fedit_client.processes import started
+        from fedit_client.demo.processes import started
         async def main():
             async with started("endless", "endless", [], {{"PYTHONPATH": {str(tmp_path)!r}}}) as child:
                 await anext(child.lines())

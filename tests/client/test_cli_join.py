@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedit_client.base_model import digest_folder
+from fedit_client.base.model import digest_folder
 from fedit_client.cli import invoke
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, SecurityError

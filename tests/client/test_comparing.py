@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedit_client.comparing import Bench, Comparison, Counter
+from fedit_client.evaluation.comparing import Bench, Comparison, Counter
 from fedit_client.events import Event
-from fedit_client.patience import Patience
-from fedit_client.preparation import unplanned
-from fedit_client.problems import NotReadyError
-from fedit_client.succession import PinnedDescriptor
+from fedit_client.membership.succession import PinnedDescriptor
+from fedit_client.network.patience import Patience
+from fedit_client.network.problems import NotReadyError
+from fedit_client.network.transport import OnBytes
+from fedit_client.rounds.preparation import unplanned
 from fedit_client.testing import FakeEvaluator
-from fedit_client.transport import OnBytes
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, MembershipError, ProblemType, ProtocolError, SecurityError

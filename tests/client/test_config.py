@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedit_client.config import change_settings, load_config
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
 from fedit_protocol.errors import ConfigError
 
 

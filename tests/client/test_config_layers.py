@@ -13,12 +13,12 @@ from pydantic.fields import FieldInfo
 
 from fedit_client.cli import invoke
 from fedit_client.config import ClientConfig, check_settings_text
-from fedit_client.config_edit import edit
-from fedit_client.lock import held_alone
-from fedit_client.paths import Paths
-from fedit_client.project_file import leaves
-from fedit_client.setting_words import rule
-from fedit_client.strictness import GUARDED, HARMLESS, may_lie_around, may_loosen
+from fedit_client.home.lock import held_alone
+from fedit_client.home.paths import Paths
+from fedit_client.settings.edit import edit
+from fedit_client.settings.project_file import leaves
+from fedit_client.settings.strictness import GUARDED, HARMLESS, may_lie_around, may_loosen
+from fedit_client.settings.words import rule
 from fedit_protocol.errors import ConfigError
 
 from .test_cli_join import Joining, joining

@@ -11,7 +11,7 @@ import pytest
 ASKS = """
 import sys
 from fedit_client.console import Console
-from fedit_client.running import run_async
+from fedit_client.conversations.foreground import run_async
 
 async def asks() -> None:
     Console().confirm("Go on?", flag="--yes")

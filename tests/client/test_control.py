@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.control import (
+from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.home.lock import held_alone
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import (
     Activity,
     NowFile,
     Wish,
@@ -17,9 +20,6 @@ from fedit_client.control import (
     read_now,
     read_wish,
 )
-from fedit_client.events import Event, EventKind, RoundStage
-from fedit_client.lock import held_alone
-from fedit_client.paths import Paths
 from fedit_protocol.errors import MembershipError, StorageError
 
 NOON = 1_800_000_000.0

@@ -17,9 +17,9 @@ from fedit_client.cli import invoke
 from fedit_client.data import Record, Role, Shape, Source, read_records
 from fedit_client.data.findings import Sized, inspect, inspect_lengths, inspect_refused
 from fedit_client.data.records import Message, RowFile
+from fedit_client.data.remembered import load_sources
 from fedit_client.data.sensitive import can_find_persons, find_keys, keys_in, persons_in
-from fedit_client.paths import Paths
-from fedit_client.remembered import load_sources
+from fedit_client.home.paths import Paths
 from fedit_protocol.errors import DataError, StorageError
 
 PAIR = {"prompt": "Hello?", "completion": "Hello."}

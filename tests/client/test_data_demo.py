@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from fedit_client.data import RowFile, Shape, read_records
-from fedit_client.demo_data import CLIENTS, client_rows, held_out_rows, task_file
-from fedit_client.demo_data.generate import CRAFTS, OFFICES, shards, write
+from fedit_client.demo.rows import CLIENTS, client_rows, held_out_rows, task_file
+from fedit_client.demo.rows.generate import CRAFTS, OFFICES, shards, write
 from fedit_protocol.task import Quantization, Task
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fedit_client.contacts import HUB, Contacts
 from fedit_client.data import Shape, Source
 from fedit_client.data.hub import dataset_rows, is_hub_id, plain_download
-from fedit_client.own_data import OwnData
-from fedit_client.paths import Paths
-from fedit_client.remembered import read_here
+from fedit_client.data.own import OwnData
+from fedit_client.data.remembered import read_here
+from fedit_client.home.paths import Paths
+from fedit_client.records.contacts import HUB, Contacts
 from fedit_protocol.errors import DataError
 
 PAIR = {"prompt": "Hello?", "completion": "Hello."}

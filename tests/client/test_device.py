@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client.device import DevicePlan, Gpu, Machine, Prefer, plan
+from fedit_client.hardware.device import DevicePlan, Gpu, Machine, Prefer, plan
 from fedit_protocol.adapter import AdapterLayout, TensorSpec
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.task import Task, TaskDocument

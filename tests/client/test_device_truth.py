@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.control import NowFile, Wish
-from fedit_client.device_plan import DeviceUse
-from fedit_client.doing import doing_lines
 from fedit_client.events import Event, EventKind, RoundStage
-from fedit_client.paths import Paths
+from fedit_client.hardware.plan import DeviceUse
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import NowFile, Wish
+from fedit_client.running.doing import doing_lines
 
 AT = 1_800_000_000.0
 MOMENT = datetime.fromtimestamp(AT + 5, UTC)

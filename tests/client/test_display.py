@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from fedit_client.console import Console
-from fedit_client.control import Now, Wish, ask_pause
-from fedit_client.display import RunDisplay
-from fedit_client.doing import doing_lines
+from fedit_client.conversations.display import RunDisplay
+from fedit_client.conversations.watching import changes
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Now, Wish, ask_pause
 from fedit_client.manners.duration import moment_after
-from fedit_client.paths import Paths
-from fedit_client.patience import utc_now
-from fedit_client.watching import changes
+from fedit_client.network.patience import utc_now
+from fedit_client.running.doing import doing_lines
 
 SHOWS = """
 from fedit_client.console import Console
-from fedit_client.display import RunDisplay
+from fedit_client.conversations.display import RunDisplay
 from fedit_client.events import Event, EventKind, RoundStage
 
 with RunDisplay(Console()) as display:

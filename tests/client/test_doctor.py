@@ -19,10 +19,10 @@ from fedit_client.doctor import Level
 from fedit_client.doctor.files import check_environment, check_homes, check_leftovers
 from fedit_client.doctor.network import check_network
 from fedit_client.doctor.service import check_service
-from fedit_client.lock import held_alone
-from fedit_client.membership import Membership, load_membership
-from fedit_client.paths import Paths
-from fedit_client.proxies import proxy_for
+from fedit_client.home.lock import held_alone
+from fedit_client.home.paths import Paths
+from fedit_client.membership.joined import Membership, load_membership
+from fedit_client.network.proxies import proxy_for
 from fedit_client.service.systems import Said, Systemd
 
 from .conftest import HttpsFederation

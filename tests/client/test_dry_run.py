@@ -12,13 +12,13 @@ from fedit_client import Client, ConsentError
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.console import Console
+from fedit_client.conversations.joining import JoinWishes, join
 from fedit_client.data import Source
-from fedit_client.joining import JoinWishes, join
-from fedit_client.outbox import Outbox
-from fedit_client.paths import Paths
-from fedit_client.preparation import unplanned
-from fedit_client.rehearsal import rehearse
-from fedit_client.rounds import LocalWork
+from fedit_client.home.paths import Paths
+from fedit_client.records.outbox import Outbox
+from fedit_client.rounds.device_round import LocalWork
+from fedit_client.rounds.preparation import unplanned
+from fedit_client.rounds.rehearsal import rehearse
 from fedit_client.testing import FakeTrainer
 from fedit_client.training import LocalResult, OnProgress, TrainingRequest
 from fedit_protocol.adapter import first_adapter

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.enrollment import EnrollPatience, enroll
-from fedit_client.problems import NotReadyError
-from fedit_client.transport import HttpTransport
-from fedit_client.trust import PinnedBy, ServerAddress, recognise
+from fedit_client.membership.enrollment import EnrollPatience, enroll
+from fedit_client.membership.trust import PinnedBy, ServerAddress, recognise
+from fedit_client.network.problems import NotReadyError
+from fedit_client.network.transport import HttpTransport
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TransportError
 from fedit_protocol.signing import SigningKey
 
@@ -167,6 +167,6 @@ def test_a_pin_that_contradicts_the_link_is_refused() -> None:
 
 
 def test_paths_of_a_home_stay_inside_it(tmp_path: Path) -> None:
-    from fedit_client.paths import Paths
+    from fedit_client.home.paths import Paths
 
     assert all(place.is_relative_to(tmp_path) for place in Paths.under(tmp_path).labelled().values())

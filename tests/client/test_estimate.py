@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedit_client.device import DevicePlan, Gpu, Kind, Machine, plan
-from fedit_client.estimate import estimate
+from fedit_client.hardware.device import DevicePlan, Gpu, Kind, Machine, plan
+from fedit_client.hardware.estimate import estimate
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.task import Quantization, Task, TaskDocument
 

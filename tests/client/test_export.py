@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from fedit_client.cli import invoke
 from fedit_client.config import ClientConfig
+from fedit_client.conversations.exporting import ExportWishes, Form, export
 from fedit_client.data import Message, Role
 from fedit_client.export.families import FAMILIES, rotated
 from fedit_client.export.place import made_whole
 from fedit_client.export.precision import Precision, Survival, narrowed, seen, stored, widened
 from fedit_client.export.turns import Turns
-from fedit_client.exporting import ExportWishes, Form, export
 from fedit_protocol.errors import ConfigError, FeditError, StorageError
 from fedit_protocol.task import Template
 

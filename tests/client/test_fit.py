@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fedit_client.base_fetch import Fetch
-from fedit_client.base_model import to_fetch
+from fedit_client.base.fetch import Fetch
+from fedit_client.base.look import imagined
+from fedit_client.base.model import to_fetch
 from fedit_client.cli import invoke
 from fedit_client.data import records_from
-from fedit_client.device import DevicePlan, Gpu, plan
-from fedit_client.fit import fit_of
-from fedit_client.machine_history import MachineHistory, Run, recipe_of
-from fedit_client.model_look import imagined
+from fedit_client.hardware.device import DevicePlan, Gpu, plan
+from fedit_client.hardware.fit import fit_of
+from fedit_client.hardware.history import MachineHistory, Run, recipe_of
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.errors import ModelError
 from fedit_protocol.task import AdapterSpec, TaskDocument

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.control import Activity, NowFile, ask_finish, ask_pause, ask_resume, read_now
 from fedit_client.events import Event, EventKind, RoundStage
-from fedit_client.lock import held_alone
+from fedit_client.home.lock import held_alone
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Activity, NowFile, ask_finish, ask_pause, ask_resume, read_now
 from fedit_client.manners.gate import Gate, WithdrawnError
 from fedit_client.manners.keeper import Keeper
 from fedit_client.manners.rules import Facts, Hold, Rules, Verdict
 from fedit_client.manners.settings import PoliteSettings
-from fedit_client.pace import Pace
-from fedit_client.paths import Paths
+from fedit_client.records.pace import Pace
 from fedit_client.testing import FakeFacts
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)

@@ -11,17 +11,17 @@ import pytest
 
 from fedit_client import Client
 from fedit_client.cli import invoke
-from fedit_client.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
 from fedit_client.events import Event, EventKind
-from fedit_client.history import History, RoundEntry, faults
-from fedit_client.identity import load_or_create_identity
-from fedit_client.journal import Journal
-from fedit_client.metering import MeteredTransport
-from fedit_client.paths import Paths
-from fedit_client.round_notes import RoundNotes
+from fedit_client.home.paths import Paths
+from fedit_client.membership.identity import load_or_create_identity
+from fedit_client.membership.trust import system_tls
+from fedit_client.network.metering import MeteredTransport
+from fedit_client.network.transport import HttpTransport
+from fedit_client.records.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
+from fedit_client.records.history import History, RoundEntry, faults
+from fedit_client.records.journal import Journal
+from fedit_client.records.round_notes import RoundNotes
 from fedit_client.testing import FakeTrainer
-from fedit_client.transport import HttpTransport
-from fedit_client.trust import system_tls
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import DeviceError, StorageError
 from fedit_protocol.messages import Offer

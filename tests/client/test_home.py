@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from fedit_client import Client
-from fedit_client.agreements import Agreements
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
+from fedit_client.consent.agreements import Agreements
 from fedit_client.events import EventKind
-from fedit_client.history import History
-from fedit_client.home import FORMAT, format_of
-from fedit_client.identity import load_identity
-from fedit_client.membership import Membership
-from fedit_client.migrations import STEPS, open_home
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
+from fedit_client.membership.identity import load_identity
+from fedit_client.membership.joined import Membership
+from fedit_client.migrations.format import FORMAT, format_of
+from fedit_client.migrations.steps import STEPS, open_home
+from fedit_client.records.history import History
 from fedit_client.testing import FakeTrainer, LoopbackServer, LoopbackTransport
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import StorageError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.durable import append_durably, write_atomic
-from fedit_client.identity import held_out_seed, load_identity, load_or_create_identity
-from fedit_client.lock import held_alone, is_held
+from fedit_client.home.durable import append_durably, write_atomic
+from fedit_client.home.lock import held_alone, is_held
+from fedit_client.membership.identity import held_out_seed, load_identity, load_or_create_identity
 from fedit_protocol.errors import MembershipError, StorageError
 
 
@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedit_client.durable.os.fsync", full)
+    monkeypatch.setattr("fedit_client.home.durable.os.fsync", full)
     with pytest.raises(StorageError) as told:
         write_atomic(path, b"new")
     assert told.value.code == "S011"

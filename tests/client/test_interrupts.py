@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fedit_client.interrupts import Interrupts, ctrl_c_calls
+from fedit_client.conversations.interrupts import Interrupts, ctrl_c_calls
 
 
 @dataclass

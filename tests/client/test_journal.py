@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.journal import Journal
+from fedit_client.records.journal import Journal
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import SecurityError, StorageError
 from fedit_protocol.ids import RoundId

@@ -12,9 +12,9 @@ import pytest
 from typer.main import get_command
 
 from fedit_client.cli import app, invoke
+from fedit_client.commands.json_output import Envelope, EventLine, schemas
 from fedit_client.console import EVENT_SCHEMA, SCHEMA
 from fedit_client.help_pages import exit_code_lines
-from fedit_client.json_output import Envelope, EventLine, schemas
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 KEEP = os.environ.get("FEDIT_TEST_SNAPSHOTS") == "1"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.key_log import LogWatch, SeenLog
-from fedit_client.patience import RoundLostError
+from fedit_client.membership.key_log import LogWatch, SeenLog
+from fedit_client.network.patience import RoundLostError
 from fedit_client.testing import LoopbackServer, LoopbackTransport
 from fedit_protocol.errors import ProblemType, SecurityError, StorageError
 from fedit_protocol.keylog import LogState

@@ -10,18 +10,18 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked, PasswordDeleteError
 
-from fedit_client import key_ring
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
-from fedit_client.identity import (
+from fedit_client.home import key_ring
+from fedit_client.home.key_ring import KeyStore
+from fedit_client.home.paths import Paths
+from fedit_client.membership.identity import (
     forget_keyring,
     kept_in,
     load_identity,
     load_or_create_identity,
     move_identity,
 )
-from fedit_client.key_ring import KeyStore
-from fedit_client.paths import Paths
 from fedit_protocol.errors import ConfigError, StorageError
 
 from .conftest import HttpsFederation

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.device import DevicePlan, Kind
-from fedit_client.estimate import estimated
-from fedit_client.ladder import fitted, lower
-from fedit_client.machine_history import MachineHistory, Run, recipe_of
+from fedit_client.hardware.device import DevicePlan, Kind
+from fedit_client.hardware.estimate import estimated
+from fedit_client.hardware.history import MachineHistory, Run, recipe_of
+from fedit_client.hardware.ladder import fitted, lower
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.task import Quantization, TaskDocument
 

@@ -10,14 +10,14 @@ import pytest
 
 from fedit_client import Client
 from fedit_client.cli import invoke
-from fedit_client.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
-from fedit_client.log_file import CommandLog
-from fedit_client.membership import lock_of
-from fedit_client.paths import Paths
+from fedit_client.conversations.uninstalling import own_service, traces
+from fedit_client.home.log_file import CommandLog
+from fedit_client.home.paths import Paths
+from fedit_client.membership.joined import lock_of
+from fedit_client.membership.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
 from fedit_client.service.plan import ServicePlan
 from fedit_client.service.systems import Launchd, Said, ServiceSystem, Systemd, TaskScheduler
 from fedit_client.testing import FakeTrainer
-from fedit_client.uninstalling import own_service, traces
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError
 
 from .conftest import HttpsFederation

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedit_client.cli import invoke
-from fedit_client.log_file import CommandLog
-from fedit_client.paths import Paths
+from fedit_client.home.log_file import CommandLog
+from fedit_client.home.paths import Paths
 from fedit_protocol.errors import ConfigError, FeditError, StorageError
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from fedit_client.config import DeviceSettings
-from fedit_client.machine import Machine
-from fedit_client.optimizers import usable
-from fedit_client.preparation import choose_device
+from fedit_client.hardware.machine import Machine
+from fedit_client.hardware.optimizers import usable
+from fedit_client.rounds.preparation import choose_device
 from fedit_protocol.task import Optimizer
 from fedit_protocol.testing import small_task
 

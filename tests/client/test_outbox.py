@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedit_client.cli import invoke
-from fedit_client.outbox import Occasion, Outbox
-from fedit_client.payloads import decode_sealed, decode_words, example_payload, payload_lines
+from fedit_client.records.outbox import Occasion, Outbox
+from fedit_client.records.payloads import decode_sealed, decode_words, example_payload, payload_lines
 from fedit_client.session import Session
 from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.methods.fedavg import FedAvg

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedit_client.adapters.editions import edition_in, own_losses
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
-from fedit_client.contacts import HUB, Contacts
-from fedit_client.editions import edition_in, own_losses
+from fedit_client.conversations.own_evaluation import OwnEvaluation, OwnWishes, evaluate_own
 from fedit_client.evaluation import Measured, RowFigures
-from fedit_client.history import RoundEntry
-from fedit_client.identity import held_out_seed, load_or_create_identity
-from fedit_client.own_evaluation import OwnEvaluation, OwnWishes, evaluate_own
-from fedit_client.own_losses import losses_here, own_change
-from fedit_client.standing import standing
+from fedit_client.evaluation.own_losses import losses_here, own_change
+from fedit_client.membership.identity import held_out_seed, load_or_create_identity
+from fedit_client.records.contacts import HUB, Contacts
+from fedit_client.records.history import RoundEntry
+from fedit_client.running.standing import standing
 from fedit_client.testing import FakeMeasurer
 from fedit_protocol.errors import DataError
 from fedit_protocol.peft_folder import CARD, OwnLoss

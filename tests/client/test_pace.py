@@ -8,9 +8,9 @@ import pytest
 
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.manners.duration import moment_after
-from fedit_client.pace import Pace, about, passed
+from fedit_client.records.pace import Pace, about, passed
+from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.training import TrainingProgress
-from fedit_client.training_time import TrainingTime
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 11, 27, 12, tzinfo=BERLIN)

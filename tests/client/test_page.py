@@ -14,11 +14,11 @@ import aiohttp
 import pytest
 
 from fedit_client.config import ClientConfig, load_config
-from fedit_client.control import NowFile, read_wish
 from fedit_client.data import Message
 from fedit_client.data.records import Role
 from fedit_client.events import Event, EventKind
-from fedit_client.lock import held_alone
+from fedit_client.home.lock import held_alone
+from fedit_client.manners.control import NowFile, read_wish
 from fedit_client.page.conversation import Conversation, Voice
 from fedit_client.page.door import KEY_HEADER
 from fedit_client.page.serving import serve, serving

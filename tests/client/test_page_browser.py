@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from fedit_client.config import load_config
-from fedit_client.control import read_wish
-from fedit_client.history import History, RoundEntry
-from fedit_client.identity import load_or_create_identity
-from fedit_client.membership import require_membership
+from fedit_client.manners.control import read_wish
+from fedit_client.membership.identity import load_or_create_identity
+from fedit_client.membership.joined import require_membership
 from fedit_client.page.conversation import Conversation
 from fedit_client.page.serving import serving
+from fedit_client.records.history import History, RoundEntry
 
 from .test_cli_join import Joining, joining
 from .test_page import FakeModel

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from fedit_client.preparation import unplanned
+from fedit_client.rounds.preparation import unplanned
 from fedit_client.testing import FakeTrainer
 from fedit_client.training import PauseSignal, TrainingRequest
 from fedit_protocol.testing import small_task

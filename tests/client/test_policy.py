@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedit_client import strictness
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
-from fedit_client.policy import Change
+from fedit_client.consent.policy import Change
+from fedit_client.settings import strictness
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import Mode
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.journal import Journal
-from fedit_client.patience import Patience
-from fedit_client.problems import BusyError, problem_error
-from fedit_client.rounds import Engagement
+from fedit_client.network.patience import Patience
+from fedit_client.network.problems import BusyError, problem_error
+from fedit_client.records.journal import Journal
+from fedit_client.rounds.device_round import Engagement
 from fedit_protocol.limits import Limits, participation_wait_s
 from fedit_protocol.testing import small_task
 
@@ -71,7 +71,7 @@ async def test_who_is_asked_for_fewer_requests_waits_as_long_as_the_server_says(
     async def note(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("fedit_client.patience.asyncio.sleep", note)
+    monkeypatch.setattr("fedit_client.network.patience.asyncio.sleep", note)
     body = b'{"type": "urn:fedit:error:rate-limited", "detail": "slowly"}'
     refusals = [problem_error(429, body, "40", "server:1")]
 

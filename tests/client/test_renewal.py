@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedit_client.problems import NotReadyError
-from fedit_client.renewal import RENEW_BEFORE_S, HeldCertificate
+from fedit_client.membership.renewal import RENEW_BEFORE_S, HeldCertificate
+from fedit_client.network.problems import NotReadyError
 from fedit_protocol.encoding import encode
 from fedit_protocol.enrollment import EnrollReply
 from fedit_protocol.errors import SecurityError

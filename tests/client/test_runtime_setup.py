@@ -11,11 +11,11 @@ import pytest
 
 from fedit_client.cli import invoke
 from fedit_client.config import load_config
-from fedit_client.device import plan
+from fedit_client.hardware.device import plan
+from fedit_client.hardware.runtime import check_stack, python_in
+from fedit_client.hardware.runtime_setup import plan_setup
 from fedit_client.installed import installed_version
-from fedit_client.preparation import check_training_stack, choose_device
-from fedit_client.runtime import check_stack, python_in
-from fedit_client.runtime_setup import plan_setup
+from fedit_client.rounds.preparation import check_training_stack, choose_device
 from fedit_protocol.errors import DeviceError
 
 from .test_backends import RECORDED, machine

@@ -13,9 +13,9 @@ import fedit_client
 from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, EventKind, MembershipError
 from fedit_client.config import load_config
 from fedit_client.data import Source
+from fedit_client.data.remembered import load_sources
 from fedit_client.help_pages import documented_codes
-from fedit_client.paths import Paths
-from fedit_client.remembered import load_sources
+from fedit_client.home.paths import Paths
 from fedit_client.testing import FakeTrainer
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, StorageError, TaskRefusedError
 from fedit_protocol.signing import SigningKey

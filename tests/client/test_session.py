@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedit_client.adapters import AdapterShelf
+from fedit_client.adapters.kept import AdapterShelf
 from fedit_client.events import Event, EventKind
-from fedit_client.journal import Journal
-from fedit_client.key_log import LogWatch
-from fedit_client.patience import Patience
-from fedit_client.preparation import unplanned
-from fedit_client.renewal import HeldCertificate
-from fedit_client.rounds import Engagement, LocalWork, weight_of
+from fedit_client.membership.key_log import LogWatch
+from fedit_client.membership.renewal import HeldCertificate
+from fedit_client.membership.succession import PinnedDescriptor
+from fedit_client.network.patience import Patience
+from fedit_client.network.transport import OnBytes
+from fedit_client.records.journal import Journal
+from fedit_client.rounds.device_round import Engagement, LocalWork, weight_of
+from fedit_client.rounds.preparation import unplanned
 from fedit_client.session import Session
-from fedit_client.succession import PinnedDescriptor
 from fedit_client.testing import FakeTrainer, LoopbackServer, LoopbackTransport, read_adapter
-from fedit_client.transport import OnBytes
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import (
     ConsentError,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fedit_client.config import DeviceSettings
-from fedit_client.device import Gpu, Machine
-from fedit_client.preparation import choose_device
+from fedit_client.hardware.device import Gpu, Machine
+from fedit_client.rounds.preparation import choose_device
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.testing import small_task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedit_client.events import EventKind
-from fedit_client.trust import ServerAddress, recognise
+from fedit_client.membership.trust import ServerAddress, recognise
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import SecurityError
 from fedit_protocol.signing import SigningKey

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from fedit_client import Client, ConfigError, DataError, Event, EventKind, MembershipError, SyncClient
-from fedit_client.control import read_wish
 from fedit_client.data import Source
-from fedit_client.paths import Paths, app_home
-from fedit_client.remembered import add_source
+from fedit_client.data.remembered import add_source
+from fedit_client.home.paths import Paths, app_home
+from fedit_client.manners.control import read_wish
 from fedit_client.testing import FakeTrainer
 
 from .conftest import HttpsFederation

@@ -12,8 +12,8 @@ from rich.console import Console as RichConsole
 
 from fedit_client.cli import invoke
 from fedit_client.console import Console
+from fedit_client.conversations.talk import ChatWishes, Talk
 from fedit_client.data import Message
-from fedit_client.talk import ChatWishes, Talk
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.testing import small_task
 

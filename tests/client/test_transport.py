@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client import transport as module
-from fedit_client.problems import NotReadyError, problem_error
-from fedit_client.transport import HttpTransport, OnBytes
-from fedit_client.trust import private_tls
+from fedit_client.membership.trust import private_tls
+from fedit_client.network import transport as module
+from fedit_client.network.problems import NotReadyError, problem_error
+from fedit_client.network.transport import HttpTransport, OnBytes
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError, TransportError
 

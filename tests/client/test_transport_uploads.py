@@ -9,10 +9,10 @@ import pytest
 import trustme
 from aiohttp import web
 
-from fedit_client import transport as module
-from fedit_client.bandwidth import Bandwidth, Cap
-from fedit_client.transport import HttpTransport
-from fedit_client.trust import private_tls
+from fedit_client.membership.trust import private_tls
+from fedit_client.network import transport as module
+from fedit_client.network.bandwidth import Bandwidth, Cap
+from fedit_client.network.transport import HttpTransport
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 
 from .conftest import problem

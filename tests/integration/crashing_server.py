@@ -23,17 +23,17 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy import func, select
 
-import fedit_server.files
-import fedit_server.peft_folder
-import fedit_server.serving
-import fedit_server.starting
+import fedit_server.adapters.peft_folder
+import fedit_server.commands.starting
+import fedit_server.home.files
+import fedit_server.rounds.task_runner
+import fedit_server.running.serving
 import fedit_server.storage.spool
-import fedit_server.task_runner
 from fedit_protocol.sealed.opening import OpeningJob
 from fedit_protocol.secagg.unmask import UnmaskJob
 from fedit_server.cli import main
-from fedit_server.coordinator import Coordinator
-from fedit_server.round_keys import RoundKeys
+from fedit_server.rounds.coordinator import Coordinator
+from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.storage.database import Database
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.spool import Spool, SpoolReader
@@ -119,12 +119,12 @@ def install(point: Point) -> None:
     _replace(SpoolReader, "__call__", _around(SpoolReader.__call__, point, "sum reads an upload"))
     _replace(Coordinator, "start", _around_async(Coordinator.start, point, "start-up"))
     for module, name, label in (
-        (fedit_server.task_runner, "record_ending", "ending"),
-        (fedit_server.serving, "_publish", "publishing"),
-        (fedit_server.serving, "_bind", "listening"),
+        (fedit_server.rounds.task_runner, "record_ending", "ending"),
+        (fedit_server.running.serving, "_publish", "publishing"),
+        (fedit_server.running.serving, "_bind", "listening"),
     ):
         _replace(module, name, _around_async(getattr(module, name), point, label))
-    _replace(fedit_server.starting, "_tell", _around(fedit_server.starting._tell, point, "ready"))
+    _replace(fedit_server.commands.starting, "_tell", _around(fedit_server.commands.starting._tell, point, "ready"))
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -186,7 +186,7 @@ def _install_requests(point: Point) -> None:
         finally:
             point(f"{name}: after")  # the handler ran, the reply is lost
 
-    serving: Any = fedit_server.serving  # the name is imported there, not exported
+    serving: Any = fedit_server.running.serving  # the name is imported there, not exported
     build = serving.build_app
 
     def built(*parts: Any) -> web.Application:
@@ -207,8 +207,8 @@ def _install_files(point: Point) -> None:
     storage.os = HalfWriting(os, point, "spool", ("open", "fsync", "lseek"))
     storage.shutil = Watched(shutil, point, "spool", ("rmtree",))
     _replace(Spool, "discard_all_but", _around_async(Spool.discard_all_but, point, "clean-up"))
-    _replace(fedit_server.files, "os", Watched(os, point, "file", ("fsync",)))
-    _replace(fedit_server.peft_folder, "os", Watched(os, point, "folder", ("replace",)))
+    _replace(fedit_server.home.files, "os", Watched(os, point, "file", ("fsync",)))
+    _replace(fedit_server.adapters.peft_folder, "os", Watched(os, point, "folder", ("replace",)))
     _replace(Path, "rename", _around(Path.rename, point, "file rename"))
     _replace(Path, "replace", _around(Path.replace, point, "file replace"))
 

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from fedit_client import ClientConfig
 from fedit_client.events import Event, EventKind
-from fedit_client.membership import Membership
-from fedit_client.transport import HttpTransport, OnBytes
+from fedit_client.membership.joined import Membership
+from fedit_client.network.transport import HttpTransport, OnBytes
 from fedit_protocol.encoding import decode
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import CheckInReply, Offer

@@ -12,16 +12,16 @@ import numpy as np
 
 from fedit_client import Client, ClientConfig
 from fedit_client.events import Event
-from fedit_client.membership import Membership
+from fedit_client.membership.joined import Membership
+from fedit_client.network.transport import HttpTransport, OnBytes
 from fedit_client.testing import FakeTrainer
 from fedit_client.training import LocalResult, OnProgress, Trainer, TrainingRequest
-from fedit_client.transport import HttpTransport, OnBytes
 from fedit_protocol.adapter import Vector
 from fedit_protocol.task import Task
-from fedit_server.adapter_bytes import from_safetensors
+from fedit_server.access.invites import Terms, create_invite
+from fedit_server.adapters.tensors import from_safetensors
 from fedit_server.config import ServerConfig
-from fedit_server.invites import Terms, create_invite
-from fedit_server.serving import Plan, Serving, serving
+from fedit_server.running.serving import Plan, Serving, serving
 
 UNIT = 1 / 128
 """One ring step of `exact_task`: updates that are multiples of it are summed without any rounding."""

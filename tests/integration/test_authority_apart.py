@@ -23,10 +23,10 @@ from fedit_server.authority.admin import audit
 from fedit_server.authority.home import AuthorityHome, read_card_file
 from fedit_server.authority.link import introduce, parse_server
 from fedit_server.config import ServerConfig
-from fedit_server.home import Home
-from fedit_server.keys import load_authority_keys
-from fedit_server.rotation import rotate
-from fedit_server.serving import Plan, Serving, serving
+from fedit_server.home.folder import Home
+from fedit_server.keys.rotation import rotate
+from fedit_server.keys.secrets import load_authority_keys
+from fedit_server.running.serving import Plan, Serving, serving
 
 from ..server.bases import make_base
 from .federation import ROWS, StepTrainer, exact_task, expected_adapter
@@ -115,7 +115,7 @@ async def join(client: Client, said: list[str]) -> None:
 
 
 def key_of(client: Client) -> str:
-    from fedit_client.identity import load_or_create_identity
+    from fedit_client.membership.identity import load_or_create_identity
 
     return client_id(load_or_create_identity(client._paths.identity_file).public)
 
@@ -163,7 +163,7 @@ async def play(server: Serving, devices: list[Client], folder: Path) -> None:
     parts = server.parts
     (task,) = await parts.store.tasks.tasks()
     layout = task.document.layout
-    from fedit_server.adapter_bytes import from_safetensors
+    from fedit_server.adapters.tensors import from_safetensors
 
     before, after = (
         from_safetensors(

@@ -18,9 +18,10 @@ from typing import Final
 import numpy as np
 import pytest
 
-from fedit_client import ClientConfig, transport
-from fedit_client.membership import Membership
-from fedit_client.transport import HttpTransport, OnBytes
+from fedit_client import ClientConfig
+from fedit_client.membership.joined import Membership
+from fedit_client.network import transport
+from fedit_client.network.transport import HttpTransport, OnBytes
 from fedit_protocol.enrollment import InviteLink
 
 from ..server.bases import make_base

@@ -15,7 +15,7 @@ import pytest
 
 from fedit_client import Client, ClientConfig
 from fedit_client.console import Console
-from fedit_client.evaluating import EvaluationWishes, evaluate
+from fedit_client.conversations.evaluator import EvaluationWishes, evaluate
 from fedit_client.testing import FakeEvaluator
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ConsentError, MembershipError

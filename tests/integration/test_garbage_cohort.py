@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.events import Event, EventKind
-from fedit_client.identity import load_or_create_identity
+from fedit_client.membership.identity import load_or_create_identity
 from fedit_client.testing import FakeTrainer
 from fedit_client.training import LocalResult, OnProgress, TrainingRequest
 from fedit_protocol.adapter import Vector

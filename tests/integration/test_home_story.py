@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from fedit_client.base_model import PACKAGED_MODEL, resolve_base
+from fedit_client.base.model import PACKAGED_MODEL, resolve_base
 from fedit_protocol.errors import ModelError
 
 from ..tiny_llama import make_tiny_llama

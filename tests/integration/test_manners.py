@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fedit_client.control import ask_pause, ask_resume, read_now
 from fedit_client.events import Event, EventKind
-from fedit_client.paths import Paths
-from fedit_client.standing import standing
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import ask_pause, ask_resume, read_now
+from fedit_client.running.standing import standing
 
 from ..server.bases import make_base
 from .federation import Federation, StepTrainer, TamperedClient, exact_task, federation, take_part

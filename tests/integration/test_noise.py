@@ -6,16 +6,16 @@ import pytest
 
 from fedit_client import ClientConfig
 from fedit_client.events import EventKind
-from fedit_client.standing import standing
+from fedit_client.running.standing import standing
 from fedit_protocol.accounting import spent_after
 from fedit_protocol.errors import ConfigError, SecurityError
 from fedit_protocol.messages import PrivacySpent
 from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.task import Task
-from fedit_server import candidates
-from fedit_server.publishing import _check_succession
+from fedit_server.commands.words import status_lines
+from fedit_server.rounds import candidates
 from fedit_server.storage.rows import TaskRow
-from fedit_server.words import status_lines
+from fedit_server.tasks.publishing import _check_succession
 
 from ..server.bases import make_base
 from .federation import StepTrainer, all_take_part, exact_task, federation
@@ -62,7 +62,7 @@ async def test_a_server_that_states_less_than_its_noise_gives_is_an_alarm(
         honest = candidates.spent(task, round_no)
         return honest and honest.model_copy(update={"total_epsilon": 0.1})
 
-    monkeypatch.setattr("fedit_server.endings.spent", flattered)
+    monkeypatch.setattr("fedit_server.rounds.endings.spent", flattered)
     async with federation(tmp_path, noisy(make_base(tmp_path / "base"))) as fed:
         clients = [fed.client(f"device-{n}", StepTrainer(place=n)) for n in range(DEVICES)]
         with pytest.raises((SecurityError, ExceptionGroup)) as error:

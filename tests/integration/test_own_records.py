@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedit_client import ClientConfig
-from fedit_client.history import History
-from fedit_client.outbox import Outbox
-from fedit_client.paths import Paths
-from fedit_client.privacy_report import privacy_report
+from fedit_client.conversations.privacy_report import privacy_report
+from fedit_client.home.paths import Paths
+from fedit_client.records.history import History
+from fedit_client.records.outbox import Outbox
 from fedit_protocol.task import Task
 
 from ..server.bases import make_base

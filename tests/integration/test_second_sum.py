@@ -12,7 +12,7 @@ from fedit_client.training import LocalResult, OnProgress, TrainingRequest
 from fedit_protocol.adapter import Vector
 from fedit_protocol.methods.lora_pairs import LoraPair, lora_pairs
 from fedit_protocol.task import Task
-from fedit_server.candidates import CORRECTION
+from fedit_server.rounds.candidates import CORRECTION
 
 from ..server.bases import make_base
 from .federation import StepTrainer, Wire, all_take_part, exact_task, expected_adapter, federation

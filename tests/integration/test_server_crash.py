@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fedit_protocol.adapter import AdapterLayout
-from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.base_model import read_folder
+from fedit_server.adapters.tensors import from_safetensors
+from fedit_server.tasks.base_model import read_folder
 
 from ..server.bases import make_base
 from .federation import StepTrainer, Wire, device, exact_task, expected_adapter, take_part

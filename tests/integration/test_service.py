@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.control import Wish, read_now
-from fedit_client.doing import doing_lines
-from fedit_client.paths import Paths
-from fedit_client.patience import utc_now
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Wish, read_now
+from fedit_client.network.patience import utc_now
+from fedit_client.running.doing import doing_lines
 from fedit_client.service import systemd
 from fedit_client.service.plan import ServicePlan
 

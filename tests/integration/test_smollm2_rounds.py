@@ -10,10 +10,10 @@ from typing import Any
 import platformdirs
 import pytest
 
-from fedit_client.base_model import PACKAGED_MODEL, resolve_base
+from fedit_client.base.model import PACKAGED_MODEL, resolve_base
 from fedit_client.data import Record, records_from
-from fedit_client.device import Machine, plan
 from fedit_client.evaluation import EvaluationRequest, WorkerEvaluator
+from fedit_client.hardware.device import Machine, plan
 from fedit_protocol.errors import ModelError
 from fedit_protocol.task import Task
 

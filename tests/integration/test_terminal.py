@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.control import Activity, Now, read_now
 from fedit_client.events import RoundStage
-from fedit_client.paths import Paths
+from fedit_client.home.paths import Paths
+from fedit_client.manners.control import Activity, Now, read_now
 from fedit_protocol.task import Task
 
 from ..tiny_llama import make_tiny_llama

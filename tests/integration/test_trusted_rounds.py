@@ -10,17 +10,17 @@ import pytest
 
 from fedit_client import ClientConfig
 from fedit_client.events import Event, EventKind
-from fedit_client.standing import standing
+from fedit_client.running.standing import standing
 from fedit_protocol.adapter import AdapterLayout, Vector
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ConfigError, TaskRefusedError
 from fedit_protocol.messages import Offer
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import Task
-from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.admin import Admin
-from fedit_server.base_model import read_folder
-from fedit_server.words import round_cells, status_lines
+from fedit_server.adapters.tensors import from_safetensors
+from fedit_server.admin.operations import Admin
+from fedit_server.commands.words import round_cells, status_lines
+from fedit_server.tasks.base_model import read_folder
 
 from ..server.bases import make_base
 from .federation import (

@@ -8,10 +8,10 @@ from typing import Any
 
 from fedit_client import Client
 from fedit_client.events import Event, EventKind
-from fedit_client.membership import Membership
+from fedit_client.membership.joined import Membership
+from fedit_client.network.transport import HttpTransport, OnBytes
 from fedit_client.testing import FakeTrainer
 from fedit_client.training import LocalResult, OnProgress, TrainingRequest
-from fedit_client.transport import HttpTransport, OnBytes
 from fedit_protocol.encoding import decode, from_base64url
 from fedit_protocol.ids import IdentityKey, RoundId
 from fedit_protocol.messages import Roster, RoundOutcome, RoundResult, Survivors

@@ -16,13 +16,13 @@ from fedit_protocol.requests import authorization
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import Task
 from fedit_protocol.testing import ManualClock
+from fedit_server.access.invites import Terms
 from fedit_server.authority.admin import AuthorityAdmin
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.authority.home import AuthorityHome, LinkedServer
 from fedit_server.authority.link import UPDATE_PATH, refusal
 from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import unix_seconds
-from fedit_server.invites import Terms
 
 from .conftest import Running, start
 from .devices import Device

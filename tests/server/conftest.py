@@ -13,13 +13,13 @@ from aiohttp.test_utils import TestServer
 from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
+from fedit_server.access.invites import Terms, create_invite
 from fedit_server.app import Parts, build_app
 from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
-from fedit_server.home import Home, create_identity
-from fedit_server.invites import Terms, create_invite
-from fedit_server.publishing import Publisher
+from fedit_server.home.folder import Home, create_identity
 from fedit_server.storage.store import Store
+from fedit_server.tasks.publishing import Publisher
 
 from .bases import make_base
 from .devices import Device

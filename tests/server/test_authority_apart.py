@@ -12,11 +12,11 @@ from fedit_protocol.ids import client_id
 from fedit_protocol.messages import Leave, RoundOutcome
 from fedit_protocol.signing import Kind
 from fedit_protocol.testing import ManualClock
-from fedit_server.admin import Admin
+from fedit_server.admin.operations import Admin
 from fedit_server.authority.home import AuthorityHome
 from fedit_server.clock import unix_seconds
 from fedit_server.config import ServerConfig
-from fedit_server.home import Home, load_identity
+from fedit_server.home.folder import Home, load_identity
 from fedit_server.problems import RateLimitedError
 from fedit_server.storage.admissions import Admissions
 

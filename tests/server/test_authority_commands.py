@@ -13,7 +13,7 @@ from fedit_protocol.task import Mode
 from fedit_server.authority.home import AuthorityHome, LinkedServer
 from fedit_server.cli import run
 from fedit_server.clock import utc_now
-from fedit_server.home import Home, create_identity
+from fedit_server.home.folder import Home, create_identity
 
 
 class Commands:

@@ -7,12 +7,12 @@ import pytest
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import client_id
 from fedit_protocol.testing import ManualClock
-from fedit_server.admin import Admin
+from fedit_server.access.invites import Terms
+from fedit_server.admin.operations import Admin
 from fedit_server.authority.admin import AuthorityAdmin, audit
 from fedit_server.authority.home import AuthorityHome, read_card_file
 from fedit_server.config import ServerConfig
-from fedit_server.home import CARD_FILE, Home, create_identity
-from fedit_server.invites import Terms
+from fedit_server.home.folder import CARD_FILE, Home, create_identity
 
 from .apart import apart
 from .bases import small_task

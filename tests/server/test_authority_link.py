@@ -15,7 +15,7 @@ from fedit_server.authority.home import AuthorityHome, LinkedServer
 from fedit_server.authority.link import HttpsWire, pinned_tls
 from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import unix_seconds, utc_now
-from fedit_server.home import Home, Identity, create_identity
+from fedit_server.home.folder import Home, Identity, create_identity
 
 
 class Listener:

@@ -9,7 +9,7 @@ import pytest
 from fedit_protocol.authority import MOST_QUEUED
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.testing import ManualClock
-from fedit_server.lockout import ATTEMPTS
+from fedit_server.access.lockout import ATTEMPTS
 from fedit_server.problems import ComeAgainError
 
 from .apart import apart

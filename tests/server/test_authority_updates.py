@@ -26,8 +26,8 @@ from fedit_protocol.signing import Kind, SigningKey, seal
 from fedit_protocol.testing import ManualClock
 from fedit_server.authority.link import Wire, follow, parse_server, refusal
 from fedit_server.clock import unix_seconds
-from fedit_server.home import Home
-from fedit_server.rotation import replace_lost_key, rotate_server_key
+from fedit_server.home.folder import Home
+from fedit_server.keys.rotation import replace_lost_key, rotate_server_key
 
 from .apart import Apart, apart, certificate_of
 from .bases import small_task

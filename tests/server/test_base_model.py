@@ -10,11 +10,11 @@ from fedit_protocol.adapter import first_adapter
 from fedit_protocol.errors import ConfigError, FeditError, ModelError, StorageError
 from fedit_protocol.peft_folder import Edition, bucket, peft_config
 from fedit_protocol.task import BaseModelSpec
-from fedit_server.adapter_bytes import from_safetensors, to_safetensors
-from fedit_server.base_model import read_folder, tensor_shapes
-from fedit_server.base_source import read_base
-from fedit_server.peft_folder import write_peft_folder
-from fedit_server.tasks import resolve
+from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.tensors import from_safetensors, to_safetensors
+from fedit_server.tasks.base_model import read_folder, tensor_shapes
+from fedit_server.tasks.base_source import read_base
+from fedit_server.tasks.files import resolve
 
 from .bases import LINEAR, make_base, small_task
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 from fedit_protocol.ids import ClientId
 from fedit_protocol.task import RoundSpec, Selection
 from fedit_protocol.testing import ManualClock
-from fedit_server.cohort import divide, draw_cohort
-from fedit_server.lobby import GRACE, Lobby
+from fedit_server.rounds.cohort import divide, draw_cohort
+from fedit_server.rounds.lobby import GRACE, Lobby
 
 FREE = [ClientId(f"client {number}") for number in range(8)]
 GATHER = timedelta(seconds=30)

@@ -14,8 +14,8 @@ from fedit_protocol.messages import Roster, RoundOutcome
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.live_round import LiveRound
+from fedit_server.adapters.tensors import from_safetensors
+from fedit_server.rounds.live_round import LiveRound
 from fedit_server.storage.rows import RoundState
 
 from .bases import small_task

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedit_protocol.errors import ConfigError
-from fedit_server.arguments import command_of, duration_s, lift_global_options
+from fedit_server.commands.arguments import command_of, duration_s, lift_global_options
 from fedit_server.config import ServerConfig, split_address
 
 

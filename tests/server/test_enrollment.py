@@ -13,8 +13,8 @@ from fedit_protocol.ids import client_id
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey
 from fedit_protocol.testing import ManualClock
+from fedit_server.access.lockout import ATTEMPTS
 from fedit_server.clock import unix_seconds
-from fedit_server.lockout import ATTEMPTS
 
 from .bases import small_task
 from .conftest import Running, start

@@ -13,7 +13,7 @@ from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.round_state import RoundState
 from fedit_protocol.secagg.unmask import UnmaskJob
 from fedit_protocol.testing import ManualClock
-from fedit_server import endings
+from fedit_server.rounds import endings
 
 from .bases import small_task
 from .conftest import start

@@ -14,15 +14,15 @@ from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.task import Task
 from fedit_protocol.task_tables import GateSpec
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.admin import Admin
+from fedit_server.admin.operations import Admin
 from fedit_server.cli import run
+from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
-from fedit_server.gates import Outcome, check_step, judge
-from fedit_server.home import Home
-from fedit_server.rotation import rotate
-from fedit_server.services import adapter_folder
+from fedit_server.home.folder import Home
+from fedit_server.keys.rotation import rotate
+from fedit_server.rounds.gates import Outcome, check_step, judge
+from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.rows import CandidateRow, Decision, EvaluationRow, RoundState
-from fedit_server.words import status_lines
 
 from .bases import small_task
 from .conftest import Running, start

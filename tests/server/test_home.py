@@ -15,9 +15,9 @@ from cryptography import x509
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.testing import ManualClock
-from fedit_server.home import Home, create_identity, load_identity
-from fedit_server.lock import FolderLock, holder_of
-from fedit_server.tls import TlsFiles, own_names
+from fedit_server.home.folder import Home, create_identity, load_identity
+from fedit_server.home.lock import FolderLock, holder_of
+from fedit_server.keys.tls import TlsFiles, own_names
 
 
 def test_the_first_start_makes_everything_private(tmp_path: Path, clock: ManualClock) -> None:
@@ -80,7 +80,7 @@ def test_a_second_server_is_kept_out_and_told_who_is_in(tmp_path: Path) -> None:
 
 def test_the_lock_ends_with_the_process_that_is_killed(tmp_path: Path) -> None:
     hold = (
-        "import sys, os, signal; from pathlib import Path; from fedit_server.lock import FolderLock;"
+        "import sys, os, signal; from pathlib import Path; from fedit_server.home.lock import FolderLock;"
         "FolderLock(Path(sys.argv[1])).acquire(); print('held', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     path = tmp_path / "lock"

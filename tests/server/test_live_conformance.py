@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from fedit_server.serving import serving
+from fedit_server.running.serving import serving
 
 from ..conformance.__main__ import check_live
 from .bases import small_task

@@ -10,7 +10,7 @@ import pytest
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.testing import ManualClock
-from fedit_server.driver import Machine
+from fedit_server.rounds.driver import Machine
 
 from .bases import small_task
 from .conftest import start

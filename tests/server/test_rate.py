@@ -13,9 +13,9 @@ from fedit_protocol.ids import TaskId, client_id
 from fedit_protocol.messages import CheckIn
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.testing import ManualClock
-from fedit_server import rate
+from fedit_server.access import rate
+from fedit_server.access.rate import DEVICE, Buckets, Rate, Turnstile
 from fedit_server.problems import RateLimitedError
-from fedit_server.rate import DEVICE, Buckets, Rate, Turnstile
 
 from .bases import small_task
 from .conftest import Running, start

@@ -12,10 +12,10 @@ from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.succession import Successions, check_successor
 from fedit_protocol.testing import ManualClock
-from fedit_server import rotation
 from fedit_server.clock import unix_seconds
-from fedit_server.home import Home, create_identity, load_identity
-from fedit_server.rotation import finish_rotation, replace_lost_key, rotate, rotate_server_key
+from fedit_server.home.folder import Home, create_identity, load_identity
+from fedit_server.keys import rotation
+from fedit_server.keys.rotation import finish_rotation, replace_lost_key, rotate, rotate_server_key
 
 from .bases import small_task
 from .conftest import start

@@ -20,9 +20,9 @@ from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Record
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.driver import Driver, Machine
-from fedit_server.services import adapter_folder
+from fedit_server.adapters.tensors import from_safetensors
+from fedit_server.rounds.driver import Driver, Machine
+from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.rows import RoundRow, RoundState, RoundView
 from fedit_server.storage.spool import Slot, Spool, SpoolReader

@@ -22,10 +22,10 @@ from fedit_protocol.secagg.effects import Effects, Send
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
-from fedit_server.adapter_bytes import from_safetensors
-from fedit_server.admin import Admin
+from fedit_server.adapters.tensors import from_safetensors
+from fedit_server.admin.operations import Admin
 from fedit_server.config import ServerConfig
-from fedit_server.round_keys import RoundKeys
+from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.storage.rows import Decision, RoundRow, RoundState
 
 from .bases import small_task

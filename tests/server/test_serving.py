@@ -21,14 +21,15 @@ from fedit_protocol.errors import FeditError
 from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS
-from fedit_server.admin import Admin
-from fedit_server.arguments import lift_global_options
+from fedit_server.access.address import advertised
+from fedit_server.admin.operations import Admin
 from fedit_server.cli import run
 from fedit_server.clock import utc_now
+from fedit_server.commands.arguments import lift_global_options
+from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
-from fedit_server.home import Home
-from fedit_server.serving import Plan, Serving, advertised, serving, wait_for_signal
-from fedit_server.words import status_lines
+from fedit_server.home.folder import Home
+from fedit_server.running.serving import Plan, Serving, serving, wait_for_signal
 
 from .bases import small_task
 from .devices import Device, one_hot
@@ -53,7 +54,7 @@ def federation_of(home: Path) -> FederationDescriptor:
 
 
 async def enrolled(server: Serving, http: ClientSession, count: int) -> list[Device]:
-    from fedit_server.starting import _invite
+    from fedit_server.commands.starting import _invite
 
     code = (await _invite(server)).link.code
     devices = [Device(http, server.parts.identity.descriptor, utc_now) for _ in range(count)]

@@ -11,9 +11,9 @@ from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.task_tables import GateSpec
 from fedit_protocol.testing import ManualClock
-from fedit_server.admin import Admin
+from fedit_server.admin.operations import Admin
 from fedit_server.config import ServerConfig
-from fedit_server.gates import check_step
+from fedit_server.rounds.gates import check_step
 
 from .bases import small_task
 from .conftest import Running, start

@@ -18,7 +18,6 @@ from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, Stora
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
-from fedit_server.publishing import Publisher
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Issued
@@ -27,6 +26,7 @@ from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
 from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, Decision, RoundState, RoundView
 from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
+from fedit_server.tasks.publishing import Publisher
 
 from .bases import make_base, small_task
 

@@ -9,10 +9,10 @@ from fedit_protocol.ids import TaskId, client_id
 from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.admin import Admin
+from fedit_server.admin.operations import Admin
+from fedit_server.commands.words import far_off_words, status_lines
 from fedit_server.config import ServerConfig
-from fedit_server.suspicion import Suspicion
-from fedit_server.words import far_off_words, status_lines
+from fedit_server.rounds.suspicion import Suspicion
 
 from .bases import small_task
 from .conftest import Running, start

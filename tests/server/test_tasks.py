@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedit_protocol.errors import ConfigError
-from fedit_server.base_model import read_folder
-from fedit_server.tasks import default_task, load_task, resolve, slug
+from fedit_server.tasks.base_model import read_folder
+from fedit_server.tasks.files import default_task, load_task, resolve, slug
 
 from .bases import make_base, small_task
 

@@ -11,8 +11,8 @@ from fedit_protocol.ids import ClientId
 from fedit_protocol.methods.combination import CohortSum
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.task import RoundSpec
-from fedit_server.cohort import divide
-from fedit_server.suspicion import Suspicion, after_round, far_off
+from fedit_server.rounds.cohort import divide
+from fedit_server.rounds.suspicion import Suspicion, after_round, far_off
 
 DEVICES, COHORTS, SIZE = 64, 8, 256
 MOST_ROUNDS = 6

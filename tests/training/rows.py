@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedit_client.data import Record, records_from
-from fedit_client.device import DevicePlan, DType
+from fedit_client.hardware.device import DevicePlan, DType
 from fedit_protocol.task import Quantization
 
 SETTINGS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client.base_model import digest_folder
+from fedit_client.base.model import digest_folder
 from fedit_client.training.base_view import pinned_view
 from fedit_client.training.model import attach_saved, load_base
 from fedit_client.training.tokenizer import load_tokenizer

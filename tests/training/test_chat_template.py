@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client.base_model import digest_folder
+from fedit_client.base.model import digest_folder
 from fedit_client.data import Message, Role
 from fedit_client.training.chat_template import ChatTemplate
 from fedit_client.training.tokenize import tokenize

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.attention import Rows, rows_attention
 from fedit_client.training.batches import collate, pack
 from fedit_client.training.fused import fuse

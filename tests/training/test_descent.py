@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from fedit_client.data import Record, records_from
-from fedit_client.machine_history import MachineHistory, Run, recipe_of
+from fedit_client.hardware.history import MachineHistory, Run, recipe_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest, WorkerTrainer
 from fedit_client.training.descent import Descent
 

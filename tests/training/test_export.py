@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedit_client.config import ClientConfig
+from fedit_client.conversations.exporting import ExportWishes, Form, Made, export
 from fedit_client.export.precision import Precision
-from fedit_client.exporting import ExportWishes, Form, Made, export
 from fedit_client.training import TrainingRequest
 from fedit_client.training.local import load, train_here
 from fedit_client.training.model import load_tensors

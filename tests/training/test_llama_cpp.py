@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedit_client.conversations.exporting import ExportWishes, Form, export
 from fedit_client.export.precision import Precision
-from fedit_client.exporting import ExportWishes, Form, export
 
 from ..joined_home import joined_home
 from ..tiny_llama import tiny_document, write_adapter

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedit_client.device import DevicePlan
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.local import Loaded, load, train_here
 from fedit_client.training.model import attach_adapter, load_base, load_tensors, read_adapter, write_adapter

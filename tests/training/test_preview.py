@@ -11,8 +11,8 @@ import pytest
 
 from fedit_client.cli import invoke
 from fedit_client.console import Console
+from fedit_client.conversations.previewing import rendered, tokens_per_round
 from fedit_client.data import Shape, records_from
-from fedit_client.previewing import rendered, tokens_per_round
 from fedit_client.training.preview import Stretch, view_tokens
 from fedit_client.training.tokenize import tokenize
 from fedit_protocol.errors import ModelError

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fedit_client.base_model import PACKAGED_MODEL, resolve_base
+from fedit_client.base.model import PACKAGED_MODEL, resolve_base
+from fedit_client.conversations.exporting import ExportWishes, Form, export
 from fedit_client.data import read_records
 from fedit_client.data.holding_out import split
-from fedit_client.device import Machine, plan
 from fedit_client.export.precision import Precision
-from fedit_client.exporting import ExportWishes, Form, export
+from fedit_client.hardware.device import Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 from fedit_protocol.errors import ModelError
 

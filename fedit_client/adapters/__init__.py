@@ -1,0 +1,1 @@
+"""The global adapters on this device, and what is known of each."""

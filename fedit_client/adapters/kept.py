@@ -1,0 +1,93 @@
+"""The global adapters on this device: `TASK/VERSION/`, each a folder that plain PEFT loads."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from fedit_client.adapters.editions import add_to_edition, edition_in, file_digest, remember_own
+from fedit_client.base.check import tensors_in
+from fedit_client.home.durable import translating, write_atomic
+from fedit_client.network.transport import OnBytes, Transport
+from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.errors import ModelError
+from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, OwnLoss, config_bytes
+from fedit_protocol.task import TaskDocument
+from fedit_protocol.tensor_files import LENGTH_BYTES
+
+TENSORS: Final = WEIGHTS
+_HEADER_BYTES: Final = 1024
+_ENTRY_BYTES: Final = 192  # of safetensors' list: type, shape, offsets, beside the tensor's name
+_PUBLIC: Final = 0o644
+
+
+class AdapterShelf:
+    """The folder of one task's adapters."""
+
+    def __init__(self, folder: Path, document: TaskDocument, licence: str = "") -> None:
+        """Keep versions under `folder`; the base's `licence`, where it is known, stands on their cards."""
+        self._folder, self._document, self._licence = folder / document.task.id, document, licence
+
+    def folder(self, version: int) -> Path:
+        """Where a version lies, or will lie."""
+        return self._folder / str(version)
+
+    async def fetch(
+        self,
+        transport: Transport,
+        version: int,
+        digest: Digest,
+        on_bytes: OnBytes,
+        edition: Edition | None = None,
+    ) -> Path:
+        """Return the PEFT folder of a version, downloaded unless the very same bytes are here already.
+
+        An `edition` says more of it for the model card; what was known before stays. Raises what the transport raises,
+        ModelError M003, M004 unless the file is exactly an adapter of the task's.
+        """
+        folder = self.folder(version)
+        tensors = folder / TENSORS
+        if not (tensors.exists() and file_digest(tensors) == digest):
+            await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes)
+        check_adapter(tensors, self._document.layout)
+        task = self._document.task
+        write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
+        add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
+        return folder
+
+    def note_own_loss(self, version: int, loss: float, trained: float | None = None) -> None:
+        """Keep what training saw on this device's held-out rows: the version's loss, and that of what it became here.
+
+        Only here, and the first of them on the version's card. What `eval` has found stays: it looks at more rows.
+        """
+        folder = self.folder(version)
+        known = edition_in(folder).own
+        own = OwnLoss(loss) if known is None or known.rows is None else known
+        remember_own(folder, self._document.task, replace(own, trained=trained))
+
+
+def check_adapter(path: Path, layout: AdapterLayout) -> None:
+    """Raise ModelError M004 unless a file holds the layout's tensors in float32 and nothing else, M003 if it lies."""
+    with translating(path):
+        found = {name: (entry.dtype, entry.shape) for name, entry in tensors_in(path).items()}
+    if found != {tensor.name: ("F32", tensor.shape) for tensor in layout.tensors}:
+        raise ModelError(
+            "the server's adapter is not of the shape that the task states",
+            code="M004",
+            where=str(path),
+            fix="ask the operator about the task; nothing of this file is used",
+        )
+
+
+def most_bytes(layout: AdapterLayout) -> int:
+    """The size of such a file is known but for how its header is written."""
+    names = sum(len(tensor.name.encode()) + _ENTRY_BYTES for tensor in layout.tensors)
+    return LENGTH_BYTES + _HEADER_BYTES + names + layout.size * 4
+
+
+def newest_adapter(folder: Path, task_id: TaskId) -> tuple[int, Path] | None:
+    """Return the newest complete version of a task on this device with its folder, or None."""
+    with translating(folder):
+        found = [path for path in (folder / task_id).glob("*") if path.name.isdigit() and (path / CARD).exists()]
+    newest = max(found, key=lambda path: int(path.name), default=None)
+    return (int(newest.name), newest) if newest else None

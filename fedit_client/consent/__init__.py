@@ -1,0 +1,1 @@
+"""What the owner agrees to: its words, every yes and every taking back, and the limits that no server can loosen."""

@@ -1,0 +1,179 @@
+"""An evaluator's work: fetch what a round has made and what was before, compare their losses here, report them signed.
+
+The rows and everything about them but two losses and two counts stay on this machine. Nothing is taken on trust: the
+candidate is the server's signed word, and both adapters are fetched by the digests in it.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from fedit_client.adapters.kept import check_adapter, most_bytes
+from fedit_client.data import Record
+from fedit_client.evaluation import CategoryLosses, EvaluationRequest
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.membership.succession import PinnedDescriptor
+from fedit_client.network.patience import Patience
+from fedit_client.network.problems import NotReadyError
+from fedit_client.network.transport import Transport, jittered
+from fedit_client.training import OnProgress
+from fedit_protocol.enrollment import federation_context
+from fedit_protocol.errors import ConsentError, MembershipError, ProblemType, ProtocolError, SecurityError
+from fedit_protocol.evaluation import Candidate, EvaluationReport, reportable
+from fedit_protocol.ids import Digest, client_id
+from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
+from fedit_protocol.task import TaskDocument
+
+_BEFORE: Final = "before"
+_AFTER: Final = "after"
+
+
+class Evaluator(Protocol):
+    """The seam to the model: losses of named adapters on the same rows."""
+
+    async def evaluate(self, request: EvaluationRequest, on_progress: OnProgress) -> Mapping[str, CategoryLosses]:
+        """Return the losses of each adapter of the request; raises DataError, DeviceError, ModelError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate and its parent on this device's rows; losses are nats per token."""
+
+    candidate: Candidate
+    loss_before: float
+    loss_after: float
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What candidates are compared on and with; none of it leaves."""
+
+    document: TaskDocument
+    base: Path
+    plan: DevicePlan
+    records: tuple[Record, ...] = field(repr=False)
+    folder: Path
+    """Where adapters lie while they are compared."""
+    evaluator: Evaluator
+
+    async def compare(self, candidate: Candidate, transport: Transport) -> Comparison:
+        """Fetch both adapters, each checked against its digest, and return their losses."""
+        files = {
+            _BEFORE: await self._fetch(transport, candidate.parent_digest),
+            _AFTER: await self._fetch(transport, candidate.adapter_digest),
+        }
+        try:
+            request = EvaluationRequest(self.document, self.base, files, self.records, self.plan)
+            losses = await self.evaluator.evaluate(request, lambda _: None)
+        finally:
+            for file in files.values():
+                file.unlink(missing_ok=True)
+        before, after = losses[_BEFORE], losses[_AFTER]
+        return Comparison(
+            candidate=candidate,
+            loss_before=reportable(before.mean),
+            loss_after=reportable(after.mean),
+            rows=len(self.records) - after.skipped_rows,
+            tokens=sum(after.tokens.values()),
+        )
+
+    async def _fetch(self, transport: Transport, digest: Digest) -> Path:
+        target = self.folder / f"{digest.removeprefix('sha256:')}.safetensors"
+        layout = self.document.layout
+        await transport.download(digest, target, most_bytes(layout), lambda _done, _total: None)
+        check_adapter(target, layout)
+        return target
+
+
+@dataclass
+class Counter:
+    """Where an evaluator gets candidates and hands in reports."""
+
+    key: SigningKey
+    transport: Transport
+    pinned: PinnedDescriptor
+    document: TaskDocument
+    patience: Patience
+
+    async def newest(self, after: int) -> Candidate | None:
+        """Return the newest candidate behind round `after`, or None if there is none within one long poll.
+
+        Raises MembershipError J005 if this device is no evaluator, ConsentError A003 for a changed task, SecurityError.
+        """
+        path = f"/v1/tasks/{self.document.task.id}/candidates/{after}"
+        try:
+            received = await self.patience.insist(lambda: self._asking(path))
+        except NotReadyError:
+            return None
+        if read_envelope(received, Kind.CANDIDATE).signer != self.pinned.descriptor.server_key:
+            await self.patience.insist(lambda: self.pinned.follow(self.transport))
+        server = self.pinned.descriptor.server_key
+        candidate = unseal(received, Kind.CANDIDATE, self._context, Candidate, signer=server)
+        if candidate.task_id != self.document.task.id or candidate.round_no <= after:
+            raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the server shows a candidate that was not asked for")
+        if candidate.task_digest != self.document.digest:
+            raise ConsentError("the task changed since you agreed to it", code="A003", fix="fedit-client consent diff")
+        return candidate
+
+    async def wait(self, after: int) -> Candidate:
+        """Return the newest candidate behind round `after`, however long it takes."""
+        while True:
+            candidate = await self.newest(after)
+            if candidate is not None:
+                return candidate
+            await asyncio.sleep(jittered(1.0))  # a server that does not let a long poll wait is not hammered
+
+    async def report(self, found: Comparison) -> bool:
+        """Hand in the losses; False if the round was decided before. Raises MembershipError J005, SecurityError."""
+        candidate = found.candidate
+        report = EvaluationReport(
+            task_id=candidate.task_id,
+            round_id=candidate.round_id,
+            adapter_digest=candidate.adapter_digest,
+            parent_digest=candidate.parent_digest,
+            loss_before=found.loss_before,
+            loss_after=found.loss_after,
+            rows=found.rows,
+            tokens=found.tokens,
+        )
+        sealed = seal(self.key, Kind.EVALUATION, self._context, report)
+        try:
+            await self.patience.insist(lambda: self._telling(f"/v1/rounds/{candidate.round_id}/evaluation", sealed))
+        except ProtocolError as error:
+            if error.problem is ProblemType.ROUND_FAILED:
+                return False
+            raise
+        return True
+
+    async def _asking(self, path: str) -> bytes:
+        with _refusals(self.key):
+            return await self.transport.get(path)
+
+    async def _telling(self, path: str, body: bytes) -> bytes:
+        with _refusals(self.key):
+            return await self.transport.post(path, body)
+
+    @property
+    def _context(self) -> bytes:
+        return federation_context(self.pinned.descriptor.federation_id)
+
+
+@contextmanager
+def _refusals(key: SigningKey) -> Iterator[None]:
+    """Say to a device that is no evaluator who can make it one."""
+    try:
+        yield
+    except ProtocolError as error:
+        if error.problem is not ProblemType.POLICY_REFUSED:
+            raise
+        raise MembershipError(
+            "this device is no evaluator of its federation",
+            code="J005",
+            fix=f"ask the organiser: fedit-server evaluator add {client_id(key.public)[:12]}",
+        ) from error

@@ -1,0 +1,1 @@
+"""What this machine can do: its devices, what a task will need here, and the environment that trains. No torch."""

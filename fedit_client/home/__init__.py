@@ -1,0 +1,1 @@
+"""The folders of this program: where they lie, who holds them, and files that survive a crash."""

@@ -1,0 +1,1 @@
+"""Becoming a member, staying one, and leaving: identity, invitation, certificate, the server's key, the key log."""

@@ -1,0 +1,397 @@
+"""What every round of a device has in common, whatever hides its updates: training, messages, disk and cancellation.
+
+The protocol package decides what is said; this module owns network, threads, disk and cancellation. A kind of round is
+a subclass: `masked` sends its update under masks.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+
+from fedit_client.adapters.kept import TENSORS, AdapterShelf
+from fedit_client.consent.agreements import ConsentWatch
+from fedit_client.consent.terms import plain, size_text
+from fedit_client.data import Record
+from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.manners.awake import Awake
+from fedit_client.manners.gate import Gate
+from fedit_client.membership.key_log import LogWatch
+from fedit_client.network.patience import Clock, Emit, Patience, RoundLostError, telling
+from fedit_client.network.transport import OnBytes, Transport
+from fedit_client.records.journal import Journal
+from fedit_client.records.outbox import Occasion, Outbox
+from fedit_client.records.payloads import Payload
+from fedit_client.records.round_notes import RoundNotes
+from fedit_client.rounds.training_time import TrainingTime
+from fedit_client.task_groups import task_group
+from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
+from fedit_protocol.accounting import check_result
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
+from fedit_protocol.errors import (
+    DataError,
+    DeviceError,
+    FeditError,
+    ProblemType,
+    ProtocolError,
+    SecurityError,
+)
+from fedit_protocol.limits import Limits, check_offer_matches
+from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
+from fedit_protocol.secagg.context import offer_context
+from fedit_protocol.secagg.effects import Effects, Persist, Send
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
+from fedit_protocol.task import Task, TaskDocument
+
+T = TypeVar("T")
+
+_OVER: Final = frozenset({ProblemType.TOO_LATE, ProblemType.UNKNOWN_ROUND, ProblemType.STAGE_MISMATCH})
+_GRACE_S: Final = 60.0
+_GOODBYE_S: Final = 3.0
+_IN_TIME: Final = 0.95  # of the time for training and upload: the rest is for masking and a slow line
+_SEED_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What this device brings to every round of a task; none of it leaves."""
+
+    base: Path
+    records: tuple[Record, ...] = field(repr=False)
+    plan: DevicePlan
+    split_seed: bytes = field(repr=False)
+    trainer: Trainer
+    pause: PauseSignal = field(default_factory=PauseSignal, repr=False)
+    """Set by whoever watches the owner's rules; training waits for it between two steps."""
+    reread: Callable[[], tuple[Record, ...]] | None = field(default=None, repr=False)
+    """Reads the rows as they are now, for each round; without it, and if it fails, those of the start are used."""
+
+
+@dataclass(frozen=True)
+class Engagement:
+    """What every round of this device has in common."""
+
+    key: SigningKey
+    descriptor: FederationDescriptor
+    document: TaskDocument
+    limits: Limits
+    transport: Transport
+    journal: Journal
+    log: LogWatch
+    shelf: AdapterShelf
+    work: LocalWork
+    patience: Patience
+    gate: Gate = field(default_factory=Gate)
+    """Whether this device may begin or go on; open, unless somebody keeps it."""
+
+    awake: Awake = nullcontext
+    """Held while training."""
+
+    consent: ConsentWatch | None = None
+    """Looked at before each check-in, after training and before each upload; None where no yes can be taken back."""
+
+    outbox: Outbox | None = None
+    """The owner's copy of what is uploaded; None where the owner wants none."""
+
+    notes: RoundNotes | None = None
+    """The signed history of this device; None where nothing is kept."""
+
+    def check_consent(self) -> None:
+        """Raise ConsentError A005 if the owner took the yes back."""
+        if self.consent is not None:
+            self.consent.check()
+
+    async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
+        """Send a payload unless the owner took the yes back meanwhile (ConsentError A005); return the receipt."""
+        await asyncio.to_thread(self.check_consent)
+        return await self.transport.upload(path, header, payload, on_bytes)
+
+    async def note_receipt(self, sha256: str) -> None:
+        """Note in the outbox that the server has an upload; a damaged outbox is told, for the upload is made."""
+        if self.outbox is not None:
+            with telling(self.emit, "the outbox could not note a receipt"):
+                await asyncio.to_thread(self.outbox.note_receipt, sha256)
+
+    @property
+    def emit(self) -> Emit:
+        """Where events go."""
+        return self.patience.emit
+
+    @property
+    def clock(self) -> Clock:
+        """The time of this session."""
+        return self.patience.clock
+
+
+class Round(ABC):
+    """One offered round. `take_part` runs it once; a failure on the way wipes its secrets."""
+
+    def __init__(self, offer: bytes, verified: Offer, engagement: Engagement) -> None:
+        """Take an offer that a participant has verified; raises SecurityError unless it is of the agreed task (C2)."""
+        self._with = engagement
+        self._offer = verified
+        check_offer_matches(verified, engagement.document)
+        self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
+        self._path = f"/v1/rounds/{verified.round_id}"
+        self._until = datetime.fromtimestamp(verified.expires_at, UTC) + timedelta(seconds=_GRACE_S)
+        self.uploads: list[str] = []
+        """SHA-256 of each upload of this round that the server has."""
+        # By this device's own clock; uploads are taken at least until then.
+        self._upload_until = engagement.clock() + timedelta(seconds=verified.seconds.upload_s * _IN_TIME)
+        self._training = TrainingTime()
+
+    @property
+    def offer(self) -> Offer:
+        """What the server has offered, verified."""
+        return self._offer
+
+    @property
+    def number(self) -> int:
+        """The round's number within its task."""
+        return self._offer.round_no
+
+    async def take_part(self) -> RoundResult:
+        """Join, train, upload, see it through; return the result, committed or held.
+
+        Raises RoundLostError or ProtocolError if the round came to nothing, and what training raises. On any failure
+        and on cancellation the server is told that this device gives up.
+        """
+        self._tell(EventKind.ROUND_OPENED, f"round {self.number} has opened")
+        try:
+            members = await self._with.log.follow(self._with.transport, self._offer.log_head)
+            return await self._run(members)
+        except BaseException as error:
+            if self._has_joined():
+                await self._give_up(error)
+            raise
+        finally:
+            self._wipe()
+
+    @abstractmethod
+    async def _run(self, members: EnrolledView) -> RoundResult:
+        """Do this device's part among these members of the federation, and return the committed result."""
+
+    @abstractmethod
+    async def _send(self, effect: Send) -> None:
+        """Bring one of the participant's messages to the server."""
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came, and in rounds that have none."""
+        return None
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return 1
+
+    @abstractmethod
+    def _has_joined(self) -> bool:
+        """Say whether the server may be waiting for this device."""
+
+    @abstractmethod
+    def _wipe(self) -> None:
+        """Forget every secret of the round."""
+
+    async def _hear_of_the_end(self) -> None:
+        """Notice a round that fails while training still runs, so that no hours are spent on it."""
+        quiet = replace(self._with.patience, emit=lambda _: None)
+        self._read(await quiet.until_ready(lambda: self._with.transport.get(f"{self._path}/result"), self._until))
+        raise RoundLostError("it was committed before this device was ready")
+
+    async def decided(self) -> RoundResult:
+        """Return the result of a round that was held when this device last saw one; raises as `take_part`."""
+        transport = self._with.transport
+        return self._read(await self._with.patience.insist(lambda: transport.get(f"{self._path}/result")))
+
+    def _read(self, received: bytes) -> RoundResult:
+        """Return a committed or held result; raises SecurityError (forged, wrong epsilon), RoundLostError (failed)."""
+        server = self._with.descriptor.server_key
+        result = unseal(received, Kind.RESULT, self._ctx0, RoundResult, signer=server)
+        if result.outcome is RoundOutcome.FAILED:
+            raise RoundLostError(f"it has failed: {plain(result.reason)}")
+        if result.outcome is RoundOutcome.COMMITTED:
+            check_result(result, self._offer)
+        return result
+
+    async def _train(self) -> LocalResult:
+        offer, work = self._offer, self._with.work
+        self._stage(RoundStage.DOWNLOAD, f"fetching adapter version {offer.adapter_version}")
+        folder = await self._insist(
+            lambda: self._with.shelf.fetch(
+                self._with.transport, offer.adapter_version, offer.adapter_digest, self._on_bytes(RoundStage.DOWNLOAD)
+            )
+        )
+        self._stage(RoundStage.PREPARE, "loading the base model")
+        request = TrainingRequest(
+            document=self._with.document,
+            base=work.base,
+            global_adapter=folder / TENSORS,
+            records=await self._rows(),
+            seed=secrets.token_bytes(_SEED_BYTES),
+            plan=work.plan,
+            split_seed=work.split_seed,
+            pause=work.pause,
+        )
+        result = await self._trained(request)
+        await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
+        if not np.isfinite(result.update).all():
+            raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
+                              code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
+        if (loss := result.held_out_loss) is not None:
+            after = result.held_out_loss_after
+            await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
+        return result
+
+    async def _rows(self) -> tuple[Record, ...]:
+        """The owner's rows as they are now. A file that is half written or gone meanwhile does not cost the round."""
+        work = self._with.work
+        try:
+            return await asyncio.to_thread(work.reread) if work.reread else work.records
+        except DataError as error:
+            text = f"the rows cannot be read again, so those of the start are used: {error}"
+            self._with.emit(Event(EventKind.NOTICE, text, round_no=self.number))
+            return work.records
+
+    async def _trained(self, request: TrainingRequest) -> LocalResult:
+        """Train, and leave the round as soon as a pause would make this device late (WithdrawnError)."""
+        with self._with.awake():
+            return await self._trained_in_time(request)
+
+    async def _trained_in_time(self, request: TrainingRequest) -> LocalResult:
+        async with task_group() as group:
+            watch = group.create_task(self._with.gate.in_time(self._pause_left_s, self._with.clock))
+            training = group.create_task(self._with.work.trainer.train(request, self._on_training))
+            await asyncio.wait({training})
+            watch.cancel()
+        return training.result()
+
+    def _pause_left_s(self) -> float:
+        """How long training may still pause and yet be ready in time, going by its speed so far."""
+        return self._upload_left_s() - self._training.needed_s()
+
+    def _upload_left_s(self) -> float:
+        return (self._upload_until - self._with.clock()).total_seconds()
+
+    async def _until_network(self) -> None:
+        """Wait while nothing large may be sent, as long as the round does; raises WithdrawnError."""
+        await self._with.gate.until_network(self._upload_left_s)
+
+    async def _keep(self, payload: Payload | None, frozen: Effects) -> None:
+        """Put what was frozen into the owner's outbox, readable: before anything of it leaves this machine."""
+        outbox, offer, document = self._with.outbox, self._offer, self._with.document
+        for effect in frozen:
+            if outbox is not None and payload is not None and isinstance(effect, Send) and effect.payload is not None:
+                about = Occasion(
+                    purpose=_purpose(self.sum_index, offer),
+                    task=document.task.label,
+                    task_digest=offer.task_digest,
+                    adapter_version=offer.adapter_version,
+                    adapter_digest=offer.adapter_digest,
+                    round_no=offer.round_no,
+                    round_id=offer.round_id,
+                    sum_index=self.sum_index,
+                )
+                await asyncio.to_thread(outbox.keep, payload, about, effect.payload)
+
+    async def _note_receipt(self, payload: bytes) -> None:
+        """Note in the outbox that the server has these bytes."""
+        self.uploads.append(hashlib.sha256(payload).hexdigest())
+        await self._with.note_receipt(self.uploads[-1])
+
+    async def _step(self, react: Callable[[bytes], Effects], received: bytes) -> None:
+        """Let the participant react, off the loop (it checks many signatures), and carry out what it wants."""
+        await self._perform(await asyncio.to_thread(react, received))
+
+    async def _perform(self, effects: Effects) -> None:
+        for effect in effects:
+            if isinstance(effect, Persist):
+                await asyncio.to_thread(
+                    self._with.journal.persist, self._offer, effect, int(self._with.clock().timestamp())
+                )
+            elif isinstance(effect, Send):
+                await self._send(effect)
+
+    async def _fetch(self, name: str) -> bytes:
+        path = f"{self._path}/{name}"
+        return await self._with.patience.until_ready(lambda: self._with.transport.get(path), self._until)
+
+    async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
+        return await self._with.patience.insist(action, self._until)
+
+    async def _give_up(self, error: BaseException) -> None:
+        """Tell the server that this device leaves the round, so that the others need not wait for it."""
+        with telling(self._with.emit, "the round journal could not be closed", self.number):
+            # First: a round that was left must not be finished after a restart, even if the goodbye is interrupted.
+            await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
+        if not isinstance(error, RoundLostError):
+            problem = error.code if isinstance(error, FeditError) else "interrupted"
+            goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
+            with suppress(FeditError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._with.transport.post(f"{self._path}/abort", goodbye)
+
+    def _on_bytes(self, stage: RoundStage) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            self._progress(stage, f"{size_text(done)} of {size_text(total)}", done, total)
+
+        return tell
+
+    def _on_training(self, progress: TrainingProgress) -> None:
+        if progress.note:
+            self._tell(EventKind.NOTICE, progress.note)
+            return
+        self._training.see(progress)
+        stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
+        words = [f"{progress.stage}: {progress.done} of {progress.total}"]
+        if progress.loss is not None:
+            words.append(f"loss {progress.loss:.3f}")
+        if progress.tokens_per_second is not None:
+            words.append(f"{progress.tokens_per_second:.0f} tokens/s")
+        share = min(progress.done / progress.total, 1.0) if progress.total else None
+        speed = progress.tokens_per_second
+        told = Event(EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss)
+        self._with.emit(replace(told, tokens_per_second=speed, use=progress.use))
+
+    def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:
+        share = min(done / total, 1.0) if total else None
+        self._with.emit(Event(EventKind.PROGRESS, text, share, stage, self.number))
+
+    def _stage(self, stage: RoundStage, text: str) -> None:
+        self._with.emit(Event(EventKind.STAGE, text, None, stage, self.number))
+
+    def _tell(self, kind: EventKind, text: str) -> None:
+        self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def _purpose(sum_index: int, offer: Offer) -> str:
+    """Why an upload is made, in words."""
+    part = "its part of the sum" if sum_index == 1 else "its part of the second sum, which corrects the first"
+    noise = ", with this device's noise in it" if any(spec.ring.noise for spec in offer.sums) else ""
+    sealed = " (trusted mode: the server reads it by itself)" if offer.sealed is not None else ""
+    return f"{part} of round {offer.round_no}{noise}{sealed}"
+
+
+@contextmanager
+def over_is_fine() -> Iterator[None]:
+    """Over already: enough others have answered, or only a reply was lost. The result will tell; alarms pass."""
+    try:
+        yield
+    except ProtocolError as error:
+        if isinstance(error, SecurityError) or error.problem not in _OVER:
+            raise
+
+
+def weight_of(examples: int, task: Task) -> int:
+    """Return the integer weight of a device: round(rows / rows_per_weight), from 1 to max_weight."""
+    return min(max(round(examples / task.encoding.rows_per_weight), 1), task.encoding.max_weight)

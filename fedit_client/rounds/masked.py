@@ -1,0 +1,165 @@
+"""One masked round of one device: keys are agreed while training runs; then mask, upload, unmask, result.
+
+The protocol package decides (secagg.participant); what every kind of round does is `device_round`.
+"""
+
+import asyncio
+import secrets
+from typing import Final
+
+from fedit_client.consent.terms import size_text
+from fedit_client.events import RoundStage
+from fedit_client.network.transport import OnBytes
+from fedit_client.records.payloads import Payload, decode_words
+from fedit_client.rounds.device_round import Engagement, Round, over_is_fine, weight_of
+from fedit_client.task_groups import task_group
+from fedit_client.training import LocalResult
+from fedit_protocol.adapter import Vector
+from fedit_protocol.encoding import decode
+from fedit_protocol.enrollment import EnrolledView
+from fedit_protocol.ids import Digest
+from fedit_protocol.messages import RoundResult, SecondInput
+from fedit_protocol.methods import METHODS, TwoSumMethod
+from fedit_protocol.metrics import ClientReport
+from fedit_protocol.secagg.effects import Send
+from fedit_protocol.secagg.participant import Participant
+from fedit_protocol.secagg.prg import Words
+from fedit_protocol.secagg.stages import ClientStage
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.signing import Kind, read_envelope
+
+_PATHS: Final = {
+    Kind.JOIN: "join",
+    Kind.SHARES: "shares",
+    Kind.ACK: "ack",
+    Kind.CONFIRM: "confirm/{}",
+    Kind.UNMASK: "unmask/{}",
+}
+"""Where each message goes, with the number of the sum that it is about."""
+
+
+class MaskedRound(Round):
+    """A round whose updates are readable as a sum only."""
+
+    def __init__(self, offer: bytes, engagement: Engagement) -> None:
+        """Verify the offer; raises SecurityError, TaskRefusedError (C1 to C3)."""
+        self._participant = Participant(
+            offer,
+            engagement.descriptor,
+            engagement.key,
+            engagement.limits,
+            engagement.clock(),
+            last=engagement.journal.last,
+            random=secrets.token_bytes,
+        )
+        super().__init__(offer, self._participant.offer, engagement)
+
+    async def _run(self, members: EnrolledView) -> RoundResult:
+        self._participant.on_revocations(members.revoked)
+        await self._perform(self._participant.join())
+        local = await self._train_while_keys_are_agreed()
+        message = await asyncio.to_thread(self._first_message, local.update)
+        await self._sum(message, local)
+        if len(self._offer.sums) == 2 and self._participant.survived:
+            with over_is_fine():  # without a second sum the first one stands
+                await self._second_sum(local)
+        return self._read(await self._fetch("result"))
+
+    async def _sum(self, message: Vector, local: LocalResult) -> None:
+        """Mask and upload a vector, then help to open the sum that it is in."""
+        self._stage(RoundStage.MASK, "masking the update")
+        participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
+        report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
+        threads = self._with.work.plan.threads  # training is over: its cores are free
+        ring, layout = self._offer.sums[participant.sum_index - 1].ring, self._with.document.layout
+        shown: list[Payload] = []
+
+        def show(words: Words) -> None:
+            if self._with.outbox is not None:
+                shown.append(decode_words(words, ring, layout))
+
+        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads, show)
+        await self._keep(shown.pop() if shown else None, frozen)
+        with over_is_fine():
+            await self._perform(frozen)
+        # An upload that came too late does not end the round: the others' sum still needs this device's shares.
+        self._stage(RoundStage.UNMASK, "waiting for the other devices")
+        with over_is_fine():
+            index = participant.sum_index
+            await self._step(participant.on_survivors, await self._fetch(f"survivors/{index}"))
+            if self._offer.cohort.strict:
+                await self._step(participant.on_confirmations, await self._fetch(f"confirmations/{index}"))
+
+    async def _second_sum(self, local: LocalResult) -> None:
+        """Take part in the second sum: over the same update, given what the first one showed (C18)."""
+        received = await self._fetch("second-input")
+        announced = decode(SecondInput, read_envelope(received, Kind.SECOND_INPUT).body)
+        result = await self._blob(announced.result, announced.result_bytes)
+        derived = await self._blob(announced.input, announced.input_bytes)
+        await self._step(lambda document: self._participant.on_second_input(document, result, derived), received)
+        method, document = METHODS[self._with.document.task.method.name], self._with.document
+        if not isinstance(method, TwoSumMethod):
+            raise RuntimeError(f"the method {document.task.method.name} has no second sum")
+        message = await asyncio.to_thread(method.second_message, local.update, document, result, derived)
+        await self._sum(message, local)
+
+    def _first_message(self, update: Vector) -> Vector:
+        document = self._with.document
+        method = METHODS[document.task.method.name]
+        if isinstance(method, TwoSumMethod):
+            return method.first_message(update, document, self._ctx0)
+        return method.client_message(update)
+
+    async def _blob(self, digest: Digest, size: int) -> bytes:
+        """Return a blob of a stated size, checked against its digest."""
+        path = self._with.shelf.folder(self._offer.adapter_version) / f".{digest.removeprefix('sha256:')[:16]}.blob"
+        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a progress bar for a megabyte is a flicker
+        await self._insist(lambda: self._with.transport.download(digest, path, size, quiet))
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _train_while_keys_are_agreed(self) -> LocalResult:
+        async with task_group() as group:
+            training = group.create_task(self._train())
+            keys = group.create_task(self._agree_on_keys())
+            watch = group.create_task(self._hear_of_the_end())
+            await asyncio.wait({training, keys})
+            watch.cancel()
+        return training.result()
+
+    async def _agree_on_keys(self) -> None:
+        roster = await self._fetch("roster")
+        await self._step(lambda received: self._participant.on_roster(received, self._with.clock()), roster)
+        await self._step(self._participant.on_inbox, await self._fetch("inbox"))
+        await self._step(self._participant.on_sharers, await self._fetch("sharers"))
+
+    async def _send(self, effect: Send) -> None:
+        payload = effect.payload
+        if payload is None:
+            path = f"{self._path}/{_PATHS[effect.kind].format(self._participant.sum_index)}"
+            await self._insist(lambda: self._with.transport.post(path, effect.envelope))
+            return
+        await self._until_network()
+        self._stage(RoundStage.UPLOAD, f"uploading {size_text(len(payload))}, masked")
+        path, on_bytes = f"{self._path}/uploads/{self._participant.sum_index}", self._on_bytes(RoundStage.UPLOAD)
+        receipt = await self._insist(lambda: self._with.upload(path, effect.envelope, payload, on_bytes))
+        await self._note_receipt(payload)
+        await self._step(self._participant.on_receipt, receipt)
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """What the roster's size means; None before it came."""
+        return self._participant.thresholds
+
+    @property
+    def sum_index(self) -> int:
+        """Which of the round's sums runs for this device, from 1."""
+        return self._participant.sum_index
+
+    def _has_joined(self) -> bool:
+        return self._participant.stage is not ClientStage.OFFERED
+
+    def _wipe(self) -> None:
+        self._participant.wipe()

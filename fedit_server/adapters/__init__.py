@@ -1,0 +1,1 @@
+"""Adapter versions as files and bytes."""

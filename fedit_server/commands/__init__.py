@@ -1,0 +1,1 @@
+"""`fedit-server`: one file per group of commands. They parse, call and print."""

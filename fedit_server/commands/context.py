@@ -1,0 +1,64 @@
+"""What every command shares: its options, its settings, and a look into the store."""
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fedit_protocol.errors import ConfigError
+from fedit_server.console import Console
+
+if TYPE_CHECKING:
+    from fedit_server.admin.operations import Admin
+    from fedit_server.config import ServerConfig
+
+
+@dataclass
+class CommandContext:
+    """The options that every command has, as they were given."""
+
+    console: Console
+    home: Path | None
+
+    def config(self, **flags: Any) -> "ServerConfig":
+        """Merge flags, environment and server.toml."""
+        from fedit_server.config import ServerConfig
+
+        return ServerConfig.load({"home": self.home, **flags})
+
+
+def look_up(
+    context: typer.Context,
+    command: str,
+    look: Callable[["Admin"], Awaitable[dict[str, Any]]],
+    lines: Callable[[dict[str, Any]], Sequence[str]],
+) -> None:
+    """Open the store, ask, close it, print."""
+    need_server_extra()
+    from fedit_server.admin.operations import Admin
+
+    given: CommandContext = context.obj
+
+    async def ask() -> dict[str, Any]:
+        async with Admin.open(given.config()) as admin:
+            return await look(admin)
+
+    data = asyncio.run(ask())
+    given.console.answer(command, data, lines(data) if not given.console.json else ())
+
+
+def need_server_extra() -> None:
+    """Raise ConfigError C040 where the base install has no database stack."""
+    missing = [name for name in ("sqlalchemy", "aiosqlite", "alembic") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the server part of FedIT is not installed ({', '.join(missing)} missing)",
+            code="C040",
+            where=sys.prefix,
+            fix='uv tool install "fedit[server]", or: pip install "fedit[server]"',
+        )

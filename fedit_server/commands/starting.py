@@ -1,0 +1,69 @@
+"""The life of `up` and `serve`: start, say where it is and how to join, serve, stop cleanly."""
+
+import signal
+from typing import Any
+
+from fedit_server.access.invites import NewInvite, Terms, create_invite
+from fedit_server.clock import unix_seconds, utc_now
+from fedit_server.commands.words import join_line
+from fedit_server.console import Console
+from fedit_server.running.memory import settle
+from fedit_server.running.serving import Plan, Serving, serving, wait_for_signal
+
+INTERRUPTED = 130
+
+
+async def start(plan: Plan, console: Console) -> int:
+    """Serve until a signal; returns the exit status: 130 after Ctrl-C, 0 after SIGTERM."""
+    fresh = not (plan.config.home / "descriptor.cbor").exists()
+    async with serving(plan) as server:
+        if plan.create:
+            plan.config.save()
+        invite = await _invite(server) if plan.create and server.apart is None else None
+        _tell(console, server, invite, fresh=fresh)
+        settle()
+        received = await wait_for_signal()
+        console.say("stopping: open requests end, the open round continues after the next start")
+    return exit_status(received)
+
+
+def exit_status(received: signal.Signals) -> int:
+    """Return what a process ends with that a signal has stopped: 130 after Ctrl-C, 0 after SIGTERM."""
+    return INTERRUPTED if received is signal.SIGINT else 0
+
+
+async def _invite(server: Serving) -> NewInvite:
+    config, parts = server.config, server.parts
+    terms = Terms(config.invite_uses, round(config.invite_days * 86400))
+    now_s = unix_seconds(utc_now())
+    return await create_invite(parts.store.members, parts.invite_salt, server.address, parts.identity.pin, terms, now_s)
+
+
+def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh: bool) -> None:
+    if console.json:
+        ready: dict[str, Any] = {"event": "ready", "url": server.url}
+        if invite is not None:
+            ready["invite"] = str(invite.link)
+        if server.apart is not None:
+            ready["authority_server"] = server.apart
+        ready |= {"pin": server.parts.identity.pin, "home": str(server.config.home), "port": server.port}
+        console.write_json(ready)
+        return
+    console.done(f"Data folder  {server.config.home}")
+    if fresh:
+        console.done("Identity and a private certificate authority made here (ECDSA P-256): HTTPS is on")
+    console.done("Database     SQLite (WAL, full sync)")
+    for label in server.published:
+        console.done(f"Task         {label} is published")
+    if server.config.allow_trusted:
+        console.done("Trusted mode allowed: a task may let this server see every update (weaker, level T0)")
+    console.done(f"Listening    {server.url}")
+    if invite is not None:
+        config = server.config
+        console.say(f"  Invite people with one line ({config.invite_days:g} days, {config.invite_uses} uses):")
+        console.say(f"      {join_line(str(invite.link))}")
+    if server.apart is not None:
+        console.say("  The enrolment authority lives apart: this server admits nobody by itself. There, run:")
+        console.say(f"      fedit-server authority run --server '{server.apart}'")
+        console.say("      fedit-server authority invite")
+    console.say("  Ctrl-C stops; an open round continues after the next start")

@@ -1,0 +1,1 @@
+"""The data folder: what lies where, who holds it, and files that survive a power cut."""

@@ -1,0 +1,1 @@
+"""Rounds: from the devices that are free to a new adapter version."""

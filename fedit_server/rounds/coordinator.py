@@ -1,0 +1,211 @@
+"""Owns every task and open round: the one place through which rounds are opened, fed, ended and found again.
+
+A round in the database is `open` until one transaction makes it `committed` or `failed`; it never leaves that state.
+After a restart `start` takes open rounds up from their journals, or records why one cannot go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
+from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
+from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
+from fedit_protocol.secagg.effects import Fail
+from fedit_protocol.version import can_talk
+from fedit_server.rounds.bell import Bell
+from fedit_server.rounds.driver import Driver, Machine
+from fedit_server.rounds.endings import record_ending
+from fedit_server.rounds.live_round import LiveRound
+from fedit_server.rounds.services import Services
+from fedit_server.rounds.task_runner import FINAL, TaskRunner
+from fedit_server.storage.rounds import Opening
+from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """The rounds of one server."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._runners: dict[TaskId, TaskRunner] = {}
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Load the tasks, take up open rounds, delete the uploads and keys of rounds that are over."""
+        store = self.services.store
+        for task in await store.tasks.tasks():
+            self._runners[task.task_id] = TaskRunner(task, self.services)
+        for row in await store.rounds.open_rounds():
+            runner = self._runners[row.task_id]
+            runner.live = await self._take_up(row, runner.task)
+        for runner in self._runners.values():
+            await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
+        live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
+        await self.services.desk.spool.discard_all_but(live)
+        await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        await store.database.clear_log()
+
+    async def run(self) -> None:
+        """Run every task until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for runner in self._runners.values():
+                group.create_task(runner.run(), name=f"task {runner.task.task_id}")
+
+    def stop_waiting(self) -> None:
+        """End every long poll: the server is about to stop."""
+        self._stopping = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Wake everything that waits, for instance because a test has moved the clock."""
+        for runner in self._runners.values():
+            runner.bell.ring()
+            if runner.live is not None:
+                runner.live.look_again()
+
+    async def check_in(self, caller: ClientRow, message: CheckIn) -> CheckInReply:
+        """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
+        client = caller.client_id
+        if not can_talk(message.version):
+            raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
+        runner = self._runner(message.task_id)
+        if runner.is_too_new(caller):
+            return runner.no_round(WaitReason.TOO_NEW)
+        reply = runner.answer(client, message)
+        if reply.offer is not None or reply.reason in FINAL:
+            return reply
+        runner.lobby.saw(client, self.services.desk.clock())
+        with runner.lobby.waiting(client):
+            runner.bell.ring()
+            reply = await self._wait_for_offer(runner, client, message)
+        if reply.offer is None:
+            runner.lobby.saw(client, self.services.desk.clock())
+        return reply
+
+    def forget(self, key: IdentityKey) -> None:
+        """Stop counting on a client that has left."""
+        for runner in self._runners.values():
+            runner.lobby.remove(client_id(key))
+
+    async def live(self, round_id: RoundId) -> LiveRound:
+        """Return an open round; raises ProtocolError: unknown-round, round-failed with the reason, too-late."""
+        for runner in self._runners.values():
+            if runner.live is not None and runner.live.opening.round_id == round_id:
+                if isinstance(runner.live.ending, Fail):
+                    raise ProtocolError(ProblemType.ROUND_FAILED, runner.live.ending.reason)
+                return runner.live
+        row = await self._row(round_id)
+        if row.state is RoundState.FAILED:
+            raise ProtocolError(ProblemType.ROUND_FAILED, row.reason)
+        raise ProtocolError(ProblemType.TOO_LATE, f"round {row.round_no} is over")
+
+    async def cohort(self, round_id: RoundId, client: ClientId) -> Driver[Machine]:
+        """Return a client's cohort of an open round; raises as `live`, and SecurityError (not-in-cohort)."""
+        cohort = (await self.live(round_id)).cohort_of(client)
+        if isinstance(cohort.ending, Fail):
+            raise ProtocolError(ProblemType.ROUND_FAILED, cohort.ending.reason)
+        return cohort
+
+    async def result(self, round_id: RoundId) -> bytes:
+        """Return a round's signed result, waiting for it as long as a long poll may; then raises not-ready."""
+        return await self.poll(lambda: self._result(round_id), self._bell(round_id))
+
+    async def document(self, round_id: RoundId, reader: ClientId, question: Callable[[Machine], bytes]) -> bytes:
+        """Ask the reader's cohort for a document, waiting until it is there; then raises not-ready."""
+        cohort = await self.cohort(round_id, reader)
+        return await self.poll(lambda: self._ask(cohort, question), cohort.bell)
+
+    async def poll(self, look: Callable[[], Awaitable[bytes]], bell: Bell) -> bytes:
+        """Look again at every ring until there is an answer, another error than not-ready, or the long poll is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.services.long_poll_s
+        while True:
+            ear = bell.listen()
+            try:
+                return await look()
+            except ProtocolError as error:
+                left = until - loop.time()
+                if error.problem is not ProblemType.NOT_READY or left <= 0 or self._stopping:
+                    raise
+            await ear.wait(left)
+
+    def bell_of(self, task_id: TaskId) -> Bell:
+        """Return the bell of a task; raises ProtocolError (unknown-task)."""
+        return self._runner(task_id).bell
+
+    def _runner(self, task_id: TaskId) -> TaskRunner:
+        if task_id not in self._runners:
+            raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
+        return self._runners[task_id]
+
+    def _bell(self, round_id: RoundId) -> Bell:
+        for runner in self._runners.values():
+            if runner.live is not None and runner.live.opening.round_id == round_id:
+                return runner.live.bell
+        return Bell()
+
+    async def _ask(self, cohort: Driver[Machine], question: Callable[[Machine], bytes]) -> bytes:
+        if cohort.ending is not None and not isinstance(cohort.ending, Fail):
+            raise ProtocolError(ProblemType.TOO_LATE, f"round {cohort.opening.round_no} is over")
+        return await cohort.read(question)
+
+    async def _row(self, round_id: RoundId) -> RoundRow:
+        row = await self.services.store.rounds.round(round_id)
+        if row is None:
+            raise ProtocolError(ProblemType.UNKNOWN_ROUND, "there is no such round")
+        return row
+
+    async def _result(self, round_id: RoundId) -> bytes:
+        row = await self._row(round_id)
+        if row.result is None:
+            raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
+        return row.result
+
+    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn) -> CheckInReply:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.services.long_poll_s
+        while True:
+            ear = runner.bell.listen()
+            reply = runner.answer(client, message)
+            left = until - loop.time()
+            if reply.offer is not None or reply.reason in FINAL or left <= 0 or self._stopping:
+                return reply
+            await ear.wait(left)
+
+    async def _take_up(self, row: RoundRow, task: TaskRow) -> LiveRound | None:
+        """Continue an open round after a restart, or record as failed what cannot be continued, with the reason."""
+        rounds = self.services.store.rounds
+        opening = Opening(
+            round_id=row.round_id,
+            task_id=row.task_id,
+            task_version=row.task_version,
+            round_no=row.round_no,
+            offer=row.offer,
+            cohorts=await rounds.invited(row.round_id),
+        )
+        try:
+            if row.task_version != task.version:
+                raise ValueError(f"the task is at version {task.version} now")
+            journals = [await rounds.journal(row.round_id, number) for number in range(len(opening.cohorts))]
+            live = LiveRound(opening, task.document, self.services.desk, journals)
+            await _give_up_lost_cohorts(live)
+        except (FeditError, RuntimeError, ValueError, KeyError) as error:
+            log.warning("a round cannot go on after the restart", extra={"task": row.task_id, "round": row.round_no})
+            reason = f"the server restarted and could not continue: {error}"
+            await record_ending(self.services, task, opening, Fail(ProblemType.ROUND_FAILED, reason))
+            return None
+        log.info("a round goes on after the restart", extra={"task": row.task_id, "round": row.round_no})
+        return live
+
+
+async def _give_up_lost_cohorts(live: LiveRound) -> None:
+    """Fail every cohort that lost what it needs; raises ValueError if that is the round's only one."""
+    for cohort in live.cohorts:
+        loss = cohort.loss()
+        if loss and len(live.cohorts) == 1:
+            raise ValueError(loss)
+        if loss:
+            await cohort.fail(ProblemType.ROUND_FAILED, f"after a restart {loss}")

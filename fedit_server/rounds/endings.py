@@ -1,0 +1,150 @@
+"""How a round ends: its sums become a step of the adapter, or its failure is recorded with the reason."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+
+from fedit_protocol.encoding import decode
+from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.messages import Offer, PrivacySpent
+from fedit_protocol.methods import METHODS
+from fedit_protocol.methods.combination import Combined, combine, combined_report
+from fedit_protocol.metrics import CohortReport
+from fedit_protocol.secagg.effects import Fail, Finish, Opened
+from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.signing import Kind, read_envelope
+from fedit_server.adapters.tensors import from_safetensors, to_safetensors
+from fedit_server.clock import unix_seconds
+from fedit_server.rounds.candidates import Candidate, Facts, fail, hold, publish, spent
+from fedit_server.rounds.gates import check_step
+from fedit_server.rounds.live_round import Ending, Summed
+from fedit_server.rounds.second_sum import SecondSum, correction_bytes
+from fedit_server.rounds.services import Services
+from fedit_server.storage.rounds import Opening
+from fedit_server.storage.rows import CandidateRow, CohortFigures, RoundState, TaskRow
+
+Sums = Finish | Summed | Opened
+"""How a round ends that has something to publish."""
+
+log = logging.getLogger(__name__)
+
+
+async def record_ending(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
+    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing."""
+    row = await services.store.rounds.round(opening.round_id)
+    if row is None or row.state is not RoundState.OPEN:
+        return None  # the database took it although its answer got lost
+    if not isinstance(ending, Fail):
+        try:
+            candidate = await _candidate(services, task, opening, ending)
+            if candidate.row.alarm or candidate.row.reports_until is not None:
+                return await hold(services, task, candidate)
+            return await publish(services, task, candidate)
+        except ProtocolError as error:
+            ending = Fail(error.problem, str(error))
+    return await fail(services, task, Facts.of(opening), ending)
+
+
+@dataclass(frozen=True)
+class RoundSum:
+    """What a round's cohorts say together, and each of them for itself."""
+
+    update: Aggregate | Combined
+    figures: CohortFigures
+    cohorts: Mapping[int, CohortFigures]
+
+
+def round_sum(offer: bytes, ending: Sums) -> RoundSum:
+    """Return one cohort's aggregate as it is, several cohorts' by the offered rule. Raises ProtocolError."""
+    if isinstance(ending, Opened):
+        opened = ending.result
+        figures = _figures(opened.survivors, opened.weight, opened.report)
+        return RoundSum(Combined(opened.total, opened.weight), figures, {0: figures})
+    if isinstance(ending, Finish):
+        aggregate = ending.aggregate
+        figures = _figures(aggregate.survivors, aggregate.weight, aggregate.report)
+        return RoundSum(aggregate, figures, {0: figures})
+    offered = decode(Offer, read_envelope(offer, Kind.OFFER).body)
+    sums = list(ending.sums.values())
+    update = combine(sums, offered.sums[0].ring, offered.combination)
+    survivors, weight = (sum(getattr(one, name) for one in sums) for name in ("survivors", "weight"))
+    each = {number: _figures(one.survivors, one.weight, one.report) for number, one in ending.sums.items()}
+    return RoundSum(update, _figures(survivors, weight, combined_report(sums)), each)
+
+
+async def _candidate(services: Services, task: TaskRow, opening: Opening, ending: Sums) -> Candidate:
+    """Return the step that a round has made, and why a gate holds it. Raises ProtocolError if it is rejected."""
+    summed = await asyncio.to_thread(round_sum, opening.offer, ending)
+    parent = await services.store.tasks.newest_adapter(task.task_id)
+    offer = decode(Offer, read_envelope(opening.offer, Kind.OFFER).body)
+    if parent.version != offer.adapter_version:
+        raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round ran")
+    content, alarm = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), summed.update)
+    digest, gates = await services.blobs.put(content), task.document.task.gates
+    now_s = unix_seconds(services.desk.clock())
+    row = CandidateRow(
+        version=parent.version + 1,
+        digest=digest,
+        parent_digest=parent.digest,
+        sums_done=_sums_done(ending),
+        correction=await _correction(services, task, opening, ending) if isinstance(ending, Finish) else "",
+        alarm=alarm,
+        held_at=now_s,
+        reports_until=now_s + ceil(gates.evaluation_s) if gates.max_loss_ratio else None,
+    )
+    privacy = await asyncio.to_thread(spent, task, opening.round_no)
+    figures = replace(summed.figures, report=summed.figures.report | _bound(privacy))
+    return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
+
+
+def _sums_done(ending: Sums) -> int:
+    """How many masked sums stand behind the version: none where single updates were opened."""
+    if isinstance(ending, Opened):
+        return 0
+    return 2 if isinstance(ending, Finish) and ending.second is not None else 1
+
+
+async def _correction(services: Services, task: TaskRow, opening: Opening, finish: Finish) -> str:
+    """Keep what a second sum recovered as a blob; without one the round stands as it is, and says why."""
+    second = SecondSum.of(task.document, opening.offer, services.blobs)
+    if second is None:
+        return ""
+    fields = {"task": task.task_id, "round": opening.round_no}
+    correction = await second.correction(finish)
+    if correction is None:
+        reason = finish.note or "the hold-out probes say that it would not help"
+        log.info("the round has no correction: %s", reason, extra=fields)
+        return ""
+    errors = {"error_before": correction.error_before, "error_after": correction.error_after}
+    log.info("the round has a correction", extra={**fields, **errors})
+    return await services.blobs.put(correction_bytes(correction))
+
+
+def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined) -> tuple[bytes, str]:
+    """Apply the task's method to the newest adapter; return the next one's bytes, and why a gate holds it."""
+    layout, method = task.document.layout, METHODS[task.document.task.method.name]
+    before = from_safetensors(layout, parent)
+    after = method.server_update(before, update)
+    alarm = check_step(task.document.task.gates, before, after)
+    return to_safetensors(layout, after), alarm
+
+
+def _bound(privacy: PrivacySpent | None) -> dict[str, float | int | None]:
+    if privacy is None:
+        return {}
+    return {"epsilon": privacy.total_epsilon, "round_epsilon": privacy.round_epsilon, "delta": privacy.delta}
+
+
+def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures:
+    return CohortFigures(
+        survivors=survivors,
+        weight=weight,
+        report={
+            "examples": report.examples,
+            "train_loss": report.train_loss,
+            "held_out_loss": report.held_out_loss,
+            "clipped_fraction": report.clipped_fraction,
+        },
+    )

@@ -1,0 +1,94 @@
+"""A checked task becomes a published one: its base is looked at, its adapter laid out, its version 0 made."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedit_protocol.adapter import first_adapter
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.messages import NoiseSpec
+from fedit_protocol.peft_folder import Edition
+from fedit_protocol.secagg.ring import ring_spec
+from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
+from fedit_protocol.task import Task, TaskDocument
+from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.tensors import to_safetensors
+from fedit_server.rounds.services import adapter_folder
+from fedit_server.storage import BlobStore
+from fedit_server.storage.rows import TaskRow
+from fedit_server.storage.store import Store
+from fedit_server.storage.tasks import Publication
+from fedit_server.tasks.base_source import read_base
+from fedit_server.tasks.files import resolve
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes tasks into one server's store; `base` is a local copy of the base model, if the operator gave one."""
+
+    store: Store
+    blobs: BlobStore
+    adapters: Path
+    base: Path | None = None
+
+    async def publish(self, task: Task, now_s: int) -> bool:
+        """Publish a new task or a new version; returns False if nothing has changed.
+
+        Raises ConfigError C015 for a changed task with an old version number, C016 for a change that the present
+        adapter does not fit; ModelError if the base is absent or not the pinned one.
+        """
+        source = task.model_dump_json().encode()
+        known = await self.store.tasks.task(task.id)
+        if known is not None and not _is_newer(task, known):
+            return False
+        document = resolve(task, await asyncio.to_thread(read_base, task.base, self.base))
+        if known is not None:
+            _check_succession(known.document, document)
+        content = to_safetensors(document.layout, first_adapter(document.layout, task.adapter.seed))
+        digest = await self.blobs.put(content)
+        if known is None:
+            folder = adapter_folder(self.adapters, task.id, 0)
+            edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
+            await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+        await self.store.tasks.publish(Publication(document, source, digest), now_s)
+        return True
+
+
+def _is_newer(task: Task, known: TaskRow) -> bool:
+    """Say whether the task is a new version of the known one; the same version must be the same task."""
+    if task.version > known.version:
+        return True
+    if task.version == known.version and Task.model_validate_json(known.source) == task:
+        return False
+    raise ConfigError(
+        f"the task {task.id} has changed, but its version is {task.version} and version {known.version} is published;"
+        " people agreed to what that one says",
+        code="C015",
+        where=task.id,
+        fix=f"set version = {known.version + 1} in the task file",
+    )
+
+
+def _check_succession(old: TaskDocument, new: TaskDocument) -> None:
+    """A new version goes on with the adapter that there is, so base and layout stay."""
+    if old.layout != new.layout or old.task.base.digest != new.task.base.digest:
+        raise ConfigError(
+            "another base model, rank or set of target modules needs a task of its own: the adapter would not fit",
+            code="C016",
+            where=new.task.label,
+            fix="give the task another id",
+        )
+    if _noise(old) != _noise(new):
+        raise ConfigError(
+            "other noise, clip or rounding needs a task of its own: epsilon counts all rounds of a task as alike",
+            code="C016",
+            where=new.task.label,
+            fix="give the task another id",
+        )
+
+
+def _noise(document: TaskDocument) -> tuple[NoiseSpec, NoisySum] | None:
+    if document.task.privacy is None:
+        return None
+    ring = ring_spec(document.task, document.layout.size)
+    return (ring.noise, noisy_sum(ring)) if ring.noise else None
