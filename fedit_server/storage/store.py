@@ -1,10 +1,11 @@
-"""The Store: one database, seven rooms."""
+"""The Store: one database, one room for each kind of thing."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.admissions import Admissions
+from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
@@ -12,6 +13,7 @@ from fedit_server.storage.members import Members
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
+from fedit_server.storage.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    tokens: Tokens
+    audit: AuditLog
     database: Database
 
     @classmethod
@@ -33,7 +37,8 @@ class Store:
         database = await Database.open(path, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
-        return cls(members, admissions, log, *rooms, database)
+        governance = Tokens(database), AuditLog(database)
+        return cls(members, admissions, log, *rooms, *governance, database)
 
     async def close(self) -> None:
         """Close every connection."""
