@@ -10,6 +10,7 @@ from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
+from fedit_server.storage.readings import Readings
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
@@ -27,6 +28,7 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    readings: Readings
     tokens: Tokens
     audit: AuditLog
     database: Database
@@ -36,9 +38,8 @@ class Store:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
-        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
-        governance = Tokens(database), AuditLog(database)
-        return cls(members, admissions, log, *rooms, *governance, database)
+        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
+        return cls(members, admissions, log, *rooms, Tokens(database), AuditLog(database), database)
 
     async def close(self) -> None:
         """Close every connection."""
