@@ -135,6 +135,7 @@ rounds = Table(
 Index(
     "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state.in_(["open", "held"])
 )  # two writers could otherwise open two rounds on one adapter
+Index("ix_rounds_task_state", rounds.c.task_id, rounds.c.state)  # counting rounds must not read their signed bytes
 
 cohorts = Table(
     "cohorts",
@@ -148,6 +149,16 @@ cohorts = Table(
     Column("survivors", Integer),
     Column("weight", Integer),
     Column("report", String),
+)
+
+stage_times = Table(
+    "stage_times",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("cohort_id", Integer, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("entered_at", Integer, nullable=False),
 )
 
 invited = Table(
@@ -225,4 +236,27 @@ suspicions = Table(
     Column("flagged", Integer, nullable=False),
     Column("rounds", Integer, nullable=False),
     Column("alone", Boolean, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("revoked_at", Integer),
+    Column("last_used", Integer),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("entry", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
 )
