@@ -13,6 +13,7 @@ STATIC: Final = {
     "console.css": "text/css",
     "charts.js": "text/javascript",
     "login.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
     "vendor/htmx-2.0.11.min.js": "text/javascript",
     "vendor/htmx-ext-sse-2.2.4.min.js": "text/javascript",
     "vendor/uPlot-1.6.32.iife.min.js": "text/javascript",

@@ -8,7 +8,6 @@ from fedit_server.dashboard.views.evaluation import RoundReports, reports_of, to
 from fedit_server.dashboard.views.model import Fact, View
 from fedit_server.dashboard.views.round import RoundPage, round_page
 from fedit_server.dashboard.views.rounds import RoundSummary, summary, update_bytes
-from fedit_server.storage.readings import RoundLine
 from fedit_server.storage.rows import RoundState
 from fedit_server.storage.store import Store
 
@@ -77,10 +76,28 @@ async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
     )
 
 
-async def now_of(store: Store, task_id: TaskId) -> RoundLine | None:
-    """Return the round of a task that is open or held, or None."""
-    lines = await store.readings.round_lines(task_id, 1)
-    return next((line for line in lines if line.state in (RoundState.OPEN, RoundState.HELD)), None)
+class NowView(View):
+    """What of a task changes while somebody looks: its open round, or what it waits for."""
+
+    id: str
+    state: TaskState
+    devices_needed: int
+    now: RoundPage | None
+
+
+async def now_view(store: Store, task_id: TaskId) -> NowView | None:
+    """Return the round of a task that is open or held, if any; None without such a task."""
+    row = await store.tasks.task(task_id)
+    if row is None:
+        return None
+    newest = await store.readings.round_lines(task_id, 1)
+    running = bool(newest) and newest[0].state in (RoundState.OPEN, RoundState.HELD)
+    return NowView(
+        id=task_id,
+        state=row.state,
+        devices_needed=row.document.task.round.least_clients,
+        now=await round_page(store, task_id, newest[0].round_no) if running else None,
+    )
 
 
 def facts(task: Task, size: int) -> tuple[Fact, ...]:
