@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import platformdirs
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from fedit_protocol.errors import ConfigError
 from fedit_server.home.files import write_atomically
@@ -37,6 +37,15 @@ class ServerConfig(BaseModel):
     invite_uses: int = Field(40, ge=1, le=100_000, description="devices that one invite admits, unless told otherwise")
     invite_days: float = Field(7.0, gt=0, le=3650, description="days that an invite is valid, unless told otherwise")
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
+
+    database: SecretStr = Field(
+        SecretStr(""),
+        description="postgresql://USER@HOST:PORT/NAME; empty: SQLite in the data folder; shown nowhere: it may hold a"
+        " password",
+    )
+    database_password_file: Path | None = Field(
+        None, description="file that holds the database's password; otherwise the URL, PGPASSWORD or PGPASSFILE says it"
+    )
 
     @field_validator("listen")
     @classmethod
@@ -90,11 +99,27 @@ class ServerConfig(BaseModel):
         before = text.as_string()
         # Port 0 means «any port, this once»; the next start should not inherit it.
         once = {"home", "listen"} if self.port == 0 else {"home"}
-        for name, value in self.model_dump(exclude=once, exclude_defaults=True).items():
+        for name, value in map(_plain, self.model_dump(exclude=once, exclude_defaults=True).items()):
             if text.get(name) != value:
                 text[name] = value
         if text.as_string() != before:
             write_atomically(path, text.as_string().encode())
+
+
+def write_setting(home: Path, name: str, value: str) -> None:
+    """Put one setting into server.toml; comments there are kept."""
+    path = home / CONFIG_FILE
+    text = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+    text[name] = value
+    write_atomically(path, text.as_string().encode())
+
+
+def _plain(setting: tuple[str, Any]) -> tuple[str, Any]:
+    """Return a setting as server.toml holds it: that file is its owner's only, and may hold a secret."""
+    name, value = setting
+    if isinstance(value, SecretStr):
+        return name, value.get_secret_value()
+    return name, str(value) if isinstance(value, Path) else value
 
 
 def _right_value(setting: str) -> str:

@@ -27,6 +27,7 @@ from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
 from fedit_server.keys.rotation import finish_rotation
 from fedit_server.keys.tls import own_names
+from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.tasks.publishing import Publisher
@@ -93,7 +94,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
         home.require()
     with home.lock():
         identity = _identity(plan, home)
-        async with await Store.open(home.database, migrate=True) as store:
+        async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s)
             published = await _publish(plan, home, parts)
             async with _listening(plan, identity, parts) as port:

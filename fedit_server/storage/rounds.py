@@ -122,7 +122,7 @@ class Rounds:
 
     async def append(self, round_id: RoundId, cohort_id: int, records: Sequence[Record], view: RoundView) -> None:
         """Make a cohort's records durable, with where it now stands; all of them or none."""
-        async with self._database.writing() as db:
+        async with self._database.writing(alone=f"cohort {round_id} {cohort_id}") as db:
             if records:
                 await db.execute(insert(journal), [_journal_values(round_id, cohort_id, one) for one in records])
             here = (cohorts.c.round_id == round_id) & (cohorts.c.cohort_id == cohort_id)
