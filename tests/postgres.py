@@ -3,11 +3,13 @@
 It refuses to run as root, so there it runs as another user. It listens on a socket in a folder of its own, on no port.
 """
 
+import asyncio
 import getpass
 import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,9 +21,11 @@ from typing import Any, Final
 
 import pytest
 
+from fedit_server.storage.dialects import upgrade_database
 from fedit_server.storage.place import Place
 
 _NAME: Final = "fedit"
+_TEMPLATE: Final = "fedit_template"
 _START_S: Final = 30.0
 
 
@@ -45,11 +49,16 @@ class Cluster:
         words = ["psql", "-h", str(self.folder), "-U", _NAME, "-d", database, "-v", "ON_ERROR_STOP=1", "-Atqc", command]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
-    def create(self) -> str:
-        """Make an empty database and return its name."""
+    def create(self, template: str = "template0") -> str:
+        """Make a database, empty or a copy, and return its name."""
         name = f"test_{next(self._numbers)}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
+
+    def make_template(self) -> None:
+        """Make the database with today's tables that others are copied from."""
+        self.sql(f"CREATE DATABASE {_TEMPLATE}")
+        asyncio.run(upgrade_database(self.place(_TEMPLATE)))
 
 
 @contextmanager
@@ -62,7 +71,7 @@ def cluster(*settings: str) -> Iterator[Cluster]:
         folder = Path(name)
         user = _somebody(folder)
         data = folder / "data"
-        words = ["initdb", "-D", data, "-U", _NAME, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        words = ["initdb", "-D", str(data), "-U", _NAME, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(words, check=True, capture_output=True, **user)
         options = [
             "listen_addresses=",
@@ -73,14 +82,14 @@ def cluster(*settings: str) -> Iterator[Cluster]:
         # The tests cut processes, never the power: what a crash of the machine needs is only paid for in production.
         options += ["fsync=off", "full_page_writes=off", *settings]
         with (folder / "log").open("wb") as log:
-            words = ["postgres", "-D", data, *itertools.chain.from_iterable(("-c", option) for option in options)]
+            words = ["postgres", "-D", str(data), *itertools.chain.from_iterable(("-c", option) for option in options)]
             process = subprocess.Popen(words, stdout=log, stderr=log, **user)
         try:
             found = Cluster(folder)
             _wait(found, process)
             yield found
         finally:
-            process.terminate()  # its "smart" end would wait for connections; they are gone with their tests
+            process.send_signal(signal.SIGINT)  # its «fast» end: it waits for no connection
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
@@ -99,7 +108,7 @@ def _somebody(folder: Path) -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": (), "cwd": folder}
 
 
-def _wait(found: Cluster, process: "subprocess.Popen[bytes]") -> None:
+def _wait(found: Cluster, process: "subprocess.Popen[Any]") -> None:
     until = time.monotonic() + _START_S
     while time.monotonic() < until and process.poll() is None:
         try:
@@ -109,3 +118,30 @@ def _wait(found: Cluster, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise RuntimeError(f"PostgreSQL as {getpass.getuser()} does not start: {(found.folder / 'log').read_text()}")
+
+
+@dataclass
+class Databases:
+    """Which databases a test's servers stand on: SQLite files where they ask for them, or PostgreSQL instead."""
+
+    postgres: Cluster | None = None
+    _made: dict[Path, Place] = field(default_factory=dict)
+
+    def place(self, file: Path) -> Place:
+        """Return the database in the place of a SQLite file; the same one for the same file."""
+        if self.postgres is None:
+            return Place.file(file)
+        if file not in self._made:
+            self._made[file] = self.postgres.place(self.postgres.create(_TEMPLATE))
+        return self._made[file]
+
+    def drop(self) -> None:
+        """Remove what the test made."""
+        for place in self._made.values():
+            assert self.postgres is not None
+            self.postgres.sql(f"DROP DATABASE {place.url.database} WITH (FORCE)")
+        self._made.clear()
+
+
+CHOSEN: Final = Databases()
+"""Those of the running test; the fixture `database` sets them."""

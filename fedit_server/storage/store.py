@@ -1,4 +1,4 @@
-"""The Store: one database, seven rooms."""
+"""The Store: one database, eight rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
+from fedit_server.storage.readings import Readings
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
@@ -26,6 +27,7 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    readings: Readings
     database: Database
 
     @classmethod
@@ -33,7 +35,7 @@ class Store:
         """Open a database, or the SQLite file at a path; a server migrates it, a command expects it to be current."""
         database = await Database.open(place, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
-        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
+        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         return cls(members, admissions, log, *rooms, database)
 
     async def close(self) -> None:

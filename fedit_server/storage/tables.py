@@ -144,6 +144,7 @@ Index(
     sqlite_where=_ONE_ROUND,
     postgresql_where=_ONE_ROUND,
 )  # two writers could otherwise open two rounds on one adapter
+Index("ix_rounds_task_state", rounds.c.task_id, rounds.c.state)  # counting rounds must not read their signed bytes
 
 cohorts = Table(
     "cohorts",
@@ -157,6 +158,16 @@ cohorts = Table(
     Column("survivors", Integer),
     Column("weight", Integer),
     Column("report", String),
+)
+
+stage_times = Table(
+    "stage_times",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("cohort_id", Integer, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("entered_at", Integer, nullable=False),
 )
 
 invited = Table(
