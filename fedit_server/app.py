@@ -9,10 +9,13 @@ from typing import Self
 from aiohttp import web
 
 from fedit_server.access.auth import Doorkeeper
-from fedit_server.access.rate import Turnstile
+from fedit_server.access.rate import Buckets, Turnstile
+from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
+from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
+from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
 from fedit_server.problems import problems
@@ -43,10 +46,19 @@ class Parts:
     turnstile: Turnstile
     coordinator: Coordinator
     evaluations: Evaluations
+    admin: Admin
 
     @classmethod
-    async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
-        """Build every part over an open store."""
+    async def assemble(
+        cls,
+        home: Home,
+        identity: Identity,
+        store: Store,
+        clock: Clock,
+        long_poll_s: float,
+        config: ServerConfig | None = None,
+    ) -> Self:
+        """Build every part over an open store; without a `config` with the defaults of one."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
@@ -66,6 +78,7 @@ class Parts:
             turnstile=Turnstile(),
             coordinator=coordinator,
             evaluations=Evaluations(coordinator, doorkeeper),
+            admin=Admin(home, config or ServerConfig(home=home.root), identity, store, clock),
         )
 
 
@@ -81,6 +94,8 @@ def _admission(
 def build_app(parts: Parts) -> web.Application:
     """Return the application; its rounds run from start-up to clean-up."""
     app = web.Application(middlewares=[problems])
+    app[ADMIN] = parts.admin
+    app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
     app[keys.COORDINATOR] = parts.coordinator

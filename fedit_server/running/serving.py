@@ -95,7 +95,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
     with home.lock():
         identity = _identity(plan, home)
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
-            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s)
+            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             published = await _publish(plan, home, parts)
             async with _listening(plan, identity, parts) as port:
                 ready = Serving(plan.config, parts, port, published)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, Self
 from weakref import WeakValueDictionary
@@ -23,6 +24,9 @@ class Database:
         self._engine = engine
         self._dialect = dialect
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._mine: ContextVar[AsyncConnection | None] = ContextVar(
+            "the transaction that this task is in", default=None
+        )
 
     @classmethod
     async def open(cls, place: Place | Path, *, migrate: bool) -> Self:
@@ -36,7 +40,10 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent snapshot."""
+        """One consistent snapshot; inside `writing`, what that has written too."""
+        if (mine := self._mine.get()) is not None:
+            yield mine
+            return
         with self._translating():
             async with self._engine.begin() as connection:
                 await self._dialect.read(connection)
@@ -47,13 +54,23 @@ class Database:
         """One transaction: on disk when the block ends, undone if it raises; no other writer runs beside it.
 
         On PostgreSQL, writers that name rows of their own, such as one round's journal, wait for each other only.
+        A block inside a block is part of the outer one, so that a change and its line in the audit log stand or fall
+        together. No task may be started inside: it would write into a transaction that is not its own.
         """
+        if (mine := self._mine.get()) is not None:
+            await self._dialect.write(mine, alone)
+            yield mine
+            return
         turn = self._turns.setdefault(alone if self.place.path is None else _EVERYTHING, asyncio.Lock())
         async with turn:  # who waits here holds no connection
             with self._translating():
                 async with self._engine.execution_options(fedit_writes=True).begin() as connection:
                     await self._dialect.write(connection, alone)
-                    yield connection
+                    token = self._mine.set(connection)
+                    try:
+                        yield connection
+                    finally:
+                        self._mine.reset(token)
 
     async def clear_log(self) -> None:
         """Empty the write-ahead log, which still holds what was deleted from the tables; only tries (never raises)."""
