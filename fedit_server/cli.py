@@ -16,7 +16,8 @@ from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.context import CommandContext, look_up, need_server_extra
 from fedit_server.commands.words import status_lines
-from fedit_server.console import PROGRAM, Console, configure_logs
+from fedit_server.console import PROGRAM, Console
+from fedit_server.logs import configure_logs
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
