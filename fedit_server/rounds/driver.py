@@ -21,7 +21,7 @@ from fedit_protocol.messages import Abort, Offer, UploadHeader
 from fedit_protocol.secagg.effects import Effect, Effects, Fail, Finish, Opened, Persist, Record
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Envelope, SigningKey
-from fedit_server.clock import Clock
+from fedit_server.clock import Clock, unix_seconds
 from fedit_server.metrics import Metrics
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.round_keys import RoundKeys
@@ -287,7 +287,9 @@ class Driver(ABC, Generic[M_co]):
         before = self._view
         # Until the disk has what the machine has taken in, a retry must not be told that it is stored.
         self._stale = True
-        await self._desk.rounds.append(self.opening.round_id, self.cohort_id, records, self.view)
+        view = self.view
+        entered_at = unix_seconds(self._desk.clock()) if view.stage != before.stage else None
+        await self._desk.rounds.append(self.opening.round_id, self.cohort_id, records, view, entered_at)
         self._stale = False
         self._note(records)
         self._count_aborts(records)

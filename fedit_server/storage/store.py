@@ -1,4 +1,4 @@
-"""The Store: one database, seven rooms."""
+"""The Store: one database, eight rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
+from fedit_server.storage.readings import Readings
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
@@ -25,6 +26,7 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    readings: Readings
     database: Database
 
     @classmethod
@@ -32,7 +34,7 @@ class Store:
         """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
         database = await Database.open(path, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
-        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
+        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         return cls(members, admissions, log, *rooms, database)
 
     async def close(self) -> None:

@@ -135,6 +135,7 @@ rounds = Table(
 Index(
     "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state.in_(["open", "held"])
 )  # two writers could otherwise open two rounds on one adapter
+Index("ix_rounds_task_state", rounds.c.task_id, rounds.c.state)  # counting rounds must not read their signed bytes
 
 cohorts = Table(
     "cohorts",
@@ -148,6 +149,16 @@ cohorts = Table(
     Column("survivors", Integer),
     Column("weight", Integer),
     Column("report", String),
+)
+
+stage_times = Table(
+    "stage_times",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("cohort_id", Integer, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("entered_at", Integer, nullable=False),
 )
 
 invited = Table(
