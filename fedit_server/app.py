@@ -148,6 +148,7 @@ async def _say_goodbye(request: web.Request, response: web.StreamResponse) -> No
     if request.app[keys.DRAINING].is_set():
         response.headers.setdefault("Retry-After", str(DRAIN_RETRY_S))
         response.force_close()
+        response.headers["Connection"] = "close"  # force_close comes too late for the header here
 
 
 async def drain(app: web.Application) -> None:

@@ -6,13 +6,14 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.console import Console as RichConsole
 from rich.text import Text
 
 from fedit_protocol.errors import FeditError
 
+Color = Literal["auto", "always", "never"]
 SCHEMA: Final = "fedit/1"
 PROGRAM: Final = "fedit-server"
 
@@ -25,11 +26,16 @@ class Console:
     quiet: bool = False
     verbose: bool = False
     warnings: list[str] = field(default_factory=list)
+    color: Color = "auto"
 
     def __post_init__(self) -> None:
         # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
-        self._out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        look: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+        if self.color != "auto":
+            look |= {"no_color": self.color == "never"}
+        if self.color == "always":  # not force_terminal: nothing else of a terminal is claimed
+            look["color_system"] = "standard"
+        self._out, self._err = RichConsole(**look), RichConsole(stderr=True, **look)
 
     def say(self, text: str = "") -> None:
         """One line for people."""
