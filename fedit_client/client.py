@@ -137,6 +137,14 @@ class Client(TakesData, TakesWishes):
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
 
+    def check_admission(self, offer: TaskOffer) -> None:
+        """Raise what stands against joining and is known without a word to the server.
+
+        MembershipError J002: this device belongs to another federation; ConfigError U005: there is no invite code.
+        """
+        before = self.membership
+        Admission(self._config, self._address_of(before), offer.federation, before).check()
+
     async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
         """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
 
@@ -366,7 +374,8 @@ class Client(TakesData, TakesWishes):
         if self._address is not None:
             return self._address
         if membership is None:
-            raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
+            raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'",
+                              again="--server 'fedit://…'")  # fmt: skip
         return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
 
     async def _prepared(

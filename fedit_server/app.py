@@ -10,12 +10,15 @@ from aiohttp import web
 
 from fedit_server.access.auth import Doorkeeper
 from fedit_server.access.proxies import Network
-from fedit_server.access.rate import Turnstile
+from fedit_server.access.rate import Buckets, Turnstile
 from fedit_server.access.requests import METRICS, identify, name_answer
+from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
 from fedit_server.admin.health import Surroundings
+from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
+from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
 from fedit_server.metrics import Metrics
@@ -53,10 +56,19 @@ class Parts:
     coordinator: Coordinator
     evaluations: Evaluations
     metrics: Metrics
+    admin: Admin
 
     @classmethod
-    async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
-        """Build every part over an open store."""
+    async def assemble(
+        cls,
+        home: Home,
+        identity: Identity,
+        store: Store,
+        clock: Clock,
+        long_poll_s: float,
+        config: ServerConfig | None = None,
+    ) -> Self:
+        """Build every part over an open store; without a `config` with the defaults of one."""
         blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
         metrics = Metrics()
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
@@ -78,6 +90,7 @@ class Parts:
             coordinator=coordinator,
             evaluations=Evaluations(coordinator, doorkeeper),
             metrics=metrics,
+            admin=Admin(home, config or ServerConfig(home=home.root), identity, store, clock),
         )
 
 
@@ -95,6 +108,8 @@ def build_app(
 ) -> web.Application:
     """Return the application; its rounds run from start-up to clean-up."""
     app = web.Application(middlewares=[identify(trusted_proxies), problems])
+    app[ADMIN] = parts.admin
+    app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
     app[keys.COORDINATOR] = parts.coordinator

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import approval
+from fedit_server.commands import access, approval
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
@@ -35,6 +35,8 @@ app.add_typer(
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
+
+app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
 
 
 @app.callback(invoke_without_command=True)

@@ -47,7 +47,7 @@ _ROUND_S: Final = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 432
 _REQUEST_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LAG_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-disable_created_metrics()  # a second family beside every counter, which no query of ours reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # else a second family beside every counter
 
 
 def problem_name(problem: str) -> str:
@@ -61,44 +61,55 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        Info("fedit_build", "Version of the program and of the protocol.", **own).info(_build())
-        self._rounds = Counter("fedit_rounds", "Rounds that ended.", ["task", "outcome"], **own)
+        own = self.registry
+        Info("fedit_build", "Version of the program and of the protocol.", registry=own).info(_build())
+        self._rounds = Counter("fedit_rounds", "Rounds that ended.", ["task", "outcome"], registry=own)
         self._round_s = Histogram(
-            "fedit_round_duration_seconds", "From opening a round to its end.", ["task"], buckets=_ROUND_S, **own
+            "fedit_round_duration_seconds", "From opening a round to its end.", ["task"], buckets=_ROUND_S, registry=own
         )
         self._stage_s = Histogram(
             "fedit_round_stage_duration_seconds", "How long a cohort stood in a stage.", ["stage"], buckets=_ROUND_S,
-            **own,
+            registry=own,
         )  # fmt: skip
-        self._cohort = Gauge("fedit_cohort_size", "Devices invited to the newest round.", ["task"], **own)
-        self.clients_enrolled = Gauge("fedit_clients_enrolled", "Devices that may take part.", **own)
-        self.clients_connected = Gauge("fedit_clients_connected", "Devices that wait in a check-in now.", **own)
+        self._cohort = Gauge("fedit_cohort_size", "Devices invited to the newest round.", ["task"], registry=own)
+        self.clients_enrolled = Gauge("fedit_clients_enrolled", "Devices that may take part.", registry=own)
+        self.clients_connected = Gauge("fedit_clients_connected", "Devices that wait in a check-in now.", registry=own)
         self._dropouts = Counter(
-            "fedit_secagg_dropouts", "Devices that were gone when a stage ended.", ["stage"], **own
+            "fedit_secagg_dropouts", "Devices that were gone when a stage ended.", ["stage"], registry=own
         )
         self._aborts = Counter(
-            "fedit_secagg_aborts", "Devices that gave up, by the problem they named.", ["reason"], **own
+            "fedit_secagg_aborts", "Devices that gave up, by the problem they named.", ["reason"], registry=own
         )
-        self._up = Counter("fedit_upload_bytes", "Bytes of updates taken in.", **own)
-        self._down = Counter("fedit_download_bytes", "Bytes of adapters sent.", **own)
-        self._rejects = Counter("fedit_rejects", "Requests answered with a problem, by its type.", ["reason"], **own)
-        self._loss = Gauge("fedit_eval_loss", "Mean loss over the newest round's cohort.", ["task", "split"], **own)
-        self._epsilon = Gauge("fedit_privacy_epsilon", "Epsilon that a task's rounds have spent.", ["task"], **own)
-        self._requests = Counter("fedit_http_requests", "Requests answered.", ["route", "method", "status"], **own)
+        self._up = Counter("fedit_upload_bytes", "Bytes of updates taken in.", registry=own)
+        self._down = Counter("fedit_download_bytes", "Bytes of adapters sent.", registry=own)
+        self._rejects = Counter(
+            "fedit_rejects", "Requests answered with a problem, by its type.", ["reason"], registry=own
+        )
+        self._loss = Gauge(
+            "fedit_eval_loss", "Mean loss over the newest round's cohort.", ["task", "split"], registry=own
+        )
+        self._epsilon = Gauge(
+            "fedit_privacy_epsilon", "Epsilon that a task's rounds have spent.", ["task"], registry=own
+        )
+        self._requests = Counter(
+            "fedit_http_requests", "Requests answered.", ["route", "method", "status"], registry=own
+        )
         self._request_s = Histogram(
             "fedit_http_request_duration_seconds", "From a request's head to the end of its answer, waiting included.",
-            ["route"], buckets=_REQUEST_S, **own,
+            ["route"], buckets=_REQUEST_S, registry=own,
         )  # fmt: skip
         self._lag = Histogram(
-            "fedit_event_loop_lag_seconds", "How much later than asked the event loop wakes.", buckets=_LAG_S, **own
+            "fedit_event_loop_lag_seconds",
+            "How much later than asked the event loop wakes.",
+            buckets=_LAG_S,
+            registry=own,
         )
-        self.disk_free_bytes = Gauge("fedit_disk_free_bytes", "Free space under the data folder.", **own)
+        self.disk_free_bytes = Gauge("fedit_disk_free_bytes", "Free space under the data folder.", registry=own)
         self.certificate_expiry = Gauge(
-            "fedit_certificate_expiry_timestamp_seconds", "When the served certificate ends.", **own
+            "fedit_certificate_expiry_timestamp_seconds", "When the served certificate ends.", registry=own
         )
         self.last_backup = Gauge(
-            "fedit_last_backup_timestamp_seconds", "When the last backup was made; 0: never.", **own
+            "fedit_last_backup_timestamp_seconds", "When the last backup was made; 0: never.", registry=own
         )
 
     def round_ended(self, task: str, outcome: str, seconds: float) -> None:

@@ -18,9 +18,11 @@ REQUEST_ID: Final = "X-Request-Id"
 UNMATCHED: Final = "unmatched"
 """The route of a request to a path that there is not: a label must not hold what callers make up."""
 
+NAME: Final = web.RequestKey("name", str)
+"""On a request: its id."""
+
 METRICS: Final = web.AppKey("metrics", Metrics)
 
-_NAME: Final = web.RequestKey("name", str)
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -35,7 +37,7 @@ def identify(trusted: Collection[Network]) -> Middleware:
         peer = request.remote or ""
         proxied = is_trusted(peer, trusted)
         given = request.headers.get(REQUEST_ID, "") if proxied else ""
-        request[_NAME] = name = given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8)
+        request[NAME] = name = given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8)
         if proxied:
             request = request.clone(remote=real_address(peer, request.headers.getall("X-Forwarded-For", ()), trusted))
         with about_request(name):
@@ -46,7 +48,7 @@ def identify(trusted: Collection[Network]) -> Middleware:
 
 async def name_answer(request: web.Request, response: web.StreamResponse) -> None:
     """Tell the caller the id of its request (signal `on_response_prepare`), for whoever asks the operator about it."""
-    if name := request.get(_NAME):
+    if name := request.get(NAME):
         response.headers[REQUEST_ID] = name
 
 

@@ -1,14 +1,14 @@
 """For whoever watches the server: is it alive, is it ready, and how is it doing."""
 
-import ipaddress
 from typing import Final
 
 from aiohttp import web
 
-from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_server.access.requests import METRICS
+from fedit_server.access.roles import Right
 from fedit_server.admin.health import readiness
 from fedit_server.metrics import CONTENT_TYPE
+from fedit_server.routes.admin.http import who_asks
 from fedit_server.routes.keys import BLOBS, COORDINATOR, DOORKEEPER, DRAINING, STORE, SURROUNDINGS
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -23,7 +23,7 @@ async def ready(request: web.Request) -> web.Response:
     """GET /readyz, /healthz: 200 if requests should be sent here, else 503; ?verbose says which check fails."""
     verbose = "verbose" in request.query
     if verbose:
-        _check_watcher(request)
+        (await who_asks(request)).need(Right.METRICS)
     app = request.app
     found = await readiness(
         app[STORE], app[BLOBS].check, app[SURROUNDINGS], app[DOORKEEPER].clock(), draining=app[DRAINING].is_set()
@@ -37,7 +37,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics: the text format of Prometheus."""
-    _check_watcher(request)
+    (await who_asks(request)).need(Right.METRICS)
     app = request.app
     figures, around = app[METRICS], app[SURROUNDINGS]
     figures.clients_enrolled.set(await app[STORE].members.count_active())
@@ -49,16 +49,6 @@ async def metrics(request: web.Request) -> web.Response:
         figures.disk_free_bytes.set(free)
     figures.last_backup.set(around.last_backup() or 0)
     return web.Response(body=figures.render(), headers={**_NO_STORE, "Content-Type": CONTENT_TYPE})
-
-
-def _check_watcher(request: web.Request) -> None:
-    """Let only callers on this machine in; raises ProtocolError (policy-refused)."""
-    try:
-        here = ipaddress.ip_address(request.remote or "").is_loopback
-    except ValueError:
-        here = False
-    if not here:
-        raise ProtocolError(ProblemType.POLICY_REFUSED, "this is shown on the server's own machine only")
 
 
 ROUTES: Final = (

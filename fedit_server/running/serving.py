@@ -93,7 +93,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
     with home.lock():
         identity = _identity(plan, home)
         async with await Store.open(home.database, migrate=True) as store:
-            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s)
+            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             published = await _publish(plan, home, parts)
             certificate = certificate_of(plan.config, identity, plan.clock)
             app = build_app(parts, _surroundings(plan.config, home, certificate), networks(plan.config.trusted_proxies))

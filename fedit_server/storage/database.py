@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -42,6 +43,9 @@ class Database:
         self._engine = engine
         self._path = path
         self._writer = asyncio.Lock()
+        self._mine: ContextVar[AsyncConnection | None] = ContextVar(
+            "the transaction that this task is in", default=None
+        )
 
     @classmethod
     async def open(cls, path: Path, *, migrate: bool) -> Self:
@@ -53,18 +57,32 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent snapshot."""
+        """One consistent snapshot; inside `writing`, what that has written too."""
+        if (mine := self._mine.get()) is not None:
+            yield mine
+            return
         with translating(self._path):
             async with self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: on disk when the block ends, undone if it raises."""
+        """One transaction: on disk when the block ends, undone if it raises.
+
+        A block inside a block is part of the outer one, so that a change and its line in the audit log stand or fall
+        together. No task may be started inside: it would write into a transaction that is not its own.
+        """
+        if (mine := self._mine.get()) is not None:
+            yield mine
+            return
         async with self._writer:
             with translating(self._path):
                 async with self._engine.execution_options(fedit_writes=True).begin() as connection:
-                    yield connection
+                    token = self._mine.set(connection)
+                    try:
+                        yield connection
+                    finally:
+                        self._mine.reset(token)
 
     async def clear_log(self) -> None:
         """Empty the write-ahead log, which still holds what was deleted from the tables; only tries (never raises)."""

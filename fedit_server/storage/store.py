@@ -1,10 +1,11 @@
-"""The Store: one database, eight rooms."""
+"""The Store: one database, one room for each kind of thing."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.admissions import Admissions
+from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
@@ -13,6 +14,7 @@ from fedit_server.storage.readings import Readings
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
+from fedit_server.storage.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Store:
     candidates: Candidates
     suspicions: Suspicions
     readings: Readings
+    tokens: Tokens
+    audit: AuditLog
     database: Database
 
     @classmethod
@@ -35,7 +39,7 @@ class Store:
         database = await Database.open(path, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        return cls(members, admissions, log, *rooms, database)
+        return cls(members, admissions, log, *rooms, Tokens(database), AuditLog(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

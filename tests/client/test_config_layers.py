@@ -193,7 +193,7 @@ def test_a_strangers_file_is_not_read(run: Run, tmp_path: Path) -> None:
     [
         ("home/client.toml", "[device]\nthreads = 'many'\n", "client.toml", "fedit-client config reset device.threads"),
         ("work/fedit.toml", "[device]\nthreads = 'many'\n", "fedit.toml", "correct or remove device.threads in "),
-        ("work/fedit.toml", "home = '/tmp'\n", "home cannot stand in a file", "fedit-client --home DIR"),
+        ("work/fedit.toml", "home = '/tmp'\n", "home cannot stand in a file", "correct or remove home in "),
         ("work/fedit.toml", "[device\n", "not TOML", "correct or remove "),
         ("home/client.toml", "[device\n", "not TOML", "fedit-client config edit"),
     ],
