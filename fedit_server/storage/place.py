@@ -1,6 +1,5 @@
 """Where the database is: a SQLite file, or a PostgreSQL server by URL. Its password is never shown."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -9,7 +8,6 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from fedit_protocol.errors import ConfigError
-from fedit_server.home.files import storing
 
 if TYPE_CHECKING:
     from fedit_server.config import ServerConfig
@@ -65,14 +63,7 @@ class Place:
 
 
 def place_of(config: "ServerConfig", default: Path) -> Place:
-    """Return the database that the settings name, else the SQLite file `default`. Raises ConfigError, StorageError."""
-    address = config.database.get_secret_value()
-    return Place.parse(address, _password(config)) if address else Place.file(default)
-
-
-def _password(config: "ServerConfig") -> str | None:
-    """Read the password's file, if the settings name one; else what the URL, PGPASSWORD or PGPASSFILE says holds."""
-    if config.database_password_file is None:
-        return os.environ.get("PGPASSWORD")
-    with storing(config.database_password_file):
-        return config.database_password_file.read_text("utf-8").rstrip("\r\n")
+    """Return the database that the settings name, else the SQLite file `default`. Raises ConfigError C090."""
+    if not config.database:
+        return Place.file(default)
+    return Place.parse(config.database, config.database_password or None)

@@ -128,12 +128,11 @@ def test_a_password_comes_from_url_or_file_and_is_shown_nowhere(tmp_path: Path) 
     config = ServerConfig.load({"home": tmp_path, "database": url}, {})
     place = place_of(config, tmp_path / "fedit.db")
     assert place.url.password == "first-secret"
-    filed = ServerConfig.load({"home": tmp_path, "database": url, "database_password_file": tmp_path / "password"}, {})
+    environment = {"FEDIT_SERVER_DATABASE_PASSWORD_FILE": str(tmp_path / "password")}
+    filed = ServerConfig.load({"home": tmp_path, "database": url}, environment)
     assert place_of(filed, tmp_path / "fedit.db").url.password == "other-secret"
     assert place.shown == "postgresql://db.example:5433/fedit"
     assert "secret" not in f"{config!r} {config} {place!r} {place.shown}"
-    config.save()
-    assert ServerConfig.load({"home": tmp_path}, {}).database.get_secret_value() == url
 
 
 async def test_writers_are_alone_across_processes_and_rows_of_their_own_do_not_wait(postgres: Cluster) -> None:
@@ -255,7 +254,7 @@ async def test_the_commands_check_move_and_upgrade(
     assert (status, checked["data"]["checked"]["key_log"], checked["data"]["wrong"]) == (0, 3, [])
     status, moved = await ask("db", "move-to", url)
     assert (status, moved["data"]["tables"]["clients"]["rows"]) == (0, 3)
-    assert ServerConfig.load({"home": tmp_path / "home"}, {}).database.get_secret_value() == url
+    assert ServerConfig.load({"home": tmp_path / "home"}, {}).database == url
     assert not (tmp_path / "home" / "fedit.db").exists()
     status, known = await ask("clients")
     assert (status, len(known["data"]["clients"])) == (0, 3)

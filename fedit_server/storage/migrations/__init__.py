@@ -1,5 +1,6 @@
 """Numbered migrations, shipped inside the package: applied when a server starts, on PostgreSQL by a command."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -29,6 +30,7 @@ def found_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@cache  # reading every migration takes longer than all else that a readiness check does
 def newest_revision() -> str:
     """Return the version that this program was written for."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
