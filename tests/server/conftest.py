@@ -1,7 +1,7 @@
 """What the server's tests share: a base model, a running application with a clock that stands still, its devices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,9 @@ from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.invites import Terms, create_invite
+from fedit_server.access.proxies import Network
+from fedit_server.access.requests import RequestCounter
+from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app
 from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
@@ -99,6 +102,8 @@ async def start(
     long_poll_s: float = 5.0,
     card: AuthorityCard | None = None,
     modes: tuple[Mode, ...] = (Mode.MASKED,),
+    around: Surroundings | None = None,
+    trusted_proxies: Collection[Network] = (),
 ) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
@@ -107,8 +112,8 @@ async def start(
         parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
         for task in tasks:
             await Publisher(store, parts.blobs, home.adapters).publish(task, unix_seconds(clock()))
-        server = TestServer(build_app(parts))
-        await server.start_server()
+        server = TestServer(build_app(parts, around, trusted_proxies))
+        await server.start_server(access_log_class=RequestCounter)
         try:
             async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
                 yield Running(home, parts, http, clock)

@@ -1,5 +1,6 @@
 """Numbered migrations of fedit.db, shipped inside the package and applied when a server starts."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -22,7 +23,12 @@ def upgrade(connection: Connection) -> None:
 def is_current(connection: Connection) -> bool:
     """Say whether the database is at the version that this program was written for."""
     found = MigrationContext.configure(connection).get_current_revision()
-    return found == ScriptDirectory.from_config(_config()).get_current_head()
+    return found == _newest()
+
+
+@cache  # reading every migration takes longer than all else that a readiness check does
+def _newest() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def _config() -> Config:
