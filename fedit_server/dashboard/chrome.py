@@ -39,11 +39,6 @@ class Place:
 PLACES: Final = (
     Place("Overview", "/", Right.READ),
     Place("Devices", "/clients", Right.DEVICES),
-    Place("Invites", "/invites", Right.DEVICES),
-    Place("New task", "/editor", Right.OPERATE),
-    Place("Audit", "/audit", Right.AUDIT),
-    Place("Settings", "/settings", Right.READ),
-    Place("API", "/api-docs", Right.READ),
 )
 
 

@@ -84,7 +84,7 @@ def for_people(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except UnauthenticatedError as error:
-            known = sessions.COOKIE in request.cookies
+            known = sessions.COOKIE in request.cookies or request.method == "POST"
             return _sign_in(request, f"{error}. Ask for a new link." if known else "")
         except FeditError as error:
             return _problem(error)

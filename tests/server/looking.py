@@ -25,13 +25,13 @@ class Operator:
     async def get(self, path: str) -> tuple[int, str, dict[str, str]]:
         """Return status, text and headers."""
         async with self.running.http.get(path, headers=self._headers, allow_redirects=False) as reply:
-            return reply.status, await reply.text(), dict(reply.headers)
+            return reply.status, (await reply.read()).decode(errors="replace"), dict(reply.headers)
 
     async def post(self, path: str, csrf: str | None = None, **fields: str) -> tuple[int, str, dict[str, str]]:
         """Send a form; with the page's CSRF token unless told otherwise."""
         sent = {"csrf": self.csrf if csrf is None else csrf, **fields}
         async with self.running.http.post(path, data=sent, headers=self._headers, allow_redirects=False) as reply:
-            return reply.status, await reply.text(), dict(reply.headers)
+            return reply.status, (await reply.read()).decode(errors="replace"), dict(reply.headers)
 
     @property
     def _headers(self) -> dict[str, str]:
