@@ -58,6 +58,7 @@ class Outline(HTMLParser):
     open_tags: list[str] = field(default_factory=list)
     unbalanced: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    labelled: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -65,9 +66,7 @@ class Outline(HTMLParser):
     @classmethod
     def of(cls, text: str) -> "Outline":
         """Read a page."""
-        outline = cls()
-        labelled = set(re.findall(r'<label[^>]* for="([^"]+)"', text))
-        outline._labelled = labelled  # type: ignore[attr-defined]
+        outline = cls(labelled=frozenset(re.findall(r'<label[^>]* for="([^"]+)"', text)))
         outline.feed(text)
         outline.close()
         return outline
@@ -80,10 +79,10 @@ class Outline(HTMLParser):
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
         self.links += [str(given[name]) for name in ("href", "src", "action", "sse-connect") if given.get(name)]
-        named = "aria-label" in given or given.get("id") in self._labelled or "label" in self.open_tags  # type: ignore[attr-defined]
+        named = "aria-label" in given or given.get("id") in self.labelled or "label" in self.open_tags
         if tag in {"input", "select", "textarea", "progress"} and given.get("type") != "hidden" and not named:
             self.unlabelled.append(f"{tag} {given}")
-        if tag not in VOID and not (tag in {"path", "circle", "rect"}):
+        if tag not in VOID and tag not in {"path", "circle", "rect"}:
             self.open_tags.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,6 +1,7 @@
 """The operator's pages over HTTP: who sees them, what they promise a browser, and that their twins say the same."""
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,31 +9,32 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.testing import ManualClock
+from fedit_server.access import sessions
 from fedit_server.access.roles import Role
 from fedit_server.dashboard.pages import PAGES
 from fedit_server.dashboard.templating import STATIC
 from fedit_server.dashboard.views.model import MOST_POINTS
 
-from .bases import small_task
+from .bases import make_base, small_task
 from .conftest import Running, start
 from .histories import NOTES, add_clients, add_rounds, offer_of
 from .looking import Operator, Outline, sign_in
 
-EXAMPLES = {"task_id": "notes", "number": "7", "version": "1"}
 PATHS = [page.path.replace("{task_id:[a-z0-9-]{1,63}}", "notes").replace("{number:[0-9]{1,9}}", "7") for page in PAGES]
+DRAWN = ["/tasks/notes/curves.json", "/tasks/notes/evaluation/curves.json"]
+MOST_KB, MOST_MS = 200, 100
 NAUGHTY = "<script>alert(1)</script>"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """A server with one task, whose title and devices try to be markup, and 60 rounds behind it."""
-    from .bases import make_base
-
     folder = tmp_path_factory.mktemp("dashboard")
     task = small_task(make_base(folder / "base"), top={"title": f"Notes {NAUGHTY}", "operator": NAUGHTY})
     async with start(folder / "home", ManualClock(), task) as running:
-        await running.parts.store.tasks.set_state(NOTES, "paused", f"looks bad {NAUGHTY}")  # type: ignore[arg-type]
+        await running.parts.store.tasks.set_state(NOTES, TaskState.PAUSED, f"looks bad {NAUGHTY}")
         names = await add_clients(running.parts.store, 60, label=f"{NAUGHTY} {{}}")
         await with_rounds(running, 60, names)
         yield running
@@ -85,11 +87,12 @@ async def test_every_link_of_a_page_leads_somewhere(owner: Operator) -> None:
         path = todo.pop()
         seen.add(path)
         status, text, headers = await owner.get(path)
-        assert status in (200, 401), path
-        if headers["Content-Type"].startswith("text/html") and len(seen) < 60:
+        assert status == 200, path
+        if headers["Content-Type"].startswith("text/html"):
             links = {link.partition("#")[0] for link in Outline.of(text).links if link.startswith("/")}
-            todo |= {link for link in links if not link.endswith(("/live", "/sign-in", "/sign-out"))} - seen
-            todo = {link for link in todo if "/rounds/" not in link or link.endswith(("/7", "/7.json"))}
+            # Streams do not end, signing out would, and one round and one version stand for all of them.
+            left_out = r".*/live|/sign-(in|out)|.*/rounds/(?!7\b).*|.*/adapters/(?!0/).*"
+            todo |= {link for link in links if not re.fullmatch(left_out, link)} - seen
 
 
 async def test_a_stranger_is_told_how_to_sign_in_and_sees_nothing(running: Running) -> None:
@@ -174,8 +177,6 @@ async def test_the_page_for_people_has_no_secret_and_needs_no_session(running: R
 
 
 async def test_a_pasted_login_link_signs_in_once(running: Running) -> None:
-    from fedit_server.access import sessions
-
     _, secret = await sessions.make_link(running.parts.admin.gate, Role.VIEWER)
     stranger = Operator(running, "", "")
     status, _, headers = await stranger.post("/sign-in", link=f"https://host/#login={secret}")
@@ -194,26 +195,28 @@ async def test_signing_out_needs_the_pages_own_token_and_ends_the_session(runnin
     assert (await somebody.get("/"))[0] == 401
 
 
-async def test_a_long_history_keeps_pages_small_and_quick(
-    tmp_path: Path, base: Path, clock: ManualClock
-) -> None:
+async def test_a_long_history_keeps_pages_small_and_quick(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
-        await running.parts.store.tasks.set_state(NOTES, "paused", "")  # type: ignore[arg-type]
+        await running.parts.store.tasks.set_state(NOTES, TaskState.PAUSED, "")
         names = await add_clients(running.parts.store, 1000)
         await with_rounds(running, 10_000, names)
         somebody = await sign_in(running)
-        took: dict[str, tuple[float, float]] = {}
-        for path in [*PATHS, "/tasks/notes/curves.json", "/tasks/notes/evaluation/curves.json"]:
-            times = []
-            for _ in range(3):
-                began = time.perf_counter()
-                status, text, _ = await somebody.get(path)
-                times.append(1000 * (time.perf_counter() - began))
-                assert status == 200
-            took[path] = (round(len(text.encode()) / 1000, 1), round(min(times), 1))
-        print(took)
+        took = {path: await measured(somebody, path) for path in [*PATHS, *DRAWN]}
         curves = json.loads((await somebody.get("/tasks/notes/curves.json"))[1])
     assert len(curves["columns"]["round"]) <= MOST_POINTS
     assert curves["columns"]["round"][-1] == 10_000
-    assert {path: kb for path, (kb, _) in took.items() if kb > 200} == {}
-    assert {path: ms for path, (_, ms) in took.items() if ms > 100} == {}
+    assert {path: kb for path, (kb, _) in took.items() if kb > MOST_KB} == {}
+    assert {path: ms for path, (_, ms) in took.items() if ms > MOST_MS} == {}
+
+
+async def measured(somebody: Operator, path: str) -> tuple[float, float]:
+    """Return a page's size in kB and its time in ms: the best of some, for other programs share the machine."""
+    best, size = float("inf"), 0
+    for _ in range(10):
+        began = time.perf_counter()
+        status, text, _ = await somebody.get(path)
+        best, size = min(best, 1000 * (time.perf_counter() - began)), len(text.encode())
+        assert status == 200, path
+        if best <= MOST_MS / 2:
+            break
+    return size / 1000, best
