@@ -1,7 +1,9 @@
 """What every test shares: no hub, one thread per library, and the folder of public data where there is one."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,16 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data at {folder}: set FEDIT_TEST_DATA to the folder that holds dolly15k.jsonl")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Commands that run in a test's own process set up logging to a stream that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -127,8 +127,9 @@ def changes_data(changes: tuple[TaskChange, ...]) -> list[dict[str, str]]:
 def _answer(console: Console, label: str, accept: str | None) -> None:
     if accept is not None:
         if accept != label:
-            raise ConsentError(f"you agreed to {accept}, but the task is {label}", code="A003",
-                               fix=f"read it once, then: fedit-client consent diff --accept {label}")  # fmt: skip
+            raise ConsentError(f"you agreed to {accept}, but the task is {label}; read it, then agree to that",
+                               code="A003", fix=f"fedit-client consent diff --accept {label}",
+                               again=f"--accept {label}")  # fmt: skip
         return
     if console.yes:
         return

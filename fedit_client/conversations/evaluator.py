@@ -141,7 +141,8 @@ def _records(config: ClientConfig, wishes: EvaluationWishes, console: Console) -
     named = [Source(str(path), on_error=wishes.on_error) for path in wishes.data]
     sources = named or load_sources(config.paths)
     if not sources:
-        raise DataError("there are no rows to evaluate on", code="D020", fix="fedit-client eval --data rows.jsonl")
+        raise DataError("there are no rows to evaluate on", code="D020",
+                        fix="fedit-client eval --data rows.jsonl", again="--data rows.jsonl")  # fmt: skip
     records: list[Record] = []
     for source in sources:
         rows = read_here(config.paths, source)

@@ -68,4 +68,5 @@ def _chosen(tasks: TaskList, wanted: str | None) -> bytes:
     if not documents or not named:
         raise ProtocolError(ProblemType.UNKNOWN_TASK, f"the server has no such task; it has: {labels or 'none'}",
                             code="K007", fix="ask the organiser: fedit-server status")  # fmt: skip
-    raise ConfigError(f"the server has several tasks: {labels}", code="U006", fix="fedit-client join --task ID …")
+    raise ConfigError(f"the server has several tasks: {labels}", code="U006", fix="fedit-client join --task ID",
+                      again="\n".join(f"--task {task.id}" for task, _ in documents))  # fmt: skip

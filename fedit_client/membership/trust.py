@@ -47,7 +47,8 @@ class ServerAddress:
             raise ConfigError("--pin takes sha256: and 64 hex digits", code="U004", fix="fedit-client join --help")
         if text.startswith("http://"):
             raise ConfigError("FedIT speaks HTTPS only; there is no switch for plain HTTP", code="U004",
-                              fix=f"fedit-client join --server https://{text.removeprefix('http://')}")  # fmt: skip
+                              fix=f"fedit-client join --server https://{text.removeprefix('http://')}",
+                              again=f"--server https://{text.removeprefix('http://')}")  # fmt: skip
         if not text.startswith("https://"):
             link = InviteLink.parse(text)
             if pin is not None and pin != link.pin:
@@ -120,8 +121,9 @@ async def _first_use(address: ServerAddress) -> Federation:
             ProblemType.BAD_SIGNATURE,
             f"{address.host} uses a private certificate authority and there is no pin to know it by; nothing was sent",
             code="T003",
-            where=f"fingerprint seen: {seen}",
-            fix=f"fedit-client join --pin {seen}, but only if the organiser's invite shows the same",
+            where=f"fingerprint seen: {seen}; trust it only if the organiser's invite shows the same",
+            fix=f"fedit-client join --pin {seen}",
+            again=f"--pin {seen}",
         ) from error
     return Federation(decode(FederationDescriptor, raw), raw, PinnedBy.FIRST_USE)
 

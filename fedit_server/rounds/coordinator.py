@@ -66,6 +66,11 @@ class Coordinator:
             if runner.live is not None:
                 runner.live.look_again()
 
+    @property
+    def waiting_clients(self) -> int:
+        """How many clients have a check-in open; one that waits for two tasks counts twice."""
+        return sum(runner.lobby.waiting_count for runner in self._runners.values())
+
     async def check_in(self, caller: ClientRow, message: CheckIn) -> CheckInReply:
         """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
         client = caller.client_id

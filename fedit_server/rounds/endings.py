@@ -17,7 +17,7 @@ from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapters.tensors import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
-from fedit_server.rounds.candidates import Candidate, Facts, fail, hold, publish, spent
+from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
@@ -35,7 +35,12 @@ async def record_ending(services: Services, task: TaskRow, opening: Opening, end
     """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing."""
     row = await services.store.rounds.round(opening.round_id)
     if row is None or row.state is not RoundState.OPEN:
-        return None  # the database took it although its answer got lost
+        return  # the database took it although its answer got lost
+    await _record(services, task, opening, ending)
+    await count_ending(services, opening.round_id)
+
+
+async def _record(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
     if not isinstance(ending, Fail):
         try:
             candidate = await _candidate(services, task, opening, ending)

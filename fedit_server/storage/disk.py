@@ -1,6 +1,8 @@
 """Blobs in a folder, each under its digest: written beside, flushed, renamed, never changed."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 from fedit_protocol.encoding import digest_of
@@ -29,6 +31,12 @@ class DiskBlobs:
         if not path.is_file():
             raise ProtocolError(ProblemType.UNKNOWN_BLOB, "there is no blob with this digest")
         return path
+
+    async def check(self) -> None:
+        """Look whether the folder is there and can be written; raises StorageError."""
+        with storing(self._folder):
+            if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _put(self, content: bytes) -> Digest:
         digest = digest_of(content)
