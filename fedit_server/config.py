@@ -45,6 +45,19 @@ class ServerConfig(BaseModel):
     most_tokens: int = Field(100, ge=1, le=10_000, description="tokens of the admin API that may be active at once")
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
+    database: str = Field(
+        "",
+        repr=False,
+        description="postgresql://USER@HOST:PORT/NAME; empty: SQLite in the data folder",
+        json_schema_extra={"secret": True},
+    )
+    database_password: str = Field(
+        "",
+        repr=False,
+        description="the database's password; otherwise the URL, PGPASSWORD or PGPASSFILE says it",
+        json_schema_extra={"secret": True},
+    )
+
     cert: Path | None = Field(
         None, description="certificate from elsewhere: a PEM file, leaf first; empty: the private authority's own"
     )
@@ -163,6 +176,14 @@ class ServerConfig(BaseModel):
                 text[name] = plain
         if text.as_string() != before:
             write_atomically(path, text.as_string().encode())
+
+
+def write_setting(home: Path, name: str, value: str) -> None:
+    """Put one setting into server.toml; comments there are kept."""
+    path = home / CONFIG_FILE
+    text = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+    text[name] = value
+    write_atomically(path, text.as_string().encode())
 
 
 def _right_value(setting: str) -> str:

@@ -35,6 +35,12 @@ def load_settings(home: Path | None, flags: dict[str, Any], named: Path | None, 
 
     Raises ConfigError C001, C002 (also for a named file that is missing), StorageError.
     """
+    found = _load(home, flags, named, folder)
+    found.config.read_again_by(lambda: _load(home, flags, named, folder).config)
+    return found
+
+
+def _load(home: Path | None, flags: dict[str, Any], named: Path | None, folder: Path) -> Loaded:
     if named is not None:
         file = _read(named)
         if not named.exists():

@@ -27,6 +27,7 @@ from fedit_server.home.folder import Home, Identity, load_identity
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
 from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.place import place_of
 from fedit_server.storage.rows import (
     AdapterRow,
     ClientRow,
@@ -69,7 +70,7 @@ class Admin:
         """Open the folder's store; raises ConfigError C030 if no server was ever set up there."""
         home = Home(config.home)
         identity = load_identity(home)
-        async with await Store.open(home.database, migrate=False) as store:
+        async with await Store.open(place_of(config, home.database), migrate=False) as store:
             yield cls(home, config, identity, store)
 
     def asked_by(self, caller: Caller, request: str) -> Self:

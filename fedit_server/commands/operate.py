@@ -153,9 +153,12 @@ def keys_rotate(
 
     from fedit_server.home.folder import Home
     from fedit_server.keys.rotation import rotate
+    from fedit_server.storage.place import place_of
 
     given = context.obj
-    identity = asyncio.run(rotate(Home(given.config().home), lost=lost))
+    config = given.config()
+    home = Home(config.home)
+    identity = asyncio.run(rotate(home, lost=lost, place=place_of(config, home.database)))
     given.console.answer(
         "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )

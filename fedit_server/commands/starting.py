@@ -58,7 +58,8 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh:
     console.done(f"Data folder  {server.config.home}")
     if fresh:
         console.done("Identity and a private certificate authority made here (ECDSA P-256): HTTPS is on")
-    console.done("Database     SQLite (WAL, full sync)")
+    place = server.parts.store.database.place
+    console.done("Database     SQLite (WAL, full sync)" if place.path else f"Database     PostgreSQL, {place.shown}")
     for label in server.published:
         console.done(f"Task         {label} is published")
     if server.config.allow_trusted:

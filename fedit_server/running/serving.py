@@ -25,6 +25,7 @@ from fedit_server.home.folder import Home, Identity, create_identity, load_ident
 from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
+from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.tasks.publishing import Publisher
@@ -94,7 +95,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
         home.require()
     with home.lock():
         identity = _identity(plan, home)
-        async with await Store.open(home.database, migrate=True) as store:
+        async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             published = await _publish(plan, home, parts)
             certificate = certificate_of(plan.config, identity, plan.clock)

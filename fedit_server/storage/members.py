@@ -166,7 +166,7 @@ class Members:
         hour = now_s - now_s % SEEN_STEP_S
         if (client.last_seen, client.device_kind) == (hour, device_kind):
             return
-        async with self._database.writing() as db:
+        async with self._database.writing(alone=f"seen {client.client_id}") as db:
             await db.execute(
                 update(clients)
                 .where(clients.c.client_id == client.client_id)
