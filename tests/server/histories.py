@@ -86,7 +86,7 @@ async def add_rounds(
         (
             {"round_id": f"{n:032x}", "cohort_id": 0, "stage": stage, "entered_at": BEGAN + n * EVERY_S + 40 * place}
             for n in numbers
-            for place, stage in enumerate(stages)
+            for place, stage in enumerate(("advertise_keys", "failed") if _failed(n) else stages)
         ),
     )
     made = [number for number in numbers if not _failed(number)]
