@@ -54,6 +54,11 @@ class ServerConfig(BaseModel):
         description="file in the form of AWS tools with the keys, region and endpoint_url of that store; left out: the"
         " AWS_* environment",
     )
+    copy_uploads: bool = Field(
+        False,
+        description="also keep whole uploads of open rounds in the S3-compatible store, so that another replica can go"
+        " on with a round",
+    )
     blobs_public: bool = Field(
         False,
         description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"

@@ -1,4 +1,4 @@
-"""A fake of an S3-compatible store: `moto`'s server in a process of its own. It shows the calls, not S3's durability."""
+"""A fake of an S3-compatible store: moto's server in a process of its own. It shows the calls, not durability."""
 
 import socket
 import subprocess

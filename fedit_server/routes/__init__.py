@@ -2,7 +2,18 @@
 
 from aiohttp import web
 
-from fedit_server.routes import authority, blobs, checkin, enrollment, evaluation, federation, log, operations, rounds, uploads
+from fedit_server.routes import (
+    authority,
+    blobs,
+    checkin,
+    enrollment,
+    evaluation,
+    federation,
+    log,
+    operations,
+    rounds,
+    uploads,
+)
 from fedit_server.routes.admin import add_admin_routes
 
 __all__ = ["add_routes"]

@@ -1,7 +1,7 @@
-"""Blobs by digest: a range or the whole, streamed from wherever they lie, in the form that caches understand (RFC 9110).
+"""Blobs by digest: a range or the whole, streamed from wherever they lie, as caches understand it (RFC 9110).
 
-A blob never changes, so its digest is its ETag and a copy is good for ever. Without `blobs_public` only enrolled devices
-get one, and only their own cache may keep it.
+A blob never changes, so its digest is its ETag, and a copy is good for ever. Without `blobs_public` only enrolled
+devices get one, and only their own caches may keep it.
 """
 
 import asyncio

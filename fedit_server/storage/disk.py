@@ -95,7 +95,9 @@ class DiskBlobs:
     def _list(self) -> list[StoredBlob]:
         with storing(self._folder):
             return [
-                StoredBlob(Digest(f"sha256:{path.parent.name}{path.name}"), (facts := path.stat()).st_size, facts.st_mtime)
+                StoredBlob(
+                    Digest(f"sha256:{path.parent.name}{path.name}"), (facts := path.stat()).st_size, facts.st_mtime
+                )
                 for path in self._folder.glob("[0-9a-f][0-9a-f]/*")
                 if len(path.name) == _NAME_LENGTH
             ]

@@ -1,7 +1,7 @@
 """Blobs in an S3-compatible store, through obstore: large ones in parts, everything retried, errors told in words.
 
-Only this file and `object_spool.py` know that library. Credentials come from the AWS_* environment, as the library reads
-it, or from a file in the form that AWS tools use; they are handed on and never printed.
+Only this file and `object_copies.py` know that library. Credentials come from the AWS_* environment, as the library
+reads it, or from a file in the form of AWS tools; they are handed on and never printed.
 """
 
 import configparser
@@ -47,7 +47,10 @@ def open_bucket(url: str, credentials: Path | None = None) -> "S3Store":
         from obstore.store import S3Store
     except ImportError as error:
         raise ConfigError(
-            "blobs in an S3-compatible store need the extra s3", code="C100", where="blobs", fix='pip install "fedit[s3]"'
+            "blobs in an S3-compatible store need the extra s3",
+            code="C100",
+            where="blobs",
+            fix='pip install "fedit[s3]"',
         ) from error
     given: dict[str, Any] = {} if credentials is None else _read_credentials(credentials)
     plain = str(given.get("endpoint", "")).startswith("http://")
@@ -56,7 +59,10 @@ def open_bucket(url: str, credentials: Path | None = None) -> "S3Store":
         return S3Store.from_url(url, config=given, client_options=options, retry_config=_RETRIES)  # type: ignore[arg-type,call-overload,no-any-return,unused-ignore] # the library's stubs know fixed keys only
     except (BaseError, ValueError) as error:
         raise ConfigError(
-            f"blobs: {url} cannot be used", code="C101", where="blobs", fix="write it as s3://BUCKET or s3://BUCKET/PREFIX"
+            f"blobs: {url} cannot be used",
+            code="C101",
+            where="blobs",
+            fix="write it as s3://BUCKET or s3://BUCKET/PREFIX",
         ) from error
 
 

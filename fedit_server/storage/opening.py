@@ -6,6 +6,7 @@ from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.storage import BlobStore
 from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.object_copies import ObjectCopies
 from fedit_server.storage.object_store import ObjectBlobs, open_bucket
 from fedit_server.storage.spool import Spool
 
@@ -21,4 +22,6 @@ def open_blobs(config: ServerConfig, home: Home) -> BlobStore:
 
 def open_spool(config: ServerConfig, home: Home) -> Spool:
     """Return the uploads of a server's open rounds."""
+    if config.copy_uploads and config.blobs.startswith(S3):
+        return Spool(home.spool, ObjectCopies(open_bucket(config.blobs, config.blobs_credentials_file), config.blobs))
     return Spool(home.spool)

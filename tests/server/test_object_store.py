@@ -1,5 +1,6 @@
-"""Blobs in an S3-compatible store: what the folder does, and what is said when it fails. The store is moto's, a fake."""
+"""Blobs in an S3-compatible store: what the folder does, and what is said when it fails. moto plays the store."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ import pytest
 
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
-from fedit_protocol.ids import Digest
+from fedit_protocol.ids import ClientId, Digest, RoundId
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.storage import BlobStore
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.object_store import ObjectBlobs, open_bucket
-from fedit_server.storage.opening import open_blobs
+from fedit_server.storage.opening import open_blobs, open_spool
+from fedit_server.storage.spool import Slot
 
 from ..object_store import FakeS3, fake_s3
 
@@ -156,10 +158,7 @@ async def test_refused_access_is_told_and_never_the_secret(answering_403: str, t
     assert (await told(blobs)).code == "S102"
 
 
-async def test_a_store_that_is_gone_is_tried_again_and_then_told(
-    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedit_server.storage.object_store._RETRIES", {"max_retries": 1})
+async def test_a_store_that_is_gone_is_told(tmp_path: Path, unused_tcp_port: int) -> None:
     fake = FakeS3(f"http://127.0.0.1:{unused_tcp_port}")
     assert (await told(ObjectBlobs(open_bucket("s3://b", fake.credentials(tmp_path)), "s3://b"))).code == "S100"
 
@@ -187,3 +186,28 @@ def test_a_credentials_file_that_cannot_be_used_is_named(text: str | None, tmp_p
     with pytest.raises(ConfigError) as wrong:
         open_bucket("s3://b", path)
     assert (wrong.value.code, wrong.value.where) == ("C101", str(path))
+
+
+async def test_a_round_goes_on_with_its_uploads_on_a_machine_that_never_received_them(
+    s3: FakeS3, tmp_path: Path
+) -> None:
+    url, content = s3.make_bucket("ours"), b"masked words" * 1000
+    flags = {"home": tmp_path, "blobs": url, "blobs_credentials_file": str(s3.credentials(tmp_path))}
+    config = ServerConfig.load({**flags, "copy_uploads": True}, {})
+    first, second = (open_spool(config, Home(tmp_path / name)) for name in ("first", "second"))
+    slot = Slot(RoundId("a" * 32), ClientId("b" * 64), 1, len(content), hashlib.sha256(content).digest())
+    writing = await first.begin(slot, 0)
+    assert writing is not None
+    await writing.append(content)
+    await writing.complete()
+    await first.keep(slot)
+    await writing.stop()
+    first.end(writing)
+    assert await first.begin(slot, 0) is None
+    await second.take_up(slot.round_id)
+    await second.take_up(slot.round_id)
+    assert second.content(slot) == content
+    assert second.copies is not None
+    assert await second.copies.rounds() == {slot.round_id}
+    await second.discard(slot.round_id)
+    assert await second.copies.rounds() == set()
