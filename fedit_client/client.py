@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -80,7 +81,8 @@ class Client(TakesData, TakesWishes):
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
         """Use `open`; this takes what it has worked out."""
-        self._config, self._paths, self._address = config, config.paths, address
+        self._config, self._paths = config, config.paths
+        self._address = replace(address, no_proxy=config.network.no_proxy) if address else None
         self._trainer = trainer
         self._offer: TaskOffer | None = None
         self._data, self._bandwidth = OwnData(self._paths), Bandwidth.of(config.polite)
@@ -359,16 +361,14 @@ class Client(TakesData, TakesWishes):
         keep_in_membership(self._paths.membership_file, descriptor=descriptor)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
-        key = load_or_create_identity(self._paths.identity_file)
-        signer = (key, membership.federation.descriptor.federation_id)
-        return HttpTransport(membership.host, membership.port, membership.federation.tls(), signer, self._bandwidth)
+        signer = (load_or_create_identity(self._paths.identity_file), membership.federation.descriptor.federation_id)
+        tls, direct = membership.federation.tls(), self._config.network.no_proxy
+        return HttpTransport(membership.host, membership.port, tls, signer, self._bandwidth, direct)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
-        if self._address is not None:
-            return await recognise(self._address), self._address
-        membership = self.membership
+        membership = self.membership if self._address is None else None
         address = self._address_of(membership)
-        return (membership.federation if membership else await recognise(address)), address
+        return membership.federation if membership else await recognise(address), address
 
     def _address_of(self, membership: Membership | None) -> ServerAddress:
         if self._address is not None:
@@ -376,7 +376,7 @@ class Client(TakesData, TakesWishes):
         if membership is None:
             raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'",
                               again="--server 'fedit://…'")  # fmt: skip
-        return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
+        return membership.address(self._config.network.no_proxy)
 
     async def _prepared(
         self, document: TaskDocument, membership: Membership | None, say: Say

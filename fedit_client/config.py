@@ -45,13 +45,16 @@ class DeviceSettings(BaseModel):
 
 
 class NetworkSettings(BaseModel):
-    """`[network]`: how long a lost server is waited for."""
+    """`[network]`: the way to the server, and how long a lost one is waited for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
     enroll_wait_s: float = Field(
         600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
+    no_proxy: str = Field(
+        "", description="servers that are reached without this machine's proxy, by comma; NO_PROXY counts as well"
     )
 
 

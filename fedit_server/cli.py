@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval
+from fedit_server.commands import access, approval, certificates, deploying, settings, watching
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
@@ -119,8 +119,9 @@ def serve(
     advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
     cert: Cert = None,
     key: Key = None,
+    init: Annotated[bool, typer.Option("--init", help="Set up what is missing: keys, authority, database.")] = False,
 ) -> None:
-    """Serve only, never set up; logs are JSON lines. For systemd and containers."""
+    """Serve only, ask nothing; logs are JSON lines. For systemd and containers."""
     need_server_extra()
     from fedit_server.commands.starting import start
     from fedit_server.running.serving import Plan
@@ -128,7 +129,7 @@ def serve(
     given: CommandContext = context.obj
     config = given.config(listen=listen, advertise=advertise, cert=cert, key=key)
     configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
-    raise typer.Exit(asyncio.run(start(Plan(config, create=False), given.console)))
+    raise typer.Exit(asyncio.run(start(Plan(config, create=init, by_hand=False), given.console)))
 
 
 @app.command()
@@ -137,6 +138,10 @@ def status(context: typer.Context) -> None:
     look_up(context, "status", lambda admin: admin.status(), status_lines)
 
 
+app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
+for tell in (watching.health, watching.metrics, watching.grafana, deploying.systemd, deploying.containerfile):
+    app.command()(tell)
 app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
 
 

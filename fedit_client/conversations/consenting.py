@@ -88,9 +88,9 @@ class Differing:
 async def look(config: ClientConfig) -> Differing:
     """Fetch the joined task as it is now and compare; nothing about this device is sent but that it asks."""
     membership = require_membership(config.paths.membership_file)
-    tls = membership.federation.tls()
+    tls, direct = membership.federation.tls(), config.network.no_proxy
     note_server(config.paths.cache, membership.host, membership.port)
-    async with HttpTransport(membership.host, membership.port, tls, signer=None) as transport:
+    async with HttpTransport(membership.host, membership.port, tls, None, no_proxy=direct) as transport:
         raw = await fetch_listed(transport, membership.task_document.task.id)
     document, agreements = read_task(raw), Agreements(config.paths.consents)
     last = agreements.of(membership)

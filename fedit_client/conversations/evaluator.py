@@ -60,7 +60,8 @@ async def evaluate(
 
     tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
     note_server(config.paths.cache, membership.host, membership.port)
-    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
+    line = HttpTransport(membership.host, membership.port, tls, signer, bandwidth, config.network.no_proxy)
+    async with line as transport:
         pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
         patience = Patience(tell, max_wait_s=config.network.max_wait_s)
         counter = Counter(key, transport, pinned, document, patience)

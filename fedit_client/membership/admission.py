@@ -9,7 +9,6 @@ from fedit_client.membership.enrollment import Credential, EnrollPatience, enrol
 from fedit_client.membership.identity import load_or_create_identity
 from fedit_client.membership.joined import Membership
 from fedit_client.membership.trust import Federation, ServerAddress
-from fedit_client.network.transport import HttpTransport
 from fedit_protocol.errors import ConfigError, MembershipError
 from fedit_protocol.signing import SigningKey
 
@@ -35,7 +34,7 @@ class Admission:
             return Credential(before.certificate, before.log_head)
         if address.code is None:
             raise RuntimeError("a device that has not joined needs an invite code")
-        async with HttpTransport(address.host, address.port, self.federation.tls(), signer=None) as transport:
+        async with address.transport(self.federation.tls()) as transport:
             patience = EnrollPatience(self.config.network.enroll_wait_s, say)
             descriptor = self.federation.descriptor
             # Probed before anything is sent: a key that cannot be kept is not enrolled.
@@ -67,7 +66,7 @@ class Admission:
         if not is_valid(before.certificate, descriptor, key, _now_s()):
             return False
         signer = (key, descriptor.federation_id)
-        async with HttpTransport(self.address.host, self.address.port, self.federation.tls(), signer) as transport:
+        async with self.address.transport(self.federation.tls(), signer) as transport:
             return await is_enrolled(transport, before.task_document.task.id)
 
     def _key(self) -> SigningKey:

@@ -12,7 +12,8 @@ from fedit_client.network.transport import HttpTransport
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import DEFAULT_PORT, FederationDescriptor, InviteLink, normalise_code
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
-from fedit_protocol.ids import Digest
+from fedit_protocol.ids import Digest, FederationId
+from fedit_protocol.signing import SigningKey
 
 _URL = re.compile(
     r"^https://(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?(?:/j/(?P<code>[0-9A-Za-z-]+))?/?"
@@ -38,6 +39,8 @@ class ServerAddress:
     pin: Digest | None = None
     code: str | None = field(default=None, repr=False)
     pinned_by: PinnedBy = PinnedBy.FIRST_USE
+    no_proxy: str = ""
+    """What the owner's settings say about proxies (`network.no_proxy`)."""
 
     @classmethod
     def parse(cls, text: str, pin: str | None = None, code: str | None = None) -> "ServerAddress":
@@ -56,6 +59,10 @@ class ServerAddress:
                                   fix="fedit-client join --server LINK, without --pin")  # fmt: skip
             return cls(link.host, link.port, link.pin, link.code, PinnedBy.INVITE)
         return cls._of_url(text, pin, code)
+
+    def transport(self, tls: ssl.SSLContext, signer: tuple[SigningKey, FederationId] | None = None) -> HttpTransport:
+        """Return a transport to this address."""
+        return HttpTransport(self.host, self.port, tls, signer, no_proxy=self.no_proxy)
 
     @classmethod
     def _of_url(cls, text: str, pin: str | None, code: str | None) -> "ServerAddress":
@@ -101,7 +108,7 @@ async def recognise(address: ServerAddress) -> Federation:
     """
     if address.pin is None:
         return await _first_use(address)
-    async with HttpTransport(address.host, address.port, _unchecked_tls(), signer=None) as transport:
+    async with address.transport(_unchecked_tls()) as transport:
         raw = await transport.get(DESCRIPTOR_PATH)
         found = digest_of(raw)
         # An invite outlives a change of the server's key: its pin then leads to the new one.
@@ -129,7 +136,7 @@ async def _first_use(address: ServerAddress) -> Federation:
 
 
 async def _descriptor_bytes(address: ServerAddress, tls: ssl.SSLContext) -> bytes:
-    async with HttpTransport(address.host, address.port, tls, signer=None) as transport:
+    async with address.transport(tls) as transport:
         return await transport.get(DESCRIPTOR_PATH)
 
 

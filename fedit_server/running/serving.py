@@ -39,6 +39,8 @@ class Plan:
     tasks: Sequence[Task] = ()
     base: Path | None = None
     create: bool = True
+    by_hand: bool = True
+    """A person started it: settings are written down, an invite is printed, and there has to be a task."""
     clock: Clock = utc_now
     card: AuthorityCard | None = None
     """Of an authority that lives apart, for the first start."""
@@ -157,7 +159,7 @@ async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
         if row.state is not TaskState.FINISHED:
             check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
-    if not known:
+    if not known and plan.by_hand:
         raise ConfigError(
             "there is no task yet",
             code="C031",

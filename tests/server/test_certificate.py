@@ -18,7 +18,7 @@ from fedit_protocol.errors import FeditError
 from fedit_protocol.testing import ManualClock
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
-from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, covers
+from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, covers, describe, names_of
 from fedit_server.keys.tls import TlsFiles
 from fedit_server.running.listening import authority_pem, check_tls_settings
 from fedit_server.running.serving import Plan, Serving, serving
@@ -56,7 +56,7 @@ def refusal(files: GivenFiles, clock: ManualClock) -> str:
 def test_given_files_are_checked_before_they_are_served(tmp_path: Path, ca: trustme.CA, clock: ManualClock) -> None:
     chain, key = write(tmp_path, ca, "fl.example.org", "192.0.2.7")
     good = GivenFiles(chain, key, ("192.0.2.7",), "")
-    assert good.load(clock()).names == ("fl.example.org", "192.0.2.7")
+    assert names_of(good.load(clock()).leaf) == ("fl.example.org", "192.0.2.7")
     assert refusal(GivenFiles(chain, key, ("other.example.org",), ""), clock) == "C133"
     assert refusal(GivenFiles(chain, key, ("fl.example.org",), trustme.CA().cert_pem.bytes().decode()), clock) == "C134"
     assert GivenFiles(chain, key, ("fl.example.org",), ca.cert_pem.bytes().decode()).load(clock())
@@ -103,7 +103,7 @@ def test_the_private_leaf_renews_itself(tmp_path: Path, clock: ManualClock) -> N
     tls = TlsFiles(tmp_path)
     tls.create_authority(clock())
     served = ServedCertificate(PrivateLeaf(tls, lambda: ["localhost"]), clock)
-    assert served.loaded.as_data(clock())["days_left"] == 90
+    assert describe(served.loaded.leaf, clock())["days_left"] == 90
     assert not served.reload()
     clock.advance(seconds=70 * 86400)
     assert served.reload()
