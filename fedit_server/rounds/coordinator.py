@@ -194,6 +194,7 @@ class Coordinator:
             offer=row.offer,
             cohorts=await rounds.invited(row.round_id),
         )
+        await self.services.desk.spool.take_up(row.round_id)
         try:
             if row.task_version != task.version:
                 raise ValueError(f"the task is at version {task.version} now")
