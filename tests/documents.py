@@ -70,7 +70,8 @@ def server_settings_reference() -> str:
     from fedit_server.settings import is_secret
 
     rows = [
-        _row(name, field) + (f" `{name}_file` names a file that holds it." if is_secret(field) else "")
+        _row(name, field).removesuffix(" |")
+        + (f"; `{name}_file` names a file that holds it |" if is_secret(field) else " |")
         for name, field in ServerConfig.model_fields.items()
         if name != "home"
     ]
