@@ -93,13 +93,24 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
     if name == WEIGHTS:
-        content = await request.app[CONSOLE].blobs.get(row.digest)
-        return web.Response(body=content, headers=_attachment(stem, "application/octet-stream"))
+        return await _weights(request, row.digest, stem)
     if name == CONFIG:
         return web.Response(body=config_bytes(task.document.task), headers=_attachment(stem, "application/json"))
     edition = Edition(row.version, row.digest, Digest(row.parent_digest), row.round_no)
     card = model_card(task.document.task, edition)
     return web.Response(body=card.encode(), headers=_attachment(stem, "text/markdown; charset=utf-8"))
+
+
+async def _weights(request: web.Request, digest: Digest, stem: str) -> web.StreamResponse:
+    """Send a blob piece by piece: an adapter may have hundreds of megabytes."""
+    blobs = request.app[CONSOLE].blobs
+    response = web.StreamResponse(headers=_attachment(stem, "application/octet-stream"))
+    size = await blobs.size(digest)
+    response.content_length = size
+    await response.prepare(request)
+    async for piece in blobs.read(digest, 0, size):
+        await response.write(piece)
+    return response
 
 
 FILES: Final = f"{WEIGHTS}|{CONFIG}|{CARD}".replace(".", "[.]")

@@ -55,7 +55,7 @@ async def settings_page(admin: Admin, around: Surroundings) -> SettingsPage:
         url=admin.url,
         federation=admin.identity.descriptor.name,
         pin=admin.identity.pin,
-        database=admin.store.database.place.dialect,
+        database="SQLite" if admin.store.database.place.path else "PostgreSQL",
         disk_free=await asyncio.to_thread(around.free_bytes),
         certificate_ends=ends,
         certificate_days=None if ends is None else (ends - admin.now_s) // _DAY_S,
