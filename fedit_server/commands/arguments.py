@@ -10,7 +10,9 @@ FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--no-in
 VALUED: Final = {"--home": "--home", "--data": "--home"}
 """Options with a value, and the name under which they are handed on."""
 
-GROUPS: Final = frozenset({"round", "invite", "clients", "task", "adapter", "evaluator", "keys", "authority", "token"})
+GROUPS: Final = frozenset(
+    {"round", "invite", "clients", "task", "adapter", "evaluator", "keys", "authority", "token", "audit"}
+)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
