@@ -51,6 +51,9 @@ RETRY_AFTER_S: Final[dict[ProblemType, int]] = {
     ProblemType.INTERNAL: 5,
 }
 
+PROBLEM: Final = web.ResponseKey("problem", str)
+"""On an answer: the problem type that it tells, for whoever counts."""
+
 _CONTENT_TYPE: Final = "application/problem+json"
 
 log = logging.getLogger(__name__)
@@ -274,6 +277,7 @@ def problem_response(error: ProtocolError) -> web.Response:
     if error.fix:
         body["fix"] = error.fix
     response = web.json_response(body, status=status, content_type=_CONTENT_TYPE)
+    response[PROBLEM] = str(error.problem)
     if isinstance(error, ComeAgainError):
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     elif error.problem in RETRY_AFTER_S:

@@ -25,7 +25,8 @@ from fedit_server.home.folder import Home, Identity, load_identity
 from fedit_server.problems import StateConflictError
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.opening import open_blobs
+from fedit_server.storage.place import place_of
 from fedit_server.storage.rows import (
     AdapterRow,
     ClientRow,
@@ -65,7 +66,7 @@ class Admin:
         """Open the folder's store; raises ConfigError C030 if no server was ever set up there."""
         home = Home(config.home)
         identity = load_identity(home)
-        async with await Store.open(home.database, migrate=False) as store:
+        async with await Store.open(place_of(config, home.database), migrate=False) as store:
             yield cls(home, config, identity, store)
 
     def asked_by(self, caller: Caller, request: str) -> Self:
@@ -214,7 +215,7 @@ class Admin:
             )
         made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, self.now_s)
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
-        content = await DiskBlobs(self.home.blobs).get(chosen.digest)
+        content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
         await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
         async with self.change("adapter.rollback", found.task_id) as change:

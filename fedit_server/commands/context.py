@@ -26,12 +26,14 @@ class CommandContext:
 
     console: Console
     home: Path | None
+    file: Path | None = None
+    """The settings file, if not server.toml in the data folder."""
 
     def config(self, **flags: Any) -> "ServerConfig":
         """Merge flags, environment and server.toml."""
         from fedit_server.config import ServerConfig
 
-        return ServerConfig.load({"home": self.home, **flags})
+        return ServerConfig.load({"home": self.home, **flags}, file=self.file)
 
     @asynccontextmanager
     async def operations(self) -> AsyncIterator["Operations"]:

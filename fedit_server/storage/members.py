@@ -155,6 +155,12 @@ class Members:
             found = await db.execute(select(clients).order_by(clients.c.enrolled_at, clients.c.client_id))
             return [client_row(row) for row in found]
 
+    async def count_active(self) -> int:
+        """Return how many clients may take part."""
+        async with self._database.reading() as db:
+            active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
+            return (await db.execute(active)).scalar_one()
+
     async def clients_after(self, client: str, limit: int) -> list[ClientRow]:
         """Return up to `limit` clients whose ids follow `client`, in the order of their ids."""
         query = select(clients).where(clients.c.client_id > client).order_by(clients.c.client_id).limit(limit)
@@ -188,7 +194,7 @@ class Members:
         hour = now_s - now_s % SEEN_STEP_S
         if (client.last_seen, client.device_kind) == (hour, device_kind):
             return
-        async with self._database.writing() as db:
+        async with self._database.writing(alone=f"seen {client.client_id}") as db:
             await db.execute(
                 update(clients)
                 .where(clients.c.client_id == client.client_id)

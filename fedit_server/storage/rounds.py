@@ -134,7 +134,7 @@ class Rounds:
 
         `entered_at` is when it came to its stage, in seconds since 1970; None if it has been there before.
         """
-        async with self._database.writing() as db:
+        async with self._database.writing(alone=f"cohort {round_id} {cohort_id}") as db:
             if entered_at is not None:
                 await db.execute(insert(stage_times).values(_entry(round_id, cohort_id, view.stage, entered_at)))
             if records:

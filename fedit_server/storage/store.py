@@ -10,6 +10,7 @@ from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
+from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
@@ -34,9 +35,9 @@ class Store:
     database: Database
 
     @classmethod
-    async def open(cls, path: Path, *, migrate: bool) -> Self:
-        """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
-        database = await Database.open(path, migrate=migrate)
+    async def open(cls, place: Place | Path, *, migrate: bool) -> Self:
+        """Open a database, or the SQLite file at a path; a server migrates it, a command expects it to be current."""
+        database = await Database.open(place, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         return cls(members, admissions, log, *rooms, Tokens(database), AuditLog(database), database)

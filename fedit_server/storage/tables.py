@@ -1,4 +1,7 @@
-"""The tables of fedit.db; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC."""
+"""The tables; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC.
+
+An Integer has 64 bits on both databases.
+"""
 
 from sqlalchemy import (
     Boolean,
@@ -7,13 +10,14 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
+
+from fedit_server.storage.types import Integer
 
 metadata = MetaData(
     naming_convention={
@@ -132,8 +136,13 @@ rounds = Table(
     Column("report", String),
     UniqueConstraint("task_id", "round_no"),
 )
+_ONE_ROUND = rounds.c.state.in_(["open", "held"])
 Index(
-    "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state.in_(["open", "held"])
+    "ix_rounds_one_open_per_task",
+    rounds.c.task_id,
+    unique=True,
+    sqlite_where=_ONE_ROUND,
+    postgresql_where=_ONE_ROUND,
 )  # two writers could otherwise open two rounds on one adapter
 Index("ix_rounds_task_state", rounds.c.task_id, rounds.c.state)  # counting rounds must not read their signed bytes
 

@@ -14,6 +14,7 @@ from fedit_server.storage.rows import ClientState, RoundState
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
 
+from ..postgres import CHOSEN
 from .bases import small_task
 from .conftest import start
 from .devices import one_hot
@@ -22,7 +23,7 @@ from .histories import NOTES, add_clients, add_rounds
 
 @pytest.fixture
 async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
-    async with await Store.open(tmp_path / "fedit.db", migrate=True) as store:
+    async with await Store.open(CHOSEN.place(tmp_path / "fedit.db"), migrate=True) as store:
         await Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters").publish(small_task(base), 1)
         yield store
 

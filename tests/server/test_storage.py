@@ -28,6 +28,7 @@ from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
 from fedit_server.tasks.publishing import Publisher
 
+from ..postgres import Databases
 from .bases import make_base, small_task
 
 TASK, ROUND, CLIENT = TaskId("notes"), RoundId("0" * 32), ClientId("ab" * 32)
@@ -36,9 +37,9 @@ DATA_MODEL = Path(__file__).parents[2] / "fedit_server" / "storage" / "DATA_MODE
 
 
 @pytest.fixture
-async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, base: Path, database: Databases) -> AsyncIterator[Store]:
     """A store with one task, one client and one open round with two records."""
-    async with await Store.open(tmp_path / "fedit.db", migrate=True) as store:
+    async with await Store.open(database.place(tmp_path / "fedit.db"), migrate=True) as store:
         publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
         assert await publisher.publish(small_task(base), 1)
         await store.members.add_invite(b"hash", 5, 100, 1)
@@ -69,6 +70,7 @@ def test_every_table_and_column_is_documented() -> None:
     assert missing == set()
 
 
+@pytest.mark.sqlite
 async def test_a_commit_survives_a_power_cut(store: Store) -> None:
     async with store.database.reading() as db:
         pragmas = {
@@ -121,6 +123,7 @@ async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> N
     assert [adapter.version for adapter in await store.tasks.adapters(TASK)] == [0, 1]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("committing", [True, False], ids=["committed", "failed"])
 async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
     committing: bool, store: Store, tmp_path: Path
@@ -133,6 +136,7 @@ async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
     assert secret[:28] not in b"".join(path.read_bytes() for path in tmp_path.glob("fedit.db*"))
 
 
+@pytest.mark.sqlite
 async def test_a_reader_beside_the_server_does_not_hold_up_the_end_of_a_round(store: Store, tmp_path: Path) -> None:
     beside = sqlite3.connect(tmp_path / "fedit.db", isolation_level=None)
     beside.execute("BEGIN")
@@ -191,8 +195,8 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
     assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
 
 
-async def test_two_processes_may_write_at_the_same_time(store: Store, tmp_path: Path) -> None:
-    async with await Store.open(tmp_path / "fedit.db", migrate=False) as other:
+async def test_two_processes_may_write_at_the_same_time(store: Store) -> None:
+    async with await Store.open(store.database.place, migrate=False) as other:
         writes = [one.members.add_invite(f"{i}".encode(), 1, 9, 1) for i, one in enumerate([store, other] * 10)]
         await asyncio.gather(*writes)
     assert len(await store.members.invites()) == 21
@@ -206,6 +210,7 @@ async def fill(store: Store) -> None:
             await db.exec_driver_sql("INSERT INTO filler VALUES (zeroblob(100000))")
 
 
+@pytest.mark.sqlite
 async def test_a_full_database_says_so(store: Store) -> None:
     with pytest.raises(StorageError) as full:
         await fill(store)

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from fedit_server.access import sessions
+from fedit_server.access.requests import NAME
 from fedit_server.access.tokens import Caller
 from fedit_server.admin.app_keys import ADMIN, CALLS
 from fedit_server.admin.models.common import FileReply
@@ -84,7 +85,7 @@ async def session_of(request: web.Request) -> sessions.Session | None:
 
 def request_id(request: web.Request) -> str:
     """Return the id that the request has in the logs, or a new one."""
-    return str(request.get("request_id") or secrets.token_hex(8))
+    return str(request.get(NAME) or secrets.token_hex(8))
 
 
 def check_accept(request: web.Request, media: str) -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from fedit_server.storage.types import Integer
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -13,11 +15,11 @@ def upgrade() -> None:
     """Add the table, empty: nobody has noted the times of earlier rounds; and the index."""
     op.create_table(
         "stage_times",
-        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("position", Integer, nullable=False),
         sa.Column("round_id", sa.String(), nullable=False),
-        sa.Column("cohort_id", sa.Integer(), nullable=False),
+        sa.Column("cohort_id", Integer, nullable=False),
         sa.Column("stage", sa.String(), nullable=False),
-        sa.Column("entered_at", sa.Integer(), nullable=False),
+        sa.Column("entered_at", Integer, nullable=False),
         sa.ForeignKeyConstraint(["round_id"], ["rounds.round_id"], name=op.f("fk_stage_times_round_id")),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_stage_times")),
     )
