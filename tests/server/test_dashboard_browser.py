@@ -31,7 +31,7 @@ pytestmark = [
 
 LONG = "Clinic notes from every ward and outpatient department of the hospitals of the north-western region, 2026"
 PAGES = ("/", "/tasks/notes", "/tasks/notes/rounds", "/tasks/notes/rounds/55", "/tasks/notes/rounds/50",
-         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/audit",
+         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/invites", "/audit",
          "/settings")  # fmt: skip
 
 CONTRASTS = Path(__file__).with_name("contrast.js").read_text("utf-8")
