@@ -24,6 +24,7 @@ from fedit_server.authority.authority import Authority
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity, load_identity
+from fedit_server.home.last_backup import last_backup
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
 from fedit_server.storage.opening import open_blobs
@@ -124,6 +125,7 @@ class Admin:
             "tasks": [await self._task_status(task) for task in await self.store.tasks.tasks()],
             "authority": await self._authority(),
             "clients": {"enrolled": sum(client.state is ClientState.ACTIVE for client in clients)},
+            "last_backup": None if (found := last_backup(self.home)) is None else asdict(found),
         }
 
     async def _authority(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ GROUPS: Final = frozenset(
     {
         "adapter",
         "authority",
+        "backup",
         "cert",
         "clients",
         "config",
