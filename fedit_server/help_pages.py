@@ -156,6 +156,7 @@ _CODES: Final[dict[str, str]] = {
     "U103": "The database is PostgreSQL: run pg_dump first, and give its file with --dump.",
     "U104": "A backup is restored into an empty folder only. Name another one with --home.",
     "U105": "Nobody is here to be asked for the passphrase: --passphrase-file FILE, or FEDIT_BACKUP_PASSPHRASE.",
+    "U110": "The file is no export of an audit log: fedit-server audit export --out FILE writes one.",
     "U111": "A field of the request is missing, unknown, or has a value that it cannot have; the answer names it.",
     "U112": "The body of the request is not JSON.",
     "U113": "The request takes no answer of the kind that there is; leave the Accept header out.",

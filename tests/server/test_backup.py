@@ -16,6 +16,7 @@ from fedit_protocol.errors import ConfigError, FeditError, ProblemType, StorageE
 from fedit_protocol.ids import RoundId, TaskId
 from fedit_protocol.testing import ManualClock
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.backup.archive import Manifest, reading
 from fedit_server.backup.create import create_backup
 from fedit_server.backup.restore import REASON, restore_backup, verify_backup
@@ -96,7 +97,7 @@ async def test_a_backup_is_made_while_a_round_runs_and_the_round_goes_on(saved: 
     noted = last_backup(saved.running.home)
     assert noted is not None
     assert (noted.file, noted.size) == (str(saved.file), saved.file.stat().st_size)
-    assert (await saved.running.parts.admin.status())["last_backup"]["created_at"] == saved.manifest.created_at
+    assert (await overview(saved.running.parts.admin)).last_backup == saved.manifest.created_at
     with pytest.raises(ConfigError) as exists:
         await create_backup(saved.running.parts.admin, saved.file, WORDS)
     assert exists.value.code == "U102"
@@ -259,4 +260,4 @@ async def test_the_commands_take_the_passphrase_from_file_or_environment_and_nev
     assert await call(*new, "backup", "restore", str(made)) == 0
     assert WORDS not in capsys.readouterr().out
     async with Admin.open(ServerConfig(home=tmp_path / "new")) as admin:
-        assert (await admin.status())["last_backup"] is None
+        assert (await overview(admin)).last_backup is None
