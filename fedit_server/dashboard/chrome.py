@@ -22,6 +22,7 @@ TOLD: Final = {
     "admitted": "The device is admitted.",
     "rolled-back": "The earlier adapter is the newest version now.",
     "revoked": "Revoked.",
+    "kept": "Kept as a draft. Devices hear of it once you open it.",
     "published": "Published. Devices ask their owners before they go on.",
 }
 """What a page says after a change, by the word in its address."""
@@ -40,6 +41,7 @@ PLACES: Final = (
     Place("Overview", "/", Right.READ),
     Place("Devices", "/clients", Right.DEVICES),
     Place("Invites", "/invites", Right.DEVICES),
+    Place("New task", "/editor", Right.OPERATE),
     Place("Audit", "/audit", Right.AUDIT),
     Place("Settings", "/settings", Right.READ),
 )

@@ -60,7 +60,7 @@ async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
         reason=row.reason,
         operator=task.operator,
         mode=str(task.round.mode),
-        facts=facts(task, row.document.layout.size),
+        facts=task_facts(task, row.document.layout.size),
         committed=counts[RoundState.COMMITTED],
         failed=counts[RoundState.FAILED],
         planned=task.round.rounds,
@@ -100,8 +100,8 @@ async def now_view(store: Store, task_id: TaskId) -> NowView | None:
     )
 
 
-def facts(task: Task, size: int) -> tuple[Fact, ...]:
-    """Return what a task trains and how, in a few lines; d = `size`."""
+def task_facts(task: Task, size: int | None = None) -> tuple[Fact, ...]:
+    """Return what a task trains and how, in a few lines; d = `size`, if its base was looked at."""
     policy, training = task.round, task.training
     steps = f"{training.local_steps} steps" if training.local_steps else f"{training.epochs:g} epochs"
     cohorts = f", up to {policy.cohorts} cohorts ({policy.combine})" if policy.cohorts > 1 else ""
@@ -112,7 +112,7 @@ def facts(task: Task, size: int) -> tuple[Fact, ...]:
         Fact(
             name="Adapter",
             value=f"LoRA rank {task.adapter.rank}, alpha {task.adapter.alpha:g}",
-            note=f"{', '.join(task.adapter.target_modules)}; {size:,} numbers",
+            note=", ".join(task.adapter.target_modules) + ("" if size is None else f"; {size:,} numbers"),
         ),
         Fact(
             name="Training",
