@@ -13,14 +13,18 @@ from fedit_protocol.errors import ConfigError, FeditError
 from fedit_server.commands import approval
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
+from fedit_server.commands import rounds as round_commands
 from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Console, configure_logs
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
+app.add_typer(
+    round_commands.round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject."
+)
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
@@ -30,7 +34,7 @@ app.add_typer(
     name="authority",
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
-app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 

@@ -31,8 +31,13 @@ Sums = Finish | Summed | Opened
 log = logging.getLogger(__name__)
 
 
-async def record_ending(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
-    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing."""
+async def record_ending(
+    services: Services, task: TaskRow, opening: Opening, ending: Ending, *, by_order: bool = False
+) -> None:
+    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing.
+
+    `task` is as the round's version says; a failure that an operator ordered does not count against it.
+    """
     row = await services.store.rounds.round(opening.round_id)
     if row is None or row.state is not RoundState.OPEN:
         return None  # the database took it although its answer got lost
@@ -44,7 +49,7 @@ async def record_ending(services: Services, task: TaskRow, opening: Opening, end
             return await publish(services, task, candidate)
         except ProtocolError as error:
             ending = Fail(error.problem, str(error))
-    return await fail(services, task, Facts.of(opening), ending)
+    return await fail(services, task, Facts.of(opening), ending, counts=not by_order)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The Store: one database, seven rooms."""
+"""The Store: one database, nine rooms."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,10 @@ from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
+from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
+from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
 
 
@@ -25,6 +27,8 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    records: TaskRecords
+    orders: RoundOrders
     database: Database
 
     @classmethod
@@ -33,7 +37,8 @@ class Store:
         database = await Database.open(path, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
-        return cls(members, admissions, log, *rooms, database)
+        said = TaskRecords(database), RoundOrders(database)
+        return cls(members, admissions, log, *rooms, *said, database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -18,6 +18,7 @@ from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, Stora
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
+from fedit_protocol.task_record import TaskChange
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Issued
@@ -35,11 +36,15 @@ VIEW = RoundView("advertise_keys", {"joined": 0}, 5.0)
 DATA_MODEL = Path(__file__).parents[2] / "fedit_server" / "storage" / "DATA_MODEL.md"
 
 
+def unsigned(change: TaskChange) -> bytes:
+    return encode(change)
+
+
 @pytest.fixture
 async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
     """A store with one task, one client and one open round with two records."""
     async with await Store.open(tmp_path / "fedit.db", migrate=True) as store:
-        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
         assert await publisher.publish(small_task(base), 1)
         await store.members.add_invite(b"hash", 5, 100, 1)
         entry = LogEntry(action=LogAction.ENROLL, identity_hash=bytes(32), serial=0, time=1)
@@ -102,11 +107,11 @@ async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
 def committed(version: int = 1) -> Commit:
     adapter = AdapterRow(TASK, version, digest_of(b"1"), digest_of(b"0"), 1, 2)
     figures = CohortFigures(3, 5, {"examples": 9, "train_loss": 1.0, "held_out_loss": None, "clipped_fraction": 0.0})
-    return Commit(ROUND, b"result", figures, {0: figures}, adapter, TaskState.ACTIVE)
+    return Commit(ROUND, b"result", figures, {0: figures}, adapter, last=False, sign=unsigned)
 
 
 def failed() -> Failure:
-    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", "paused")
+    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", 1, unsigned)
 
 
 async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> None:
@@ -187,7 +192,11 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
     await store.rounds.fail(failed(), 2)
     task = await store.tasks.task(TASK)
     assert task is not None
-    assert (task.state, task.failures, task.reason) == (TaskState.PAUSED, 1, "paused")
+    assert (task.state, task.failures, task.reason) == (
+        TaskState.PAUSED,
+        1,
+        "1 rounds in a row failed; the last one: too few",
+    )
     assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
 
 
@@ -231,7 +240,7 @@ def test_a_blob_has_a_digest_for_a_name(name: str, tmp_path: Path) -> None:
 
 
 async def test_publishing_again_changes_nothing(store: Store, tmp_path: Path, base: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
     assert not await publisher.publish(small_task(base), 2)
     assert await publisher.publish(small_task(base, top={"version": 2, "title": "Better notes"}), 2)
     task = await store.tasks.task(TASK)
@@ -252,14 +261,14 @@ async def test_a_task_does_not_change_under_those_who_agreed(
     case: tuple[dict[str, Any], str], store: Store, tmp_path: Path, base: Path
 ) -> None:
     sections, code = case
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(base, **sections), 2)
     assert refused.value.code == code
 
 
 async def test_another_base_needs_another_task(store: Store, tmp_path: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
     other = make_base(tmp_path / "other", model_type="mistral")
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(other, top={"version": 2}), 2)
