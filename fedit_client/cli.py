@@ -5,9 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -16,6 +14,7 @@ from typer.main import get_command
 from fedit_client.commands import adapters, care, demo, joining, machine, page, records, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.fixes import pasteable
 from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.service import service_app
@@ -144,8 +143,7 @@ def _failure(error: Exception, arguments: Sequence[str], console: Console) -> Fe
     """Return the error that a person is told; None where the help text is what they need."""
     command = command_of(arguments)
     if isinstance(error, FeditError):
-        if error.code == "U002" and (error.fix or "").startswith("add "):  # the option that would have answered
-            error.fix = f"{_again(arguments, command)} {(error.fix or '').removeprefix('add ')}"
+        error.fix = pasteable(error, arguments, _place(command)[0], _given_everywhere(arguments))
         return error
     if isinstance(error, typer.TyperException):
         told = error.format_message()
@@ -154,29 +152,23 @@ def _failure(error: Exception, arguments: Sequence[str], console: Console) -> Fe
             typer.echo(told, err=True)
             return None
         cause = "a command is missing" if needs_command else told[:1].lower() + told[1:].rstrip(".")
-        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *_known(command), "--help"]))
+        return ConfigError(cause, code="U001", fix=" ".join([PROGRAM, *_place(command)[1], "--help"]))
     broken = FeditError(f"this is a bug in FedIT: {type(error).__name__}: {error}", fix=f"{PROGRAM} bugreport")
     broken.__cause__ = error
     return broken
 
 
-def _again(arguments: Sequence[str], command: str) -> str:
-    """Return the command line as it was typed, from the command on; invites are not repeated, for they are secrets."""
-    words = list(arguments[arguments.index(command.split(maxsplit=1)[0]) :]) if command else []
-    hidden = [before in {"--server", "--code"} or "fedit://" in word for before, word in pairwise(["", *words])]
-    return " ".join([PROGRAM, *("…" if hide else quote(word) for hide, word in zip(hidden, words, strict=True))])
-
-
-def _known(command: str) -> list[str]:
-    """Return as much of a command as there is."""
+def _place(command: str) -> tuple[Any, list[str]]:
+    """Return what a command line calls, and as many of its words as there are."""
     found: list[str] = []
     place: Any = get_command(app)
     for word in command.split():
-        place = getattr(place, "commands", {}).get(word)
-        if place is None:
+        inner = getattr(place, "commands", {}).get(word)
+        if inner is None:
             break
+        place = inner
         found.append(word)
-    return found
+    return place, found
 
 
 _FLAGS: Final = frozenset({"--json", "-q", "--quiet", "-v", "--verbose", "--no-input", "--yes"})
@@ -226,3 +218,9 @@ def command_of(arguments: Sequence[str]) -> str:
             second = next(words, "") if word in _GROUPS else ""
             return f"{word} {second}" if second and not second.startswith("-") else word
     return ""
+
+
+def _given_everywhere(arguments: Sequence[str]) -> list[str]:
+    """Return the home and the settings file of a hoisted command line, as options for any other one."""
+    found = {option: value_of_option(arguments, option) for option in ("--home", "--config")}
+    return [word for option, value in found.items() if value is not None for word in (option, value)]

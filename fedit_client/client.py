@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -80,10 +81,11 @@ class Client(TakesData, TakesWishes):
 
     def __init__(self, config: ClientConfig, address: ServerAddress | None, trainer: Trainer | None) -> None:
         """Use `open`; this takes what it has worked out."""
-        self._config, self._paths, self._address = config, config.paths, address
+        self._config, self._paths = config, config.paths
+        self._address = replace(address, no_proxy=config.network.no_proxy) if address else None
         self._trainer = trainer
         self._offer: TaskOffer | None = None
-        self._data = OwnData(self._paths)
+        self._data, self._bandwidth = OwnData(self._paths), Bandwidth.of(config.polite)
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
         self._trains_on = ""
@@ -136,6 +138,14 @@ class Client(TakesData, TakesWishes):
         federation, address = await self._recognise()
         self._offer = await fetch_task(federation, address, task, self._config.limits)
         return self._offer
+
+    def check_admission(self, offer: TaskOffer) -> None:
+        """Raise what stands against joining and is known without a word to the server.
+
+        MembershipError J002: this device belongs to another federation; ConfigError U005: there is no invite code.
+        """
+        before = self.membership
+        Admission(self._config, self._address_of(before), offer.federation, before).check()
 
     async def fit(self, offer: TaskOffer, records: Iterable[Record] = ()) -> Fit | None:
         """Return what the task means for this machine and rows: memory, disk, minutes, MB. Nothing is fetched.
@@ -287,6 +297,7 @@ class Client(TakesData, TakesWishes):
         if not may_use_cpu(chosen, await asyncio.to_thread(Machine.here), membership):
             raise cpu_needs_a_yes(chosen)
         records = await asyncio.to_thread(self._data.records)
+        keeper.follow(self._bandwidth.follow)
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
@@ -350,24 +361,22 @@ class Client(TakesData, TakesWishes):
         keep_in_membership(self._paths.membership_file, descriptor=descriptor)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
-        key = load_or_create_identity(self._paths.identity_file)
-        signer = (key, membership.federation.descriptor.federation_id)
-        tls, bandwidth = membership.federation.tls(), Bandwidth.of(self._config.polite)
-        return HttpTransport(membership.host, membership.port, tls, signer, bandwidth)
+        signer = (load_or_create_identity(self._paths.identity_file), membership.federation.descriptor.federation_id)
+        tls, direct = membership.federation.tls(), self._config.network.no_proxy
+        return HttpTransport(membership.host, membership.port, tls, signer, self._bandwidth, direct)
 
     async def _recognise(self) -> tuple[Federation, ServerAddress]:
-        if self._address is not None:
-            return await recognise(self._address), self._address
-        membership = self.membership
+        membership = self.membership if self._address is None else None
         address = self._address_of(membership)
-        return (membership.federation if membership else await recognise(address)), address
+        return membership.federation if membership else await recognise(address), address
 
     def _address_of(self, membership: Membership | None) -> ServerAddress:
         if self._address is not None:
             return self._address
         if membership is None:
-            raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'")
-        return ServerAddress(membership.host, membership.port, pinned_by=membership.pinned_by)
+            raise ConfigError("no server is named", code="U002", fix="fedit-client join --server 'fedit://…'",
+                              again="--server 'fedit://…'")  # fmt: skip
+        return membership.address(self._config.network.no_proxy)
 
     async def _prepared(
         self, document: TaskDocument, membership: Membership | None, say: Say

@@ -3,13 +3,13 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
@@ -45,13 +45,16 @@ class DeviceSettings(BaseModel):
 
 
 class NetworkSettings(BaseModel):
-    """`[network]`: how long a lost server is waited for."""
+    """`[network]`: the way to the server, and how long a lost one is waited for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_wait_s: float = Field(60.0, gt=0, le=3600, description="longest pause between two attempts to reach the server")
     enroll_wait_s: float = Field(
         600.0, ge=0, le=86400, description="how long `join` waits for an enrolment authority that lives apart"
+    )
+    no_proxy: str = Field(
+        "", description="servers that are reached without this machine's proxy, by comma; NO_PROXY counts as well"
     )
 
 
@@ -117,6 +120,16 @@ class ClientConfig(BaseSettings):
         default_factory=PrivacySettings, description="what is kept on this machine of what left it"
     )
     limits: Limits = Field(default_factory=Limits, description="what no task may exceed (fedit_protocol.limits)")
+    _again: "Callable[[], ClientConfig] | None" = PrivateAttr(None)
+
+    def read_again_by(self, read: "Callable[[], ClientConfig]") -> Self:
+        """Remember how the same sources are merged once more, and return this."""
+        self._again = read
+        return self
+
+    def read_again(self) -> "ClientConfig":
+        """Return the settings as the same sources state them now; this one where nobody said how."""
+        return self if self._again is None else self._again()
 
     @property
     def paths(self) -> Paths:
@@ -136,9 +149,10 @@ def load_config(
         given["home"] = home
     user = SettingsFile.read(config_paths(home, given).settings_file)
     try:
-        return _with_files(*([more] if more else []), user)(**given)
+        merged = _with_files(*([more] if more else []), user)(**given)
     except ValidationError as error:
         raise _value_error(error, given, more, user) from error
+    return merged.read_again_by(lambda: load_config(home, flags, more))
 
 
 def config_paths(home: Path | None, flags: Mapping[str, Any] | None = None) -> Paths:
@@ -172,11 +186,9 @@ def environment_value(key: str) -> str | None:
     return os.environ.get(variable) or None if variable else None
 
 
-def change_settings(paths: Paths, assignments: list[str]) -> dict[str, str]:
-    """Write `KEY=VALUE` settings into client.toml, comments kept; raises ConfigError C001, C002, nothing half done."""
-    changes = dict(_assignment(text) for text in assignments)
-    edit_settings(paths, {key: _literal(value) for key, value in changes.items()})
-    return changes
+def assigned(texts: list[str]) -> dict[str, Any]:
+    """Return what `KEY=VALUE` texts assign, values as TOML reads them; raises ConfigError C001."""
+    return {key: _literal(value) for key, value in map(_assignment, texts)}
 
 
 def check_settings_text(text: str, path: Path) -> None:
@@ -274,7 +286,7 @@ def _assignment(text: str) -> tuple[str, str]:
 def _literal(value: str) -> Any:
     """A value as TOML reads it; anything else is a text."""
     try:
-        return tomlkit.value(value)
+        return tomlkit.value(value).unwrap()
     except (TOMLKitError, ValueError):
         return value
 

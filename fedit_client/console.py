@@ -134,7 +134,7 @@ class Console:
     def ask(self, question: str, *, flag: str) -> str:
         """Ask for a line of text; without a terminal raise ConfigError U002."""
         if not self.interactive:
-            raise ConfigError(f"nobody is here to answer: {question}", code="U002", fix=f"add {flag}")
+            raise ConfigError(f"nobody is here to answer: {question}", code="U002", fix=f"add {flag}", again=flag)
         with _signals_end_the_question():
             return self.out.input(Text(f"? {question} "))
 

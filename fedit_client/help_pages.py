@@ -216,7 +216,7 @@ _CODES: Final[dict[str, str]] = {
     "N006": "The server failed inside. This client tries again; the organiser's log says more.",
     "N007": "A proxy or a security program on this network opens encrypted connections and closes them again with a "
     "certificate of its own. The federation's own certificate does not arrive, so nothing is sent. Leave this server "
-    "out of the proxy (NO_PROXY), or ask who runs the network.",
+    "out of the proxy (fedit-client set network.no_proxy=HOST), or ask who runs the network.",
     "N009": "Too many requests from here in a short time. This client waits by itself.",
     "N010": "The server's disk is full. Nothing is lost: this client keeps its upload and tries again.",
     "N012": "This federation's enrolment authority is another machine than the server, and nobody has started it. The "

@@ -35,9 +35,9 @@ from fedit_protocol.limits import participation_wait_s
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
+from fedit_protocol.round_plan import version_of
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import Mode
-from fedit_protocol.version import PROTOCOL_VERSION
 
 _KINDS: Final[dict[Mode, Callable[[bytes, Engagement], Round]]] = {
     Mode.MASKED: MaskedRound,
@@ -164,7 +164,7 @@ class Session:
     async def _check_in(self) -> CheckInReply:
         task, engagement = self._with.document.task, self._with
         message = CheckIn(
-            version=PROTOCOL_VERSION,
+            version=version_of(self._with.document),
             client_version=self._client_version,
             device_kind=self._device_kind,
             task_id=task.id,

@@ -2,19 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from aiohttp import web
 
 from fedit_server.access.auth import Doorkeeper
-from fedit_server.access.rate import Turnstile
+from fedit_server.access.proxies import Network
+from fedit_server.access.rate import Buckets, Turnstile
+from fedit_server.access.requests import METRICS, identify, name_answer
+from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
+from fedit_server.admin.health import Surroundings
+from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
+from fedit_server.config import ServerConfig
+from fedit_server.dashboard.routes import add_pages
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
+from fedit_server.metrics import Metrics
 from fedit_server.problems import problems
 from fedit_server.rounds.coordinator import Coordinator
 from fedit_server.rounds.driver import Desk
@@ -22,9 +30,15 @@ from fedit_server.rounds.evaluations import Evaluations
 from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.rounds.services import Services
 from fedit_server.routes import add_routes, keys
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage import BlobStore
+from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
+
+DRAIN_RETRY_S: Final = 5
+"""When to come again, in an answer of a server that is stopping; the next one, or another replica, is there then."""
+
+_LAG_EVERY_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Parts:
 
     identity: Identity
     store: Store
-    blobs: DiskBlobs
+    blobs: BlobStore
     spool: Spool
     invite_salt: bytes = field(repr=False)
     admission: Authority | AuthorityDesk
@@ -43,12 +57,24 @@ class Parts:
     turnstile: Turnstile
     coordinator: Coordinator
     evaluations: Evaluations
+    metrics: Metrics
+    admin: Admin
 
     @classmethod
-    async def assemble(cls, home: Home, identity: Identity, store: Store, clock: Clock, long_poll_s: float) -> Self:
-        """Build every part over an open store."""
-        blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
-        desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock)
+    async def assemble(
+        cls,
+        home: Home,
+        identity: Identity,
+        store: Store,
+        clock: Clock,
+        long_poll_s: float,
+        config: ServerConfig | None = None,
+    ) -> Self:
+        """Build every part over an open store; without a `config` with the defaults of one."""
+        config = config or ServerConfig(home=home.root)
+        blobs, spool = open_blobs(config, home), open_spool(config, home)
+        metrics = Metrics()
+        desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
@@ -66,6 +92,8 @@ class Parts:
             turnstile=Turnstile(),
             coordinator=coordinator,
             evaluations=Evaluations(coordinator, doorkeeper),
+            metrics=metrics,
+            admin=Admin(home, config, identity, store, clock),
         )
 
 
@@ -78,22 +106,34 @@ def _admission(
     return Authority(keys, described.federation_id, store.members, salt, clock)
 
 
-def build_app(parts: Parts) -> web.Application:
+def build_app(
+    parts: Parts, around: Surroundings | None = None, trusted_proxies: Collection[Network] = ()
+) -> web.Application:
     """Return the application; its rounds run from start-up to clean-up."""
-    app = web.Application(middlewares=[problems])
+    app = web.Application(middlewares=[identify(trusted_proxies), problems])
+    app[ADMIN] = parts.admin
+    app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
+    app[keys.PUBLIC_BLOBS] = parts.admin.config.blobs_public
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
+    app[keys.DRAINING] = asyncio.Event()
     app[keys.EVALUATIONS] = parts.evaluations
     app[keys.IDENTITY] = parts.identity
     app[keys.LOG_BOOK] = parts.log_book
+    app[METRICS] = parts.metrics
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
+    app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
+    add_pages(app)
     app.cleanup_ctx.append(_running_rounds)
-    app.on_shutdown.append(_end_long_polls)
+    app.cleanup_ctx.append(_measured_loop)
+    app.on_response_prepare.append(name_answer)
+    app.on_response_prepare.append(_say_goodbye)
+    app.on_shutdown.append(drain)
     return app
 
 
@@ -107,7 +147,33 @@ async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
         await task
 
 
-async def _end_long_polls(app: web.Application) -> None:
+async def _measured_loop(app: web.Application) -> AsyncIterator[None]:
+    measuring = asyncio.create_task(_measure_lag(app[METRICS]), name="event loop lag")
+    yield
+    measuring.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await measuring
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        asked = loop.time() + _LAG_EVERY_S
+        await asyncio.sleep(_LAG_EVERY_S)
+        metrics.lagged(loop.time() - asked)
+
+
+async def _say_goodbye(request: web.Request, response: web.StreamResponse) -> None:
+    """Once the server is stopping: every answer asks to come again a little later, on a new connection."""
+    if request.app[keys.DRAINING].is_set():
+        response.headers.setdefault("Retry-After", str(DRAIN_RETRY_S))
+        response.force_close()
+        response.headers["Connection"] = "close"  # force_close comes too late for the header here
+
+
+async def drain(app: web.Application) -> None:
+    """Begin to stop: `/readyz` says 503, and every long poll ends. What is being answered is answered."""
+    app[keys.DRAINING].set()
     app[keys.COORDINATOR].stop_waiting()
     if isinstance(desk := app[keys.ADMISSION], AuthorityDesk):
         desk.stop_waiting()

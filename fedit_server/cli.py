@@ -10,21 +10,23 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import approval
+from fedit_server.commands import access, approval, certificates, deploying, settings, watching
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
-from fedit_server.commands import rounds as round_commands
 from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.database import db_app
+from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
-from fedit_server.console import PROGRAM, Console, configure_logs
+from fedit_server.console import PROGRAM, Color, Console
+from fedit_server.logs import configure_logs
 
+Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from elsewhere (PEM, leaf first).")]
+Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(
-    round_commands.round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject."
-)
+app.add_typer(live_round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
@@ -35,7 +37,10 @@ app.add_typer(
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
 app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
+app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
+
+app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
 
 
 @app.callback(invoke_without_command=True)
@@ -47,10 +52,12 @@ def options(
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask (it never does).")] = False,  # noqa: ARG001
     yes: Annotated[bool, typer.Option("--yes", help="Answer yes to questions (it asks none).")] = False,  # noqa: ARG001
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings file, if not server.toml in it.")] = None,
+    color: Annotated[Color, typer.Option("--color", help="When to use colours.")] = "auto",
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose), home)
+    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config)
     if version:
         show_version(context)
         raise typer.Exit
@@ -62,7 +69,7 @@ def options(
 @app.command()
 def up(
     context: typer.Context,
-    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT to listen on; port 0 picks one.")] = None,
+    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT (port 0 picks one) or unix:PATH.")] = None,
     task: Annotated[list[Path] | None, typer.Option("--task", help="Task file (TOML); may be repeated.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Hub id or folder: makes a task with defaults.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Title of that task, and of a new federation.")] = None,
@@ -74,6 +81,8 @@ def up(
     authority: Annotated[
         Path | None, typer.Option("--authority", help="Card of an authority that lives apart; first start only.")
     ] = None,
+    cert: Cert = None,
+    key: Key = None,
     host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
     port: Annotated[int | None, typer.Option("--port", hidden=True)] = None,
 ) -> None:
@@ -94,6 +103,8 @@ def up(
         advertise=advertise,
         name=None if before.name else name,
         allow_trusted=True if allow_trusted else None,
+        cert=cert,
+        key=key,
     )
     tasks = [load_task(path) for path in task or []]
     if model is not None:
@@ -105,16 +116,22 @@ def up(
 
 @app.command()
 def serve(
-    context: typer.Context, listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT.")] = None
+    context: typer.Context,
+    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT or unix:PATH.")] = None,
+    advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
+    cert: Cert = None,
+    key: Key = None,
+    init: Annotated[bool, typer.Option("--init", help="Set up what is missing: keys, authority, database.")] = False,
 ) -> None:
-    """Serve only, never set up; logs are JSON lines. For systemd and containers."""
+    """Serve only, ask nothing; logs are JSON lines. For systemd and containers."""
     need_server_extra()
     from fedit_server.commands.starting import start
     from fedit_server.running.serving import Plan
 
     given: CommandContext = context.obj
+    config = given.config(listen=listen, advertise=advertise, cert=cert, key=key)
     configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
-    raise typer.Exit(asyncio.run(start(Plan(given.config(listen=listen), create=False), given.console)))
+    raise typer.Exit(asyncio.run(start(Plan(config, create=init, by_hand=False), given.console)))
 
 
 @app.command()
@@ -123,6 +140,10 @@ def status(context: typer.Context) -> None:
     look_up(context, "status", lambda admin: admin.status(), status_lines)
 
 
+app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
+for tell in (watching.health, watching.metrics, watching.grafana, deploying.systemd, deploying.containerfile):
+    app.command()(tell)
 app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
 
 

@@ -1,22 +1,21 @@
-"""Every word that an operator sees: plain lines, the JSON envelope, errors with their fix, and how logs look."""
+"""Every word that an operator sees: plain lines, the JSON envelope, errors with their fix."""
 
 import json
-import logging
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.console import Console as RichConsole
 from rich.text import Text
 
 from fedit_protocol.errors import FeditError
 
+Color = Literal["auto", "always", "never"]
 SCHEMA: Final = "fedit/1"
 PROGRAM: Final = "fedit-server"
-_PLAIN_FIELDS: Final = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "taskName"}
 
 
 @dataclass
@@ -27,11 +26,16 @@ class Console:
     quiet: bool = False
     verbose: bool = False
     warnings: list[str] = field(default_factory=list)
+    color: Color = "auto"
 
     def __post_init__(self) -> None:
         # Looks at NO_COLOR, FORCE_COLOR and TERM by itself; no markup, for many words come from elsewhere.
-        self._out = RichConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        look: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+        if self.color != "auto":
+            look |= {"no_color": self.color == "never"}
+        if self.color == "always":  # not force_terminal: nothing else of a terminal is claimed
+            look["color_system"] = "standard"
+        self._out, self._err = RichConsole(**look), RichConsole(stderr=True, **look)
 
     def say(self, text: str = "") -> None:
         """One line for people."""
@@ -103,47 +107,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 def when(seconds: float | None) -> str:
     """Return a time in UTC as people read it."""
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-class LineFormatter(logging.Formatter):
-    """`12:00:00 the round is committed  task=clinic-notes round=3`: what `up` shows on a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the event with its fields behind it."""
-        fields = [f"{name}={_short(value)}" for name, value in record.__dict__.items() if name not in _PLAIN_FIELDS]
-        time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
-        text = f"{time} {record.getMessage()}" + ("  " + " ".join(fields) if fields else "")
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def configure_logs(*, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Send the server's own events to stderr: as lines, or as JSON for a daemon. Called by `up` and `serve` only.
-
-    Libraries that name addresses in their messages (aiohttp's server, asyncio's TLS) are kept silent.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_json_formatter() if as_json else LineFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.getLogger("fedit_server").setLevel(level)
-    for talkative in ("aiohttp", "asyncio"):
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)
-
-
-def _json_formatter() -> logging.Formatter:
-    import structlog
-
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    extra, errors = structlog.stdlib.ExtraAdder(), structlog.processors.format_exc_info
-    shared: list[Any] = [stamp, structlog.stdlib.add_log_level, extra, errors]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.JSONRenderer(sort_keys=True),
-        ],
-    )
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -3,11 +3,12 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any, Final
 
 from aiohttp import web
 
-from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,9 +51,144 @@ RETRY_AFTER_S: Final[dict[ProblemType, int]] = {
     ProblemType.INTERNAL: 5,
 }
 
+PROBLEM: Final = web.ResponseKey("problem", str)
+"""On an answer: the problem type that it tells, for whoever counts."""
+
 _CONTENT_TYPE: Final = "application/problem+json"
 
 log = logging.getLogger(__name__)
+
+
+class AdminProblem(StrEnum):
+    """What can go wrong in the admin API, as problem types (RFC 9457, section 3.1.1) that no device meets."""
+
+    UNAUTHENTICATED = "urn:fedit:error:unauthenticated"
+    FORBIDDEN = "urn:fedit:error:forbidden"
+    NOT_FOUND = "urn:fedit:error:not-found"
+    CONFLICT = "urn:fedit:error:conflict"
+    INVALID = "urn:fedit:error:invalid"
+    MALFORMED = "urn:fedit:error:malformed"
+    NOT_ACCEPTABLE = "urn:fedit:error:not-acceptable"
+    UNSUPPORTED_MEDIA = "urn:fedit:error:unsupported-media-type"
+    TOO_LARGE = "urn:fedit:error:too-large"
+    QUOTA = "urn:fedit:error:quota"
+
+    @property
+    def title_text(self) -> str:
+        """The name in words."""
+        return self.value.rpartition(":")[2].replace("-", " ")
+
+
+ADMIN_STATUS: Final[dict[AdminProblem, int]] = {
+    AdminProblem.UNAUTHENTICATED: 401,
+    AdminProblem.FORBIDDEN: 403,
+    AdminProblem.NOT_FOUND: 404,
+    AdminProblem.CONFLICT: 409,
+    AdminProblem.INVALID: 422,
+    AdminProblem.MALFORMED: 400,
+    AdminProblem.NOT_ACCEPTABLE: 406,
+    AdminProblem.UNSUPPORTED_MEDIA: 415,
+    AdminProblem.TOO_LARGE: 413,
+    AdminProblem.QUOTA: 409,
+}
+"""Admin problem → HTTP status."""
+
+
+class RefusalError(ConfigError):
+    """What an operator asked for cannot be done: an error of a command, and a problem of the admin API."""
+
+    problem = AdminProblem.INVALID
+    default_code = "U111"
+
+
+class InvalidError(RefusalError):
+    """A body or a query says something that the model does not take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fix="GET /openapi.json says what it takes: fedit-server openapi")
+
+
+class MalformedError(RefusalError):
+    """A body is not JSON."""
+
+    problem = AdminProblem.MALFORMED
+    default_code = "U112"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fix="send one JSON value, in UTF-8")
+
+
+class UnacceptableError(RefusalError):
+    """The answer's type is none of those that the request takes."""
+
+    problem = AdminProblem.NOT_ACCEPTABLE
+    default_code = "U113"
+
+    def __init__(self, media: str) -> None:
+        super().__init__(f"this answers in {media} only", fix=f"send Accept: {media}, or no Accept header")
+
+
+class UnsupportedMediaError(RefusalError):
+    """The body's type is not JSON."""
+
+    problem = AdminProblem.UNSUPPORTED_MEDIA
+    default_code = "U114"
+
+    def __init__(self) -> None:
+        super().__init__("a body has to be application/json", fix="send Content-Type: application/json")
+
+
+class TooLargeError(RefusalError):
+    """The body is larger than any that makes sense."""
+
+    problem = AdminProblem.TOO_LARGE
+    default_code = "U116"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a body may have {most} bytes", fix="send less")
+
+
+class NotFoundError(RefusalError):
+    """There is no such thing."""
+
+    problem = AdminProblem.NOT_FOUND
+    default_code = "U025"
+
+
+class StateConflictError(RefusalError):
+    """The thing is in a state in which this makes no sense."""
+
+    problem = AdminProblem.CONFLICT
+    default_code = "U030"
+
+
+class QuotaError(RefusalError):
+    """There are as many of these as the settings allow."""
+
+    problem = AdminProblem.QUOTA
+    default_code = "U115"
+
+
+class UnauthenticatedError(RefusalError):
+    """Nobody knows who asks."""
+
+    problem = AdminProblem.UNAUTHENTICATED
+    default_code = "T110"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, fix="fedit-server token create --role ROLE, on the server's machine")
+
+
+class ForbiddenError(RefusalError):
+    """Who asks may not do this."""
+
+    problem = AdminProblem.FORBIDDEN
+    default_code = "T111"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(
+            message, code=code, fix="ask for a token with another role: fedit-server token create --role ROLE"
+        )
 
 
 class ComeAgainError(ProtocolError):
@@ -77,6 +213,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except ProtocolError as error:
         return problem_response(error)
+    except RefusalError as error:
+        return refusal_response(error)
     except web.HTTPException as error:
         return _http_problem(error)
     except StorageError as error:
@@ -99,6 +237,23 @@ def as_problem(error: Exception) -> ProtocolError:
     return ProtocolError(ProblemType.INTERNAL, "the server failed; its log says why", code="X001")
 
 
+def refusal_response(error: RefusalError) -> web.Response:
+    """Return the problem document of a refusal of the admin API."""
+    status = ADMIN_STATUS[error.problem]
+    body = {
+        "type": error.problem,
+        "title": error.problem.title_text,
+        "status": status,
+        "detail": str(error),
+        "code": error.code,
+    }
+    if error.fix:
+        body["fix"] = error.fix
+    # RFC 9110, section 11.6.1: a 401 says how to do it right.
+    headers = {"WWW-Authenticate": 'Bearer realm="fedit"'} if status == web.HTTPUnauthorized.status_code else None
+    return web.json_response(body, status=status, content_type=_CONTENT_TYPE, headers=headers)
+
+
 def problem_response(error: ProtocolError) -> web.Response:
     """Return the problem document of an error."""
     status = STATUS[error.problem]
@@ -112,6 +267,7 @@ def problem_response(error: ProtocolError) -> web.Response:
     if error.fix:
         body["fix"] = error.fix
     response = web.json_response(body, status=status, content_type=_CONTENT_TYPE)
+    response[PROBLEM] = str(error.problem)
     if isinstance(error, ComeAgainError):
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     elif error.problem in RETRY_AFTER_S:

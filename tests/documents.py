@@ -106,7 +106,9 @@ def _type(annotation: object) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "one of " + ", ".join(f"`{member.value}`" for member in annotation)
     if typing.get_origin(annotation) is tuple:
-        return "list of texts"
+        item = typing.get_args(annotation)[0]
+        tables = isinstance(item, type) and issubclass(item, BaseModel)
+        return "list of tables" if tables else "list of texts"
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

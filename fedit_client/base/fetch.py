@@ -43,7 +43,7 @@ class Fetch:
                 f"the base model needs {self.disk_needed / 1e9:.1f} GB of disk, {self.disk_free / 1e9:.1f} GB are free",
                 code="M005",
                 where=str(self.folder),
-                fix="free some disk space, or move the cache: HF_HUB_CACHE=/larger/disk fedit-client …",
+                fix="free some disk space, or: export HF_HUB_CACHE=/larger/disk",
             )
 
 

@@ -46,7 +46,7 @@ def bugreport(
         given.console.say(line)
     target = out or Path.cwd() / f"fedit-bugreport-{now:%Y%m%d-%H%M%S}.zip"
     if given.console.interactive and not given.console.confirm(f"Write this to {target}?", flag="--yes"):
-        raise ConfigError("nothing was written", code="U002", fix="fedit-client bugreport --yes")
+        raise ConfigError("nothing was written", code="U002", fix="fedit-client bugreport --yes", again="--yes")
     report.write(target)
     lines = [f"{target} holds exactly the above; read it once more before you send it to anybody"]
     given.console.answer("bugreport", {"file": str(target), "contents": report.files, "sent": False}, lines)

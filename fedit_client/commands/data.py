@@ -55,13 +55,14 @@ def check(
     places: Places = None,
     maps: Maps = None,
     as_shape: AsShape = None,
+    on_error: OnErrorOption = "skip",
     show: Annotated[str | None, typer.Option(metavar="CODE", help="List every line of one finding.")] = None,
 ) -> None:
     """Look for what is wrong or doubtful: broken rows, duplicates, lengths, secrets. Warns, and changes nothing."""
     from fedit_client.conversations.checking import check_sources
 
     given: Globals = context.obj
-    check_sources(given.config(), given.console, sources_of(places or (), maps, as_shape, "skip"), show)
+    check_sources(given.config(), given.console, sources_of(places or (), maps, as_shape, on_error), show)
 
 
 @data_app.command("preview")

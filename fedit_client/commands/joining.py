@@ -55,7 +55,10 @@ def join(
     given: Globals = context.obj
     if server == "-" and "-" in (data or ()):
         raise ConfigError(
-            "one stdin cannot hold both the link and the rows", code="U001", fix="FEDIT_SERVER=… --data -"
+            "one stdin cannot hold both the link and the rows; the link may stand in FEDIT_SERVER",
+            code="U001",
+            fix="fedit-client join --data rows.jsonl",
+            again="--data rows.jsonl",
         )
     config = given.config(server=from_stdin(server), model=model, device=device_flags(device, threads))
     client = client_of(config, pin=pin, code=code)
@@ -91,7 +94,8 @@ def run(
         tried = run_async(client.dry_run(say=given.console.say))
         given.console.answer("run", tried.as_data(), tried.lines())
         return
-    attend(client, given.console, Stay(max_rounds, moment(until, "fedit-client run --until 18:30"), not no_wait))
+    ending = moment(until, "fedit-client run --until 18:30", "--until 18:30")
+    attend(client, given.console, Stay(max_rounds, ending, not no_wait))
     adapter = client.latest_adapter()
     given.console.answer("run", {"adapter": str(adapter) if adapter else None}, [])
 

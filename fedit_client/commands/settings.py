@@ -13,13 +13,19 @@ config_app = typer.Typer(
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A setting, such as device.threads.")]
 
 
-def change(context: typer.Context, settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…")]) -> None:
+def change(
+    context: typer.Context,
+    settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="Such as device.threads=2.")],
+) -> None:
     """Change settings in client.toml, and say the new rule back; comments in the file stay."""
-    from fedit_client.config import change_settings, config_paths
+    from fedit_client.config import ClientConfig, assigned, config_paths, edit_settings
+    from fedit_client.settings.assignments import check_assignments
 
     given: Globals = context.obj
-    changed = change_settings(config_paths(given.home), settings)
-    _tell(given, "set", list(changed))
+    changes = assigned(settings)
+    check_assignments(ClientConfig, changes)
+    edit_settings(config_paths(given.home), changes)
+    _tell(given, "set", list(changes))
 
 
 def get(context: typer.Context, key: Key) -> None:
@@ -99,16 +105,26 @@ def paths(context: typer.Context) -> None:
 def _tell(given: Globals, command: str, keys: list[str]) -> None:
     """Say what is now in force: something above the file may still decide."""
     from fedit_client.home.lock import is_held
+    from fedit_client.manners.live import is_live
     from fedit_client.settings.origin import settings_of
     from fedit_client.settings.words import rule
 
     found = {setting.key: setting for setting in settings_of(given.loaded(), given.flags())}
-    if is_held(given.config().paths.lock_file):
-        given.console.warn("a client is running here and keeps its settings until it is started again")
     lines = [f"{key} is now {found[key].text}: {rule(key, found[key].value)}" for key in keys if key in found]
     lines += [f"{key} is taken out" for key in keys if key not in found]
+    running = is_held(given.config().paths.lock_file)
+    later = [key for key in keys if not is_live(key)] if running else []
+    if running and len(later) < len(keys):
+        lines.append("the client that runs here takes it over at once")
+    if later:
+        given.console.warn(f"the client that runs here keeps its {', '.join(later)} until it is started again: "
+                           "fedit-client finish, then fedit-client run")  # fmt: skip
     for setting in (found[key] for key in keys if key in found):
         if setting.source not in {"client.toml", "default"} and not setting.source.startswith(("join", "task ")):
             given.console.warn(f"{setting.source} comes before client.toml, so it still decides about {setting.key}")
-    data = {"settings": [found[key].as_data() for key in keys if key in found]}
+    data = {
+        "settings": [found[key].as_data() for key in keys if key in found],
+        "running": running,
+        "at_next_start": later,
+    }
     given.console.answer(command, data, lines)

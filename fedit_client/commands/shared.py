@@ -59,6 +59,7 @@ Maps = Annotated[
     list[str] | None, typer.Option("--map", metavar="A=B", help="Our column A is the file's column B; may be repeated.")
 ]
 AsShape = Annotated[Shape | None, typer.Option("--as", help="Read the rows as this shape; text trains on all of it.")]
+_MAP = "--map prompt=question --map response=answer"
 MaxRounds = Annotated[int | None, typer.Option(min=1, help="Stop after this many committed rounds.")]
 
 
@@ -89,12 +90,13 @@ def sources_of(
     for text in maps or ():
         ours, equals, theirs = text.partition("=")
         if not (equals and ours.strip() and theirs.strip()):
-            raise ConfigError(f"{text!r} is not A=B", code="U001", fix="--map prompt=question --map response=answer")
+            raise ConfigError(f"{text!r} is not A=B", code="U001", fix=f"fedit-client data add FILE {_MAP}",
+                              again=_MAP)  # fmt: skip
         columns[ours.strip()] = theirs.strip()
     return tuple(Source(place, columns, shape, on_error) for place in places)
 
 
-def moment(text: str | None, example: str) -> "datetime | None":
+def moment(text: str | None, example: str, again: str | None = None) -> "datetime | None":
     """Return when a time ends that was typed as 2h or 18:30; raises ConfigError U011, `example` is its fix."""
     from datetime import UTC, datetime
 
@@ -103,4 +105,4 @@ def moment(text: str | None, example: str) -> "datetime | None":
     try:
         return None if text is None else moment_after(text, datetime.now(UTC))
     except ValueError as error:
-        raise ConfigError(str(error), code="U011", where="command line", fix=example) from error
+        raise ConfigError(str(error), code="U011", where="command line", fix=example, again=again) from error

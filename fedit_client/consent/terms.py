@@ -128,8 +128,8 @@ def check_consent(summary: ConsentSummary, consent: Consent) -> None:
 
 def missing_consent(label: str) -> ConsentError:
     """The error of a program without a terminal that was not told what the owner agrees to."""
-    return ConsentError(f"nobody is here to agree to the task {label}", code="A001",
-                        fix=f"fedit-client join --accept {label}, once you have read it on a terminal")  # fmt: skip
+    return ConsentError(f"nobody is here to agree to the task {label}; read what it says, then agree by its name",
+                        code="A001", fix=f"fedit-client join --accept {label}", again=f"--accept {label}")  # fmt: skip
 
 
 def plain(text: str) -> str:

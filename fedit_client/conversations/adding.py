@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fedit_client.console import Console
@@ -11,7 +12,7 @@ from fedit_client.conversations.joining import describe_rows, tell_rows
 from fedit_client.data import Record, Source
 from fedit_client.data.remembered import add_source, load_sources, read_here
 from fedit_client.home.durable import translating
-from fedit_client.home.paths import Paths
+from fedit_client.home.paths import Paths, free_name
 from fedit_protocol.errors import ConfigError, DataError
 
 
@@ -21,7 +22,7 @@ def add_to_home(paths: Paths, console: Console, source: Source) -> None:
         raise ConfigError(
             "rows from stdin cannot be read again later",
             code="U001",
-            fix="save them: fedit-client data add rows.jsonl, or fedit-client join … --data -",
+            fix="save them: fedit-client data add rows.jsonl",
         )
     rows = read_here(paths, source)
     tell_rows(console, source.place, rows)
@@ -55,13 +56,17 @@ def convert_source(paths: Paths, console: Console, source: Source, to: str, out:
     for JSON on the same stdout; StorageError.
     """
     if out is None and console.json:
-        raise ConfigError("rows and the JSON answer cannot share stdout", code="U001", fix="--out rows.jsonl")
+        raise ConfigError("rows and the JSON answer cannot share stdout", code="U001",
+                          fix="fedit-client data convert FILE --out converted.jsonl",
+                          again="--out converted.jsonl")  # fmt: skip
     if out is not None and out.exists():
-        raise ConfigError(f"{out} exists already", code="U001", fix="--out with the name of a new file")
+        raise ConfigError(f"{out} exists already, and nothing is overwritten", code="U001",
+                          fix="fedit-client data convert FILE --out NEW_FILE",
+                          again=f"--out {quote(str(free_name(out)))}")  # fmt: skip
     rows = read_here(paths, source)
     if any(record.is_text for record in rows.records):
         raise DataError("plain text has no messages to convert into", code="D025", where=source.place,
-                        fix="fedit-client data check … --as text")  # fmt: skip
+                        fix=f"fedit-client data check {quote(source.place)} --as text")  # fmt: skip
     lines = _json_lines(rows.records)
     if out is None:
         sys.stdout.writelines(lines)

@@ -38,10 +38,11 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
 
     Raises DataError if a source as a whole cannot be read, D020 without any, and ConfigError U012 for a `show` that
     was not found."""
-    sources = sources or load_sources(config.paths)
+    sources = sources or [_skipping(source) for source in load_sources(config.paths)]
     if not sources:
-        raise DataError("no data was named, and none was added", code="D020", fix="fedit-client data check rows.jsonl")
-    read = [(source, read_here(config.paths, _skipping(source))) for source in sources]
+        raise DataError("no data was named, and none was added; name a file, a folder or a glob", code="D020",
+                        fix="fedit-client data check FILE", again="FILE")  # fmt: skip
+    read = [(source, read_here(config.paths, source)) for source in sources]
     files = [file for _, rows in read for file in rows.by_file()]
     persons = can_find_persons()
     found = inspect(files, keys_in, persons_in if persons else None)
@@ -65,7 +66,7 @@ def check_sources(config: ClientConfig, console: Console, sources: Sequence[Sour
 
 
 def _skipping(source: Source) -> Source:
-    """The same source, read past rows that cannot be used: they are what is looked for."""
+    """A source that was added, read past rows that cannot be used: they are what is looked for."""
     return Source(source.place, source.columns, source.shape, "skip")
 
 

@@ -88,9 +88,9 @@ class Differing:
 async def look(config: ClientConfig) -> Differing:
     """Fetch the joined task as it is now and compare; nothing about this device is sent but that it asks."""
     membership = require_membership(config.paths.membership_file)
-    tls = membership.federation.tls()
+    tls, direct = membership.federation.tls(), config.network.no_proxy
     note_server(config.paths.cache, membership.host, membership.port)
-    async with HttpTransport(membership.host, membership.port, tls, signer=None) as transport:
+    async with HttpTransport(membership.host, membership.port, tls, None, no_proxy=direct) as transport:
         raw = await fetch_listed(transport, membership.task_document.task.id)
     document, agreements = read_task(raw), Agreements(config.paths.consents)
     last = agreements.of(membership)
@@ -127,8 +127,9 @@ def changes_data(changes: tuple[TaskChange, ...]) -> list[dict[str, str]]:
 def _answer(console: Console, label: str, accept: str | None) -> None:
     if accept is not None:
         if accept != label:
-            raise ConsentError(f"you agreed to {accept}, but the task is {label}", code="A003",
-                               fix=f"read it once, then: fedit-client consent diff --accept {label}")  # fmt: skip
+            raise ConsentError(f"you agreed to {accept}, but the task is {label}; read it, then agree to that",
+                               code="A003", fix=f"fedit-client consent diff --accept {label}",
+                               again=f"--accept {label}")  # fmt: skip
         return
     if console.yes:
         return

@@ -60,7 +60,8 @@ async def evaluate(
 
     tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
     note_server(config.paths.cache, membership.host, membership.port)
-    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
+    line = HttpTransport(membership.host, membership.port, tls, signer, bandwidth, config.network.no_proxy)
+    async with line as transport:
         pinned = PinnedDescriptor(membership.descriptor, lambda raw: _save_descriptor(config, raw))
         patience = Patience(tell, max_wait_s=config.network.max_wait_s)
         counter = Counter(key, transport, pinned, document, patience)
@@ -141,7 +142,8 @@ def _records(config: ClientConfig, wishes: EvaluationWishes, console: Console) -
     named = [Source(str(path), on_error=wishes.on_error) for path in wishes.data]
     sources = named or load_sources(config.paths)
     if not sources:
-        raise DataError("there are no rows to evaluate on", code="D020", fix="fedit-client eval --data rows.jsonl")
+        raise DataError("there are no rows to evaluate on", code="D020",
+                        fix="fedit-client eval --data rows.jsonl", again="--data rows.jsonl")  # fmt: skip
     records: list[Record] = []
     for source in sources:
         rows = read_here(config.paths, source)

@@ -8,6 +8,7 @@ from fedit_client.console import Console
 from fedit_client.conversations.setting_up import set_up
 from fedit_client.data import Record, RowFile, Source
 from fedit_client.data.findings import first_look
+from fedit_client.hardware.fit import Fit
 from fedit_client.hardware.runtime import python_in
 from fedit_client.manners.words import summary
 from fedit_client.membership.offers import TaskOffer
@@ -29,31 +30,49 @@ class JoinWishes:
 
 
 async def join(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
-    """Lead through joining; raises what is wrong before anything is sent that the server does not need."""
-    offer = await _looked_at(client, console, wishes)
+    """Lead through joining; raises what is wrong before anything is sent that the server does not need.
+
+    What is soon known comes first: an invite nobody made is noticed before a base is fetched, never after.
+    """
+    offer, found = await _looked_at(client, console, wishes, answered=True)
     _agree(console, wishes, offer)
-    _, base = await client.prepare(offer, console.say)
-    console.done(f"base model {base}")
+    here = found is None or found.fetch.place is not None
+    if here:  # looked at before the invite is used
+        await _base(client, console, offer)
     await client.join(consent=offer.accept(), label=wishes.label, say=console.say)
     console.done(f"joined {offer.summary.label}")
+    if not here:
+        await _base(client, console, offer)
     return offer
 
 
 async def rehearse_join(client: Client, console: Console, wishes: JoinWishes) -> DryRun:
     """Look at the task and train one round's work of it; nothing is joined, and nothing sent."""
-    offer = await _looked_at(client, console, wishes)
+    offer, _ = await _looked_at(client, console, wishes, answered=False)
     return await client.dry_run(offer, console.say)
 
 
-async def _looked_at(client: Client, console: Console, wishes: JoinWishes) -> TaskOffer:
+async def _looked_at(
+    client: Client, console: Console, wishes: JoinWishes, *, answered: bool
+) -> tuple[TaskOffer, Fit | None]:
+    """Show the server, the task and what it means for this machine; with `answered` a yes must be possible."""
     _stack(client, console)
-    records = _take_data(client, console, wishes)
+    _check_data_is_named(client, console, wishes)
     offer = await client.fetch_offer(wishes.task)
+    if answered:
+        client.check_admission(offer)
     _show_server(console, offer)
     for line in offer.summary.lines():
         console.say(f"  {line}")
-    await _fit(client, console, offer, records)
-    return offer
+    if answered:
+        _check_answer(console, wishes, offer.summary.label)
+    records = _take_data(client, console, wishes)
+    return offer, await _fit(client, console, offer, records)
+
+
+async def _base(client: Client, console: Console, offer: TaskOffer) -> None:
+    _, base = await client.prepare(offer, console.say)
+    console.done(f"base model {base}")
 
 
 def _stack(client: Client, console: Console) -> None:
@@ -84,11 +103,15 @@ def describe_rows(rows: RowFile) -> str:
     return " · ".join(parts)
 
 
+def _check_data_is_named(client: Client, console: Console, wishes: JoinWishes) -> None:
+    if not (wishes.data or client.has_data or console.interactive):
+        raise DataError("no data was given", code="D020", fix="fedit-client join --data rows.jsonl",
+                        again="--data rows.jsonl")  # fmt: skip
+
+
 def _take_data(client: Client, console: Console, wishes: JoinWishes) -> list[Record]:
     sources = list(wishes.data)
     if not sources and not client.has_data:
-        if not console.interactive:
-            raise DataError("no data was given", code="D020", fix="fedit-client join … --data rows.jsonl")
         sources = [Source(console.ask("Data to train on:", flag="--data PATH").strip())]
     if not sources:
         console.say(f"trains on what was added before: {', '.join(client.sources) or 'rows of this process'}")
@@ -124,10 +147,10 @@ def _show_server(console: Console, offer: TaskOffer) -> None:
     console.done(f"devices are admitted by {admitted_by(federation.descriptor)}")
 
 
-async def _fit(client: Client, console: Console, offer: TaskOffer, records: list[Record]) -> None:
+async def _fit(client: Client, console: Console, offer: TaskOffer, records: list[Record]) -> Fit | None:
     """Say what the task means for this machine before anything is fetched; a CPU is used after a yes only."""
     if (found := await client.fit(offer, records)) is None:
-        return
+        return None
     found.fetch.check()
     chosen = found.plan
     if chosen.needs_cpu_consent:
@@ -136,32 +159,36 @@ async def _fit(client: Client, console: Console, offer: TaskOffer, records: list
         console.say(f"{chosen.reason}: {found.time_words()} on the CPU")
         if not console.confirm("Train on the CPU?", flag="--device cpu"):
             raise ConsentError("training on the CPU was declined", code="A004",
-                               fix=chosen.cpu_fix or "fedit-client join --device cpu")  # fmt: skip
+                               fix=chosen.cpu_fix or "fedit-client join --device cpu",
+                               again=None if chosen.cpu_fix else "--device cpu")  # fmt: skip
         client.use_cpu()
     console.done(f"{chosen.reason} · {found.short()}")
     polite = summary(client.config.polite, on_gpu=chosen.device != "cpu")
     console.say(f"  {polite}   (change: fedit-client set polite.…)")
     console.done(f"base model: {found.fetch.words()}")
+    return found
+
+
+def _check_answer(console: Console, wishes: JoinWishes, label: str) -> None:
+    """Raise ConsentError A003 for a yes to another version, A001 where there is none and nobody to ask."""
+    if wishes.accept is None and not (console.yes or console.interactive):
+        raise missing_consent(label)
+    if wishes.accept not in (None, label):
+        raise ConsentError(
+            f"you agreed to {wishes.accept}, but the task is {label}; read it, then agree to that",
+            code="A003",
+            fix=f"fedit-client join --accept {label}",
+            again=f"--accept {label}",
+        )
 
 
 def _agree(console: Console, wishes: JoinWishes, offer: TaskOffer) -> None:
-    """Hold the owner's answer against the task's label; nothing but the owner can give it."""
-    summary = offer.summary
-    if wishes.accept is not None:
-        if wishes.accept != summary.label:
-            raise ConsentError(
-                f"you agreed to {wishes.accept}, but the task is {summary.label}",
-                code="A003",
-                fix=f"fedit-client join --accept {summary.label}, once you have read what it says",
-            )
+    """Take the owner's answer, unless it was given on the command line; nothing but the owner can give it."""
+    if wishes.accept is not None or console.yes:
         return
-    if console.yes:
-        return
-    if not console.interactive:
-        raise missing_consent(summary.label)
     if not _accepted(console, offer):
         raise ConsentError(
-            "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again"
+            "the task was declined; nothing was sent", code="A002", fix="fedit-client join, to look again", again=""
         )
 
 

@@ -158,7 +158,7 @@ def rows_to_measure(
     fraction = membership.task_document.task.training.held_out_fraction
     if not fraction:
         raise DataError("the task holds no rows out of training, so there are none to measure on", code="D020",
-                        fix="fedit-client eval --data rows.jsonl")  # fmt: skip
+                        fix="fedit-client eval --data rows.jsonl", again="--data rows.jsonl")  # fmt: skip
     return OwnData(config.paths).records(), fraction
 
 

@@ -29,8 +29,8 @@ def preview(config: ClientConfig, console: Console, sources: Sequence[Source], c
     """
     sources = sources or load_sources(config.paths)
     if not sources:
-        raise DataError("no data was named, and none was added", code="D020",
-                        fix="fedit-client data preview rows.jsonl")  # fmt: skip
+        raise DataError("no data was named, and none was added; name a file, a folder or a glob", code="D020",
+                        fix="fedit-client data preview FILE", again="FILE")  # fmt: skip
     view = task_view(config, model)
     base = view.require_base()
     files = [file for source in sources for file in read_here(config.paths, source).by_file()]

@@ -31,7 +31,8 @@ async def pull(config: ClientConfig, version: int | None, emit: Emit, on_bytes: 
     patience = Patience(emit, max_wait_s=config.network.max_wait_s)
     tls, bandwidth = membership.federation.tls(), Bandwidth.of(config.polite)
     note_server(config.paths.cache, membership.host, membership.port)
-    async with HttpTransport(membership.host, membership.port, tls, signer, bandwidth) as transport:
+    line = HttpTransport(membership.host, membership.port, tls, signer, bandwidth, config.network.no_proxy)
+    async with line as transport:
         return await pulled(transport, shelf, patience, document.task.id, version, on_bytes)
 
 

@@ -19,7 +19,7 @@ def set_up(config: ClientConfig, console: Console, backend: Backend) -> SetupPla
         return plan
     plan.check()
     if not console.confirm(f"Install about {plan.size / 1e9:.1f} GB?", flag="--yes"):
-        raise ConfigError("nothing was installed", code="U002", fix="fedit-client setup")
+        raise ConfigError("nothing was installed", code="U002", fix="fedit-client setup", again="")
     python = carry_out(plan, lambda text: console.say(f"  {text}", style="dim"))
     edit_settings(config.paths, {"device.python": str(python)})
     console.done(f"training runs with {python}")

@@ -54,7 +54,7 @@ class ChatWishes:
             return None
         if not str(self.compare).isdigit():
             raise ConfigError(f"{self.compare} is neither base nor the number of an adapter version", code="U001",
-                              fix="fedit-client chat --compare base")  # fmt: skip
+                              fix="fedit-client chat --compare base", again="--compare base")  # fmt: skip
         return int(str(self.compare))
 
 
@@ -119,7 +119,8 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
     """
     membership = require_membership(config.paths.membership_file)
     if wishes.prompt is None and not console.interactive:
-        raise ConfigError("nobody is here to talk to", code="U002", fix="add --prompt TEXT")
+        raise ConfigError("nobody is here to talk to", code="U002",
+                          fix="fedit-client chat --prompt 'Hello'", again="--prompt 'Hello'")  # fmt: skip
     other = wishes.compared_version
     task = membership.task_document.task
     kept = version_here(config.paths.adapters, task.id, wishes.version)

@@ -4,8 +4,9 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import product
-from typing import Final
+from typing import Final, TypedDict
 
 from fedit_client.data.records import Shape
 from fedit_client.data.shapes import ANSWERS, QUESTIONS, REQUIRED, Row, fits, known_columns
@@ -34,7 +35,8 @@ class Wishes:
             raise DataError(
                 f"{unknown[0]} is no column that FedIT reads; those are {', '.join(sorted(ours))}",
                 code="D017",
-                fix="--map OURS=YOURS, such as --map prompt=question --map response=answer",
+                fix="fedit-client data add FILE --map prompt=question --map response=answer",
+                again="--map prompt=question --map response=answer",
             )
 
 
@@ -49,20 +51,27 @@ class Place:
         """Return the one command that reads this source with these columns."""
         if self.in_memory:
             return f"pass columns={dict(columns)!r}"
-        maps = " ".join(f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
-        return f"fedit-client data add {shlex.quote(self.text)} {maps}"
+        return f"{self._add} {maps_of(columns)}"
 
     @property
     def skip_line(self) -> str:
         """Return the one command that leaves out what cannot be used."""
         if self.in_memory:
             return 'correct these rows, or pass on_error="skip"'
-        return f"fedit-client data add {shlex.quote(self.text)} --on-error skip"
+        return f"{self._add} --on-error skip"
 
     @property
     def check_line(self) -> str:
         """Return the one command that looks at everything."""
         return "correct these rows" if self.in_memory else f"fedit-client data check {shlex.quote(self.text)}"
+
+    def correct_line(self, code: str) -> str:
+        """Return what helps where nothing would be left: to see what such a row has to look like."""
+        return "correct these rows" if self.in_memory else f"fedit-client help {code}"
+
+    @property
+    def _add(self) -> str:
+        return f"fedit-client data add {shlex.quote(self.text)}"
 
     def show_hint(self, code: str) -> str:
         """Return where every line of one kind is listed, in parentheses."""
@@ -72,7 +81,12 @@ class Place:
         """Return the one command that reads this source as this shape."""
         if self.in_memory:
             return f"pass shape=Shape.{shape.name}"
-        return f"fedit-client data add {shlex.quote(self.text)} --as {shape}"
+        return f"{self._add} --as {shape}"
+
+
+def maps_of(columns: Columns) -> str:
+    """Return the options that say these columns on a command line."""
+    return " ".join(f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
 
 
 def renamed(row: Row, columns: Columns) -> Row:
@@ -112,6 +126,7 @@ def decide_shape(rows: Sequence[Row], wishes: Wishes, place: Place) -> Shape:
             code="D018",
             where=place.text,
             fix=place.shape_line(Shape.TEXT),
+            again=f"--as {Shape.TEXT}",
         )
     raise _no_shape(rows, wishes, place)
 
@@ -120,21 +135,38 @@ def check_columns(rows: Sequence[Row], columns: Columns, place: Place) -> None:
     """Raise DataError D004 for a mapped column that none of these rows has."""
     for ours, theirs in columns.items():
         if not any(theirs in row for row in rows):
+            meant = {**columns, ours: _nearest(theirs, _names(rows))}
             raise DataError(
                 f"there is no column {theirs}; found {_listed(rows)}",
                 code="D004",
                 where=place.text,
-                fix=f"--map {ours}=… with one of the columns found",
+                fix=place.line(meant),
+                again=maps_of(meant),
             )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.0)), "COLUMN")
 
 
 def _several_shapes(found: Sequence[Shape], rows: Sequence[Row], place: Place) -> DataError:
     present = {str(column) for row in rows for column in row}
     sets = " and ".join(f"{shape} ({', '.join(_own_columns(shape, present))})" for shape in found)
-    lines = [place.line({column: column for column in _own_columns(shape, present)}) for shape in found]
+    choices = [{column: column for column in _own_columns(shape, present)} for shape in found]
     return DataError(
-        f"the columns fit two shapes equally: {sets}", code="D006", where=place.text, fix="\n".join(lines[:_MOST_LINES])
+        f"the columns fit two shapes equally: {sets}", code="D006", where=place.text, **_paste(place, choices)
     )
+
+
+class _Fixes(TypedDict):
+    fix: str
+    again: str
+
+
+def _paste(place: Place, choices: Sequence[Columns]) -> _Fixes:
+    """The commands that read a source in each of these ways."""
+    first = choices[:_MOST_LINES]
+    return {"fix": "\n".join(place.line(one) for one in first), "again": "\n".join(maps_of(one) for one in first)}
 
 
 def _own_columns(shape: Shape, present: set[str]) -> list[str]:
@@ -150,22 +182,22 @@ def _no_shape(rows: Sequence[Row], wishes: Wishes, place: Place) -> DataError:
     asks = [name for name in asks if name not in answers] or asks
     kept = {ours: theirs for ours, theirs in wishes.columns.items() if ours not in ("prompt", "response")}
     pairs = [(ask, answer) for ask, answer in product(asks, answers) if ask != answer]
-    lines = [place.line({**kept, "prompt": ask, "response": answer}) for ask, answer in pairs]
-    if len(lines) > 1:
+    choices = [{**kept, "prompt": ask, "response": answer} for ask, answer in pairs]
+    if len(choices) > 1:
         kind, several = ("answer", answers) if len(answers) > 1 else ("question", asks)
         return DataError(
             f"{len(several)} columns could be the {kind}: {', '.join(several)}",
             code="D006",
             where=place.text,
-            fix="\n".join(lines[:_MOST_LINES]),
+            **_paste(place, choices),
         )
     wanted = " | ".join(", ".join(columns) for columns in REQUIRED.values())
-    example = lines[0] if lines else place.line({"prompt": "QUESTION", "response": "ANSWER"})
+    example = choices[:1] or [{"prompt": "QUESTION", "response": "ANSWER"}]
     return DataError(
         f"no known set of columns: found {_listed(rows)}; known are {wanted}",
         code="D004",
         where=place.text,
-        fix=example,
+        **_paste(place, example),
     )
 
 

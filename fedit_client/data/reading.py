@@ -9,6 +9,7 @@ from fedit_client.data.files import NumberedRow, numbered_rows
 from fedit_client.data.records import Record, RowFile, RowProblem, Shape
 from fedit_client.data.shapes import WRONG_TYPE, Row, known_columns, to_record
 from fedit_protocol.errors import DataError
+from fedit_protocol.words import counted
 
 OnError = Literal["stop", "skip"]
 
@@ -73,8 +74,8 @@ def made_records(
     records = tuple(item for item in made if isinstance(item, Record))
     if not records:
         raise DataError(
-            f"none of {len(made)} rows can be used; {_first(problems)}", code="D011", where=where,
-            fix=place.check_line,
+            f"none of {counted(len(made), 'row')} can be used, so there is nothing to learn from; {_first(problems)}",
+            code="D011", where=where, fix=place.correct_line(problems[0].code),
         )  # fmt: skip
     ignored = _ignored(readable, shape, wishes.columns)
     return RowFile(records, shape, problems, ignored, path, _notes(shape, wishes, len(records)))
@@ -99,13 +100,16 @@ def _ignored(rows: list[Row], shape: Shape, columns: Columns) -> tuple[str, ...]
 def _stop(problems: Iterable[RowProblem], rows: int, place: Place) -> None:
     """Raise one DataError for all of them: the first one's code and reason, the first lines, and the count."""
     found = list(problems)
+    code, skippable = found[0].code, len(found) < rows
     lines = ", ".join(str(problem.line) for problem in found[:_LINES_NAMED])
     more = " …" if len(found) > _LINES_NAMED else ""
+    where = f"{place.text} line{'s' * (len(found) != 1)} {lines}{more}"
     raise DataError(
-        f"{len(found)} of {rows} rows cannot be used; {_first(found)}",
-        code=found[0].code,
-        where=f"{place.text} line{'s' if len(found) > 1 else ''} {lines}{more}{place.show_hint(found[0].code)}",
-        fix=place.skip_line,
+        f"{len(found):,} of {counted(rows, 'row')} cannot be used; {_first(found)}",
+        code=code,
+        where=where + (place.show_hint(code) if skippable else ""),
+        fix=place.skip_line if skippable else place.correct_line(code),  # to skip all of them would leave nothing
+        again="--on-error skip" if skippable and not place.in_memory else None,
     )
 
 

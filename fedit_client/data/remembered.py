@@ -1,6 +1,7 @@
 """The sources that this device trains on, by name and never by content: one JSON file, replaced in one step."""
 
 from collections.abc import Iterable
+from shlex import quote
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +49,7 @@ def load_sources(paths: Paths) -> tuple[Source, ...]:
             "the list of data sources cannot be read",
             code="S013",
             where=str(paths.sources_file),
-            fix=f"remove {paths.sources_file}, then fedit-client data add …",
+            fix=f"rm {quote(str(paths.sources_file))}; then: fedit-client data add FILE",
         ) from error
     return tuple(Source(entry.place, entry.columns, entry.shape, entry.on_error) for entry in found.sources)
 

@@ -188,7 +188,7 @@ def _workspace(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         if keep.exists() and any(keep.iterdir()):
             raise ConfigError("the folder to keep the demo in is not empty", code="U008", where=str(keep),
-                              fix="name a new folder after --keep")  # fmt: skip
+                              fix="fedit-client demo --keep NEW_FOLDER", again="--keep NEW_FOLDER")  # fmt: skip
         yield keep.absolute()
         return
     home = Path(tempfile.mkdtemp(prefix="fedit-demo-"))

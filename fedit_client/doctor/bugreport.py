@@ -80,7 +80,8 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the archive, for its owner only; raises ConfigError U010 if something is there, StorageError."""
         if path.exists():
-            raise ConfigError(f"{path} is there already", code="U010", fix="fedit-client bugreport --out OTHER.zip")
+            raise ConfigError(f"{path} is there already", code="U010", fix="fedit-client bugreport --out OTHER.zip",
+                              again="--out OTHER.zip")  # fmt: skip
         write_atomic(path, self.as_zip())
 
 

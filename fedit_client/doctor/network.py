@@ -8,6 +8,7 @@ import importlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -39,7 +40,7 @@ async def check_network(config: ClientConfig | None, membership: Membership | No
     if address is not None:
         if config is not None:
             note_server(config.paths.cache, address.host, address.port)
-        found += list(_proxy(address.host))
+        found += list(_proxy(address))
         found += [finding async for finding in _server(address, now)]
     if config is not None and membership is not None:
         found.append(await asyncio.to_thread(_hub, config, membership))
@@ -47,27 +48,32 @@ async def check_network(config: ClientConfig | None, membership: Membership | No
 
 
 def _address(config: ClientConfig | None, membership: Membership | None, found: list[Finding]) -> ServerAddress | None:
+    direct = config.network.no_proxy if config is not None else ""
     if membership is not None:
-        pin = digest_of(membership.descriptor)
-        return ServerAddress(membership.host, membership.port, pin, pinned_by=PinnedBy.OPTION)
+        return replace(membership.address(direct), pin=digest_of(membership.descriptor), pinned_by=PinnedBy.OPTION)
     if config is None or not config.server:
         found.append(
             note("server", "no server is named, so none was asked", fix="fedit-client join --server 'fedit://…'")
         )
         return None
     try:
-        return ServerAddress.parse(config.server)
+        return replace(ServerAddress.parse(config.server), no_proxy=direct)
     except ConfigError as error:
         found.append(Finding.of("server", error))
         return None
 
 
-def _proxy(host: str) -> Iterator[Finding]:
-    proxy = proxy_for(host)
+def _proxy(address: ServerAddress) -> Iterator[Finding]:
+    host, proxy = address.host, proxy_for(address.host, address.no_proxy)
     if proxy is not None:
         way = urlsplit(proxy)  # which may hold a password
         what = f"requests to {host} go through {way.scheme}://{way.hostname}:{way.port or 80}"
-        yield note("proxy", what, "HTTPS_PROXY says so", f"export NO_PROXY={host}, to go there directly")
+        yield note("proxy", what, "HTTPS_PROXY says so", _directly(address))
+
+
+def _directly(address: ServerAddress) -> str:
+    """The command that takes a server out of the proxy, beside those that are out already."""
+    return f"fedit-client set network.no_proxy={','.join(filter(None, (address.no_proxy, address.host)))}"
 
 
 async def _server(address: ServerAddress, now: datetime) -> AsyncIterator[Finding]:
@@ -86,7 +92,7 @@ async def _server(address: ServerAddress, now: datetime) -> AsyncIterator[Findin
     if issuer is not None and authority and issuer != _subject(authority):
         yield Finding("proxy", Level.ERROR, f'a proxy (issuer "{issuer}") opens the connection, so the server\'s own '
                       "certificate does not arrive", "it would read what this device sends; nothing was sent",
-                      f"export NO_PROXY={address.host}, or ask who runs this network", "N007", where)  # fmt: skip
+                      _directly(address), "N007", where)  # fmt: skip
     if date is not None:
         yield _clock((now - date).total_seconds())
 
@@ -115,7 +121,7 @@ async def _answer_of(address: ServerAddress) -> tuple[str, datetime | None]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # looks only; nothing is believed
     host = f"[{address.host}]" if ":" in address.host else address.host
-    proxy = urlsplit(proxy_for(address.host) or "")
+    proxy = urlsplit(proxy_for(address.host, address.no_proxy) or "")
     if proxy.hostname:
         reader, writer = await asyncio.open_connection(proxy.hostname, proxy.port or 80)
         writer.write(f"CONNECT {host}:{address.port} HTTP/1.1\r\nHost: {host}:{address.port}\r\n\r\n".encode())

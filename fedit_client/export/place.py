@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import psutil
 
 from fedit_client.home.durable import sync_folder, translating
+from fedit_client.home.paths import free_name
 from fedit_protocol.errors import ConfigError, StorageError
 
 _SPARE: Final = 1.05
@@ -49,7 +51,8 @@ def _check_free(target: Path) -> None:
         taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
     if taken:
         raise ConfigError("there is something in the folder for the export already, and nothing is overwritten",
-                          code="U010", where=str(target), fix="fedit-client export --out NEW_FOLDER …")  # fmt: skip
+                          code="U010", where=str(target), fix="fedit-client export --out NEW_FOLDER",
+                          again=f"--out {quote(str(free_name(target)))}")  # fmt: skip
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:
@@ -60,7 +63,8 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
             f"the export needs {needed_bytes * _SPARE / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
             code="S020",
             where=str(folder),
-            fix="free some disk space, or: fedit-client export --out FOLDER_ON_ANOTHER_DISK …",
+            fix="fedit-client export --out FOLDER_ON_ANOTHER_DISK",
+            again="--out FOLDER_ON_ANOTHER_DISK",
         )
 
 

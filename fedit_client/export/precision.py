@@ -51,7 +51,7 @@ def stored(values: Floats, precision: Precision, name: str) -> Stored:
                 half = values.astype(np.float16)
             if not np.isfinite(half).all():
                 raise ModelError(f"{name} holds numbers beyond the range of f16", code="M011", where=name,
-                                 fix="fedit-client export --dtype bf16 …")  # fmt: skip
+                                 fix="fedit-client export --dtype bf16", again="--dtype bf16")  # fmt: skip
             return half
         case Precision.Q8_0:
             raise RuntimeError("q8_0 is written by the gguf package")

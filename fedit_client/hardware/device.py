@@ -40,7 +40,8 @@ def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", thre
             f"no GPU can be used: {why_not.reason}",
             code="H002",
             where=_describe(machine),
-            fix=why_not.fix or "fedit-client set device.prefer=cpu, or the same command with --device cpu",
+            fix=why_not.fix or "fedit-client set device.prefer=cpu",
+            again=None if why_not.fix else "--device cpu",
         )
     found = _on_gpu(document, gpu) if gpu and prefer != "cpu" else _on_cpu(document, machine, prefer, why_not)
     found = replace(found, threads=threads or found.threads, max_tokens=_owners_tokens(document, max_tokens))

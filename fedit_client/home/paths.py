@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import platformdirs
@@ -233,3 +234,9 @@ def app_home(app: str | None, data_dir: Path | None) -> Path | None:
     if data_dir is not None:
         return data_dir / "fedit"
     return platformdirs.user_data_path(_APP, appauthor=False) / "apps" / app if app else None
+
+
+def free_name(taken: Path) -> Path:
+    """Return a name beside one that is taken, `notes-2.jsonl` for `notes.jsonl`: the first that is free."""
+    names = (taken.with_name(f"{taken.stem}-{number}{taken.suffix}") for number in count(2))
+    return next(name for name in names if not name.exists())

@@ -12,7 +12,9 @@ from fedit_client.home.paths import Paths
 from fedit_client.manners.control import Activity, NowFile, Wish, read_wish
 from fedit_client.manners.facts import FactSource
 from fedit_client.manners.gate import Gate
+from fedit_client.manners.live import LivePolite
 from fedit_client.manners.rules import OWNER, Facts, Hold, Rules, Verdict, owners_pause
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.records.pace import Pace, today
 from fedit_client.task_groups import task_group
 from fedit_protocol.errors import StorageError
@@ -41,6 +43,8 @@ class Keeper:
     """When the owner wants no further round to begin (`run --until`)."""
     device: str = "cpu"
     """What trains here, once that is known."""
+    live: LivePolite | None = None
+    """The owner's settings, looked at before the machine; None where they never change."""
     _facts: Facts = field(default_factory=Facts)
     _facts_at: datetime | None = None
     _saved_at: datetime | None = None
@@ -59,9 +63,17 @@ class Keeper:
         total = total_bytes / 1e6 if total_bytes else None
         self.now_file.change(self.clock().timestamp(), device=device, device_name=name, memory_total_mb=total)
 
+    def follow(self, take: Callable[[PoliteSettings], None]) -> None:
+        """Call `take` with the owner's settings now, and again whenever they change."""
+        if self.live is not None:
+            self.live.follow(take)
+
     async def look(self) -> None:
         """Look once: at the wish, at the machine if that is due; then set the gate and say what changed."""
         now = self.clock()
+        for words in self.live.look() if self.live else ():
+            self._facts_at = None  # what is looked at may be something else now
+            self.emit(Event(EventKind.NOTICE, words))
         if self._facts_at is None or not 0 <= (now - self._facts_at).total_seconds() < FACTS_EVERY_S:
             self._facts, self._facts_at = await asyncio.to_thread(self.source.read, self.device), now
         facts = replace(self._facts, trained_today_s=self.pace.trained_today_s(today(now)))

@@ -79,6 +79,12 @@ class Rules:
     _seen: dict[str, tuple[datetime, Hold]] = field(default_factory=dict)
     """Rule → when its reason was last seen, and what it was."""
 
+    def change(self, polite: PoliteSettings) -> None:
+        """Go by other settings, at once: what held by those of before is forgotten."""
+        self.polite = polite
+        self._since.clear()
+        self._seen.clear()
+
     def judge(self, facts: Facts, now: datetime) -> Verdict:
         """Return what is allowed at `now` (aware), given what the machine is like."""
         found = {hold.rule: hold for hold in self._from_machine(facts)}

@@ -9,7 +9,6 @@ from fedit_client.membership.enrollment import Credential, EnrollPatience, enrol
 from fedit_client.membership.identity import load_or_create_identity
 from fedit_client.membership.joined import Membership
 from fedit_client.membership.trust import Federation, ServerAddress
-from fedit_client.network.transport import HttpTransport
 from fedit_protocol.errors import ConfigError, MembershipError
 from fedit_protocol.signing import SigningKey
 
@@ -29,29 +28,37 @@ class Admission:
         Raises MembershipError J002 for another federation than before, ConfigError U005 without an invite code, and
         what enrolling raises.
         """
+        self.check()
         address, before = self.address, self.before
-        known = before is not None and _same(before.federation, self.federation)
-        if before is not None and known and (address.code is None or await self._counts(before)):
+        if before is not None and (address.code is None or await self._counts(before)):
             return Credential(before.certificate, before.log_head)
-        if before is not None and not known:
-            raise MembershipError(
-                f"this device already belongs to the federation {before.federation.descriptor.name}",
-                code="J002",
-                where=str(self.config.paths.membership_file),
-                fix="fedit-client leave, or use another folder: fedit-client --home DIR join …",
-            )
         if address.code is None:
-            raise ConfigError(
-                "this address carries no invite code",
-                code="U005",
-                fix="fedit-client join --server 'LINK', with an invite (the organiser makes it: fedit-server invite)",
-            )
-        async with HttpTransport(address.host, address.port, self.federation.tls(), signer=None) as transport:
+            raise RuntimeError("a device that has not joined needs an invite code")
+        async with address.transport(self.federation.tls()) as transport:
             patience = EnrollPatience(self.config.network.enroll_wait_s, say)
             descriptor = self.federation.descriptor
             # Probed before anything is sent: a key that cannot be kept is not enrolled.
             key = load_or_create_identity(self.config.paths.identity_file, self.config.identity.store, say)
             return await enroll(transport, descriptor, key, address.code, label, _now_s, patience)
+
+    def check(self) -> None:
+        """Raise MembershipError J002, ConfigError U005: what `credential` needs and this device can see by itself."""
+        address, before = self.address, self.before
+        known = before is not None and _same(before.federation, self.federation)
+        if before is not None and not known:
+            raise MembershipError(
+                f"this device already belongs to the federation {before.federation.descriptor.name}",
+                code="J002",
+                where=str(self.config.paths.membership_file),
+                fix="fedit-client leave",
+                again="--home ANOTHER-FOLDER",
+            )
+        if before is None and address.code is None:
+            raise ConfigError(
+                "this address carries no invite code",
+                code="U005",
+                fix="fedit-client join --server 'LINK', with an invite (the organiser makes it: fedit-server invite)",
+            )
 
     async def _counts(self, before: Membership) -> bool:
         """Say whether an earlier enrolment still stands: an invite is redeemed only if it does not."""
@@ -59,7 +66,7 @@ class Admission:
         if not is_valid(before.certificate, descriptor, key, _now_s()):
             return False
         signer = (key, descriptor.federation_id)
-        async with HttpTransport(self.address.host, self.address.port, self.federation.tls(), signer) as transport:
+        async with self.address.transport(self.federation.tls(), signer) as transport:
             return await is_enrolled(transport, before.task_document.task.id)
 
     def _key(self) -> SigningKey:

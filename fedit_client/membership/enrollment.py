@@ -77,9 +77,10 @@ async def _answer(transport: Transport, sealed: bytes, patience: EnrollPatience)
             if loop.time() >= until:
                 raise TransportError(
                     f"the federation's enrolment authority has not answered in {minutes} min; the server keeps the "
-                    "request for it",
+                    "request for it, so the same invite is good later",
                     code="N012",
-                    fix="fedit-client join, later, with the same invite: nothing is lost",
+                    fix="fedit-client join",
+                    again="",
                 ) from error
             await asyncio.sleep(min(jittered(error.retry_after_s), max(0.0, until - loop.time())))
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedit_client.home.durable import translating, write_atomic
 from fedit_client.home.lock import in_turn
-from fedit_client.membership.trust import Federation, PinnedBy
+from fedit_client.membership.trust import Federation, PinnedBy, ServerAddress
 from fedit_client.migrations.format import check_home
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
@@ -48,6 +48,10 @@ class Membership(BaseModel):
     def federation(self) -> Federation:
         """The trusted descriptor."""
         return Federation(decode(FederationDescriptor, self.descriptor), self.descriptor, self.pinned_by)
+
+    def address(self, no_proxy: str = "") -> ServerAddress:
+        """Where the server is; `no_proxy` as the owner's settings have it."""
+        return ServerAddress(self.host, self.port, pinned_by=self.pinned_by, no_proxy=no_proxy)
 
     @property
     def task_document(self) -> TaskDocument:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fedit_client.consent.terms import Consent, ConsentSummary, summarise
 from fedit_client.membership.trust import Federation, ServerAddress
-from fedit_client.network.transport import HttpTransport, Transport
+from fedit_client.network.transport import Transport
 from fedit_client.records.payloads import Payload, example_payload
 from fedit_protocol.catalogue import TaskList, TaskState
 from fedit_protocol.encoding import decode
@@ -34,7 +34,7 @@ class TaskOffer:
 
 async def fetch_task(federation: Federation, address: ServerAddress, wanted: str | None, limits: Limits) -> TaskOffer:
     """Fetch the named or the only task and hold it against the limits; nothing about this device is sent."""
-    async with HttpTransport(address.host, address.port, federation.tls(), signer=None) as transport:
+    async with address.transport(federation.tls()) as transport:
         raw = await fetch_listed(transport, wanted)
     document = read_task(raw)
     return TaskOffer(summarise(document, federation.descriptor, limits), document, federation, raw)
@@ -68,4 +68,5 @@ def _chosen(tasks: TaskList, wanted: str | None) -> bytes:
     if not documents or not named:
         raise ProtocolError(ProblemType.UNKNOWN_TASK, f"the server has no such task; it has: {labels or 'none'}",
                             code="K007", fix="ask the organiser: fedit-server status")  # fmt: skip
-    raise ConfigError(f"the server has several tasks: {labels}", code="U006", fix="fedit-client join --task ID …")
+    raise ConfigError(f"the server has several tasks: {labels}", code="U006", fix="fedit-client join --task ID",
+                      again="\n".join(f"--task {task.id}" for task, _ in documents))  # fmt: skip

@@ -12,7 +12,8 @@ from fedit_client.network.transport import HttpTransport
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import DEFAULT_PORT, FederationDescriptor, InviteLink, normalise_code
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
-from fedit_protocol.ids import Digest
+from fedit_protocol.ids import Digest, FederationId
+from fedit_protocol.signing import SigningKey
 
 _URL = re.compile(
     r"^https://(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?(?:/j/(?P<code>[0-9A-Za-z-]+))?/?"
@@ -38,6 +39,8 @@ class ServerAddress:
     pin: Digest | None = None
     code: str | None = field(default=None, repr=False)
     pinned_by: PinnedBy = PinnedBy.FIRST_USE
+    no_proxy: str = ""
+    """What the owner's settings say about proxies (`network.no_proxy`)."""
 
     @classmethod
     def parse(cls, text: str, pin: str | None = None, code: str | None = None) -> "ServerAddress":
@@ -47,7 +50,8 @@ class ServerAddress:
             raise ConfigError("--pin takes sha256: and 64 hex digits", code="U004", fix="fedit-client join --help")
         if text.startswith("http://"):
             raise ConfigError("FedIT speaks HTTPS only; there is no switch for plain HTTP", code="U004",
-                              fix=f"fedit-client join --server https://{text.removeprefix('http://')}")  # fmt: skip
+                              fix=f"fedit-client join --server https://{text.removeprefix('http://')}",
+                              again=f"--server https://{text.removeprefix('http://')}")  # fmt: skip
         if not text.startswith("https://"):
             link = InviteLink.parse(text)
             if pin is not None and pin != link.pin:
@@ -55,6 +59,10 @@ class ServerAddress:
                                   fix="fedit-client join --server LINK, without --pin")  # fmt: skip
             return cls(link.host, link.port, link.pin, link.code, PinnedBy.INVITE)
         return cls._of_url(text, pin, code)
+
+    def transport(self, tls: ssl.SSLContext, signer: tuple[SigningKey, FederationId] | None = None) -> HttpTransport:
+        """Return a transport to this address."""
+        return HttpTransport(self.host, self.port, tls, signer, no_proxy=self.no_proxy)
 
     @classmethod
     def _of_url(cls, text: str, pin: str | None, code: str | None) -> "ServerAddress":
@@ -100,7 +108,7 @@ async def recognise(address: ServerAddress) -> Federation:
     """
     if address.pin is None:
         return await _first_use(address)
-    async with HttpTransport(address.host, address.port, _unchecked_tls(), signer=None) as transport:
+    async with address.transport(_unchecked_tls()) as transport:
         raw = await transport.get(DESCRIPTOR_PATH)
         found = digest_of(raw)
         # An invite outlives a change of the server's key: its pin then leads to the new one.
@@ -120,14 +128,15 @@ async def _first_use(address: ServerAddress) -> Federation:
             ProblemType.BAD_SIGNATURE,
             f"{address.host} uses a private certificate authority and there is no pin to know it by; nothing was sent",
             code="T003",
-            where=f"fingerprint seen: {seen}",
-            fix=f"fedit-client join --pin {seen}, but only if the organiser's invite shows the same",
+            where=f"fingerprint seen: {seen}; trust it only if the organiser's invite shows the same",
+            fix=f"fedit-client join --pin {seen}",
+            again=f"--pin {seen}",
         ) from error
     return Federation(decode(FederationDescriptor, raw), raw, PinnedBy.FIRST_USE)
 
 
 async def _descriptor_bytes(address: ServerAddress, tls: ssl.SSLContext) -> bytes:
-    async with HttpTransport(address.host, address.port, tls, signer=None) as transport:
+    async with address.transport(tls) as transport:
         return await transport.get(DESCRIPTOR_PATH)
 
 

@@ -23,9 +23,13 @@ class Cap:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`kbps` is kilobits a second (1,000 bits)."""
-        self._bytes_per_s = None if kbps is None else kbps * 1000 / 8
         self._clock, self._sleep = clock, sleep
         self._free_at = 0.0
+        self.change(kbps)
+
+    def change(self, kbps: int | None) -> None:
+        """Hold from the next piece on to another number, or to none."""
+        self._bytes_per_s = None if kbps is None else kbps * 1000 / 8
 
     @property
     def piece_bytes(self) -> int:
@@ -56,3 +60,8 @@ class Bandwidth:
     def of(cls, polite: PoliteSettings) -> "Bandwidth":
         """Return the caps that the owner has set."""
         return cls(Cap(polite.max_upload_kbps), Cap(polite.max_download_kbps))
+
+    def follow(self, polite: PoliteSettings) -> None:
+        """Take over what the owner has set meanwhile."""
+        self.up.change(polite.max_upload_kbps)
+        self.down.change(polite.max_download_kbps)

@@ -147,10 +147,10 @@ def _certificate_error(error: Exception, where: str) -> FeditError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return SecurityError(
             ProblemType.BAD_SIGNATURE,
-            f"the connection is not to the server of this federation: {words}; nothing was sent",
+            f"the connection is not to the server of this federation: {words}; nothing was sent; a proxy may open it",
             code="T002",
             where=where,
-            fix=f"{_look(where)}, which names a proxy that opens connections",
+            fix=_look(where),
         )
     return TransportError(f"the TLS handshake failed: {words}", code="N005", where=where, fix=_look(where))
 

@@ -65,7 +65,8 @@ class HttpTransport:
     """A Transport over aiohttp to one base URL; use as an async context manager.
 
     `signer` is the device's key with its federation: requests without a signed body carry its signature then. Before
-    enrolment there is none, and no request identifies this device. `bandwidth` caps uploads and downloads of blobs.
+    enrolment there is none, and no request identifies this device. `bandwidth` caps uploads and downloads of blobs;
+    `no_proxy` are the owner's hosts that no proxy stands before (`network.no_proxy`).
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class HttpTransport:
         tls: ssl.SSLContext,
         signer: tuple[SigningKey, FederationId] | None,
         bandwidth: Bandwidth = _UNCAPPED,
+        no_proxy: str = "",
     ) -> None:
         self._host, self._port, self._tls, self._signer = host, port, tls, signer
         self._bandwidth, self._own = bandwidth, f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._no_proxy = no_proxy
         self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         self._http: aiohttp.ClientSession | None = None
 
@@ -218,7 +221,7 @@ class HttpTransport:
             headers=sent | (headers or {}),
             timeout=timeout,
             allow_redirects=False,
-            proxy=proxy_for(self._host),
+            proxy=proxy_for(self._host, self._no_proxy),
         )
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:

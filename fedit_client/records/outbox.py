@@ -184,7 +184,8 @@ class Outbox:
         files = [folder / f"upload-{number}.{kind}", folder / f"upload-{number}.json"]
         if taken := next((path for path in files if path.exists()), None):
             raise ConfigError(f"{taken} is there already, and nothing is overwritten", code="U010",
-                              fix=f"fedit-client outbox export {number} --out ANOTHER-FOLDER")  # fmt: skip
+                              fix=f"fedit-client outbox export {number} --out ANOTHER-FOLDER",
+                              again="--out ANOTHER-FOLDER")  # fmt: skip
         write_atomic(files[0], _encoded(values, kind))
         write_atomic(files[1], entry.model_dump_json(indent=2).encode() + b"\n")
         return files

@@ -54,7 +54,7 @@ def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:
     if chosen.cpu_fix:
         return DeviceError(f"the GPU of this machine cannot be used: {chosen.reason}", code="H001", fix=chosen.cpu_fix)
     return ConsentError(f"training on the CPU needs a yes: {chosen.reason}", code="A006",
-                        fix="fedit-client join --device cpu …, to train on the CPU")  # fmt: skip
+                        fix="fedit-client set device.prefer=cpu", again="--device cpu")  # fmt: skip
 
 
 def may_use_cpu(chosen: DevicePlan, machine: Machine, joined: Membership) -> bool:

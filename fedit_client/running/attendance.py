@@ -14,7 +14,9 @@ from fedit_client.manners.control import NowFile
 from fedit_client.manners.facts import FactSource, MachineFacts
 from fedit_client.manners.gate import Gate, PausedError
 from fedit_client.manners.keeper import Keeper, keeping
+from fedit_client.manners.live import LivePolite
 from fedit_client.manners.rules import Rules
+from fedit_client.manners.settings import PoliteSettings
 from fedit_client.membership.joined import Membership
 from fedit_client.migrations.steps import open_home
 from fedit_client.network.patience import Emit, utc_now
@@ -33,12 +35,19 @@ def attended(
 
     `task` is `TASK@N`; `facts` asks this machine by default; from `until` on no further round begins.
     """
-    paths, polite = config.paths, config.polite
+    paths = config.paths
     open_home(paths)
-    source = facts or MachineFacts(polite, (paths.data, paths.state, paths.cache))
+    live = LivePolite(config.polite, lambda: config.read_again().polite, paths.settings_file)
+    machine, rules = MachineFacts(config.polite, (paths.data, paths.state, paths.cache)), Rules(config.polite)
+
+    def take(polite: PoliteSettings) -> None:
+        machine.polite = polite
+        rules.change(polite)
+
+    live.follow(take)
     with NowFile(paths, os.getpid(), utc_now().timestamp()) as now_file:
         pace = Pace(paths.pace_file, task, time.monotonic)
-        yield Keeper(paths, Gate(), Rules(polite), source, now_file, pace, utc_now, emit, until)
+        yield Keeper(paths, Gate(), rules, facts or machine, now_file, pace, utc_now, emit, until, live=live)
 
 
 Stay = Callable[[Membership, int | None, Emit, Keeper], Awaitable[int]]

@@ -35,11 +35,17 @@ def load_settings(home: Path | None, flags: dict[str, Any], named: Path | None, 
 
     Raises ConfigError C001, C002 (also for a named file that is missing), StorageError.
     """
+    found = _load(home, flags, named, folder)
+    found.config.read_again_by(lambda: _load(home, flags, named, folder).config)
+    return found
+
+
+def _load(home: Path | None, flags: dict[str, Any], named: Path | None, folder: Path) -> Loaded:
     if named is not None:
         file = _read(named)
         if not named.exists():
             raise ConfigError("the settings file does not exist", code="C002", where=str(named),
-                              fix="fedit-client --config FILE …, with the right path")  # fmt: skip
+                              fix="fedit-client --config FILE status", again="--config FILE")  # fmt: skip
         return Loaded(load_config(home, flags, file), file)
     lying = folder / PROJECT_FILE
     if not lying.exists():
@@ -82,7 +88,7 @@ def _read(path: Path) -> SettingsFile:
     file = SettingsFile.read(path)
     if "home" in file.values:
         raise ConfigError("home cannot stand in a file: it says where the files are", code="C001", where=str(path),
-                          fix="fedit-client --home DIR …, or FEDIT_HOME=DIR")  # fmt: skip
+                          fix=f"correct or remove home in {path}; it is an option: --home DIR")  # fmt: skip
     return file
 
 

@@ -37,6 +37,9 @@ _RULES: Final[dict[str, Callable[[Any], str]]] = {
     "privacy.outbox_max_mb": lambda value: f"keeps the newest uploads, {value} MB of them at most",
     **{f"polite.{name}": say for name, say in POLITE_RULES.items()},
     "network.max_wait_s": lambda value: f"tries a lost server again after {value:g} s at the latest",
+    "network.no_proxy": lambda value: (
+        f"reaches {value} without a proxy" if value else "goes through this machine's proxy where there is one"
+    ),
     "network.enroll_wait_s": lambda value: f"waits up to {value:g} s for an enrolment authority that lives apart",
 }
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fedit_protocol.errors import ConfigError
+from fedit_server.access.tokens import LOCAL
 from fedit_server.admin.operations import Admin
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.storage.round_orders import RoundOrder
@@ -20,9 +21,7 @@ _ANSWER_S: Final = 15.0
 _OVER: Final = {RoundState.COMMITTED: "committed", RoundState.FAILED: "failed"}
 
 
-async def order_round(
-    admin: Admin, task: str | None, number: int, order: RoundOrder, *, reason: str = "", by: str = OPERATOR
-) -> RoundRow:
+async def order_round(admin: Admin, task: str | None, number: int, order: RoundOrder, *, reason: str = "") -> RoundRow:
     """End a round or its present stage; returns the round as the server that runs it left it.
 
     A stopped server aborts it at its next start. Raises ConfigError U025 if there is no such round, U124 if it is not
@@ -33,15 +32,14 @@ async def order_round(
         raise _refused(found, *_instead(found))
     if order is RoundOrder.CLOSE and admin.home.running_server() is None:
         raise _refused(found, "cannot be closed while no server runs it", "fedit-server serve")
-    orders = admin.store.orders
-    given = await orders.give(found.round_id, order, found.view.stage, by, reason, unix_seconds(utc_now()))
+    by = OPERATOR if admin.caller == LOCAL else admin.caller.who
+    async with admin.change(f"round.{order}", found.round_id):
+        given = await admin.store.orders.give(found.round_id, order, found.view.stage, by, reason, admin.now_s)
     if admin.home.running_server() is None:
         return found
     answer = await _answer(admin, found, given)
     if answer:
-        raise _refused(
-            found, f"goes on: {answer}", f"fedit-server round watch {found.round_no} --task {found.task_id}"
-        )
+        raise _refused(found, f"goes on: {answer}", f"fedit-server round watch {found.round_no} --task {found.task_id}")
     return await _ended(admin, found) if order is RoundOrder.ABORT else await admin.round(found.task_id, number)
 
 
@@ -105,8 +103,10 @@ async def _answer(admin: Admin, found: RoundRow, given: int) -> str:
 
 async def _ended(admin: Admin, found: RoundRow) -> RoundRow:
     """Wait until an aborted round is recorded as over."""
-    while (row := await admin.round(found.task_id, found.round_no)).state is RoundState.OPEN:
+    row = await admin.round(found.task_id, found.round_no)
+    while row.state is RoundState.OPEN:
         await asyncio.sleep(LOOK_S / 5)
+        row = await admin.round(found.task_id, found.round_no)
     return row
 
 

@@ -1,25 +1,32 @@
 """What the operator's commands look up and change, in the store of a server that may be running beside them."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from fedit_protocol.encoding import digest_of
+from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.peft_folder import Edition
+from fedit_protocol.signing import Kind, seal
 from fedit_server.access.address import advertised
 from fedit_server.access.invites import NewInvite, Terms, create_invite, list_invites, revoke_invite
+from fedit_server.access.tokens import LOCAL, Caller, TokenGate
 from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.authority.authority import Authority
-from fedit_server.clock import unix_seconds, utc_now
+from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity, load_identity
 from fedit_server.rounds.services import adapter_folder
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.audit import AuditHead, Event
+from fedit_server.storage.opening import open_blobs
+from fedit_server.storage.place import place_of
 from fedit_server.storage.rows import (
     AdapterRow,
     ClientRow,
@@ -35,14 +42,26 @@ from fedit_server.storage.store import Store
 _HOUR_S: Final = 3600
 
 
+@dataclass
+class Change:
+    """What the audit log will say that a change replaced, and by what; digested, never shown."""
+
+    before: object = None
+    after: object = None
+
+
 @dataclass(frozen=True)
 class Admin:
-    """A set-up data folder, opened beside the server."""
+    """A set-up data folder, opened beside the server or by it, and who asks."""
 
     home: Home
     config: ServerConfig
     identity: Identity
     store: Store
+    clock: Clock = utc_now
+    caller: Caller = LOCAL
+    request: str = ""
+    """The id of the request that this is about; empty for a local command."""
 
     @classmethod
     @asynccontextmanager
@@ -50,8 +69,49 @@ class Admin:
         """Open the folder's store; raises ConfigError C030 if no server was ever set up there."""
         home = Home(config.home)
         identity = load_identity(home)
-        async with await Store.open(home.database, migrate=False) as store:
+        async with await Store.open(place_of(config, home.database), migrate=False) as store:
             yield cls(home, config, identity, store)
+
+    def asked_by(self, caller: Caller, request: str) -> Self:
+        """Return the same for one request of somebody."""
+        return replace(self, caller=caller, request=request)
+
+    @property
+    def now_s(self) -> int:
+        """The time in whole seconds."""
+        return unix_seconds(self.clock())
+
+    @property
+    def gate(self) -> TokenGate:
+        """Who turns tokens into callers."""
+        return TokenGate(self.store.tokens, self.clock)
+
+    @asynccontextmanager
+    async def change(self, action: str, subject: str) -> AsyncIterator[Change]:
+        """One transaction: the store's changes inside, and their line in the audit log, all of it or nothing.
+
+        `action` is `resource.verb`, `subject` the id of what is changed.
+        """
+        async with self.store.database.writing():
+            said = Change()
+            yield said
+            await self.store.audit.append(
+                Event(
+                    who=self.caller.who,
+                    role=self.caller.role,
+                    action=action,
+                    subject=subject,
+                    request=self.request,
+                    before=_digest(said.before),
+                    after=_digest(said.after),
+                ),
+                self._sign,
+                self.now_s,
+            )
+
+    def _sign(self, head: AuditHead) -> bytes:
+        context = federation_context(self.identity.descriptor.federation_id)
+        return seal(self.identity.keys.server, Kind.AUDIT_HEAD, context, head)
 
     async def status(self) -> dict[str, Any]:
         """Return the data of `fedit-server status`."""
@@ -122,6 +182,12 @@ class Admin:
             return advertised(self.config, self.config.port)
         host, _, port = url.removeprefix("https://").rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def url(self) -> str:
+        """The address that the server has, or last had."""
+        host, port = self._address()
+        return f"https://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def invites(self) -> list[dict[str, Any]]:
         """Return every invite without its code, which nobody knows any more; raises ConfigError U031."""
@@ -257,7 +323,7 @@ class Admin:
         now_s = unix_seconds(utc_now())
         made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, now_s)
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
-        content = await DiskBlobs(self.home.blobs).get(chosen.digest)
+        content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
         await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
         await self.store.tasks.append_adapter(made)
@@ -282,6 +348,13 @@ class Admin:
             "round": row.round_no,
             "folder": str(adapter_folder(self.home.adapters, row.task_id, row.version)),
         }
+
+
+def _digest(said: object) -> str:
+    """Return the digest of something as canonical JSON; nothing for None."""
+    if said is None:
+        return ""
+    return digest_of(json.dumps(said, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
 def coarse_age(seconds: int) -> str:

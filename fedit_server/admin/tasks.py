@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of
@@ -11,9 +11,9 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.task import Task
 from fedit_protocol.task_record import check_record
+from fedit_server.access.tokens import LOCAL
 from fedit_server.admin.operations import Admin
-from fedit_server.clock import Clock, unix_seconds, utc_now
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.rows import RoundState, TaskRow
 from fedit_server.tasks.base_source import read_base
 from fedit_server.tasks.editing import EditPlan, plan_edit
@@ -25,16 +25,9 @@ from fedit_server.tasks.publishing import Publisher, check_succession
 
 @dataclass(frozen=True)
 class TaskDesk:
-    """The tasks of a data folder, whoever asks; `by` stands in each record."""
+    """The tasks of a data folder, whoever asks; who it is stands in each record and in the audit log."""
 
     admin: Admin
-    by: str = OPERATOR
-    clock: Clock = utc_now
-
-    @classmethod
-    def of(cls, admin: Admin, by: str = OPERATOR) -> Self:
-        """Put it together."""
-        return cls(admin, by)
 
     async def create(self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None) -> TaskRow:
         """Publish a new task, or keep it as a draft; a running server takes it up within seconds.
@@ -53,7 +46,7 @@ class TaskDesk:
                 else f"fedit-server task edit {task.id} FILE",
             )
         self._check_mode(task)
-        await self._publisher(base, owner).publish(task, self._now_s(), draft=draft)
+        await self._publish(task, "task.create", base, owner, draft=draft)
         return await self.admin.task(task.id)
 
     async def plan_edit(self, name: str | None, wanted: Task, base: Path | None = None) -> EditPlan:
@@ -77,14 +70,18 @@ class TaskDesk:
         An open round ends under its own version. A draft is replaced, and a paused task stays paused.
         """
         plan = await self.plan_edit(name, wanted, base)
-        await self._publisher(base, "").publish(plan.task, self._now_s())
+        await self._publish(plan.task, "task.edit", base, "")
         return plan
 
     async def change(self, name: str | None, verb: Verb, reason: str = "") -> TaskRow:
         """Open, pause, resume, close or archive a task; raises ConfigError U025, U120."""
         found = await self.admin.task(name)
-        lifecycle = Lifecycle(self.admin.store, self.admin.identity, self.clock)
-        return await lifecycle.change(found.task_id, verb, self.by, reason)
+        lifecycle = Lifecycle(self.admin.store, self.admin.identity, self.admin.clock)
+        async with self.admin.change(f"task.{verb}", found.task_id) as change:
+            change.before = found.state
+            changed = await lifecycle.change(found.task_id, verb, self._by, reason)
+            change.after = changed.state
+        return changed
 
     async def record(self, name: str | None) -> list[dict[str, Any]]:
         """Return a task's record, checked against the server's key; raises SecurityError T120."""
@@ -125,10 +122,18 @@ class TaskDesk:
     def _check_mode(self, task: Task) -> None:
         check_allowed(task, self.admin.config, pinned_modes(self.admin.home))
 
-    def _publisher(self, base: Path | None, owner: str) -> Publisher:
+    @property
+    def _by(self) -> str:
+        return OPERATOR if self.admin.caller == LOCAL else self.admin.caller.who
+
+    async def _publish(self, task: Task, action: str, base: Path | None, owner: str, *, draft: bool = False) -> None:
+        """Look at the base first, which may take long; only what is written in the end keeps other writers waiting."""
         admin = self.admin
         sign = admin.identity.sign_change
-        return Publisher(admin.store, DiskBlobs(admin.home.blobs), admin.home.adapters, sign, base, self.by, owner)
-
-    def _now_s(self) -> int:
-        return unix_seconds(self.clock())
+        blobs = open_blobs(admin.config, admin.home)
+        publisher = Publisher(admin.store, blobs, admin.home.adapters, sign, base, self._by, owner)
+        publication = await publisher.prepare(task, admin.now_s, draft=draft)
+        if publication is not None:
+            async with admin.change(action, task.id) as change:
+                change.after = publication.document.digest
+                await admin.store.tasks.publish(publication, admin.now_s)

@@ -19,9 +19,10 @@ from fedit_server.authority.home import AuthorityHome
 from fedit_server.authority.link import introduce, parse_server
 from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import Clock, unix_seconds, utc_now
-from fedit_server.config import split_address
+from fedit_server.config import ServerConfig, split_address
 from fedit_server.home.folder import Home, load_identity
 from fedit_server.storage.key_log import LogLine
+from fedit_server.storage.place import Place, place_of
 from fedit_server.storage.rows import ClientRow
 from fedit_server.storage.store import Store
 
@@ -143,12 +144,14 @@ async def audit(folder: Path) -> Audit:
     """
     if Home(folder).descriptor.exists():
         described = load_identity(Home(folder)).descriptor
-        database, key, federation = Home(folder).database, described.authority_key, described.federation_id
+        key, federation = described.authority_key, described.federation_id
+        database = place_of(ServerConfig.load({"home": folder}), Home(folder).database)
         apart = not described.authority_is_server
     else:
         home = AuthorityHome(folder)
         card, _ = home.read()
-        database, key, federation, apart = home.database, card.authority_key, card.federation_id, True
+        key, federation, apart = card.authority_key, card.federation_id, True
+        database = Place.file(home.database)
     async with await Store.open(database, migrate=False) as store:
         lines = await store.key_log.lines()
     return _checked(lines, federation, key, apart=apart)

@@ -7,10 +7,24 @@ from typing import Final
 from fedit_protocol.errors import ConfigError
 
 FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--no-input", "--yes", "--version"})
-VALUED: Final = {"--home": "--home", "--data": "--home"}
+VALUED: Final = {"--home": "--home", "--data": "--home", "--config": "--config", "--color": "--color"}
 """Options with a value, and the name under which they are handed on."""
 
-GROUPS: Final = frozenset({"round", "invite", "clients", "task", "adapter", "evaluator", "keys", "authority"})
+GROUPS: Final = frozenset(
+    {
+        "adapter",
+        "authority",
+        "cert",
+        "clients",
+        "config",
+        "evaluator",
+        "invite",
+        "keys",
+        "round",
+        "task",
+        "token",
+    }
+)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 

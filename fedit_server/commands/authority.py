@@ -10,7 +10,8 @@ import typer
 from fedit_server.commands.arguments import duration_s
 from fedit_server.commands.context import CommandContext, need_server_extra
 from fedit_server.commands.words import audit_lines, invite_lines, invite_list_lines
-from fedit_server.console import configure_logs, table, when
+from fedit_server.console import table, when
+from fedit_server.logs import configure_logs
 
 if TYPE_CHECKING:
     from fedit_server.authority.admin import AuthorityAdmin

@@ -3,7 +3,8 @@
 import asyncio
 import importlib.util
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from fedit_server.console import Console
 
 if TYPE_CHECKING:
     from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
     from fedit_server.config import ServerConfig
 
 
@@ -24,12 +26,41 @@ class CommandContext:
 
     console: Console
     home: Path | None
+    file: Path | None = None
+    """The settings file, if not server.toml in the data folder."""
 
     def config(self, **flags: Any) -> "ServerConfig":
         """Merge flags, environment and server.toml."""
         from fedit_server.config import ServerConfig
 
-        return ServerConfig.load({"home": self.home, **flags})
+        return ServerConfig.load({"home": self.home, **flags}, file=self.file)
+
+    @asynccontextmanager
+    async def operations(self) -> AsyncIterator["Operations"]:
+        """Open what commands ask: the store of this data folder."""
+        from fedit_server.admin.operations import Admin
+        from fedit_server.commands.operations import LocalOperations
+
+        async with Admin.open(self.config()) as admin:
+            yield LocalOperations(admin)
+
+
+def ask(
+    context: typer.Context,
+    command: str,
+    look: Callable[["Operations"], Awaitable[dict[str, Any]]],
+    lines: Callable[[dict[str, Any]], Sequence[str]],
+) -> None:
+    """Ask the admin API, beside the store or over HTTPS, and print."""
+    need_server_extra()
+    given: CommandContext = context.obj
+
+    async def answered() -> dict[str, Any]:
+        async with given.operations() as operations:
+            return await look(operations)
+
+    data = asyncio.run(answered())
+    given.console.answer(command, data, lines(data) if not given.console.json else ())
 
 
 def look_up(

@@ -14,6 +14,7 @@ from fedit_server.commands.words import (
     revoked_lines,
     rotated_lines,
     round_cells,
+    round_lines,
 )
 from fedit_server.console import table
 
@@ -47,7 +48,7 @@ def round_show(context: typer.Context, number: int, task: TaskName = None) -> No
     async def look(admin: "Admin") -> dict[str, Any]:
         return (await admin.round(task, number)).as_data()
 
-    look_up(context, "round show", look, lambda data: [f"{name}: {value}" for name, value in data.items()])
+    look_up(context, "round show", look, round_lines)
 
 
 Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that may join with it.")]
@@ -152,9 +153,12 @@ def keys_rotate(
 
     from fedit_server.home.folder import Home
     from fedit_server.keys.rotation import rotate
+    from fedit_server.storage.place import place_of
 
     given = context.obj
-    identity = asyncio.run(rotate(Home(given.config().home), lost=lost))
+    config = given.config()
+    home = Home(config.home)
+    identity = asyncio.run(rotate(home, lost=lost, place=place_of(config, home.database)))
     given.console.answer(
         "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )

@@ -12,13 +12,18 @@ from fedit_server.commands.task_words import round_line
 if TYPE_CHECKING:
     from fedit_server.admin.operations import Admin
 
+live_round_app = round_app
+"""All commands about rounds, with those of this file."""
+
 Reason = Annotated[str, typer.Option("--reason", help="Why; devices and the round's record are told.")]
 
 
 @round_app.command("watch")
 def round_watch(
     context: typer.Context,
-    number: Annotated[int | None, typer.Argument(help="Until this round is over; left out: the newest, for ever.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(help="Until this round is over; left out: the newest, for ever.")
+    ] = None,
     task: TaskName = None,
 ) -> None:
     """Follow a round while it runs: stages, counts and deadlines. With --json one event a line."""

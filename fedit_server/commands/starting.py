@@ -8,6 +8,7 @@ from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.commands.words import join_line
 from fedit_server.console import Console
 from fedit_server.running.memory import settle
+from fedit_server.running.notify import notify
 from fedit_server.running.serving import Plan, Serving, serving, wait_for_signal
 
 INTERRUPTED = 130
@@ -17,13 +18,18 @@ async def start(plan: Plan, console: Console) -> int:
     """Serve until a signal; returns the exit status: 130 after Ctrl-C, 0 after SIGTERM."""
     fresh = not (plan.config.home / "descriptor.cbor").exists()
     async with serving(plan) as server:
-        if plan.create:
+        by_hand = plan.create and plan.by_hand
+        if by_hand:
             plan.config.save()
-        invite = await _invite(server) if plan.create and server.apart is None else None
+        invite = await _invite(server) if by_hand and server.apart is None else None
         _tell(console, server, invite, fresh=fresh)
         settle()
+        notify("READY=1")
         received = await wait_for_signal()
+        notify("STOPPING=1")
         console.say("stopping: open requests end, the open round continues after the next start")
+        if received is signal.SIGTERM:
+            await server.drain()
     return exit_status(received)
 
 
@@ -52,7 +58,8 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh:
     console.done(f"Data folder  {server.config.home}")
     if fresh:
         console.done("Identity and a private certificate authority made here (ECDSA P-256): HTTPS is on")
-    console.done("Database     SQLite (WAL, full sync)")
+    place = server.parts.store.database.place
+    console.done("Database     SQLite (WAL, full sync)" if place.path else f"Database     PostgreSQL, {place.shown}")
     for label in server.published:
         console.done(f"Task         {label} is published")
     if server.config.allow_trusted:

@@ -39,7 +39,7 @@ def task_create(
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
-        made = await TaskDesk.of(admin).create(task, draft=draft, owner=owner, base=base)
+        made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base)
         return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}
 
     def lines(data: dict[str, Any]) -> list[str]:
@@ -57,7 +57,7 @@ def task_list(context: typer.Context) -> None:
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
-        return {"tasks": await TaskDesk.of(admin).tasks()}
+        return {"tasks": await TaskDesk(admin).tasks()}
 
     look_up(context, "task list", look, task_table)
 
@@ -88,7 +88,7 @@ def task_log(context: typer.Context, task: TaskArgument = None) -> None:
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
-        return {"changes": await TaskDesk.of(admin).record(task)}
+        return {"changes": await TaskDesk(admin).record(task)}
 
     look_up(context, "task log", look, record_lines)
 
@@ -106,7 +106,7 @@ def task_edit(
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
-        desk = TaskDesk.of(admin)
+        desk = TaskDesk(admin)
         wanted = _edited(file) if file else _typed(task, await _as_file(admin, task))
         plan = await (desk.plan_edit(task, wanted, base) if dry_run else desk.edit(task, wanted, base))
         return {**plan.as_data(), "published": not dry_run}
@@ -173,7 +173,7 @@ def _change(context: typer.Context, verb: str, task: str | None, reason: str) ->
         from fedit_server.admin.tasks import TaskDesk
         from fedit_server.tasks.lifecycle import WORDS, Verb
 
-        changed = await TaskDesk.of(admin).change(task, Verb(verb), reason)
+        changed = await TaskDesk(admin).change(task, Verb(verb), reason)
         return {"task": changed.task_id, "state": str(changed.state), "words": WORDS[changed.state]}
 
     look_up(context, f"task {verb}", look, lambda data: [f"task {data['task']} is {data['words']}"])

@@ -158,11 +158,13 @@ def create_identity(
     now: datetime,
     card: AuthorityCard | None = None,
     modes: tuple[Mode, ...] = (Mode.MASKED,),
+    tls_authority: str | None = None,
 ) -> Identity:
     """Set up what is missing of keys, authority and descriptor; the caller holds the folder's lock.
 
     With a `card` the authority lives apart and no key of it is made here. Raises ConfigError C033 if a descriptor that
-    is there already names another authority than the card. `modes` enter a new descriptor; an old one keeps its own.
+    is there already names another authority than the card. `modes` and `tls_authority` (PEM, or empty for public ones)
+    enter a new descriptor; an old one keeps its own. Without a `tls_authority` a private one is made.
     """
     for folder in (home.root, home.keys, home.blobs, home.spool, home.adapters):
         make_private_folder(folder)
@@ -175,9 +177,11 @@ def create_identity(
                 fix="fedit-server up --home OTHER-DIR --authority FILE",
             )
         keys, tls = load_keys(home.keys, create=True, with_authority=card is None), TlsFiles(home.keys)
-        tls.create_authority(now)
+        if tls_authority is None:
+            tls.create_authority(now)
+            tls_authority = tls.authority_pem()
         # Written last: a folder with a descriptor is complete, and one without may be set up again.
-        write_atomically(home.descriptor, encode(_describe(keys, tls, name, card, modes)))
+        write_atomically(home.descriptor, encode(_describe(keys, tls_authority, name, card, modes)))
     identity = load_identity(home)
     if card is not None and not identity.is_named_on(card):
         raise ConfigError(
@@ -218,7 +222,7 @@ def load_successions(home: Home) -> Successions:
 
 
 def _describe(
-    keys: ServerKeys, tls: TlsFiles, name: str, card: AuthorityCard | None, modes: tuple[Mode, ...]
+    keys: ServerKeys, tls_authority: str, name: str, card: AuthorityCard | None, modes: tuple[Mode, ...]
 ) -> FederationDescriptor:
     if keys.authority is not None:
         drawn = FederationId(secrets.token_hex(16))
@@ -233,6 +237,6 @@ def _describe(
         authority_key=card.authority_key,
         authority_seal_key=card.authority_seal_key,
         authority_is_server=keys.authority is not None,
-        tls_ca=tls.authority_pem(),
+        tls_ca=tls_authority,
         modes=modes,
     )

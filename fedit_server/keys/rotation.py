@@ -16,6 +16,7 @@ from fedit_protocol.succession import MOST_SUCCESSIONS, Succession, Successions,
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.home.files import flush_folder, storing, write_atomically
 from fedit_server.home.folder import Home, Identity, load_identity, load_successions
+from fedit_server.storage.place import Place
 from fedit_server.storage.rows import RoundState
 from fedit_server.storage.store import Store
 
@@ -24,8 +25,10 @@ _NEXT_KEY: Final = "server.next.key"
 _SECRET_BYTES: Final = 32
 
 
-async def rotate(home: Home, *, lost: bool) -> Identity:
+async def rotate(home: Home, *, lost: bool, place: Place | None = None) -> Identity:
     """Give a stopped server a new signing key; `lost`: without the old one, and every device has to join again.
+
+    `place` is its database, the folder's own if None.
 
     Raises StorageError S002 while a server runs, ConfigError U028 while a round is open, U029 for `lost` with the key
     still there.
@@ -34,7 +37,7 @@ async def rotate(home: Home, *, lost: bool) -> Identity:
         finish_rotation(home)
         if lost:
             return replace_lost_key(home)
-        async with await Store.open(home.database, migrate=True) as store:
+        async with await Store.open(place or home.database, migrate=True) as store:
             if any(row.state in (RoundState.OPEN, RoundState.HELD) for row in await store.rounds.rounds(None)):
                 # Its documents are signed by the old key; half of it under another one is an alarm on every device.
                 raise ConfigError(

@@ -61,10 +61,13 @@ class TlsFiles:
         with storing(self._ca):
             return self._ca.read_text("ascii")
 
-    def renew_leaf(self, names: Iterable[str], now: datetime) -> bool:
-        """Make a leaf for these host names and addresses unless the present one covers them and lasts; say if so."""
+    def renew_leaf(self, names: Iterable[str], now: datetime, *, anyway: bool = False) -> bool:
+        """Make a leaf for these host names and addresses unless the present one covers them and lasts; say if so.
+
+        With `anyway` also where the present one is good.
+        """
         wanted = _alternative_names(names)
-        if self._leaf_is_good(wanted, now):
+        if not anyway and self._leaf_is_good(wanted, now):
             return False
         ca_key, ca = self._load_authority()
         key = ec.generate_private_key(ec.SECP256R1())
@@ -84,15 +87,20 @@ class TlsFiles:
         write_atomically(self._leaf, certificate.public_bytes(Encoding.PEM))
         return True
 
-    def load_into(self, context: ssl.SSLContext) -> None:
-        """Serve the present leaf on new connections of `context`."""
-        context.load_cert_chain(self._leaf, self._leaf_key)
+    @property
+    def has_authority(self) -> bool:
+        """Whether leaves can be made here; not where devices trust another authority."""
+        return self._ca_key.exists()
+
+    @property
+    def leaf_files(self) -> tuple[Path, Path]:
+        """The present leaf certificate and its key."""
+        return self._leaf, self._leaf_key
 
     def server_context(self) -> ssl.SSLContext:
-        """Return a context for the listening side: TLS 1.3, because both sides are ours."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self.load_into(context)
+        """Return a context for the listening side that shows the present leaf."""
+        context = server_context()
+        context.load_cert_chain(self._leaf, self._leaf_key)
         return context
 
     def _leaf_is_good(self, wanted: set[x509.GeneralName], now: datetime) -> bool:
@@ -118,6 +126,13 @@ class TlsFiles:
                 fix="restore keys and descriptor.cbor from one backup",
             )
         return key, certificate
+
+
+def server_context() -> ssl.SSLContext:
+    """Return a context for a listening side without a certificate: TLS 1.3, because both sides are ours."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def own_names(listen_host: str) -> list[str]:

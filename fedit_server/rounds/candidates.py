@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from fedit_protocol.accounting import spent_after
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -20,6 +20,7 @@ from fedit_protocol.secagg.ring import ring_spec
 from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.clock import unix_seconds
 from fedit_server.home.files import write_atomically
+from fedit_server.rounds.class_figures import warn_of_drift
 from fedit_server.rounds.gates import Outcome, Verdict, judge
 from fedit_server.rounds.offers import signed_result
 from fedit_server.rounds.services import Services, adapter_folder
@@ -81,8 +82,10 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
         sign=services.identity.sign_change,
     )
     await services.store.rounds.commit(commit, now_s)
+    _count(services, task, commit.figures.report)
     fields = {"task": task.task_id, "round": step.round_no, "adapter_version": row.version}
     log.info("the round is committed", extra={**fields, **commit.figures.report})
+    warn_of_drift(commit.figures.report, fields)
 
 
 async def hold(services: Services, task: TaskRow, step: Candidate) -> None:
@@ -125,6 +128,8 @@ async def settle(services: Services, task: TaskRow, held: RoundRow) -> Verdict:
             _say_held(task, Facts.of(held), verdict.reason)
         case _:
             pass
+    if verdict.outcome is not Outcome.HOLD:
+        await count_ending(services, held.round_id)
     return verdict
 
 
@@ -180,6 +185,23 @@ async def _write_folder(services: Services, task: TaskRow, step: Candidate) -> N
     if row.correction:
         correction = await services.blobs.get(Digest(row.correction))
         await asyncio.to_thread(write_atomically, folder / CORRECTION, correction, mode=0o644)
+
+
+async def count_ending(services: Services, round_id: RoundId) -> None:
+    """Count a round whose end is written; one that was held counts again when it is decided."""
+    row = await services.store.rounds.round(round_id)
+    if row is not None and row.ended_at is not None:
+        services.desk.metrics.round_ended(row.task_id, row.state, row.ended_at - row.opened_at)
+
+
+def _count(services: Services, task: TaskRow, report: Mapping[str, Any]) -> None:
+    """Show the newest figures of a task: means over a cohort, or what noise leaves of the budget."""
+    metrics = services.desk.metrics
+    for split in ("train", "held_out"):
+        if (loss := report.get(f"{split}_loss")) is not None and "epsilon" not in report:
+            metrics.evaluated(task.task_id, split, loss)
+    if (epsilon := report.get("epsilon")) is not None:
+        metrics.spent(task.task_id, epsilon)
 
 
 def _say_held(task: TaskRow, facts: Facts, reason: str) -> None:

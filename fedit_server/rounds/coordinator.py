@@ -12,6 +12,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
+from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.rounds.bell import Bell
@@ -94,12 +95,19 @@ class Coordinator:
             if runner.live is not None:
                 runner.live.look_again()
 
+    @property
+    def waiting_clients(self) -> int:
+        """How many clients have a check-in open; one that waits for two tasks counts twice."""
+        return sum(runner.lobby.waiting_count for runner in self._runners.values())
+
     async def check_in(self, caller: ClientRow, message: CheckIn) -> CheckInReply:
         """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
         client = caller.client_id
         if not can_talk(message.version):
             raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
         runner = self._runner(message.task_id)
+        if message.version < version_of(runner.task.document):
+            raise ProtocolError(ProblemType.VERSION_MISMATCH, "this task needs a newer client")
         if runner.is_too_new(caller):
             return runner.no_round(WaitReason.TOO_NEW)
         reply = runner.answer(client, message)
@@ -224,6 +232,7 @@ class Coordinator:
             offer=row.offer,
             cohorts=await rounds.invited(row.round_id),
         )
+        await self.services.desk.spool.take_up(row.round_id)
         try:
             journals = [await rounds.journal(row.round_id, number) for number in range(len(opening.cohorts))]
             live = LiveRound(opening, task.document, self.services.desk, journals)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -17,11 +17,12 @@ import numpy as np
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id
-from fedit_protocol.messages import Offer, UploadHeader
+from fedit_protocol.messages import Abort, Offer, UploadHeader
 from fedit_protocol.secagg.effects import Effect, Effects, Fail, Finish, Opened, Persist, Record
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Envelope, SigningKey
-from fedit_server.clock import Clock
+from fedit_server.clock import Clock, unix_seconds
+from fedit_server.metrics import Metrics
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.storage import BlobStore
@@ -114,6 +115,7 @@ class Desk:
     round_keys: RoundKeys
     key: SigningKey
     clock: Clock
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Driver(ABC, Generic[M_co]):
@@ -133,6 +135,7 @@ class Driver(ABC, Generic[M_co]):
         self.machine = self._rebuild(records)
         self._take_note_again(records)
         self._view = self.view
+        self._stage_since = desk.clock()
 
     @abstractmethod
     def _rebuild(self, records: Sequence[Record]) -> M_co:
@@ -285,15 +288,31 @@ class Driver(ABC, Generic[M_co]):
                 self._take(effect)
 
     async def _persist(self, records: Sequence[Record]) -> None:
-        before = self._view.stage
+        before = self._view
         # Until the disk has what the machine has taken in, a retry must not be told that it is stored.
         self._stale = True
-        await self._desk.rounds.append(self.opening.round_id, self.cohort_id, records, self.view)
+        view = self.view
+        entered_at = unix_seconds(self._desk.clock()) if view.stage != before.stage else None
+        await self._desk.rounds.append(self.opening.round_id, self.cohort_id, records, view, entered_at)
         self._stale = False
         self._note(records)
+        self._count_aborts(records)
         self._view = self.view
-        if before != self._view.stage:
+        if before.stage != self._view.stage:
+            self._leave_stage(before.stage)
             log.info("the round has a new stage", extra={**self._fields, **self._view.progress})
+
+    def _leave_stage(self, stage: str) -> None:
+        """Count how long the cohort stood there, and who was awaited in vain."""
+        now = self._desk.clock()
+        missed = missed_in(stage, len(self.invited), self._view.progress)
+        self._desk.metrics.stage_ended(stage, (now - self._stage_since).total_seconds(), missed)
+        self._stage_since = now
+
+    def _count_aborts(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.kind == "abort":
+                self._desk.metrics.aborted(decode(Abort, decode(Envelope, record.body).body).problem)
 
     async def _catch_up(self) -> None:
         """After a failed write, go back to what the journal says."""
@@ -333,6 +352,27 @@ class Driver(ABC, Generic[M_co]):
             self.ending = Fail(problem, reason, blamed)
         finally:
             self.bell.ring()
+
+
+def missed_in(stage: str, invited: int, progress: Mapping[str, int]) -> int:
+    """Return how many devices were awaited in a stage that has ended, and did not come.
+
+    Only the stages in which each of a known set is awaited count, and only a round's first sum: unmask ends with the
+    shares that suffice.
+    """
+    if progress.get("sum", 1) != 1:
+        return 0
+    joined = progress.get("joined", 0)
+    awaited = {
+        Stage.ADVERTISE_KEYS: (invited, joined),
+        Stage.ACCEPT: (invited, joined),
+        Stage.SHARE_KEYS: (joined, progress.get("shared", 0)),
+        Stage.ACKNOWLEDGE: (progress.get("shared", 0), progress.get("acknowledged", 0)),
+        Stage.MASKED_UPDATE: (progress.get("sharers", 0), progress.get("uploaded", 0)),
+        Stage.SEALED_UPDATE: (joined, progress.get("uploaded", 0)),
+    }
+    expected, came = awaited.get(Stage(stage), (0, 0))
+    return max(0, expected - came)
 
 
 def _tick(machine: Machine, now: datetime) -> Effects:

@@ -33,6 +33,11 @@ class Lobby:
             if not self._waiting[client]:
                 del self._waiting[client]
 
+    @property
+    def waiting_count(self) -> int:
+        """How many clients have a poll open."""
+        return len(self._waiting)
+
     def saw(self, client: ClientId, now: datetime) -> None:
         """Note a sign of life; the first one decides the place in the queue."""
         if client not in self._barred:

@@ -6,11 +6,11 @@ from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import Offer, RoundResult, StageSeconds
 from fedit_protocol.methods.combination import combination_of
-from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs
+from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs, version_of
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import Deadlines, TaskDocument
-from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
+from fedit_protocol.version import PROTOCOL_NAME, SUITE
 from fedit_server.home.folder import Identity
 from fedit_server.storage.rows import AdapterRow
 
@@ -35,7 +35,7 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
     seconds = _stage_seconds(task.round.deadlines)
     offer = Offer(
         protocol=PROTOCOL_NAME,
-        version=PROTOCOL_VERSION,
+        version=version_of(document),
         suite=SUITE,
         mode=task.round.mode,
         federation_id=descriptor.federation_id,

@@ -213,6 +213,7 @@ class TaskRunner:
             self.lobby.remove(client)
         self.lobby.start_over()
         self.live, self.round_no = live, facts.round_no
+        services.desk.metrics.cohort_formed(self.task.task_id, sum(map(len, cohorts)))
         log.info("a round is open", extra={**self._fields, "invited": sum(map(len, cohorts)), "cohorts": len(cohorts)})
         self.bell.ring()
 

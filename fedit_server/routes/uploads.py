@@ -8,6 +8,7 @@ from aiohttp import StreamReader, web
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, client_id, identity_key
+from fedit_server.access.requests import METRICS
 from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.routes.keys import COORDINATOR, SPOOL
 from fedit_server.routes.rounds import cohort_of, round_id, sum_index
@@ -68,7 +69,9 @@ async def store(request: web.Request, slot: Slot, offset: int) -> None:
                 ProblemType.OFFSET_MISMATCH, f"{writing.offset} of {slot.length} bytes are stored; send the rest"
             )
         await writing.complete()
+        await spool.keep(slot)
     finally:
+        request.app[METRICS].uploaded(writing.offset - offset)
         await writing.stop()
         spool.end(writing)
 

@@ -1,17 +1,12 @@
 """Listens: lock, keys, certificate, database, tasks, then HTTPS until a signal comes."""
 
 import asyncio
-import contextlib
-import errno
-import logging
 import os
 import signal
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from aiohttp import web
 
@@ -20,22 +15,20 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 from fedit_server.access.address import advertised
-from fedit_server.app import Parts, build_app
+from fedit_server.access.proxies import networks
+from fedit_server.admin.health import Surroundings
+from fedit_server.app import Parts, build_app, drain
 from fedit_server.clock import Clock, unix_seconds, utc_now
-from fedit_server.config import ServerConfig, split_address
+from fedit_server.config import ServerConfig
 from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
+from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.keys.rotation import finish_rotation
-from fedit_server.keys.tls import own_names
+from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
+from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.tasks.publishing import Publisher
-
-_RENEWAL_CHECK_S: Final = 12 * 3600
-_DRAIN_S: Final = 10.0
-"""How long open requests may take to end when the server stops."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,8 @@ class Plan:
     tasks: Sequence[Task] = ()
     base: Path | None = None
     create: bool = True
+    by_hand: bool = True
+    """A person started it: settings are written down, an invite is printed, and there has to be a task."""
     clock: Clock = utc_now
     card: AuthorityCard | None = None
     """Of an authority that lives apart, for the first start."""
@@ -60,12 +55,19 @@ class Serving:
     port: int
     published: tuple[str, ...]
     """Labels of the tasks that were new, or new in this version."""
+    app: web.Application = field(repr=False)
+    certificate: ServedCertificate | None = field(repr=False)
 
     @property
     def url(self) -> str:
         """Where clients on this network reach it."""
         host, port = advertised(self.config, self.port)
         return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def drain(self) -> None:
+        """Say not-ready, end every long poll, and go on answering for as long as a load balancer needs to see it."""
+        await drain(self.app)
+        await asyncio.sleep(self.config.drain_s)
 
     @property
     def apart(self) -> str | None:
@@ -87,17 +89,19 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
     _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
         if not home.descriptor.exists():
-            await _try_address(plan.config)  # a taken port must not leave a federation half made behind
+            await try_address(plan.config)  # a taken port must not leave a federation half made behind
         make_private_folder(home.root)
     else:
         home.require()
     with home.lock():
         identity = _identity(plan, home)
-        async with await Store.open(home.database, migrate=True) as store:
-            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s)
+        async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
+            parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             published = await _publish(plan, home, parts)
-            async with _listening(plan, identity, parts) as port:
-                ready = Serving(plan.config, parts, port, published)
+            certificate = certificate_of(plan.config, identity, plan.clock)
+            app = build_app(parts, _surroundings(plan.config, home, certificate), networks(plan.config.trusted_proxies))
+            async with listening(plan.config, app, certificate) as port:
+                ready = Serving(plan.config, parts, port, published, app, certificate)
                 home.announce(os.getpid(), ready.url)
                 yield ready
 
@@ -106,7 +110,7 @@ async def wait_for_signal() -> signal.Signals:
     """Wait until somebody asks the process to stop.
 
     Further signals are heard and change nothing until the event loop closes: an impatient second Ctrl-C must not cut
-    the clean end, which takes `_DRAIN_S` at most.
+    the clean end, which takes `DRAIN_S` at most.
     """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
@@ -138,14 +142,14 @@ def _identity(plan: Plan, home: Home) -> Identity:
     if not plan.create:
         identity = load_identity(home)
     else:
-        identity = create_identity(home, plan.config.name, plan.clock(), plan.card, modes)
-    identity.tls.renew_leaf(_names(plan.config), plan.clock())
+        authority = authority_pem(plan.config)
+        identity = create_identity(home, plan.config.name, plan.clock(), plan.card, modes, authority)
     return identity
 
 
-def _names(config: ServerConfig) -> list[str]:
-    names = own_names(config.host)
-    return [*names, split_address(config.advertise, default_port=0)[0]] if config.advertise else names
+def _surroundings(config: ServerConfig, home: Home, certificate: ServedCertificate | None) -> Surroundings:
+    end = certificate.end if certificate is not None else lambda: None
+    return Surroundings(home.root, config.min_free_mb * 10**6, end)
 
 
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
@@ -155,7 +159,7 @@ async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
         if row.state not in (TaskState.FINISHED, TaskState.ARCHIVED):
             check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
-    if not known:
+    if not known and plan.by_hand:
         raise ConfigError(
             "there is no task yet",
             code="C031",
@@ -163,60 +167,3 @@ async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
             fix="fedit-server up --model ORG/NAME --name TEXT, or: fedit-server up --task FILE",
         )
     return tuple(labels)
-
-
-@asynccontextmanager
-async def _listening(plan: Plan, identity: Identity, parts: Parts) -> AsyncIterator[int]:
-    context = identity.tls.server_context()
-    runner = web.AppRunner(build_app(parts), access_log=None, shutdown_timeout=_DRAIN_S)
-    await runner.setup()
-    try:
-        port = await _bind(runner, plan.config, context)
-        renewing = asyncio.create_task(_renew(plan, identity, context), name="certificate renewal")
-        try:
-            yield port
-        finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
-    finally:
-        await runner.cleanup()
-
-
-async def _bind(runner: web.AppRunner, config: ServerConfig, context: ssl.SSLContext) -> int:
-    with _binding(config):
-        await web.TCPSite(runner, config.host, config.port, ssl_context=context).start()
-    return int(runner.addresses[0][1])
-
-
-async def _try_address(config: ServerConfig) -> None:
-    """Take the address and let it go again; raises ConfigError C017."""
-    with _binding(config):
-        loop = asyncio.get_running_loop()
-        bound = await loop.create_server(asyncio.Protocol, config.host, config.port, start_serving=False)
-        bound.close()
-
-
-@contextlib.contextmanager
-def _binding(config: ServerConfig) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "the address is in use" if taken else (error.strerror or type(error).__name__).lower()
-        raise ConfigError(
-            f"cannot listen on {config.listen}: {reason}",
-            code="C017",
-            where="listen",
-            fix=f"fedit-server up --listen {config.host}:{config.port + 1}",
-        ) from error
-
-
-async def _renew(plan: Plan, identity: Identity, context: ssl.SSLContext) -> None:
-    """Look twice a day whether the leaf certificate needs renewal; new connections get the new one."""
-    renew: Callable[[], bool] = lambda: identity.tls.renew_leaf(_names(plan.config), plan.clock())  # noqa: E731
-    while True:
-        await asyncio.sleep(_RENEWAL_CHECK_S)
-        if await asyncio.to_thread(renew):
-            identity.tls.load_into(context)
-            log.info("the TLS certificate is renewed")

@@ -147,20 +147,26 @@ class Members:
         """Return one client, or None."""
         async with self._database.reading() as db:
             row = (await db.execute(select(clients).where(clients.c.client_id == client))).first()
-            return None if row is None else _client(row)
+            return None if row is None else client_row(row)
 
     async def clients(self) -> list[ClientRow]:
         """Return every client, in the order of enrolment."""
         async with self._database.reading() as db:
             found = await db.execute(select(clients).order_by(clients.c.enrolled_at, clients.c.client_id))
-            return [_client(row) for row in found]
+            return [client_row(row) for row in found]
+
+    async def count_active(self) -> int:
+        """Return how many clients may take part."""
+        async with self._database.reading() as db:
+            active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
+            return (await db.execute(active)).scalar_one()
 
     async def saw(self, client: ClientRow, device_kind: str, now_s: int) -> None:
         """Note that a client is alive; writes at most once an hour."""
         hour = now_s - now_s % SEEN_STEP_S
         if (client.last_seen, client.device_kind) == (hour, device_kind):
             return
-        async with self._database.writing() as db:
+        async with self._database.writing(alone=f"seen {client.client_id}") as db:
             await db.execute(
                 update(clients)
                 .where(clients.c.client_id == client.client_id)
@@ -259,7 +265,8 @@ def _invite(row: Row[Any]) -> InviteRow:
     return InviteRow(row.invite_id, row.created_at, row.expires_at, row.max_uses, row.uses, row.revoked_at)
 
 
-def _client(row: Row[Any]) -> ClientRow:
+def client_row(row: Row[Any]) -> ClientRow:
+    """Return the device behind a row of the table."""
     return ClientRow(
         client_id=ClientId(row.client_id),
         label=row.label,

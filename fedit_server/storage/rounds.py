@@ -34,6 +34,7 @@ from fedit_server.storage.tables import (
     invited,
     journal,
     rounds,
+    stage_times,
     tasks,
 )
 from fedit_server.storage.task_records import SERVER, Deed, Sign, append_change
@@ -124,6 +125,7 @@ class Rounds:
             )
             standing = [{"round_id": round_id, "cohort_id": i, **_view_values(view)} for i, view in enumerate(views)]
             await db.execute(insert(cohorts), standing)
+            await db.execute(insert(stage_times), [_entry(round_id, i, v.stage, now_s) for i, v in enumerate(views)])
             members = [
                 {"round_id": round_id, "cohort_id": number, "client_id": client}
                 for number, clients in enumerate(opening.cohorts)
@@ -132,9 +134,21 @@ class Rounds:
             await db.execute(insert(invited), members)
         return True
 
-    async def append(self, round_id: RoundId, cohort_id: int, records: Sequence[Record], view: RoundView) -> None:
-        """Make a cohort's records durable, with where it now stands; all of them or none."""
-        async with self._database.writing() as db:
+    async def append(
+        self,
+        round_id: RoundId,
+        cohort_id: int,
+        records: Sequence[Record],
+        view: RoundView,
+        entered_at: int | None = None,
+    ) -> None:
+        """Make a cohort's records durable, with where it now stands; all of them or none.
+
+        `entered_at` is when it came to its stage, in seconds since 1970; None if it has been there before.
+        """
+        async with self._database.writing(alone=f"cohort {round_id} {cohort_id}") as db:
+            if entered_at is not None:
+                await db.execute(insert(stage_times).values(_entry(round_id, cohort_id, view.stage, entered_at)))
             if records:
                 await db.execute(insert(journal), [_journal_values(round_id, cohort_id, one) for one in records])
             here = (cohorts.c.round_id == round_id) & (cohorts.c.cohort_id == cohort_id)
@@ -301,6 +315,10 @@ def _journal_values(round_id: RoundId, cohort_id: int, record: Record) -> dict[s
     body_hash = hashlib.sha256(record.body).digest()
     place = {"round_id": round_id, "cohort_id": cohort_id}
     return {**place, "kind": record.kind, "body": record.body, "body_hash": body_hash}
+
+
+def _entry(round_id: RoundId, cohort_id: int, stage: str, at_s: int) -> dict[str, Any]:
+    return {"round_id": round_id, "cohort_id": cohort_id, "stage": stage, "entered_at": at_s}
 
 
 def _view_values(view: RoundView) -> dict[str, Any]:

@@ -1,19 +1,23 @@
-"""The Store: one database, nine rooms."""
+"""The Store: one database, one room for each kind of thing."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.admissions import Admissions
+from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
+from fedit_server.storage.place import Place
+from fedit_server.storage.readings import Readings
 from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
+from fedit_server.storage.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,20 @@ class Store:
     rounds: Rounds
     candidates: Candidates
     suspicions: Suspicions
+    readings: Readings
+    tokens: Tokens
+    audit: AuditLog
     records: TaskRecords
     orders: RoundOrders
     database: Database
 
     @classmethod
-    async def open(cls, path: Path, *, migrate: bool) -> Self:
-        """Open the SQLite file at `path`; a server migrates it, an admin command expects it to be current."""
-        database = await Database.open(path, migrate=migrate)
+    async def open(cls, place: Place | Path, *, migrate: bool) -> Self:
+        """Open a database, or the SQLite file at a path; a server migrates it, a command expects it to be current."""
+        database = await Database.open(place, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
-        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database)
-        said = TaskRecords(database), RoundOrders(database)
+        rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database)
         return cls(members, admissions, log, *rooms, *said, database)
 
     async def close(self) -> None:

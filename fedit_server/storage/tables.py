@@ -1,4 +1,7 @@
-"""The tables of fedit.db; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC."""
+"""The tables; DATA_MODEL.md says what each is for. Times are whole seconds since 1970, UTC.
+
+An Integer has 64 bits on both databases.
+"""
 
 from sqlalchemy import (
     Boolean,
@@ -7,13 +10,14 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
+
+from fedit_server.storage.types import Integer
 
 metadata = MetaData(
     naming_convention={
@@ -148,9 +152,15 @@ rounds = Table(
     Column("report", String),
     UniqueConstraint("task_id", "round_no"),
 )
+_ONE_ROUND = rounds.c.state.in_(["open", "held"])
 Index(
-    "ix_rounds_one_open_per_task", rounds.c.task_id, unique=True, sqlite_where=rounds.c.state.in_(["open", "held"])
+    "ix_rounds_one_open_per_task",
+    rounds.c.task_id,
+    unique=True,
+    sqlite_where=_ONE_ROUND,
+    postgresql_where=_ONE_ROUND,
 )  # two writers could otherwise open two rounds on one adapter
+Index("ix_rounds_task_state", rounds.c.task_id, rounds.c.state)  # counting rounds must not read their signed bytes
 
 cohorts = Table(
     "cohorts",
@@ -164,6 +174,16 @@ cohorts = Table(
     Column("survivors", Integer),
     Column("weight", Integer),
     Column("report", String),
+)
+
+stage_times = Table(
+    "stage_times",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("cohort_id", Integer, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("entered_at", Integer, nullable=False),
 )
 
 invited = Table(
@@ -254,4 +274,27 @@ round_orders = Table(
     Column("reason", String, nullable=False),
     Column("given_at", Integer, nullable=False),
     Column("answer", String),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("revoked_at", Integer),
+    Column("last_used", Integer),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("entry", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""The signed record of each task: a line is appended in the transaction that makes the change (SPEC, section 16)."""
+"""The signed record of each task: a line is appended in the transaction that makes the change (SPEC, section 17)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -145,7 +145,7 @@ class Tasks:
             row = (await db.execute(query)).first()
         if row is None:
             raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
-        return _adapter(row)
+        return adapter_row(row)
 
     async def adapter(self, task_id: TaskId, version: int) -> AdapterRow:
         """Return one version; raises ProtocolError (unknown-blob)."""
@@ -154,7 +154,7 @@ class Tasks:
             row = (await db.execute(query)).first()
         if row is None:
             raise ProtocolError(ProblemType.UNKNOWN_BLOB, f"task {task_id} has no adapter version {version}")
-        return _adapter(row)
+        return adapter_row(row)
 
     async def append_adapter(self, adapter: AdapterRow) -> None:
         """Make this the newest version; raises IntegrityError if another one has taken its number meanwhile."""
@@ -165,7 +165,7 @@ class Tasks:
         """Return every version, oldest first."""
         async with self._database.reading() as db:
             query = select(adapters).where(adapters.c.task_id == task_id).order_by(adapters.c.version)
-            return [_adapter(row) for row in await db.execute(query)]
+            return [adapter_row(row) for row in await db.execute(query)]
 
 
 async def _first_adapter(db: AsyncConnection, publication: Publication, now_s: int) -> None:
@@ -199,7 +199,8 @@ def _task(row: Row[Any]) -> TaskRow:
     )
 
 
-def _adapter(row: Row[Any]) -> AdapterRow:
+def adapter_row(row: Row[Any]) -> AdapterRow:
+    """Return the adapter version behind a row of the table."""
     return AdapterRow(
         task_id=TaskId(row.task_id),
         version=row.version,

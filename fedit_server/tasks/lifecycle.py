@@ -6,7 +6,7 @@ PAUSED     listed; no round opens, an open one ends as it would.
 FINISHED   listed; nothing trains any more, its adapters can be fetched. A new version with more rounds goes on.
 ARCHIVED   for good: devices hear of it no more, the operator keeps its adapters and its record.
 
-Every change is one transaction with a signed line in the task's record (SPEC, section 16); a server that runs sees it
+Every change is one transaction with a signed line in the task's record (SPEC, section 17); a server that runs sees it
 within `LOOK_AGAIN_S`.
 """
 

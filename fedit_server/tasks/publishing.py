@@ -42,19 +42,27 @@ class Publisher:
     owner: str = ""
 
     async def publish(self, task: Task, now_s: int, *, draft: bool = False) -> bool:
-        """Publish a new task or a new version; returns False if nothing has changed. `draft`: a new one is kept back.
+        """Publish a new task or a new version; returns False if nothing has changed. Raises as `prepare`."""
+        publication = await self.prepare(task, now_s, draft=draft)
+        if publication is not None:
+            await self.store.tasks.publish(publication, now_s)
+        return publication is not None
 
-        Raises ConfigError C015 for a changed task with an old version number, C016 for a change that the present
-        adapter does not fit, U120 for an archived task; ModelError if the base is absent or not the pinned one.
+    async def prepare(self, task: Task, now_s: int, *, draft: bool = False) -> Publication | None:
+        """Look at the base and store version 0; what is left is one transaction. None if nothing has changed.
+
+        `draft`: a new one is kept back. Raises ConfigError C015 for a changed task with an old version number, C016 for
+        a change that the present adapter does not fit, U120 for an archived task; ModelError if the base is absent or
+        not the pinned one.
         """
         source = task.model_dump_json().encode()
         known = await self.store.tasks.task(task.id)
         if known is not None and known.state is TaskState.ARCHIVED:
             refuse_archived(task.id)
         if known is not None and known.state is not TaskState.DRAFT and not _is_newer(task, known):
-            return False
+            return None
         if known is not None and known.source == source:
-            return False
+            return None
         document = resolve(task, await asyncio.to_thread(read_base, task.base, self.base))
         fresh = known is None or known.state is TaskState.DRAFT
         if known is not None and not fresh:
@@ -67,9 +75,7 @@ class Publisher:
             await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
-        publication = Publication(document, source, digest, deed, self.owner, draft)
-        await self.store.tasks.publish(publication, now_s)
-        return True
+        return Publication(document, source, digest, deed, self.owner, draft)
 
 
 def _is_newer(task: Task, known: TaskRow) -> bool:

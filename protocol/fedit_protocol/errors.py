@@ -87,17 +87,28 @@ class ProblemType(StrEnum):
 
 
 class FeditError(Exception):
-    """The root: a sentence without full stop, a code, optionally where it happened and the one command that helps."""
+    """The root: a sentence without full stop, a code, optionally where it happened and the one command that helps.
+
+    `again` are the options with which the same command would have worked, `""` for none, and one line for each choice;
+    a program with a command line says them as a fix, in the person's own words. `fix` is for all others.
+    """
 
     default_code = "X001"
 
     def __init__(
-        self, message: str, *, code: str | None = None, where: str | None = None, fix: str | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        where: str | None = None,
+        fix: str | None = None,
+        again: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code or self.default_code
         self.where = where
         self.fix = fix
+        self.again = again
 
     @property
     def exit_code(self) -> int:
@@ -172,8 +183,9 @@ class ProtocolError(FeditError):
         code: str | None = None,
         where: str | None = None,
         fix: str | None = None,
+        again: str | None = None,
     ) -> None:
-        super().__init__(message, code=code, where=where, fix=fix)
+        super().__init__(message, code=code, where=where, fix=fix, again=again)
         self.problem = problem
 
 

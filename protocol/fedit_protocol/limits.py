@@ -115,6 +115,8 @@ class LastSeen:
     answered: tuple[AnsweredRound, ...] = ()
     noisy: tuple[NoisySum, ...] = ()
     """Every noisy sum that this device has fed, whatever came of its round."""
+    canaries: frozenset[Digest] = frozenset()
+    """The adapters whose canary loss it has given to a sum, whatever came of its round (C20)."""
 
 
 def participation_wait_s(joined_at: Collection[int], limits: Limits, now_s: int) -> int:
@@ -145,7 +147,11 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
         (weight <= limits.max_weight, f"max_weight {weight} is too high", "max_weight"),
         (steps <= limits.max_local_steps, f"{steps} local steps are too many", "max_local_steps"),
         (task.adapter.rank <= limits.max_rank, f"rank {task.adapter.rank} is too high", "max_rank"),
-        (task.base.quantization in limits.quantizations, f"{task.base.quantization} is not allowed", "quantizations"),
+        (
+            not set(limits.quantizations).isdisjoint(task.base.allowed),
+            f"{' or '.join(task.base.allowed)} is not allowed",
+            "quantizations",
+        ),
         (not bases or task.base.digest in bases, "the base model is not an allowed one", "base_digests"),
     )
     check_mode(task.round.mode, limits.modes)
@@ -251,6 +257,8 @@ def check_offer(
             raise outside(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
         if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
+        if spec.ring.canary is not None and (spec.index != 1 or spec.ring.noise):
+            raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for canary losses where nothing hides them")
         try:
             check_ring(spec.ring, offer.cohort)
         except ConfigError as error:

@@ -12,7 +12,8 @@ from pydantic import Field
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
-from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode
+from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode, Quantization
+from fedit_protocol.task_tables import absent_at
 
 MAX_COHORT = 128
 
@@ -66,6 +67,13 @@ class NoiseSpec(Message):
     delta: float = Field(gt=0, le=1e-4, description="the delta that epsilon is stated for")
 
 
+class CanarySlots(Message):
+    """Where the canary losses of the base classes stand behind the metrics (SPEC, section 16)."""
+
+    classes: Annotated[tuple[Quantization, ...], AsTuple, Field(min_length=2, max_length=3)]
+    hidden_among: int = Field(ge=2, le=MAX_COHORT, description="fewest honest devices of one class behind its loss")
+
+
 class RingSpec(Message):
     """How an update becomes integers, and which ring they are summed in (SPEC, section 6)."""
 
@@ -80,6 +88,9 @@ class RingSpec(Message):
     sketch_size: int = Field(0, ge=0, le=2**32, description="coordinates behind the d, for methods that sketch")
     sketch_range: float = Field(1.0, gt=0, description="the value range of those coordinates")
     noise: NoiseSpec | None = Field(None, description="none: the sum is exact, and bounds nothing about one device")
+    canary: CanarySlots | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.1 on; left out where there is none"
+    )
 
 
 class CohortRules(Message):
@@ -176,6 +187,11 @@ class Join(Message):
     share_key: Bytes32
     mask_keys: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
     self_mask_hashes: Annotated[tuple[Bytes32, ...], AsTuple, Field(min_length=1, max_length=2)]
+    base_class: Quantization | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="from version 2.1 on: the class whose canary loss this device adds; left out if it adds none",
+    )
 
 
 class Accept(Message):

@@ -3,20 +3,25 @@
 Losses carry the client's integer weight, so that the sums give the cohort's mean and nothing about one client.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from pydantic import Field
 
 from fedit_protocol.encoding import Message
 from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.task_base import Quantization
 
 LOSS_UNIT: Final = 1000
 """A loss travels in thousandths of a nat."""
 
 MAX_LOSS: Final = 30.0
 """Losses are capped here before they are encoded; beyond it training has diverged anyway."""
+
+CANARY_UNIT: Final = 10_000
+"""A canary loss travels in ten-thousandths of a nat: classes differ by little."""
 
 MAX_EXAMPLES: Final = 2**24 - 1
 FRACTION_UNIT: Final = 10_000
@@ -40,6 +45,32 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
+class CanaryLoss:
+    """What one device scores on the public canary rows: on which base class, and the mean loss in nats per token."""
+
+    base_class: Quantization
+    loss: float = field(repr=False)
+
+
+class Unknown(StrEnum):
+    """Why a cohort does not know the canary loss of a class."""
+
+    FEW = "few"
+    DROPPED = "dropped"
+    GARBLED = "garbled"
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """The canary loss of one base class: the mean over `devices`, or why there is none (`devices` is 0 then)."""
+
+    base_class: Quantization
+    devices: int
+    loss: float | None
+    unknown: Unknown | None = None
+
+
+@dataclass(frozen=True)
 class CohortReport:
     """The weighted means over a cohort; None where no client contributed."""
 
@@ -47,6 +78,8 @@ class CohortReport:
     train_loss: float | None
     held_out_loss: float | None
     clipped_fraction: float | None
+    canary: tuple[ClassLoss, ...] = ()
+    """One entry for each base class of a task that has canary rows."""
 
 
 NO_REPORT: Final = CohortReport(0, None, None, None)
@@ -89,6 +122,42 @@ def decode_report(sums: Mapping[str, int], weight: int) -> CohortReport:
         held_out_loss=sums["held_out_loss"] / (LOSS_UNIT * held_out_weight) if held_out_weight else None,
         clipped_fraction=sums["clipped_fraction"] / (FRACTION_UNIT * weight),
     )
+
+
+def canary_specs(classes: Sequence[Quantization]) -> tuple[MetricSpec, ...]:
+    """Return the slots of the canary losses in their order on the wire: of each class the loss, then the count."""
+    loss = round(MAX_LOSS * CANARY_UNIT)
+    each = ((MetricSpec(name=f"canary_loss {name}", maximum=loss), MetricSpec(name=f"canary_count {name}", maximum=1))
+            for name in classes)  # fmt: skip
+    return tuple(spec for pair in each for spec in pair)
+
+
+def encode_canary(classes: Sequence[Quantization], own: CanaryLoss | None) -> dict[str, int]:
+    """Return slot → integer: loss and 1 in the own class's, 0 elsewhere; raises ProtocolError (encoding-refused)."""
+    if own is not None and not 0 <= own.loss < float("inf"):
+        raise ProtocolError(ProblemType.ENCODING_REFUSED, "the canary loss is negative or not finite")
+    values = {spec.name: 0 for spec in canary_specs(classes)}
+    if own is not None:
+        values[f"canary_loss {own.base_class}"] = round(min(own.loss, MAX_LOSS) * CANARY_UNIT)
+        values[f"canary_count {own.base_class}"] = 1
+    return values
+
+
+def decode_class(sums: Mapping[str, int], base_class: Quantization, devices: int) -> ClassLoss:
+    """Turn the sums of one class's slot, which `devices` have filled, into their mean.
+
+    Pads that did not cancel leave random words; the count beside the loss tells (SPEC, section 16).
+    """
+    total, count = sums[f"canary_loss {base_class}"], sums[f"canary_count {base_class}"]
+    if count != devices or total > devices * round(MAX_LOSS * CANARY_UNIT):
+        return ClassLoss(base_class, 0, None, Unknown.GARBLED)
+    return ClassLoss(base_class, devices, total / (CANARY_UNIT * devices))
+
+
+def drift(losses: Iterable[ClassLoss]) -> float | None:
+    """Return how far apart the canary losses of the classes are, in nats per token; None with fewer than two."""
+    known = [each.loss for each in losses if each.loss is not None]
+    return max(known) - min(known) if len(known) > 1 else None
 
 
 def _thousandths(loss: float) -> int:

@@ -37,7 +37,7 @@ def allowing(
         "max_weight": task.encoding.max_weight,
         "max_local_steps": task.training.local_steps,
         "max_rank": task.adapter.rank,
-        "quantizations": listed({*quantizations, task.base.quantization}),
+        "quantizations": listed({*quantizations, task.base.allowed[0]}),
         "base_digests": listed({*bases, task.base.digest}),
     }[setting]
 

@@ -5,8 +5,14 @@ from fedit_protocol.methods import METHODS, TwoSumMethod
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.task import Mode, TaskDocument
+from fedit_protocol.version import FIRST_VERSION, PROTOCOL_VERSION
 
-__all__ = ["cohort_rules", "sealed_spec", "second_rule", "sum_specs"]
+__all__ = ["cohort_rules", "sealed_spec", "second_rule", "sum_specs", "version_of"]
+
+
+def version_of(document: TaskDocument) -> tuple[int, int]:
+    """Return the protocol version that rounds of this task need: base classes came with 2.1 (SPEC, section 10)."""
+    return PROTOCOL_VERSION if document.task.base.classes else FIRST_VERSION
 
 
 def sum_specs(document: TaskDocument) -> tuple[SumSpec, ...]:

@@ -64,6 +64,8 @@ class Kind(StrEnum):
     LINEAGE = "lineage"
     HISTORY = "history"
     """A device's own notes about its rounds: signed to be kept, never sent."""
+    AUDIT_HEAD = "audit-head"
+    """The newest entry of the server's own audit log: signed for its operators, never sent to a device."""
 
 
 class SigningKey:

@@ -6,26 +6,20 @@ the adapter's layout) and publishes a TaskDocument, whose digest every round is 
 
 from enum import StrEnum
 from math import ceil
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
-from fedit_protocol.encoding import DigestText, digest_of, encode
+from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
+from fedit_protocol.task_base import CanarySpec
+from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
-
-
-class Quantization(StrEnum):
-    """How a client holds the frozen base in memory."""
-
-    NF4 = "nf4"
-    INT8 = "int8"
-    BF16 = "bf16"
-    FP32 = "fp32"
 
 
 class Template(StrEnum):
@@ -82,19 +76,6 @@ class CombineRule(StrEnum):
     WEIGHTED = "weighted"
     TRIMMED_MEAN = "trimmed_mean"
     MEDIAN = "median"
-
-
-class BaseModelSpec(Section):
-    """`[base]`: the frozen model."""
-
-    model: str = Field(
-        min_length=1, max_length=512, description="hub id (`org/name`) or a folder with safetensors files"
-    )
-    revision: str = Field("", max_length=128, description="hub revision; empty means the default branch")
-    digest: DigestText | Literal[""] = Field(
-        "", description="digest of the weight and tokenizer files; empty in a file means: take what the server sees"
-    )
-    quantization: Quantization = Field(Quantization.NF4, description="nf4, int8, bf16 or fp32")
 
 
 class AdapterSpec(Section):
@@ -301,6 +282,19 @@ class Task(Section):
     encoding: EncodingSpec = Field(default_factory=EncodingSpec, description="quantisation of updates")
     method: MethodSpec = Field(default_factory=MethodSpec, description="aggregation")
     privacy: PrivacySpec | None = Field(None, description="differential privacy; without this table there is none")
+    canary: CanarySpec | None = Field(
+        None, exclude_if=absent_at(None), description="public rows that compare base classes; may be left out"
+    )
+
+    @model_validator(mode="after")
+    def _canary_compares_hidden_classes(self) -> Self:
+        if self.canary and len(self.base.classes) < 2:
+            raise ValueError("[canary] compares base classes: list two or more in base.classes")
+        if self.canary and (self.privacy or self.round.mode is not Mode.MASKED):
+            raise ValueError(
+                "[canary] needs round.mode = masked and no [privacy]: its losses are neither sealed nor noisy"
+            )
+        return self
 
     @model_validator(mode="after")
     def _method_fits_the_mode(self) -> Self:

@@ -1,4 +1,4 @@
-"""The signed record of a task: one line for every change of it, each naming the digest of the line before (SPEC, 16).
+"""The signed record of a task: one line for every change of it, each naming the digest of the line before (SPEC, 17).
 
 A server appends, devices and auditors check. Whoever trusts the newest line's key trusts every line before it, for the
 chain of digests holds them; so a line outlives the key that signed it.

@@ -16,8 +16,8 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
 from fedit_protocol.methods import METHODS, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
-from fedit_protocol.metrics import ClientReport
-from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs
+from fedit_protocol.metrics import CanaryLoss, ClientReport
+from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs, version_of
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist, Record, Send
@@ -29,7 +29,7 @@ from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import BaseModelSpec, Mode, RoundSpec, Task, TaskDocument
 from fedit_protocol.task_tables import EncodingSpec, MethodSpec
-from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION, SUITE
+from fedit_protocol.version import PROTOCOL_NAME, SUITE
 
 STEPS = ("join", "shares", "ack", "upload", "unmask")
 """What a member does in an ordinary round, in order; a dropout stops before one of them."""
@@ -181,7 +181,7 @@ class MemoryFederation:
         deadlines = task.round.deadlines
         offer = Offer(
             protocol=PROTOCOL_NAME,
-            version=PROTOCOL_VERSION,
+            version=version_of(document),
             suite=SUITE,
             mode=task.round.mode,
             federation_id=self.descriptor.federation_id,
@@ -229,6 +229,7 @@ class MemoryRound:
     second_sent: dict[int, dict[Kind, bytes]] = field(default_factory=dict)
     second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     finish: Finish | None = None
+    canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.offer = self.federation.offer(self.document, self.clock())
@@ -284,7 +285,7 @@ class MemoryRound:
         sum_index = 2 if step.endswith("2") else 1
         match step.removesuffix(" 2"):
             case "join":
-                effects = member.join()
+                effects = member.join(canary.base_class if (canary := self.canary.get(number)) else None)
             case "shares":
                 effects = member.on_roster(self.server.roster(device), now)
             case "ack":
@@ -295,7 +296,8 @@ class MemoryRound:
                 else:
                     self.catch_up(member, device)
                     member.on_second_input(self.server.second_input(device), *self.blobs)
-                effects = member.freeze(self.message(update, sum_index), weight, report)
+                loss = self.canary[number].loss if number in self.canary else None
+                effects = member.freeze(self.message(update, sum_index), weight, report, canary=loss)
             case "unmask" if self.server.offer.cohort.strict:
                 effects = member.on_confirmations(self.server.confirmations(device, sum_index))
             case _:

@@ -5,8 +5,11 @@ from typing import Final
 PROTOCOL_NAME: Final = "FedIT-SA/2"
 """Enters every signature and every round context; changes with any change of bytes that old peers would misread."""
 
-PROTOCOL_VERSION: Final = (2, 0)
+PROTOCOL_VERSION: Final = (2, 1)
 """Major, minor. A new optional field is a new minor; anything else is a new major."""
+
+FIRST_VERSION: Final = (2, 0)
+"""What check-ins and offers of a task say that needs nothing newer, so that older peers go on."""
 
 SUITE: Final = "X25519-Ed25519-AES256CTR-CHACHA20POLY1305-SHA256"
 """The one cipher suite of this version; a later suite (SPEC, section 3) gets a name of its own."""

@@ -9,6 +9,7 @@ from typing import Final
 from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
 from .deletions_apart import APART
+from .deletions_canary import CANARY
 from .deletions_gates import GATES
 from .deletions_sealed import SEALED
 
@@ -173,11 +174,11 @@ CLIENT: Final = (
         _attack("liars", "row_16_a_device_whose_every_share_was_altered_stops_with_an_alarm"),
     ),
     Deletion(
-        "C9", "this device is in U2", _PARTICIPANT, "if self._index not in members:", OFF,
+        "C9", "this device is in U2", _OWN, "if own not in members:", OFF,
         _attack("views", "row_04_a_sharer_set_without_this_device_or_too_small_is_refused"),
     ),
     Deletion(
-        "C9", "U2 is large enough", _PARTICIPANT, "if len(members) < roster.thresholds.min_survivors:", OFF,
+        "C9", "U2 is large enough", _OWN, "if len(members) < roster.thresholds.min_survivors:", OFF,
         _attack("views", "row_04_a_sharer_set_without_this_device_or_too_small_is_refused"),
     ),
     Deletion(
@@ -355,4 +356,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY)

@@ -8,6 +8,7 @@ from typing import Final
 
 from .row import Row
 from .row import here as _here
+from .table_canary import CANARY_ATTACKS
 
 ROWS: Final[dict[int, Row]] = {
     1: Row(
@@ -121,8 +122,9 @@ ROWS: Final[dict[int, Row]] = {
     ),
     11: Row(
         "figures about one device",
-        (),
+        ("C20",),
         (
+            *_here("canary", *CANARY_ATTACKS),
             *_here("values", "row_11_two_lives_differ_in_masked_bytes_and_hashes_only"),
             "integration/test_privacy.py::test_no_figure_of_one_device_reaches_the_server",
         ),

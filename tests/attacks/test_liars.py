@@ -48,9 +48,15 @@ class UploadsGarbage(Participant):
     """Signs a header for random bytes of the right length and uploads them."""
 
     def freeze(
-        self, update: Vector, weight: int, report: ClientReport, threads: int = 1, show: Show = unseen
+        self,
+        update: Vector,
+        weight: int,
+        report: ClientReport,
+        threads: int = 1,
+        show: Show = unseen,
+        canary: float | None = None,
     ) -> Effects:
-        super().freeze(update, weight, report, threads, show)
+        super().freeze(update, weight, report, threads, show, canary)
         own = self._own_sum()
         payload = seeded_random("garbage")(payload_length(own.ring))
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))

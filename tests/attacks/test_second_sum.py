@@ -24,7 +24,7 @@ from fedit_protocol.secagg.ring import coordinate_count
 from fedit_protocol.secagg.shamir import combine
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 from fedit_protocol.testing import two_sum_task
 
 from ..protocol.rounds import REPORT
@@ -57,7 +57,7 @@ def play(round_: AttackedRound) -> AttackedRound:
 class SharesMaskKey(Participant):
     """Built with one mask key for both sums; the self masks are still two."""
 
-    def join(self) -> Effects:
+    def join(self, base_class: Quantization | None = None) -> Effects:
         generate, drawn = SumSecrets.generate, list[SumSecrets]()
 
         def shared(random: Callable[[int], bytes]) -> SumSecrets:
@@ -67,7 +67,7 @@ class SharesMaskKey(Participant):
 
         with pytest.MonkeyPatch.context() as build:
             build.setattr(SumSecrets, "generate", shared)
-            return super().join()
+            return super().join(base_class)
 
 
 def first_vector_of_lost(round_: AttackedRound) -> Words:

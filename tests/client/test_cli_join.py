@@ -94,6 +94,18 @@ async def test_a_yes_to_another_version_is_not_a_yes(joining: Joining) -> None:
     assert "POST /v1/enroll" not in joining.https.asked
 
 
+async def test_what_is_soon_known_is_said_before_rows_are_read(joining: Joining) -> None:
+    for words, code in ((["--accept", "test-task@2"], "A003"), ([], "A001")):
+        done = await joining.run("--no-run", "--data", "nowhere.jsonl", *words)
+        assert f"FEDIT-{code}" in done.err
+
+
+async def test_a_base_that_has_to_be_fetched_is_not_fetched_for_an_invite_that_nobody_made(joining: Joining) -> None:
+    joining.https.refuse["/v1/enroll"] = SecurityError(ProblemType.INVITE_REFUSED, "no")
+    done = await joining.run("--yes", "--no-run", "--model", "org/not-here")
+    assert (done.status, "FEDIT-T006" in done.err) == (6, True), done.err
+
+
 async def test_an_accepted_task_is_joined_and_remembered(joining: Joining) -> None:
     done = await joining.run("--no-run", "--accept", "test-task@1", "--name", "a laptop", "--json")
     assert done.status == 0, done.err

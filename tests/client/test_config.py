@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedit_client.config import change_settings, load_config
+from fedit_client.config import assigned, edit_settings, load_config
 from fedit_client.home.paths import Paths
 from fedit_protocol.errors import ConfigError
 
@@ -63,7 +63,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
 def test_settings_are_changed_in_place_and_comments_stay(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text("# mine\n[device]\nthreads = 2  # two\n")
-    change_settings(Paths.under(tmp_path), ["device.threads=3", "network.max_wait_s=5", "model=org/name"])
+    edit_settings(Paths.under(tmp_path), assigned(["device.threads=3", "network.max_wait_s=5", "model=org/name"]))
     text = file.read_text()
     assert text.startswith("# mine")
     assert "threads = 3" in text
@@ -78,7 +78,7 @@ def test_a_wrong_change_changes_nothing(tmp_path: Path, wrong: str) -> None:
     file = tmp_path / "client.toml"
     file.write_text("[device]\nthreads = 2\n")
     with pytest.raises(ConfigError):
-        change_settings(Paths.under(tmp_path), [wrong])
+        edit_settings(Paths.under(tmp_path), assigned([wrong]))
     assert file.read_text() == "[device]\nthreads = 2\n"
 
 

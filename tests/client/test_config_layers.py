@@ -193,7 +193,7 @@ def test_a_strangers_file_is_not_read(run: Run, tmp_path: Path) -> None:
     [
         ("home/client.toml", "[device]\nthreads = 'many'\n", "client.toml", "fedit-client config reset device.threads"),
         ("work/fedit.toml", "[device]\nthreads = 'many'\n", "fedit.toml", "correct or remove device.threads in "),
-        ("work/fedit.toml", "home = '/tmp'\n", "home cannot stand in a file", "fedit-client --home DIR"),
+        ("work/fedit.toml", "home = '/tmp'\n", "home cannot stand in a file", "correct or remove home in "),
         ("work/fedit.toml", "[device\n", "not TOML", "correct or remove "),
         ("home/client.toml", "[device\n", "not TOML", "fedit-client config edit"),
     ],
@@ -237,12 +237,41 @@ def test_set_says_the_rule_back(run: Run) -> None:
     assert "device.prefer is now cpu: this client trains on the CPU, even where there is a GPU" in out
 
 
-def test_set_says_that_a_running_client_keeps_what_it_has(run: Run, tmp_path: Path) -> None:
+def test_set_says_what_a_running_client_takes_over(run: Run, tmp_path: Path) -> None:
     lock = Paths.under(tmp_path / "home").lock_file
     lock.parent.mkdir(parents=True, exist_ok=True)
     with held_alone(lock):
-        assert "keeps its settings until it is started again" in run("set", "device.threads=2")[2]
-    assert run("set", "device.threads=2")[2] == ""
+        _, out, err = run("set", "device.threads=2")
+        assert "keeps its device.threads until it is started again: fedit-client finish" in err
+        assert "at once" not in out
+        _, out, err = run("set", "polite.schedule=all sat-sun")
+        assert (err, "the client that runs here takes it over at once" in out) == ("", True)
+    _, out, err = run("set", "device.threads=2", "polite.schedule=always")
+    assert (err, "runs here" in out) == ("", False)
+
+
+SLIPS = {
+    "polite.on_batery=ignore": ("nearest is polite.on_battery", "fedit-client set polite.on_battery=ignore"),
+    "polite.on_batery=7": ("nearest is polite.on_battery", "fedit-client get polite.on_battery"),
+    "polite.nope=1": ("there is no setting polite.nope", "fedit-client get polite"),
+    "nonsense=1": ("there is no setting nonsense", "fedit-client config show"),
+    "polite.on_battery=sometimes": ("takes pause or ignore", "fedit-client set polite.on_battery=pause"),
+    "polite.max_temp_c=200": ("a number of at least 40, at most 110", "fedit-client set polite.max_temp_c=83"),
+    "polite.max_upload_kbps=2": ("at least 8, at most 100,000,000", "fedit-client set polite.max_upload_kbps=8"),
+    "polite.keep_awake=maybe": ("takes true or false", "fedit-client set polite.keep_awake=false"),
+    "polite.schedule=soon": ("'soon' is no day", "fedit-client set polite.schedule=always"),
+    "identity.store=x": ("takes auto, keyring or file", "fedit-client set identity.store=auto"),
+}
+
+
+@pytest.mark.parametrize(("slip", "words", "fix"), [(slip, *told) for slip, told in SLIPS.items()], ids=SLIPS)
+def test_a_slip_of_the_hand_is_answered_with_what_may_be(run: Run, slip: str, words: str, fix: str) -> None:
+    run("set", "polite.on_battery=ignore")
+    status, _, err = run("set", slip)
+    assert (status, words in err, f"fix:   {fix}\n" in err) == (3, True, True), err
+    assert run("get", "polite.on_battery")[1] == "ignore\n"
+    if not fix.startswith("fedit-client config"):
+        assert run(*fix.split()[1:])[0] == 0
 
 
 def test_every_setting_has_a_rule_in_words() -> None:

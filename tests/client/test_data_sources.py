@@ -236,7 +236,10 @@ REFUSED = {
     ),
     "a conversation without an answer": Refused(
         "a.jsonl",
-        lines({"conversations": [{"from": "human", "value": "x"}]}),
+        lines(
+            {"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]},
+            {"conversations": [{"from": "human", "value": "x"}]},
+        ),
         "D014",
         "not from the assistant",
         ("--on-error skip",),

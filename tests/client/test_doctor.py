@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from fedit_client.cli import invoke
+from fedit_client.config import load_config
 from fedit_client.doctor import Level
 from fedit_client.doctor.files import check_environment, check_homes, check_leftovers
 from fedit_client.doctor.network import check_network
@@ -165,7 +166,8 @@ def member(joined: Joining) -> Membership:
 
 async def network(joined: Joining, now: datetime | None = None, **changes: object) -> dict[str, Any]:
     membership = member(joined).model_copy(update=changes)
-    found = await check_network(None, membership, now or datetime.now(UTC))
+    config = load_config(joined.home)
+    found = await check_network(config, membership, now or datetime.now(UTC))
     return {finding.check: finding for finding in found}
 
 
@@ -227,6 +229,7 @@ async def test_who_opens_connections_is_named(joined: Joining, interceptor: int)
         ("127.0.0.1", {"https_proxy": "http://proxy:3128"}, None),
         ("localhost", {"https_proxy": "http://proxy:3128"}, None),
         ("fl.example.org", {}, None),
+        ("own.example.org", {"https_proxy": "http://proxy:3128"}, None),
     ],
 )
 def test_a_proxy_of_the_environment_is_used(
@@ -236,7 +239,7 @@ def test_a_proxy_of_the_environment_is_used(
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert proxy_for(host) == proxy
+    assert proxy_for(host, "192.168.1.20,own.example.org") == proxy
 
 
 @pytest.fixture
@@ -270,3 +273,13 @@ async def test_a_proxy_carries_the_connection_and_is_named(joined: Joining, prox
     assert set(proxy) == {b"CONNECT fl.test:8443 HTTP/1.1"}
     assert "secret" not in found["proxy"].what
     assert found["proxy"].what.startswith("requests to fl.test go through http://127.0.0.1:")
+
+
+async def test_the_owner_takes_a_server_out_of_the_proxy(joined: Joining, proxy: list[bytes]) -> None:
+    port = joined.https.port
+    fix = (await network(joined, host="fl.test", port=port))["proxy"].fix or ""
+    assert fix == "fedit-client set network.no_proxy=fl.test"
+    assert await asyncio.to_thread(invoke, ["--home", str(joined.home), *fix.split()[1:]]) == 0
+    proxy.clear()
+    assert "proxy" not in await network(joined, host="fl.test", port=port)
+    assert proxy == []

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from fedit_client.config import load_config
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.home.lock import held_alone
 from fedit_client.home.paths import Paths
 from fedit_client.manners.control import Activity, NowFile, ask_finish, ask_pause, ask_resume, read_now
 from fedit_client.manners.gate import Gate, WithdrawnError
 from fedit_client.manners.keeper import Keeper
+from fedit_client.manners.live import LivePolite
 from fedit_client.manners.rules import Facts, Hold, Rules, Verdict
 from fedit_client.manners.settings import PoliteSettings
+from fedit_client.network.bandwidth import Bandwidth
 from fedit_client.records.pace import Pace
 from fedit_client.testing import FakeFacts
 
@@ -212,3 +215,25 @@ async def test_only_a_metered_network_holds_up_an_upload() -> None:
     await asyncio.sleep(0)
     gate.set(Verdict())
     await waiting
+
+
+async def test_a_running_client_takes_over_what_is_set_and_nothing_that_is_wrong(tmp_path: Path) -> None:
+    file, config = tmp_path / "client.toml", load_config(tmp_path)
+    with keeping_here(Paths.under(tmp_path)) as kept:
+        live = LivePolite(config.polite, lambda: config.read_again().polite, file)
+        kept.keeper.live, caps = live, Bandwidth.of(config.polite)
+        kept.keeper.follow(kept.keeper.rules.change)
+        kept.keeper.follow(caps.follow)
+        kept.source.facts = Facts(on_battery=True)
+        assert (await kept.look()).hold is not None
+        file.write_text('[polite]\non_battery = "ignore"\nmax_upload_kbps = 80\nprocess_priority = "normal"\n')
+        assert (await kept.look(1)).hold is None
+        assert caps.up.piece_bytes < caps.down.piece_bytes
+        assert live.now.process_priority == "low"  # how training is planned is decided at the start
+        file.write_text("[polite]\non_battery = 7\n")
+        assert (await kept.look(1)).hold is None
+        file.unlink()
+        assert (await kept.look(1)).hold is not None
+    said = kept.texts()
+    assert "from now on this client goes on on battery power" in said
+    assert any(text.startswith("the settings were changed, but not taken over: the setting polite") for text in said)

@@ -6,7 +6,6 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +16,13 @@ from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.keylog import merkle_root
 from fedit_protocol.messages import RingSpec, SealedSpec
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport, Unknown
 from fedit_protocol.sealed.updates import open_update
 from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
 from fedit_protocol.secagg.keys import (
     MaskKey,
     ShareKey,
+    canary_seed,
     pairwise_seed,
     seal_share,
     self_mask_hash,
@@ -37,7 +37,9 @@ from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import ROLES
 from fedit_protocol.signing import Kind, SigningKey, signed_bytes
+from fedit_protocol.task import Quantization
 
+from ..protocol.canaries import figures_of
 from ..protocol.replays import ServerReplay
 from ..protocol.vector_messages import KINDS
 
@@ -71,6 +73,13 @@ def _pairwise(asked: Fields) -> Fields:
     names = _raw(asked["own_identity"]), _raw(asked["peer_identity"])
     seed = pairwise_seed(own, _raw(asked["peer_public"]), _raw(asked["context"]), *names)
     return {"own_public": own.public.hex(), "seed": seed.hex(), "sign": pair_sign(*names)}
+
+
+def _canary_pad(asked: Fields) -> Fields:
+    names = _raw(asked["own_identity"]), _raw(asked["peer_identity"])
+    own = ShareKey(_raw(asked["own_secret"]))
+    seed = canary_seed(own, _raw(asked["peer_public"]), _raw(asked["context"]), *names)
+    return {"seed": seed.hex(), "sign": pair_sign(*names)}
 
 
 def _self_mask(asked: Fields) -> Fields:
@@ -113,9 +122,10 @@ def _roster_context(asked: Fields) -> Fields:
 
 def _encode(asked: Fields) -> Fields:
     update, ring = np.frombuffer(_raw(asked["update"]), "<f4"), RingSpec.model_validate(asked["ring"])
-    report = ClientReport(**asked["report"])
+    report, given = ClientReport(**asked["report"]), asked.get("canary")
+    canary = None if given is None else CanaryLoss(Quantization(given["base_class"]), given["loss"])
     try:
-        words = encode_update(update, asked["weight"], report, ring, _raw(asked["rounding_seed"]))
+        words = encode_update(update, asked["weight"], report, ring, _raw(asked["rounding_seed"]), canary)
     except ProtocolError as refusal:
         return {"expect": str(refusal.problem)}
     return {"words": words.tobytes().hex(), "expect": "success"}
@@ -128,12 +138,13 @@ def _encode_noisy(asked: Fields) -> Fields:
 
 
 def _decode_sum(asked: Fields) -> Fields:
-    ring = RingSpec.model_validate(asked["ring"])
+    ring, slots = RingSpec.model_validate(asked["ring"]), asked.get("canary", {})
+    opened = {Quantization(name): each if isinstance(each, int) else Unknown(each) for name, each in slots.items()}
     try:
-        found = decode_sum(as_words(_raw(asked["words"]), ring), asked["survivors"], ring)
+        found = decode_sum(as_words(_raw(asked["words"]), ring), asked["survivors"], ring, canary=opened)
     except ProtocolError as refusal:
         return {"expect": str(refusal.problem)}
-    figures = {"ring_sum": found.ring_sum.tolist(), "weight": found.weight, "report": asdict(found.report)}
+    figures = {"ring_sum": found.ring_sum.tolist(), "weight": found.weight, "report": figures_of(found.report)}
     return figures | {"sketch": found.sketch.tolist(), "expect": "success"}
 
 
@@ -164,6 +175,7 @@ ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "ctx-j": _sum_context,
     "sign": _sign,
     "pairwise-seed": _pairwise,
+    "canary-pad": _canary_pad,
     "self-mask": _self_mask,
     "seal-share": _seal_share,
     "mask": _mask,

@@ -24,6 +24,7 @@ _CONTEXTS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 
 _KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "pairwise seed": ("pairwise-seed", ("own_public", "seed", "sign")),
+    "canary pad": ("canary-pad", ("seed", "sign")),
     "self mask": ("self-mask", ("commitment", "seed")),
     "sealed share": ("seal-share", ("sealed", "leaves")),
 }

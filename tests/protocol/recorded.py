@@ -1,7 +1,7 @@
 """A round in memory that writes every line down: what each device sent, what the server showed, and when."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedit_protocol.errors import ProtocolError
@@ -15,6 +15,8 @@ from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.secagg.unmask import WrongSharesError
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.testing import MemoryRound, seeded_random
+
+from .canaries import figures_of
 
 Line = dict[str, Any]
 
@@ -137,5 +139,5 @@ def _sum(aggregate: Aggregate) -> Line:
         "ring_sum": aggregate.ring_sum.tolist(),
         "weight": aggregate.weight,
         "survivors": aggregate.survivors,
-        "report": asdict(aggregate.report),
+        "report": figures_of(aggregate.report),
     }

@@ -12,7 +12,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import UploadHeader
 from fedit_protocol.methods import METHODS, TwoSumMethod
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist, Send
@@ -20,7 +20,7 @@ from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.unmask import WrongSharesError
 from fedit_protocol.signing import Kind, SigningKey, read_envelope
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 from fedit_protocol.testing import MemoryFederation, seeded_random
 
 from .recorded import Line, outcome_of
@@ -142,6 +142,8 @@ class DeviceReplay:
             random=seeded_random(f"member {number}"),
         )
         self.blobs = (b"", b"")
+        told = said.get("canary", {})
+        self.canary = CanaryLoss(Quantization(told[number]["base_class"]), told[number]["loss"]) if told else None
         self.spoken: list[Send] = []
 
     def play(self) -> None:
@@ -176,11 +178,12 @@ class DeviceReplay:
     def speak(self, kind: Kind) -> None:
         """What a device says of itself, not as an answer: that it joins, and its update."""
         if kind is Kind.JOIN:
-            self.keep(self.member.join())
+            self.keep(self.member.join(self.canary.base_class if self.canary else None))
         elif kind is Kind.UPLOAD:
             update = np.frombuffer(bytes.fromhex(self.said["updates"][self.number]), "<f4")
             report = ClientReport(**self.said["report"])
-            self.keep(self.member.freeze(self.message(update), self.said["weights"][self.number], report))
+            weight, loss = self.said["weights"][self.number], self.canary.loss if self.canary else None
+            self.keep(self.member.freeze(self.message(update), weight, report, canary=loss))
 
     def message(self, update: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         method = METHODS[self.document.task.method.name]

@@ -183,8 +183,8 @@ def test_a_device_keeps_account_of_each_noisy_sum_before_it_sends_it() -> None:
     kept: dict[int, bytes] = {}
     original = Participant.freeze
 
-    def freeze(self: Participant, *given: object) -> object:
-        effects = original(self, *given)  # type: ignore[arg-type]  # passed on as they came
+    def freeze(self: Participant, *given: object, **named: object) -> object:
+        effects = original(self, *given, **named)  # type: ignore[arg-type]  # passed on as they came
         kinds = [effect.record.kind if isinstance(effect, Persist) else "send" for effect in effects]
         assert kinds.index("noise") < kinds.index("send")
         kept[len(kept)] = next(e.record.body for e in effects if isinstance(e, Persist) and e.record.kind == "noise")

@@ -74,9 +74,9 @@ def test_messages(vector: Vector) -> None:
 
 
 PARTS = {
-    "Answer", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry", "MetricSpec", "NoiseSpec",
-    "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec", "StageSeconds", "SumSpec",
-    "Survivor", "TaskListing",
+    "Answer", "CanarySlots", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry",
+    "MetricSpec", "NoiseSpec", "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec",
+    "StageSeconds", "SumSpec", "Survivor", "TaskListing",
 }  # fmt: skip
 """What travels inside other messages only."""
 NOTES = {"FailureNote", "NoisySum", "Record"}

@@ -11,6 +11,7 @@ from fedit_protocol.secagg.context import offer_context, roster_context, sum_con
 from fedit_protocol.secagg.keys import (
     MaskKey,
     ShareKey,
+    canary_seed,
     pairwise_seed,
     seal_share,
     self_mask_hash,
@@ -95,6 +96,16 @@ def keys() -> list[Vector]:
             "owner": anna.hex(),
             "commitment": self_mask_hash(secret).hex(),
             "seed": self_mask_seed(secret, ctx, anna).hex(),
+        },
+        {
+            "name": "canary pad",
+            "own_secret": own.hex(),
+            "peer_public": public["peer"],
+            "context": ctx.hex(),
+            "own_identity": anna.hex(),
+            "peer_identity": bert.hex(),
+            "seed": canary_seed(ShareKey(own), ShareKey(peer).public, ctx, anna, bert).hex(),
+            "sign": 1 if anna < bert else -1,
         },
         {
             "name": "sealed share",

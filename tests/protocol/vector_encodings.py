@@ -8,19 +8,24 @@ import numpy as np
 
 from fedit_protocol.adapter import Vector as Update
 from fedit_protocol.errors import ProtocolError
-from fedit_protocol.messages import NoiseSpec, RingSpec
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.messages import CanarySlots, NoiseSpec, RingSpec
+from fedit_protocol.metrics import CanaryLoss, ClientReport, Unknown
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.quantize import decode_sum, encode_update
 from fedit_protocol.secagg.ring import as_words, ring_metrics
+from fedit_protocol.task import Quantization
 from fedit_protocol.testing import seeded_random
 
+from .canaries import figures_of
 from .vector_derivations import Vector
 
 SIZE = 8
 UPDATE: Final[Update] = np.array([1, -1, 0.5, -0.25, 0.1, 0.003, -0.7, 0], dtype=np.float32)
 QUARTER: Final[Update] = UPDATE * np.float32(0.25)
 REPORT = ClientReport(examples=1234, train_loss=1.5, held_out_loss=2.25)
+NF4 = Quantization.NF4
+BF16 = CanaryLoss(Quantization.BF16, 2.7183)
+SLOTS = CanarySlots(classes=(NF4, Quantization.BF16), hidden_among=2)
 ACCOUNTED = NoiseSpec(multiplier=1.0, delta=1e-5)
 
 
@@ -30,7 +35,13 @@ def encodings() -> list[Vector]:
 
 
 def ring(
-    *, weight: int = 2, members: int = 3, bits: int = 16, noise: NoiseSpec | None = None, sketch: int = 0
+    *,
+    weight: int = 2,
+    members: int = 3,
+    bits: int = 16,
+    noise: NoiseSpec | None = None,
+    sketch: int = 0,
+    canary: CanarySlots | None = None,
 ) -> RingSpec:
     """A ring of few coordinates, of any shape that an offer may have."""
     return RingSpec(
@@ -45,6 +56,7 @@ def ring(
         sketch_size=sketch,
         sketch_range=2.0 if sketch else 1.0,
         noise=noise,
+        canary=canary,
     )
 
 
@@ -64,10 +76,21 @@ def _updates() -> list[Vector]:
         _update("weight 0", UPDATE, 0, ring()),
         _update("a weight above the largest", UPDATE, 3, ring()),
         _update("a negative loss", UPDATE, 1, ring(), ClientReport(7, -0.25, None)),
+        _update("a canary loss in the slot of its class", UPDATE, 1, ring(canary=SLOTS), canary=BF16),
+        _update("a canary slot in words of 32 bits", UPDATE, 1, ring(bits=32, canary=SLOTS), canary=BF16),
+        _update("no canary loss where there are slots", UPDATE, 1, ring(canary=SLOTS)),
+        _update("a negative canary loss", UPDATE, 1, ring(canary=SLOTS), canary=CanaryLoss(NF4, -0.5)),
     ]
 
 
-def _update(name: str, update: Update, weight: int, spec: RingSpec, report: ClientReport = REPORT) -> Vector:
+def _update(
+    name: str,
+    update: Update,
+    weight: int,
+    spec: RingSpec,
+    report: ClientReport = REPORT,
+    canary: CanaryLoss | None = None,
+) -> Vector:
     seed = seeded_random(f"rounding: {name}")(32)
     asked = {
         "name": f"update: {name}",
@@ -77,8 +100,10 @@ def _update(name: str, update: Update, weight: int, spec: RingSpec, report: Clie
         "ring": spec.model_dump(mode="json"),
         "rounding_seed": seed.hex(),
     }
+    if canary is not None:
+        asked["canary"] = asdict(canary)
     try:
-        words = encode_update(update, weight, report, spec, seed)
+        words = encode_update(update, weight, report, spec, seed, canary)
     except ProtocolError as refusal:
         return asked | {"expect": str(refusal.problem)}
     return asked | {"words": words.tobytes().hex(), "expect": "success"}
@@ -123,19 +148,35 @@ def _sums() -> list[Vector]:
         _sum("a weight below the number of survivors", unweighted.tobytes(), 2, spec),
         _sum("more examples than one survivor can have", two.tobytes(), 1, spec),
         _sum("a masked vector", seeded_random("masked")(two.nbytes), 2, spec),
+        *_canary_sums(),
     ]
 
 
-def _sum(name: str, words: bytes, survivors: int, spec: RingSpec) -> Vector:
+def _canary_sums() -> list[Vector]:
+    spec = ring(canary=SLOTS)
+    one = partial(encode_update, UPDATE, 1, ClientReport(6, 0.5, None), spec, bytes(32))
+    total = one(BF16) + one(CanaryLoss(Quantization.BF16, 1.5)) + one(CanaryLoss(NF4, 29.0))
+    opened: dict[Quantization, int | Unknown] = {NF4: Unknown.DROPPED, Quantization.BF16: 2}
+    return [
+        _sum("of a class that is read and one that is not", total.tobytes(), 3, spec, opened),
+        _sum("with a slot that two have filled, not three", total.tobytes(), 3, spec, {**opened, Quantization.BF16: 3}),
+    ]
+
+
+def _sum(
+    name: str, words: bytes, survivors: int, spec: RingSpec, canary: dict[Quantization, int | Unknown] | None = None
+) -> Vector:
     asked = {
         "name": f"sum: {name}",
         "words": words.hex(),
         "survivors": survivors,
         "ring": spec.model_dump(mode="json"),
     }
+    if canary is not None:
+        asked["canary"] = dict(canary)
     try:
-        found = decode_sum(as_words(words, spec), survivors, spec)
+        found = decode_sum(as_words(words, spec), survivors, spec, canary=canary or {})
     except ProtocolError as refusal:
         return asked | {"expect": str(refusal.problem)}
-    figures = {"ring_sum": found.ring_sum.tolist(), "weight": found.weight, "report": asdict(found.report)}
+    figures = {"ring_sum": found.ring_sum.tolist(), "weight": found.weight, "report": figures_of(found.report)}
     return asked | figures | {"sketch": found.sketch.tolist(), "expect": "success"}

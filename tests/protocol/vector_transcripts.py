@@ -13,12 +13,13 @@ import numpy as np
 from fedit_protocol.adapter import Vector as Update
 from fedit_protocol.encoding import encode
 from fedit_protocol.messages import Shares
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, one_hot_updates, small_task, two_sum_task
 
+from .canaries import NF4_BF16, canary_task
 from .noisy import noisy_task
 from .recorded import RecordedRound
 from .rounds import deal_spoiled
@@ -87,6 +88,7 @@ def _round(
         "weights": weights,
         "report": asdict(report),
         "liar": None if liar is None else LIAR,
+        **({"canary": [asdict(each) for each in round_.canary.values()]} if round_.canary else {}),
         "lines": round_.lines,
         "outcome": round_.outcome(),
     }
@@ -96,6 +98,12 @@ def _two_sums(drops: dict[int, str] | None = None) -> Vector:
     """Nine devices, the fewest of which one may be lost: two sums over fewer than eight survivors are refused."""
     document = two_sum_task(9, 3, 2, 1, min_survivors=8)
     return _round(document, factor_updates(9, m=3, n=2, rank=1), drops=drops or {8: "upload 2"})
+
+
+def _canary() -> Vector:
+    """Three devices of one class show its mean; of the other one drops out, so its slot stays closed."""
+    losses = [CanaryLoss(NF4_BF16[number > 2], 2.5 + number / 8) for number in range(7)]
+    return _round(canary_task(7, NF4_BF16), drops={6: "upload"}, canary=dict(enumerate(losses)))
 
 
 TRANSCRIPTS: Final[dict[str, Callable[[], Vector]]] = {
@@ -108,6 +116,7 @@ TRANSCRIPTS: Final[dict[str, Callable[[], Vector]]] = {
         [update * np.float32(0.25) for update in (*THREE, THREE[0])],
         report=ClientReport(1, 0.0, None),
     ),
+    "canary": _canary,
     "two_sums": _two_sums,
     "two_sums_second_fails": lambda: _two_sums(dict.fromkeys(range(4), "upload 2")),
     "complaint": lambda: _round(small_task(5, 8), liar=ComplainedAbout),

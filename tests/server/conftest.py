@@ -1,10 +1,11 @@
 """What the server's tests share: a base model, a running application with a clock that stands still, its devices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout
@@ -14,6 +15,9 @@ from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.invites import Terms, create_invite
+from fedit_server.access.proxies import Network
+from fedit_server.access.requests import RequestCounter
+from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app
 from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
@@ -21,6 +25,7 @@ from fedit_server.home.folder import Home, create_identity
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
 
+from ..postgres import CHOSEN, Cluster, Databases, cluster
 from .bases import make_base
 from .devices import Device
 
@@ -79,6 +84,47 @@ class Running:
             await asyncio.sleep(0.005)
 
 
+QUICK_ON_POSTGRES: Final = frozenset(
+    {
+        "test_a_lost_device_leaves_the_mean_of_the_others",
+        "test_rounds_follow_each_other_until_the_task_is_finished",
+        "test_too_few_devices_fail_the_round_and_then_pause_the_task",
+    }
+)
+"""Beside the store's own tests: what `make test` runs on PostgreSQL too; `make test-all` runs everything on both."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of a store, or of an application that runs, runs on both databases."""
+    names = metafunc.fixturenames
+    stands_on_one = "store" in names or "database" in names or {"base", "clock"} <= set(names)
+    if not stands_on_one:
+        return
+    if "database" not in names:
+        names.insert(0, "database")
+    quick = metafunc.module.__name__.endswith("test_storage") or metafunc.function.__name__ in QUICK_ON_POSTGRES
+    on_postgres = pytest.param("postgresql", marks=() if quick else pytest.mark.slow)
+    both = ["sqlite"] if metafunc.definition.get_closest_marker("sqlite") else ["sqlite", on_postgres]
+    metafunc.parametrize("database", both, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server; skips where its binaries are not on the path."""
+    with cluster() as found:
+        found.make_template()
+        yield found
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """What the servers of this test stand on."""
+    CHOSEN.postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    yield CHOSEN
+    CHOSEN.drop()
+    CHOSEN.postgres = None
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A base model as files."""
@@ -99,18 +145,20 @@ async def start(
     long_poll_s: float = 5.0,
     card: AuthorityCard | None = None,
     modes: tuple[Mode, ...] = (Mode.MASKED,),
+    around: Surroundings | None = None,
+    trusted_proxies: Collection[Network] = (),
 ) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
     identity = create_identity(home, "test", clock(), card, modes)
-    async with await Store.open(home.database, migrate=True) as store:
+    async with await Store.open(CHOSEN.place(home.database), migrate=True) as store:
         parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
         for task in tasks:
             await Publisher(store, parts.blobs, home.adapters, identity.sign_change).publish(
                 task, unix_seconds(clock())
             )
-        server = TestServer(build_app(parts))
-        await server.start_server()
+        server = TestServer(build_app(parts, around, trusted_proxies))
+        await server.start_server(access_log_class=RequestCounter)
         try:
             async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
                 yield Running(home, parts, http, clock)

@@ -22,7 +22,7 @@ WRONG = {
     "a listen address without port": ({"listen": "localhost"}, "listen: ", "command line"),
     "a port that is no port": ({"listen": "localhost:99999"}, "listen: ", "command line"),
     "no uses": ({"invite_uses": 0}, "invite_uses: ", "command line"),
-    "an unknown setting": ({"colour": "red"}, "colour: ", "command line"),
+    "an unknown setting": ({"colour": "red"}, "there is no setting colour", "command line"),
 }
 
 

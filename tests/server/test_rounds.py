@@ -328,10 +328,17 @@ class FullRounds(Rounds):
 
     full = False
 
-    async def append(self, round_id: RoundId, cohort_id: int, records: Sequence[Record], view: RoundView) -> None:
+    async def append(
+        self,
+        round_id: RoundId,
+        cohort_id: int,
+        records: Sequence[Record],
+        view: RoundView,
+        entered_at: int | None = None,
+    ) -> None:
         if self.full and records:
             raise StorageError("the disk that holds the database is full", code="S004")
-        await super().append(round_id, cohort_id, records, view)
+        await super().append(round_id, cohort_id, records, view, entered_at)
 
 
 async def test_a_message_that_the_disk_refused_is_not_taken_and_can_be_sent_again(

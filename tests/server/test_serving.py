@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectorCertificateError, ClientSession, ClientTimeout, TCPConnector
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.errors import FeditError
@@ -130,7 +129,7 @@ async def test_status_says_how_many_devices_a_round_of_every_cohort_needs(tmp_pa
             assert (status["tasks"][0]["devices_needed"], status["clients"]["enrolled"]) == (needed, 1)
             few = f"a round opens when {needed} devices are free at once; 1 is enrolled, {needed - 1} too few"
             assert f"  waits    {few}: fedit-server invite" in status_lines(status)
-            await TaskDesk.of(admin).change(None, Verb.PAUSE)
+            await TaskDesk(admin).change(None, Verb.PAUSE)
             assert "waits" not in "\n".join(status_lines(await admin.status()))
 
 

@@ -18,7 +18,6 @@ from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, Stora
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
-from fedit_protocol.task_record import TaskChange
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Issued
@@ -29,22 +28,19 @@ from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
 from fedit_server.tasks.publishing import Publisher
 
-from .bases import make_base, small_task
+from ..postgres import Databases
+from .bases import make_base, signed, small_task
 
 TASK, ROUND, CLIENT = TaskId("notes"), RoundId("0" * 32), ClientId("ab" * 32)
 VIEW = RoundView("advertise_keys", {"joined": 0}, 5.0)
 DATA_MODEL = Path(__file__).parents[2] / "fedit_server" / "storage" / "DATA_MODEL.md"
 
 
-def unsigned(change: TaskChange) -> bytes:
-    return encode(change)
-
-
 @pytest.fixture
-async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, base: Path, database: Databases) -> AsyncIterator[Store]:
     """A store with one task, one client and one open round with two records."""
-    async with await Store.open(tmp_path / "fedit.db", migrate=True) as store:
-        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
+    async with await Store.open(database.place(tmp_path / "fedit.db"), migrate=True) as store:
+        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
         assert await publisher.publish(small_task(base), 1)
         await store.members.add_invite(b"hash", 5, 100, 1)
         entry = LogEntry(action=LogAction.ENROLL, identity_hash=bytes(32), serial=0, time=1)
@@ -74,6 +70,7 @@ def test_every_table_and_column_is_documented() -> None:
     assert missing == set()
 
 
+@pytest.mark.sqlite
 async def test_a_commit_survives_a_power_cut(store: Store) -> None:
     async with store.database.reading() as db:
         pragmas = {
@@ -107,11 +104,11 @@ async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
 def committed(version: int = 1) -> Commit:
     adapter = AdapterRow(TASK, version, digest_of(b"1"), digest_of(b"0"), 1, 2)
     figures = CohortFigures(3, 5, {"examples": 9, "train_loss": 1.0, "held_out_loss": None, "clipped_fraction": 0.0})
-    return Commit(ROUND, b"result", figures, {0: figures}, adapter, last=False, sign=unsigned)
+    return Commit(ROUND, b"result", figures, {0: figures}, adapter, last=False, sign=signed)
 
 
 def failed() -> Failure:
-    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", 1, unsigned)
+    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", 1, signed)
 
 
 async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> None:
@@ -126,6 +123,7 @@ async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> N
     assert [adapter.version for adapter in await store.tasks.adapters(TASK)] == [0, 1]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("committing", [True, False], ids=["committed", "failed"])
 async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
     committing: bool, store: Store, tmp_path: Path
@@ -138,6 +136,7 @@ async def test_nothing_of_the_journal_lingers_in_the_files_of_an_ended_round(
     assert secret[:28] not in b"".join(path.read_bytes() for path in tmp_path.glob("fedit.db*"))
 
 
+@pytest.mark.sqlite
 async def test_a_reader_beside_the_server_does_not_hold_up_the_end_of_a_round(store: Store, tmp_path: Path) -> None:
     beside = sqlite3.connect(tmp_path / "fedit.db", isolation_level=None)
     beside.execute("BEGIN")
@@ -200,8 +199,8 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
     assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
 
 
-async def test_two_processes_may_write_at_the_same_time(store: Store, tmp_path: Path) -> None:
-    async with await Store.open(tmp_path / "fedit.db", migrate=False) as other:
+async def test_two_processes_may_write_at_the_same_time(store: Store) -> None:
+    async with await Store.open(store.database.place, migrate=False) as other:
         writes = [one.members.add_invite(f"{i}".encode(), 1, 9, 1) for i, one in enumerate([store, other] * 10)]
         await asyncio.gather(*writes)
     assert len(await store.members.invites()) == 21
@@ -215,6 +214,7 @@ async def fill(store: Store) -> None:
             await db.exec_driver_sql("INSERT INTO filler VALUES (zeroblob(100000))")
 
 
+@pytest.mark.sqlite
 async def test_a_full_database_says_so(store: Store) -> None:
     with pytest.raises(StorageError) as full:
         await fill(store)
@@ -240,7 +240,7 @@ def test_a_blob_has_a_digest_for_a_name(name: str, tmp_path: Path) -> None:
 
 
 async def test_publishing_again_changes_nothing(store: Store, tmp_path: Path, base: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     assert not await publisher.publish(small_task(base), 2)
     assert await publisher.publish(small_task(base, top={"version": 2, "title": "Better notes"}), 2)
     task = await store.tasks.task(TASK)
@@ -261,14 +261,14 @@ async def test_a_task_does_not_change_under_those_who_agreed(
     case: tuple[dict[str, Any], str], store: Store, tmp_path: Path, base: Path
 ) -> None:
     sections, code = case
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(base, **sections), 2)
     assert refused.value.code == code
 
 
 async def test_another_base_needs_another_task(store: Store, tmp_path: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", unsigned)
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     other = make_base(tmp_path / "other", model_type="mistral")
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(other, top={"version": 2}), 2)

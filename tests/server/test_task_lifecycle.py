@@ -9,9 +9,9 @@ import pytest
 from fedit_protocol.catalogue import TaskList, TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
-from fedit_protocol.ids import TaskId
+from fedit_protocol.ids import IdentityKey, TaskId
 from fedit_protocol.messages import RoundOutcome, WaitReason
-from fedit_protocol.task import Task
+from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.task_record import TaskRecord, check_record
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.admin.live_rounds import order_round
@@ -19,8 +19,8 @@ from fedit_server.admin.operations import Admin
 from fedit_server.admin.tasks import TaskDesk
 from fedit_server.cli import run
 from fedit_server.config import ServerConfig
-from fedit_server.keys.rotation import rotate
 from fedit_server.home.folder import Home
+from fedit_server.keys.rotation import rotate
 from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import RoundState
 from fedit_server.tasks.lifecycle import TRANSITIONS, Verb
@@ -28,7 +28,7 @@ from fedit_server.tasks.lifecycle import TRANSITIONS, Verb
 from .bases import make_base, small_task
 from .conftest import Running, start
 from .devices import Device, RefusedError, one_hot
-from .test_rounds import TASK, live_round, newest_round, play, size_of, take_step
+from .test_rounds import TASK, newest_round, play, size_of, take_step
 
 OTHER = TaskId("other")
 
@@ -45,19 +45,19 @@ class Beside:
 
     async def create(self, task: Task, **how: Any) -> TaskState:
         async with Admin.open(self._config) as admin:
-            return (await TaskDesk.of(admin).create(task, **how)).state
+            return (await TaskDesk(admin).create(task, **how)).state
 
     async def edit(self, name: str, task: Task) -> list[str]:
         async with Admin.open(self._config) as admin:
-            return [change.name for change in (await TaskDesk.of(admin).edit(name, task)).changes]
+            return [change.name for change in (await TaskDesk(admin).edit(name, task)).changes]
 
     async def change(self, verb: Verb, name: str | None = None, reason: str = "") -> TaskState:
         async with Admin.open(self._config) as admin:
-            return (await TaskDesk.of(admin).change(name, verb, reason)).state
+            return (await TaskDesk(admin).change(name, verb, reason)).state
 
     async def record(self, name: str | None = None) -> list[tuple[str, str, int]]:
         async with Admin.open(self._config) as admin:
-            return [(line["kind"], line["state"], line["version"]) for line in await TaskDesk.of(admin).record(name)]
+            return [(line["kind"], line["state"], line["version"]) for line in await TaskDesk(admin).record(name)]
 
     async def order(self, number: int, order: RoundOrder, reason: str = "") -> None:
         async with Admin.open(self._config) as admin:
@@ -71,8 +71,6 @@ async def seen(running: Running, task: TaskId, state: TaskState, version: int = 
 
 async def listed(device: Device) -> dict[str, str]:
     tasks = decode(TaskList, await device.call("GET", "/v1/tasks")).tasks
-    from fedit_protocol.task import TaskDocument
-
     return {decode(TaskDocument, one.document).task.label: one.state for one in tasks}
 
 
@@ -274,12 +272,12 @@ async def test_anybody_can_check_the_record_also_after_a_change_of_key(
             changes = decode(TaskRecord, await reply.read()).changes
         async with running.http.get("/v1/tasks/none/record/1") as reply:
             assert reply.status == 404
-    lines = check_record(changes, described.federation_id, TASK, described.server_key)
+    lines = check_record(changes, described.federation_id, TASK, IdentityKey(described.server_key))
     assert [(line.kind, line.by, line.reason) for line in lines][1] == ("paused", "operator", "holidays")
     assert lines[-1].kind == "continued"
     assert first.server_key != described.server_key
     with pytest.raises(SecurityError, match="line 3"):
-        check_record(changes, described.federation_id, TASK, first.server_key)
+        check_record(changes, described.federation_id, TASK, IdentityKey(first.server_key))
 
 
 async def test_an_aborted_round_fails_with_the_operators_reason_and_counts_against_nobody(

@@ -1,5 +1,6 @@
-"""Numbered migrations of fedit.db, shipped inside the package and applied when a server starts."""
+"""Numbered migrations, shipped inside the package: applied when a server starts, on PostgreSQL by a command."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -8,7 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-__all__ = ["is_current", "upgrade"]
+__all__ = ["found_revision", "is_current", "newest_revision", "upgrade"]
 
 
 def upgrade(connection: Connection) -> None:
@@ -21,8 +22,18 @@ def upgrade(connection: Connection) -> None:
 
 def is_current(connection: Connection) -> bool:
     """Say whether the database is at the version that this program was written for."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    return found == ScriptDirectory.from_config(_config()).get_current_head()
+    return found_revision(connection) == newest_revision()
+
+
+def found_revision(connection: Connection) -> str | None:
+    """Return the database's version, None before the first one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache  # reading every migration takes longer than all else that a readiness check does
+def newest_revision() -> str:
+    """Return the version that this program was written for."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def _config() -> Config:

@@ -35,10 +35,11 @@ from fedit_protocol.messages import (
     UnmaskAnswer,
     UploadHeader,
 )
+from fedit_protocol.secagg.canary import opened_classes
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Record
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import noise_reach
-from fedit_protocol.secagg.roster import Member, check_distinct_keys
+from fedit_protocol.secagg.roster import Member, check_declared, check_distinct_keys
 from fedit_protocol.secagg.round_documents import RoundDocuments
 from fedit_protocol.secagg.round_state import RoundState
 from fedit_protocol.secagg.shares import packed_bytes
@@ -142,6 +143,7 @@ class Aggregator(RoundDocuments):
         if member.identity in state.joins:
             return _retry(state.joins[member.identity][0].envelope, received)
         self._expect(Stage.ADVERTISE_KEYS)
+        check_declared(member.join, self.offer)
         check_distinct_keys([*(known.join for known, _ in state.joins.values()), member.join])
         return self._ends.record("join", encode(RosterMember(join=received, certificate=certificate)), now)
 
@@ -294,6 +296,7 @@ class Aggregator(RoundDocuments):
             dropouts=tuple(roster.keys(index, sum_index) for index in wanted.dropouts),
             shares={roster.members[dealer].identity: shares for dealer, shares in wanted.shares.items()},
             noise=noise_reach(wanted.ring, self.offer.cohort),
+            canary=opened_classes(wanted.ring, roster, wanted.participants, wanted.survivors),
         )
         return (Compute(job),)
 

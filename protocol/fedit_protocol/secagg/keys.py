@@ -20,6 +20,7 @@ from fedit_protocol.secagg.shamir import random_element
 _PAIRWISE_LABEL: Final = b"pairmask"
 _SELF_LABEL: Final = b"selfmask"
 _SHARE_LABEL: Final = b"share"
+_CANARY_LABEL: Final = b"canary"
 _FIELD_PRIME: Final = 2**255 - 19
 
 # The u coordinates of the points, on the curve and its twist, whose order divides 8: with such a key every secret is
@@ -71,7 +72,7 @@ class MaskKey(_AgreementKey):
 
 
 class ShareKey(_AgreementKey):
-    """CK: the channel that carries shares. Never revealed; another key than MK because MK may be.
+    """CK: the channel that carries shares, and pads over canary losses. Never revealed; another key than MK for that.
 
     Each peer is agreed with once, though shares go both ways; the agreed secrets die with the key.
     """
@@ -126,6 +127,14 @@ def pairwise_seed(own: MaskKey, peer_public: bytes, ctx_j: bytes, first: bytes, 
 def self_mask_seed(secret: bytes, ctx_j: bytes, owner: bytes) -> bytes:
     """Derive the 32-byte seed of a member's own mask, which guards an upload whose pairs were opened."""
     return _derive(secret, ctx_j, _SELF_LABEL + owner)
+
+
+def canary_seed(own: ShareKey, peer_public: bytes, ctx_1: bytes, first: bytes, second: bytes) -> bytes:
+    """Derive the 32-byte seed of the pad over a canary slot between two members of one class (SPEC, section 16).
+
+    From the share keys, not from the mask keys: no dropout's pads can ever be taken off.
+    """
+    return _derive(own.agree(peer_public), ctx_1, _CANARY_LABEL + min(first, second) + max(first, second))
 
 
 def seal_share(own: ShareKey, peer_public: bytes, ctx: bytes, dealer: bytes, holder: bytes, share: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """A participant's side of one masked sum: its context, its frozen upload, and what it must see before it gives shares.
 
-Checks carry the ids of SPEC, section 8 (C13 to C17); the machine that calls them is `participant`.
+Checks carry the ids of SPEC, section 8 (C9, C13 to C17); the machine that calls them is `participant`.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import IdentityKey
-from fedit_protocol.messages import Confirm, Confirmations, RingSpec, Survivors, UploadHeader
+from fedit_protocol.messages import Confirm, Confirmations, RingSpec, Sharers, Survivors, UploadHeader
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.secagg.keys import SumSecrets, pairwise_seed, self_mask_seed
 from fedit_protocol.secagg.masking import Mask, pair_sign
@@ -76,6 +76,17 @@ class OwnSum:
         quorum = confirmation_quorum(len(roster.members), roster.thresholds.corrupt)
         if message.sum_index != self.index or len(signers) < quorum:
             raise _refused(f"{len(signers)} members confirmed the survivors, {quorum} are needed")
+
+
+def check_sharers(message: Sharers, roster: VerifiedRoster, own: int) -> None:
+    """Raise SecurityError unless U2 is sorted, of members, large enough, and has this device in it (C9)."""
+    members = message.members
+    if list(members) != sorted(set(members)) or any(member >= len(roster.members) for member in members):
+        raise _refused("the set of sharers is not sorted, or names a stranger")
+    if own not in members:
+        raise _refused("this device shared its keys but is not among the sharers")
+    if len(members) < roster.thresholds.min_survivors:
+        raise _refused(f"{len(members)} sharers are fewer than {roster.thresholds.min_survivors}")
 
 
 def survivors_hash(envelope: bytes) -> bytes:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from fedit_protocol.adapter import Vector, vector_digest
-from fedit_protocol.encoding import Message, digest_of, encode
+from fedit_protocol.encoding import Message, digest_of
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.limits import (
@@ -47,6 +47,7 @@ from fedit_protocol.messages import (
     UploadHeader,
 )
 from fedit_protocol.metrics import ClientReport
+from fedit_protocol.secagg.canary import may_declare, own_canary
 from fedit_protocol.secagg.context import offer_context, sum_context
 from fedit_protocol.secagg.effects import Effects, Persist, Record, Send
 from fedit_protocol.secagg.keys import (
@@ -57,19 +58,17 @@ from fedit_protocol.secagg.keys import (
     self_mask_hash,
 )
 from fedit_protocol.secagg.masking import Show, apply_masks, read_only, unseen
-from fedit_protocol.secagg.noisy_update import encode_noisy
-from fedit_protocol.secagg.own_sum import OwnSum, survivors_hash
-from fedit_protocol.secagg.quantize import encode_update
-from fedit_protocol.secagg.ring import client_variance
+from fedit_protocol.secagg.own_sum import OwnSum, check_sharers, survivors_hash
+from fedit_protocol.secagg.own_words import own_words
+from fedit_protocol.secagg.ring import canary_place
 from fedit_protocol.secagg.roster import VerifiedRoster
-from fedit_protocol.secagg.sensitivity import seen_in
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
 from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.secagg.sum_state import second_public_input
 from fedit_protocol.secagg.thresholds import Thresholds, least_second_survivors
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
-from fedit_protocol.task import Mode
+from fedit_protocol.task import Mode, Quantization
 
 
 class Participant:
@@ -107,6 +106,8 @@ class Participant:
         self._held: dict[int, bytes] = {}
         self._last = last
         self._sums: list[OwnSum] = []
+        self.declared: Quantization | None = None
+        """The base class that this device joined with: `freeze` then wants its canary loss."""
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -127,15 +128,21 @@ class Participant:
         """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
         self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
 
-    def join(self) -> Effects:
-        """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again."""
+    def join(self, base_class: Quantization | None = None) -> Effects:
+        """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again.
+
+        With a base class this device adds its canary loss if it may; `declared` says so afterwards (C20).
+        """
         self._expect(ClientStage.OFFERED)
+        if base_class is not None and may_declare(self.offer, base_class, self._limits, self._last):
+            self.declared = base_class
         self._share_key = ShareKey.generate(self._random)
         self._secrets = tuple(SumSecrets.generate(self._random) for _ in self.offer.sums)
         message = Join(
             share_key=self._share_key.public,
             mask_keys=tuple(secrets.mask_key.public for secrets in self._secrets),
             self_mask_hashes=tuple(self_mask_hash(secrets.self_mask) for secrets in self._secrets),
+            base_class=self.declared,
         )
         self._join = seal(self._key, Kind.JOIN, self._ctx0, message)
         self.stage = ClientStage.JOINED
@@ -200,44 +207,38 @@ class Participant:
         """Take U2, the set whose pairwise masks must cancel (C9)."""
         roster, _ = self._in_roster(ClientStage.ACKNOWLEDGED)
         message = unseal(received, Kind.SHARERS, roster.context, Sharers, signer=self._descriptor.server_key)
-        members = message.members
-        if list(members) != sorted(set(members)) or any(member >= len(roster.members) for member in members):
-            raise SecurityError(ProblemType.SURVIVORS_REFUSED, "the set of sharers is not sorted, or names a stranger")
-        if self._index not in members:
-            raise SecurityError(
-                ProblemType.SURVIVORS_REFUSED, "this device shared its keys but is not among the sharers"
-            )
-        if len(members) < roster.thresholds.min_survivors:
-            raise SecurityError(
-                ProblemType.SURVIVORS_REFUSED,
-                f"{len(members)} sharers are fewer than {roster.thresholds.min_survivors}",
-            )
-        self._begin_sum(roster, members, b"")
+        check_sharers(message, roster, self._index)
+        self._begin_sum(roster, message.members, b"")
         return ()
 
     def freeze(
-        self, update: Vector, weight: int, report: ClientReport, threads: int = 1, show: Show = unseen
+        self,
+        update: Vector,
+        weight: int,
+        report: ClientReport,
+        threads: int = 1,
+        show: Show = unseen,
+        canary: float | None = None,
     ) -> Effects:
         """Encode and mask the update of the present sum, once (C10, C11). CPU-bound: call it in a thread.
 
-        The masks are grown on so many threads of its own; their number changes no byte.
+        The masks are grown on so many threads of its own; their number changes no byte. `canary` is the loss of the
+        canary rows, in nats per token: it is wanted of a device that has `declared` a class, for the first sum.
         The payload is persisted with its signed header before the first byte leaves; any resend uses those bytes.
         """
-        roster, _ = self._in_roster(ClientStage.READY)
+        roster, share_key = self._in_roster(ClientStage.READY)
         own = self._own_sum()
         if own.frozen:
             raise RuntimeError("the masks of this sum have covered an update already")
         own.frozen, self.stage = True, ClientStage.FROZEN  # first: whatever happens below, they serve no second one
         secrets = self._secrets[own.index - 1]
         spent = self._spend(update, own)
-        if own.ring.noise is None:
-            words = encode_update(update, weight, report, own.ring, self._random(32))
-        else:
-            variance = client_variance(own.ring, roster.thresholds.hidden_among)
-            words = encode_noisy(update, own.ring, variance, (self._random(32), self._random(32)))
-            account = seen_in(own.ring, roster.thresholds, self._limits.corrupt_fraction)
-            spent = (*spent, Persist(Record(kind="noise", body=encode(account))))
+        loss, pads = own_canary(roster, own, self._index, share_key, self.declared, canary)
+        figures, corrupt = (weight, report, loss), self._limits.corrupt_fraction
+        words, noted = own_words(update, figures, own.ring, roster.thresholds, corrupt, self._random)
         show(read_only(words))
+        if loss is not None:
+            apply_masks(words[canary_place(own.ring, loss.base_class)], pads)
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
         payload = words.tobytes()
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
@@ -245,6 +246,7 @@ class Participant:
         own.header = seal(self._key, Kind.UPLOAD, own.context, header)
         return (
             *spent,
+            *noted,
             Persist(Record(kind="frozen", body=own.header), payload),
             Send(Kind.UPLOAD, own.header, payload),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import sqrt
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -11,11 +12,24 @@ from numpy.typing import NDArray
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import RingSpec
-from fedit_protocol.metrics import NO_REPORT, ClientReport, CohortReport, decode_report, encode_report
+from fedit_protocol.metrics import (
+    NO_REPORT,
+    CanaryLoss,
+    ClassLoss,
+    ClientReport,
+    CohortReport,
+    Unknown,
+    decode_class,
+    decode_report,
+    encode_canary,
+    encode_report,
+)
 from fedit_protocol.secagg.prg import KeyStream, Words
 from fedit_protocol.secagg.ring import (
     WEIGHT,
+    canary_classes,
     coordinate_count,
+    counted_specs,
     levels,
     limb_bits,
     limb_count,
@@ -23,6 +37,7 @@ from fedit_protocol.secagg.ring import (
     word_count,
     word_type,
 )
+from fedit_protocol.task import Quantization
 
 _BLOCK: Final = 1 << 13
 """Coordinates that are worked on at a time: their float64 values stay in the cache of one core."""
@@ -45,7 +60,14 @@ class Aggregate:
     """(sketch_size,) float64: Σ w·sketch, for methods that send one; empty otherwise."""
 
 
-def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingSpec, noise_seed: bytes) -> Words:
+def encode_update(
+    update: Vector,
+    weight: int,
+    report: ClientReport,
+    ring: RingSpec,
+    noise_seed: bytes,
+    canary: CanaryLoss | None = None,
+) -> Words:
     """Return one client's plain ring vector: w·round(update), then the tail; uint16 or uint32, shape (word_count,).
 
     The update is clipped to the L2 norm, then rounded at random so that its mean is unbiased; `noise_seed` (32 bytes of
@@ -64,7 +86,8 @@ def encode_update(update: Vector, weight: int, report: ClientReport, ring: RingS
     sketch = slice(ring.size, coordinate_count(ring))
     round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
     report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
-    write_tail(words, {WEIGHT: weight, **encode_report(report, weight)}, ring)
+    slots = encode_canary(canary_classes(ring), canary)
+    write_tail(words, {WEIGHT: weight, **encode_report(report, weight), **slots}, ring)
     return words
 
 
@@ -86,15 +109,23 @@ def _norm(values: Vector) -> float:
     return sqrt(sum(float(part @ part) for part in parts))
 
 
-def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1, noise: int = 0) -> Aggregate:
+def decode_sum(
+    words: Words,
+    survivors: int,
+    ring: RingSpec,
+    sum_index: int = 1,
+    noise: int = 0,
+    canary: Mapping[Quantization, int | Unknown] = MappingProxyType({}),
+) -> Aggregate:
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
-    `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise.
+    `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise. `canary` says of each base
+    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`).
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
     tail = read_tail(words, ring)
-    for spec in tail_specs(ring):
+    for spec in counted_specs(ring):
         if tail[spec.name] > survivors * spec.maximum:
             raise _refused(f"the sum of {spec.name} exceeds what {survivors} survivors can send")
     weight = tail.pop(WEIGHT)
@@ -109,8 +140,15 @@ def decode_sum(words: Words, survivors: int, ring: RingSpec, sum_index: int = 1,
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
     report = decode_report(tail, weight) if ring.metrics else NO_REPORT
+    report = replace(report, canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()))
     sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
     return Aggregate(total, weight, survivors, report, coordinates, sum_index, sketched)
+
+
+def _class_loss(tail: Mapping[str, int], base_class: Quantization, known: int | Unknown) -> ClassLoss:
+    if isinstance(known, int):
+        return decode_class(tail, base_class, known)
+    return ClassLoss(base_class, 0, None, known)
 
 
 def signed(words: Words) -> NDArray[np.int16] | NDArray[np.int32]:

@@ -1,7 +1,7 @@
 """Which ring a round sums in, and where each coordinate of a payload lies (SPEC, section 6).
 
-A payload is d adapter coordinates, a sketch if the method has one, then the tail: the weight and each metric, in limbs
-small enough never to overflow.
+A payload is d adapter coordinates, a sketch if the method has one, then the tail: the weight, each metric, and the
+canary slots of each base class if the task has canary rows, in limbs small enough never to overflow.
 """
 
 from math import ceil, log2
@@ -10,12 +10,12 @@ from typing import Final
 import numpy as np
 
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CohortRules, NoiseSpec, RingSpec
-from fedit_protocol.metrics import MetricSpec, metric_specs
+from fedit_protocol.messages import CanarySlots, CohortRules, NoiseSpec, RingSpec
+from fedit_protocol.metrics import MetricSpec, canary_specs, metric_specs
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import Task
+from fedit_protocol.task import Quantization, Task
 
 WEIGHT: Final = "weight"
 """The name of the first tail value, the client's integer weight."""
@@ -75,6 +75,7 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         word_bits=32,
         metrics=ring_metrics(encoding.max_weight, noise),
         noise=noise,
+        canary=_canary_slots(task),
     )
     bits = _bits(ring, cohort_rules(task))
     if bits > 32:
@@ -89,6 +90,10 @@ def ring_spec(task: Task, size: int) -> RingSpec:
 def ring_metrics(max_weight: int, noise: NoiseSpec | None) -> tuple[MetricSpec, ...]:
     """Return the figures behind the weight: none beside noise, which would not cover them (decision 0016)."""
     return () if noise else metric_specs(max_weight)
+
+
+def _canary_slots(task: Task) -> CanarySlots | None:
+    return CanarySlots(classes=task.base.classes, hidden_among=task.canary.hidden_among) if task.canary else None
 
 
 def cohort_rules(task: Task) -> CohortRules:
@@ -118,8 +123,26 @@ def as_words(payload: bytes, ring: RingSpec) -> Words:
 
 
 def tail_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
-    """Return the values behind the adapter coordinates: the weight, then the metrics."""
+    """Return the values behind the adapter coordinates: the weight, the metrics, then the canary slots."""
+    return (*counted_specs(ring), *canary_specs(canary_classes(ring)))
+
+
+def counted_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
+    """Return the values that all devices of a sum add to: the weight, then the metrics."""
     return (MetricSpec(name=WEIGHT, maximum=ring.max_weight), *ring.metrics)
+
+
+def canary_classes(ring: RingSpec) -> tuple[Quantization, ...]:
+    """Return the base classes that have a canary slot, in their order; none without canary rows."""
+    return ring.canary.classes if ring.canary else ()
+
+
+def canary_place(ring: RingSpec, base_class: Quantization) -> slice:
+    """Return where the slot of one class lies in a payload: the limbs of its loss and of its count."""
+    start = coordinate_count(ring) + sum(limb_count(ring, spec.maximum) for spec in counted_specs(ring))
+    size = sum(limb_count(ring, spec.maximum) for spec in canary_specs((base_class,)))
+    start += size * canary_classes(ring).index(base_class)
+    return slice(start, start + size)
 
 
 def limb_bits(ring: RingSpec) -> int:

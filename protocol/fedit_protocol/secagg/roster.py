@@ -11,6 +11,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import Join, Offer, Roster
 from fedit_protocol.secagg.context import roster_context
 from fedit_protocol.secagg.keys import check_agreement_key
+from fedit_protocol.secagg.ring import canary_classes
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.secagg.unmask import MemberKeys, member_keys
 from fedit_protocol.signing import Kind, read_envelope, verify
@@ -73,6 +74,7 @@ class VerifiedRoster:
         members = []
         for entry in roster.members:
             member = Member.verified(entry.join, ctx0, len(offer.sums))
+            check_declared(member.join, offer)
             certificate = check(entry.certificate)
             if certificate.identity_key != member.identity:
                 raise SecurityError(ProblemType.NOT_ENROLLED, "a roster entry carries somebody else's certificate")
@@ -93,6 +95,12 @@ class VerifiedRoster:
         """Return a member's public keys for one sum."""
         member = self.members[index]
         return member_keys(member.identity, member.join.mask_keys, member.join.self_mask_hashes, sum_index)
+
+
+def check_declared(join: Join, offer: Offer) -> None:
+    """Raise SecurityError (policy-refused) for a join with a base class that the offer has no slot for (C20, S2)."""
+    if join.base_class is not None and join.base_class not in canary_classes(offer.sums[0].ring):
+        raise SecurityError(ProblemType.POLICY_REFUSED, f"the round has no base class {join.base_class}")
 
 
 def check_distinct_keys(joins: Sequence[Join]) -> None:

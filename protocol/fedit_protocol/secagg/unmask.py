@@ -14,6 +14,7 @@ import numpy as np
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import RingSpec
+from fedit_protocol.metrics import Unknown
 from fedit_protocol.secagg.keys import MaskKey, pairwise_seed, self_mask_hash, self_mask_seed
 from fedit_protocol.secagg.masking import Mask, MaskStreams, pair_sign
 from fedit_protocol.secagg.prg import BLOCK_BYTES, Words
@@ -21,6 +22,7 @@ from fedit_protocol.secagg.quantize import Aggregate, decode_sum
 from fedit_protocol.secagg.ranges import work_in_ranges
 from fedit_protocol.secagg.ring import word_count, word_type
 from fedit_protocol.secagg.shamir import combine, is_element
+from fedit_protocol.task import Quantization
 
 Reader = Callable[[IdentityKey, int, int], Words]
 """read(member, start, stop) → the stored payload's ring words in that range; called from several threads at once."""
@@ -61,6 +63,8 @@ class UnmaskJob:
     """Sharer → holder's roster index → share: of its self mask if it survived, of its mask key if it dropped out."""
     noise: int = 0
     """How far the devices' noise may move a coordinate of the sum, in ring steps."""
+    canary: Mapping[Quantization, int | Unknown] = field(default_factory=dict)
+    """Base class → how many devices' canary losses its slot holds, or why it must not be read."""
 
     def run(self, read: Reader, threads: int = 1) -> Aggregate:
         """Return the aggregate; CPU-bound, so call it in a thread, and let it use `threads` of its own.
@@ -69,7 +73,7 @@ class UnmaskJob:
         one that honest clients can produce (S8).
         """
         total = self.sum_words(read, threads)
-        return decode_sum(total, len(self.survivors), self.ring, self.sum_index, self.noise)
+        return decode_sum(total, len(self.survivors), self.ring, self.sum_index, self.noise, self.canary)
 
     def sum_words(self, read: Reader, threads: int = 1) -> Words:
         """Return the unmasked ring sum of the survivors' whole payloads, tail included."""

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from fedit_server.storage.types import Integer
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -13,10 +15,10 @@ def upgrade() -> None:
     """Create every table of DATA_MODEL.md."""
     op.create_table(
         "federation",
-        sa.Column("only", sa.Integer(), nullable=False),
+        sa.Column("only", Integer, nullable=False),
         sa.Column("federation_id", sa.String(), nullable=False),
         sa.Column("invite_salt", sa.LargeBinary(), nullable=False),
-        sa.Column("created_at", sa.Integer(), nullable=False),
+        sa.Column("created_at", Integer, nullable=False),
         sa.CheckConstraint('"only" = 1', name=op.f("ck_federation_one_row")),
         sa.PrimaryKeyConstraint("only", name=op.f("pk_federation")),
     )
@@ -24,17 +26,17 @@ def upgrade() -> None:
         "invites",
         sa.Column("invite_id", sa.String(), nullable=False),
         sa.Column("code_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("created_at", sa.Integer(), nullable=False),
-        sa.Column("expires_at", sa.Integer(), nullable=False),
-        sa.Column("max_uses", sa.Integer(), nullable=False),
-        sa.Column("uses", sa.Integer(), nullable=False),
-        sa.Column("revoked_at", sa.Integer(), nullable=True),
+        sa.Column("created_at", Integer, nullable=False),
+        sa.Column("expires_at", Integer, nullable=False),
+        sa.Column("max_uses", Integer, nullable=False),
+        sa.Column("uses", Integer, nullable=False),
+        sa.Column("revoked_at", Integer, nullable=True),
         sa.PrimaryKeyConstraint("invite_id", name=op.f("pk_invites")),
         sa.UniqueConstraint("code_hash", name=op.f("uq_invites_code_hash")),
     )
     op.create_table(
         "key_log",
-        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", Integer, autoincrement=False, nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("leaf", sa.LargeBinary(), nullable=False),
         sa.Column("head", sa.LargeBinary(), nullable=False),
@@ -43,20 +45,20 @@ def upgrade() -> None:
     op.create_table(
         "tasks",
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("version", Integer, nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failures", Integer, nullable=False),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
     )
     op.create_table(
         "adapters",
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("version", Integer, autoincrement=False, nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("parent_digest", sa.String(), nullable=False),
-        sa.Column("round_no", sa.Integer(), nullable=False),
-        sa.Column("created_at", sa.Integer(), nullable=False),
+        sa.Column("round_no", Integer, nullable=False),
+        sa.Column("created_at", Integer, nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_adapters_task_id")),
         sa.PrimaryKeyConstraint("task_id", "version", name=op.f("pk_adapters")),
     )
@@ -66,8 +68,8 @@ def upgrade() -> None:
         sa.Column("label", sa.String(), nullable=False),
         sa.Column("device_kind", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("enrolled_at", sa.Integer(), nullable=False),
-        sa.Column("last_seen", sa.Integer(), nullable=False),
+        sa.Column("enrolled_at", Integer, nullable=False),
+        sa.Column("last_seen", Integer, nullable=False),
         sa.Column("invite_id", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["invite_id"], ["invites.invite_id"], name=op.f("fk_clients_invite_id")),
         sa.PrimaryKeyConstraint("client_id", name=op.f("pk_clients")),
@@ -76,45 +78,51 @@ def upgrade() -> None:
         "rounds",
         sa.Column("round_id", sa.String(), nullable=False),
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("task_version", sa.Integer(), nullable=False),
-        sa.Column("round_no", sa.Integer(), nullable=False),
+        sa.Column("task_version", Integer, nullable=False),
+        sa.Column("round_no", Integer, nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("stage", sa.String(), nullable=False),
         sa.Column("progress", sa.String(), nullable=False),
         sa.Column("deadline", sa.Float(), nullable=True),
         sa.Column("offer", sa.LargeBinary(), nullable=False),
-        sa.Column("opened_at", sa.Integer(), nullable=False),
-        sa.Column("ended_at", sa.Integer(), nullable=True),
+        sa.Column("opened_at", Integer, nullable=False),
+        sa.Column("ended_at", Integer, nullable=True),
         sa.Column("result", sa.LargeBinary(), nullable=True),
         sa.Column("problem", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("survivors", sa.Integer(), nullable=True),
-        sa.Column("weight", sa.Integer(), nullable=True),
+        sa.Column("survivors", Integer, nullable=True),
+        sa.Column("weight", Integer, nullable=True),
         sa.Column("report", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_rounds_task_id")),
         sa.PrimaryKeyConstraint("round_id", name=op.f("pk_rounds")),
         sa.UniqueConstraint("task_id", "round_no", name=op.f("uq_rounds_task_id")),
     )
+    is_open = sa.text("state = 'open'")
     op.create_index(
-        "ix_rounds_one_open_per_task", "rounds", ["task_id"], unique=True, sqlite_where=sa.text("state = 'open'")
+        "ix_rounds_one_open_per_task",
+        "rounds",
+        ["task_id"],
+        unique=True,
+        sqlite_where=is_open,
+        postgresql_where=is_open,
     )
     op.create_table(
         "task_documents",
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("version", Integer, autoincrement=False, nullable=False),
         sa.Column("source", sa.LargeBinary(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
-        sa.Column("published_at", sa.Integer(), nullable=False),
+        sa.Column("published_at", Integer, nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_task_documents_task_id")),
         sa.PrimaryKeyConstraint("task_id", "version", name=op.f("pk_task_documents")),
     )
     op.create_table(
         "certificates",
-        sa.Column("serial", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("serial", Integer, autoincrement=False, nullable=False),
         sa.Column("client_id", sa.String(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
-        sa.Column("not_after", sa.Integer(), nullable=False),
-        sa.Column("revoked_at", sa.Integer(), nullable=True),
+        sa.Column("not_after", Integer, nullable=False),
+        sa.Column("revoked_at", Integer, nullable=True),
         sa.ForeignKeyConstraint(["client_id"], ["clients.client_id"], name=op.f("fk_certificates_client_id")),
         sa.PrimaryKeyConstraint("serial", name=op.f("pk_certificates")),
     )
@@ -129,7 +137,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "journal",
-        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("position", Integer, nullable=False),
         sa.Column("round_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from fedit_server.storage.types import Integer
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -13,14 +15,14 @@ def upgrade() -> None:
     """Make the queue; let a client be there without an invite of this server."""
     op.create_table(
         "authority_requests",
-        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("position", Integer, nullable=False),
         sa.Column("request_id", sa.LargeBinary(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("client_id", sa.String(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
-        sa.Column("received_at", sa.Integer(), nullable=False),
-        sa.Column("answered_at", sa.Integer(), nullable=True),
-        sa.Column("serial", sa.Integer(), nullable=True),
+        sa.Column("received_at", Integer, nullable=False),
+        sa.Column("answered_at", Integer, nullable=True),
+        sa.Column("serial", Integer, nullable=True),
         sa.Column("problem", sa.String(), nullable=False),
         sa.Column("code", sa.String(), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from fedit_server.storage.types import Integer
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -15,9 +17,9 @@ def upgrade() -> None:
         "suspicions",
         sa.Column("task_id", sa.String(), nullable=False),
         sa.Column("client_id", sa.String(), nullable=False),
-        sa.Column("streak", sa.Integer(), nullable=False),
-        sa.Column("flagged", sa.Integer(), nullable=False),
-        sa.Column("rounds", sa.Integer(), nullable=False),
+        sa.Column("streak", Integer, nullable=False),
+        sa.Column("flagged", Integer, nullable=False),
+        sa.Column("rounds", Integer, nullable=False),
         sa.Column("alone", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_suspicions_task_id")),
         sa.ForeignKeyConstraint(["client_id"], ["clients.client_id"], name=op.f("fk_suspicions_client_id")),

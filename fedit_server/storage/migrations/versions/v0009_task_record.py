@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+from fedit_server.storage.types import Integer
+
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
@@ -19,7 +21,7 @@ def upgrade() -> None:
     op.create_table(
         "task_changes",
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", Integer, autoincrement=False, nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_task_changes_task_id")),
         sa.PrimaryKeyConstraint("task_id", "number", name=op.f("pk_task_changes")),
@@ -34,13 +36,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "round_orders",
-        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("position", Integer, nullable=False),
         sa.Column("round_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("stage", sa.String(), nullable=False),
         sa.Column("by", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("given_at", sa.Integer(), nullable=False),
+        sa.Column("given_at", Integer, nullable=False),
         sa.Column("answer", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(["round_id"], ["rounds.round_id"], name=op.f("fk_round_orders_round_id")),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_round_orders")),

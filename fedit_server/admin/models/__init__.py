@@ -1,0 +1,1 @@
+"""What the admin API takes and answers, field by field; the OpenAPI document is made from these."""

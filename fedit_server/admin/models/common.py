@@ -1,0 +1,47 @@
+"""What the models of every resource share."""
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_LISTED: Final = 200
+"""How many of a growing list one answer may hold."""
+
+SAFE_INTEGER: Final = 2**53 - 1
+"""The largest whole number that every JSON reader keeps (RFC 8259, section 6)."""
+
+Seconds = Annotated[int, Field(ge=0, le=SAFE_INTEGER, description="Whole seconds since 1970, UTC.")]
+DigestHex = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$", description="sha256:…; empty for nothing.")]
+
+
+class Body(BaseModel):
+    """What a request brings: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Reply(BaseModel):
+    """What an answer says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Query(BaseModel):
+    """What stands behind the question mark: text, so numbers are converted; nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Page(Query):
+    """Which part of a growing list."""
+
+    after: int | None = Field(
+        None, ge=0, le=SAFE_INTEGER, description="`next` of the answer before; leave it out first."
+    )
+    limit: int = Field(50, ge=1, le=MOST_LISTED, description="How many at most.")
+
+
+class Listed(Reply):
+    """A part of a growing list."""
+
+    next: int | None = Field(description="Pass it as `after` for the next part; null at the end.")
