@@ -47,6 +47,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "systemd": (),
     "task list": (),
     "task log": (),
+    "task open": (),
     "task pause": (),
     "task resume": (),
     "task schema": (),
@@ -70,7 +71,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "task archive": ((), 2),
     "task create": (("none.toml",), 3),
     "task edit": (("none",), 2),
-    "task open": ((), 2),
     "token revoke": (("none",), 2),
 }
 SHORT_FOR = {"rounds": "round list"}
