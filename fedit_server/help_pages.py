@@ -148,6 +148,7 @@ _CODES: Final[dict[str, str]] = {
     "U030": "What was asked for does not fit the state that the thing is in; the message says which.",
     "U031": "This federation's authority lives apart and makes the invites: fedit-server authority invite",
     "U034": "The authority needs the server's address and pin, as fedit-server up prints them.",
+    "U110": "The file is no export of an audit log: fedit-server audit export --out FILE writes one.",
     "U111": "A field of the request is missing, unknown, or has a value that it cannot have; the answer names it.",
     "U112": "The body of the request is not JSON.",
     "U113": "The request takes no answer of the kind that there is; leave the Accept header out.",

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import TaskId
 from fedit_server.access.tokens import LOCAL
 from fedit_server.admin.operations import Admin
 from fedit_server.clock import unix_seconds, utc_now
+from fedit_server.problems import StateConflictError
 from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import RoundRow, RoundState
 from fedit_server.tasks.lifecycle import OPERATOR
@@ -66,8 +67,8 @@ async def watch(admin: Admin, task: str | None, number: int | None) -> AsyncIter
 async def _watched(admin: Admin, task_id: str, number: int | None) -> RoundRow | None:
     if number is not None:
         return await admin.round(task_id, number)
-    rounds = await admin.rounds(task_id)
-    return rounds[-1] if rounds else None
+    newest = await admin.store.rounds.newest_no(TaskId(task_id))
+    return await admin.round(task_id, newest) if newest else None
 
 
 def _event(row: RoundRow) -> dict[str, Any]:
@@ -116,5 +117,5 @@ def _instead(found: RoundRow) -> tuple[str, str]:
     return f"is over: {_OVER[found.state]}", f"fedit-server round show {found.round_no} --task {found.task_id}"
 
 
-def _refused(found: RoundRow, why: str, fix: str) -> ConfigError:
-    return ConfigError(f"round {found.round_no} of {found.task_id} {why}", code="U124", fix=fix)
+def _refused(found: RoundRow, why: str, fix: str) -> StateConflictError:
+    return StateConflictError(f"round {found.round_no} of {found.task_id} {why}", code="U124", fix=fix)

@@ -12,6 +12,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.task import Task
 from fedit_protocol.task_record import check_record
 from fedit_server.access.tokens import LOCAL
+from fedit_server.admin.models.tasks import TaskChanged, TaskChangeLine, TaskRecordReply
 from fedit_server.admin.operations import Admin
 from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.rows import RoundState, TaskRow
@@ -137,3 +138,16 @@ class TaskDesk:
             async with admin.change(action, task.id) as change:
                 change.after = publication.document.digest
                 await admin.store.tasks.publish(publication, admin.now_s)
+
+
+async def change_task(admin: Admin, task_id: str, verb: Verb) -> TaskChanged:
+    """Do to a task what the verb says; raises ConfigError U025, U120."""
+    changed = await TaskDesk(admin).change(task_id, verb)
+    return TaskChanged(task=changed.task_id, state=str(changed.state))
+
+
+async def task_record(admin: Admin, task_id: str) -> TaskRecordReply:
+    """Return a task's record, checked; raises ConfigError U025."""
+    lines = await TaskDesk(admin).record(task_id)
+    kept = TaskChangeLine.model_fields
+    return TaskRecordReply(changes=tuple(TaskChangeLine(**{name: line[name] for name in kept}) for line in lines))

@@ -13,6 +13,7 @@ VALUED: Final = {"--home": "--home", "--data": "--home", "--config": "--config",
 GROUPS: Final = frozenset(
     {
         "adapter",
+        "audit",
         "authority",
         "authority clients",
         "authority invite",

@@ -151,6 +151,11 @@ def invite_list_lines(data: Mapping[str, Any]) -> list[str]:
     return table(("INVITE", "STATE", "USED", "EXPIRES"), rows)
 
 
+def client_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `clients block` and `clients unblock` print."""
+    return [f"client {data['id'][:12]} is {data['state']}"]
+
+
 def revoked_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what `clients revoke` prints."""
     short = data["id"][:12]

@@ -15,11 +15,11 @@ from enum import StrEnum
 from typing import Final, NoReturn, Self
 
 from fedit_protocol.catalogue import TaskState
-from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.task_record import ChangeKind, read_line
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.home.folder import Identity
+from fedit_server.problems import StateConflictError
 from fedit_server.storage.rows import TaskRow
 from fedit_server.storage.store import Store
 from fedit_server.storage.task_records import SERVER, Deed
@@ -146,12 +146,12 @@ def _refuse(task_id: TaskId, verb: Verb, state: TaskState) -> NoReturn:
         refuse_archived(task_id)
     why = f"is {WORDS[state]}, and only one that is {_either(TRANSITIONS[verb])} can be {_DONE[verb]}"
     fix = _INSTEAD.get((verb, state), "fedit-server task show {task}").format(task=task_id)
-    raise ConfigError(f"task {task_id} {why}", code="U120", fix=fix)
+    raise StateConflictError(f"task {task_id} {why}", code="U120", fix=fix)
 
 
 def refuse_archived(task_id: TaskId) -> NoReturn:
     """Say that an archived task stays as it is; raises ConfigError U120."""
-    raise ConfigError(
+    raise StateConflictError(
         f"task {task_id} is archived, which is for good",
         code="U120",
         fix=f"fedit-server task create FILE, with another id than {task_id}",
@@ -159,7 +159,7 @@ def refuse_archived(task_id: TaskId) -> NoReturn:
 
 
 def _refuse_while_busy(task_id: TaskId, verb: Verb) -> NoReturn:
-    raise ConfigError(
+    raise StateConflictError(
         f"task {task_id} cannot be {_DONE[verb]} while a round of it is open or held: let it end (pause the task, so"
         " that no other opens), decide a held one, or abort it",
         code="U120",
