@@ -18,6 +18,7 @@ from fedit_server.admin.models.tasks import (
     TaskStatusList,
 )
 from fedit_server.admin.operations import Admin
+from fedit_server.home.last_backup import last_backup
 from fedit_server.storage.rows import ClientState, RoundRow, RoundState, TaskRow, report_data
 
 
@@ -32,6 +33,7 @@ async def overview(admin: Admin) -> Overview:
         tasks=(await list_tasks(admin)).tasks,
         authority=AuthorityInfo(apart=admin.apart, waiting=waiting.count, waiting_since=waiting.since),
         clients=ClientCounts(enrolled=counts[ClientState.ACTIVE]),
+        last_backup=None if (saved := last_backup(admin.home)) is None else saved.created_at,
     )
 
 

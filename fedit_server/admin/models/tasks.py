@@ -110,3 +110,4 @@ class Overview(Reply):
     tasks: tuple[TaskStatus, ...]
     authority: AuthorityInfo
     clients: ClientCounts
+    last_backup: int | None = Field(None, description="when the last backup was made, in seconds since 1970")
