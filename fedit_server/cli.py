@@ -146,7 +146,14 @@ def status(context: typer.Context) -> None:
 
 app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
 app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
-for tell in (watching.health, watching.metrics, watching.grafana, deploying.systemd, deploying.containerfile):
+for tell in (
+    watching.health,
+    watching.metrics,
+    watching.grafana,
+    access.openapi,
+    deploying.systemd,
+    deploying.containerfile,
+):
     app.command()(tell)
 app.command()(care.doctor)
 app.command()(care.bugreport)

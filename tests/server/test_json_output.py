@@ -42,6 +42,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "help": ("C017",),
     "invite create": (),
     "invite list": (),
+    "openapi": (),
     "paths": (),
     "round list": (),
     "rounds": (),
@@ -79,7 +80,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "token revoke": (("none",), 2),
 }
 SHORT_FOR = {"rounds": "round list"}
-NO_RECORD = {"config schema", "grafana", "task schema", "task show"}
+NO_RECORD = {"config schema", "grafana", "openapi", "task schema", "task show"}
 """Commands whose data is a document of another format."""
 
 
