@@ -15,6 +15,7 @@ from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, Handler, Visitor, for_people, page_response, visit
 from fedit_server.dashboard.templating import render
 from fedit_server.dashboard.views.adapters import adapters_page
+from fedit_server.dashboard.views.api_docs import api_page
 from fedit_server.dashboard.views.audit import audit_page
 from fedit_server.dashboard.views.clients import clients_page
 from fedit_server.dashboard.views.editor import editor_page
@@ -135,6 +136,10 @@ async def _editor(asked: Asked) -> View | None:
     return await editor_page(asked.visitor.admin, asked.request.query.get("task", ""))
 
 
+async def _api(asked: Asked) -> View | None:
+    return api_page(asked.request.app[CONSOLE].api())
+
+
 PAGES: Final = (
     _page("/", "overview.html", _overview, section="Overview"),
     _page(TASK, "task.html", _task, tab="Task"),
@@ -148,6 +153,7 @@ PAGES: Final = (
     _page("/audit", "audit.html", _audit, section="Audit", right=Right.AUDIT),
     _page("/editor", "editor.html", _editor, section="New task", right=Right.OPERATE),
     _page("/settings", "settings.html", _settings, section="Settings"),
+    _page("/api-docs", "api.html", _api, section="API"),
 )
 
 
