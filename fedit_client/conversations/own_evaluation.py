@@ -16,7 +16,7 @@ from fedit_client.data.remembered import read_here
 from fedit_client.evaluation import Measured, MeasureRequest, WorkerMeasurer
 from fedit_client.hardware.device import Machine
 from fedit_client.membership.identity import held_out_seed, load_or_create_identity
-from fedit_client.membership.joined import Membership, require_membership
+from fedit_client.membership.joined import Membership, joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base, unplanned
 from fedit_client.training import OnProgress
 from fedit_protocol.errors import DataError
@@ -119,7 +119,7 @@ async def evaluate_own(
     A `measurer` of its own decides how, and no base model is looked for. Raises MembershipError J001, DataError,
     DeviceError, ModelError.
     """
-    membership = require_membership(config.paths.membership_file)
+    membership = joined_or_left(config.paths)
     document = membership.task_document
     kept = kept_versions(config.paths.adapters, document.task.id)[-2:]
     records, fraction = await asyncio.to_thread(rows_to_measure, config, membership, wishes, console)
