@@ -21,6 +21,7 @@ from fedit_client.rounds.preparation import check_training_stack, choose_device,
 from fedit_client.training import OnProgress
 from fedit_protocol.errors import DataError
 from fedit_protocol.peft_folder import OwnLoss
+from fedit_protocol.words import counted
 
 BASE: Final = "base"
 _MOST_CATEGORIES: Final = 12
@@ -77,11 +78,12 @@ class OwnEvaluation:
     def lines(self) -> list[str]:
         """The figures, for people."""
         found, newest = self.measured, self.names[-1]
-        kind = "rows of yours that are held out of training" if self.of_held_out else "rows that you named"
+        of = "of yours held out of training" if self.of_held_out else "that you named"
+        kind = f"row {of}", f"rows {of}"
         left = f"; {found.left_out} more were left out" if found.left_out else ""
         width = max(len(name) for name in self.names)
         return [
-            f"on {found.rows} {kind}, {int(found.tokens.sum())} answer tokens{left}",
+            f"on {counted(found.rows, kind[0], kind[1])}, {counted(int(found.tokens.sum()), 'answer token')}{left}",
             *(
                 f"  {name:<{width}}  loss {found.loss(name):.3f}  right tokens {100 * found.accuracy(name):.1f} %"
                 for name in self.names

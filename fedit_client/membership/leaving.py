@@ -29,6 +29,7 @@ from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError, TransportError
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
+from fedit_protocol.words import counted
 
 FORGOTTEN: Final = "forgotten: name and kind of device are deleted, the certificate is revoked"
 UNKNOWN_ALREADY: Final = "it did not know this device any more"
@@ -64,7 +65,7 @@ class Removed:
 
     def line(self) -> str:
         """The same in words."""
-        many = f"{self.files} files" if self.files != 1 else "1 file"
+        many = counted(self.files, "file")
         return f"removed {self.what}: {self.path} ({many}, {size_text(self.size)})"
 
 

@@ -353,7 +353,7 @@ class Round(ABC):
             return
         self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
-        words = [f"{progress.stage}: {progress.done} of {progress.total}"]
+        words = [_work(progress)]
         if progress.loss is not None:
             words.append(f"loss {progress.loss:.3f}")
         if progress.tokens_per_second is not None:
@@ -372,6 +372,22 @@ class Round(ABC):
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._with.emit(Event(kind, text, round_no=self.number))
+
+
+def _work(progress: TrainingProgress) -> str:
+    """How far a part of the training process's work is; the stage's own name is shown beside it."""
+    done = f"{progress.done:,} of {progress.total:,}"
+    match progress.stage:
+        case "load":
+            return "the base model is loaded" if progress.done else "loading the base model"
+        case "prepare":
+            return f"rows in tokens: {done}"
+        case "train":
+            return f"step {done}"
+        case "evaluate":
+            return f"measured on held-out rows: {done}"
+        case _:
+            return f"{progress.stage}: {done}"
 
 
 def _purpose(sum_index: int, offer: Offer) -> str:
