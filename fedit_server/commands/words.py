@@ -13,7 +13,13 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
     server = data["server"]
     where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
     clients = f"clients  {data['clients']['enrolled']} enrolled"
-    return [f"server   {where}", *_authority(data["authority"]), clients, *_tasks(data)]
+    return [f"server   {where}", *_certificate(data), *_authority(data["authority"]), clients, *_tasks(data)]
+
+
+def _certificate(data: Mapping[str, Any]) -> Iterator[str]:
+    found = data["certificate"]
+    if found and found["ends_soon"]:
+        yield f"tls      the certificate ends {when(found['until'])}: fedit-server cert show"
 
 
 def _authority(data: Mapping[str, Any]) -> Iterator[str]:
