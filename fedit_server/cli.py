@@ -14,6 +14,7 @@ from fedit_server.commands import access, approval, audit, care, certificates, d
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
+from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
 from fedit_server.commands.shell_completion import answer_shells
@@ -36,6 +37,7 @@ app.add_typer(
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 

@@ -19,6 +19,7 @@ from fedit_server.admin.models.tasks import (
     TaskStatusList,
 )
 from fedit_server.admin.operations import Admin
+from fedit_server.home.last_backup import last_backup
 from fedit_server.keys.certificate import WARN_BEFORE, end_on_disk
 from fedit_server.storage.rows import ClientState, RoundRow, RoundState, TaskRow, report_data
 
@@ -35,6 +36,7 @@ async def overview(admin: Admin) -> Overview:
         authority=AuthorityInfo(apart=admin.apart, waiting=waiting.count, waiting_since=waiting.since),
         clients=ClientCounts(enrolled=counts[ClientState.ACTIVE]),
         certificate=_certificate(admin),
+        last_backup=None if (saved := last_backup(admin.home)) is None else saved.created_at,
     )
 
 

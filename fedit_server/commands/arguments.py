@@ -15,6 +15,7 @@ GROUPS: Final = frozenset(
         "adapter",
         "audit",
         "authority",
+        "backup",
         "authority clients",
         "authority invite",
         "cert",

@@ -13,7 +13,16 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
     server = data["server"]
     where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
     clients = f"clients  {data['clients']['enrolled']} enrolled"
-    return [f"server   {where}", *_certificate(data), *_authority(data["authority"]), clients, *_tasks(data)]
+    saved = data["last_backup"]
+    backup = f"backup   {when(saved) if saved else 'none yet: fedit-server backup create FILE'}"
+    return [
+        f"server   {where}",
+        *_certificate(data),
+        *_authority(data["authority"]),
+        clients,
+        backup,
+        *_tasks(data),
+    ]
 
 
 def _certificate(data: Mapping[str, Any]) -> Iterator[str]:

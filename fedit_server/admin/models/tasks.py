@@ -118,4 +118,5 @@ class Overview(Reply):
     tasks: tuple[TaskStatus, ...]
     authority: AuthorityInfo
     clients: ClientCounts
-    certificate: CertificateInfo | None
+    certificate: CertificateInfo | None = None
+    last_backup: int | None = Field(None, description="when the last backup was made, in seconds since 1970")
