@@ -19,6 +19,8 @@ from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.config import ServerConfig
+from fedit_server.dashboard.console import Console
+from fedit_server.dashboard.routes import add_pages
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
 from fedit_server.metrics import Metrics
@@ -29,7 +31,8 @@ from fedit_server.rounds.evaluations import Evaluations
 from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.rounds.services import Services
 from fedit_server.routes import add_routes, keys
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage import BlobStore
+from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
 
@@ -45,7 +48,7 @@ class Parts:
 
     identity: Identity
     store: Store
-    blobs: DiskBlobs
+    blobs: BlobStore
     spool: Spool
     invite_salt: bytes = field(repr=False)
     admission: Authority | AuthorityDesk
@@ -69,7 +72,8 @@ class Parts:
         config: ServerConfig | None = None,
     ) -> Self:
         """Build every part over an open store; without a `config` with the defaults of one."""
-        blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
+        config = config or ServerConfig(home=home.root)
+        blobs, spool = open_blobs(config, home), open_spool(config, home)
         metrics = Metrics()
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
@@ -90,7 +94,7 @@ class Parts:
             coordinator=coordinator,
             evaluations=Evaluations(coordinator, doorkeeper),
             metrics=metrics,
-            admin=Admin(home, config or ServerConfig(home=home.root), identity, store, clock),
+            admin=Admin(home, config, identity, store, clock),
         )
 
 
@@ -112,6 +116,7 @@ def build_app(
     app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
+    app[keys.PUBLIC_BLOBS] = parts.admin.config.blobs_public
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
     app[keys.DRAINING] = asyncio.Event()
@@ -124,6 +129,7 @@ def build_app(
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
+    add_pages(app, Console(parts.blobs, around or Surroundings(), app[keys.DRAINING], parts.coordinator.look_again))
     app.cleanup_ctx.append(_running_rounds)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)

@@ -10,12 +10,16 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval
+from fedit_server.commands import access, approval, audit, care, certificates, deploying, settings, watching
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
-from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.backup import backup_app
+from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.rounds import live_round_app
+from fedit_server.commands.shell_completion import answer_shells
+from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
@@ -24,9 +28,9 @@ Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from else
 Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
+app.add_typer(live_round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
-app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
+app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), block, unblock, revoke, forget.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(
@@ -34,11 +38,13 @@ app.add_typer(
     name="authority",
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
-app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
+app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
+app.add_typer(audit.audit_app, name="audit", help="The log of every change: tail, export, verify.")
 
 
 @app.callback(invoke_without_command=True)
@@ -119,8 +125,9 @@ def serve(
     advertise: Annotated[str | None, typer.Option("--advertise", help="HOST[:PORT] that invites name.")] = None,
     cert: Cert = None,
     key: Key = None,
+    init: Annotated[bool, typer.Option("--init", help="Set up what is missing: keys, authority, database.")] = False,
 ) -> None:
-    """Serve only, never set up; logs are JSON lines. For systemd and containers."""
+    """Serve only, ask nothing; logs are JSON lines. For systemd and containers."""
     need_server_extra()
     from fedit_server.commands.starting import start
     from fedit_server.running.serving import Plan
@@ -128,15 +135,30 @@ def serve(
     given: CommandContext = context.obj
     config = given.config(listen=listen, advertise=advertise, cert=cert, key=key)
     configure_logs(as_json=True, quiet=given.console.quiet, verbose=given.console.verbose)
-    raise typer.Exit(asyncio.run(start(Plan(config, create=False), given.console)))
+    raise typer.Exit(asyncio.run(start(Plan(config, create=init, by_hand=False), given.console)))
 
 
 @app.command()
 def status(context: typer.Context) -> None:
     """Show the server, its tasks, the open round and the newest adapter."""
-    look_up(context, "status", lambda admin: admin.status(), status_lines)
+    ask(context, "status", lambda operations: operations.ask("GET", "/status"), status_lines)
 
 
+app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
+for tell in (
+    watching.health,
+    watching.metrics,
+    watching.grafana,
+    access.openapi,
+    deploying.systemd,
+    deploying.containerfile,
+):
+    app.command()(tell)
+app.command()(care.doctor)
+app.command()(care.bugreport)
+app.command()(care.completion)
+app.command("help")(care.help_page)
 app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
 
 
@@ -166,6 +188,7 @@ def show_version(context: typer.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process with its exit status."""
+    answer_shells()
     words = lift_global_options(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(words))
 

@@ -38,6 +38,8 @@ class Setting:
     @property
     def text(self) -> str:
         """The value for people."""
+        if self.value is None:
+            return "–"
         if isinstance(self.value, tuple | list):
             return ", ".join(map(str, self.value)) or "–"
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value) or "–"

@@ -10,7 +10,26 @@ FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--no-in
 VALUED: Final = {"--home": "--home", "--data": "--home", "--config": "--config", "--color": "--color"}
 """Options with a value, and the name under which they are handed on."""
 
-GROUPS: Final = frozenset({"round", "invite", "clients", "task", "adapter", "evaluator", "keys", "authority", "token"})
+GROUPS: Final = frozenset(
+    {
+        "adapter",
+        "audit",
+        "authority",
+        "backup",
+        "authority clients",
+        "authority invite",
+        "cert",
+        "clients",
+        "config",
+        "db",
+        "evaluator",
+        "invite",
+        "keys",
+        "round",
+        "task",
+        "token",
+    }
+)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -34,15 +53,20 @@ def lift_global_options(arguments: Sequence[str]) -> list[str]:
 
 
 def command_of(lifted: Sequence[str]) -> str:
-    """Return the command's name for messages: one word, or two where commands come in groups."""
+    """Return the command's name for messages: one word, or more where commands come in groups."""
+    named = ""
     words = iter(lifted)
     for word in words:
         if word in VALUED.values():
             next(words, None)
-        elif not word.startswith("-"):
-            second = next(words, "") if word in GROUPS else ""
-            return word if second.startswith("-") else f"{word} {second}".strip()
-    return ""
+        elif word.startswith("-"):
+            if named:
+                break
+        else:
+            named = f"{named} {word}".strip()
+            if named not in GROUPS:
+                break
+    return named
 
 
 def duration_s(text: str) -> int:

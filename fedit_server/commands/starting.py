@@ -18,9 +18,10 @@ async def start(plan: Plan, console: Console) -> int:
     """Serve until a signal; returns the exit status: 130 after Ctrl-C, 0 after SIGTERM."""
     fresh = not (plan.config.home / "descriptor.cbor").exists()
     async with serving(plan) as server:
-        if plan.create:
+        by_hand = plan.create and plan.by_hand
+        if by_hand:
             plan.config.save()
-        invite = await _invite(server) if plan.create and server.apart is None else None
+        invite = await _invite(server) if by_hand and server.apart is None else None
         _tell(console, server, invite, fresh=fresh)
         settle()
         notify("READY=1")

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, FeditError
 from fedit_server.home.files import storing
 from fedit_server.keys.tls import TlsFiles, server_context
 
@@ -41,28 +41,11 @@ class Loaded:
 
     leaf: x509.Certificate
     context: ssl.SSLContext = field(repr=False)
-    given: bool
 
     @property
     def end(self) -> datetime:
         """When it ends."""
         return self.leaf.not_valid_after_utc
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The host names and addresses that it is for."""
-        return names_of(self.leaf)
-
-    def as_data(self, now: datetime) -> dict[str, Any]:
-        """What `cert show` says of it."""
-        return {
-            "kind": "given" if self.given else "private",
-            "names": list(self.names),
-            "issuer": self.leaf.issuer.rfc4514_string(),
-            "from": self.leaf.not_valid_before_utc.isoformat(),
-            "until": self.end.isoformat(),
-            "days_left": (self.end - now).days,
-        }
 
 
 class ServedCertificate:
@@ -96,6 +79,17 @@ class ServedCertificate:
         connection.context = self.loaded.context
 
 
+def describe(certificate: x509.Certificate, now: datetime) -> dict[str, Any]:
+    """Return what `cert show` says of a certificate."""
+    return {
+        "names": list(names_of(certificate)),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "from": certificate.not_valid_before_utc.isoformat(),
+        "until": certificate.not_valid_after_utc.isoformat(),
+        "days_left": (certificate.not_valid_after_utc - now).days,
+    }
+
+
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the alternative names of a certificate, as people write them."""
     try:
@@ -120,7 +114,7 @@ class PrivateLeaf:
         """Renew the leaf if it ends soon or lacks a name, and read it; raises StorageError."""
         self.tls.renew_leaf(self.names(), now)
         certificate, _ = self.tls.leaf_files
-        return Loaded(read_chain(certificate)[0], self.tls.server_context(), given=False)
+        return Loaded(read_chain(certificate)[0], self.tls.server_context())
 
 
 @dataclass(frozen=True)
@@ -167,7 +161,7 @@ class GivenFiles:
             raise _wrong("C130", "the certificate file is no PEM chain, leaf first", self.certificate) from error
         if self.authority_pem:
             self._check_issuer(context, leaf)
-        return Loaded(leaf, context, given=True)
+        return Loaded(leaf, context)
 
     def _check_issuer(self, server: ssl.SSLContext, leaf: x509.Certificate) -> None:
         """A federation that pins a private authority is reached with certificates of that authority only."""
@@ -192,6 +186,14 @@ def _shake_hands(server: ssl.SSLContext, authority_pem: str, name: str | None) -
     for side in (device, listener, device, listener):  # TLS 1.3: hello, answer, finished
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
+
+
+def end_on_disk(certificate: Path | None, tls: TlsFiles) -> datetime | None:
+    """Return when the given certificate, else the private leaf, ends; None where there is none that can be read."""
+    try:
+        return read_chain(certificate or tls.leaf_files[0])[0].not_valid_after_utc
+    except FeditError:
+        return None
 
 
 def read_chain(file: Path) -> list[x509.Certificate]:

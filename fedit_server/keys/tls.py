@@ -61,10 +61,13 @@ class TlsFiles:
         with storing(self._ca):
             return self._ca.read_text("ascii")
 
-    def renew_leaf(self, names: Iterable[str], now: datetime) -> bool:
-        """Make a leaf for these host names and addresses unless the present one covers them and lasts; say if so."""
+    def renew_leaf(self, names: Iterable[str], now: datetime, *, anyway: bool = False) -> bool:
+        """Make a leaf for these host names and addresses unless the present one covers them and lasts; say if so.
+
+        With `anyway` also where the present one is good.
+        """
         wanted = _alternative_names(names)
-        if self._leaf_is_good(wanted, now):
+        if not anyway and self._leaf_is_good(wanted, now):
             return False
         ca_key, ca = self._load_authority()
         key = ec.generate_private_key(ec.SECP256R1())

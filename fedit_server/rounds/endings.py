@@ -18,6 +18,7 @@ from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapters.tensors import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
+from fedit_server.rounds.class_figures import allowed_drift, class_figures
 from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
@@ -31,16 +32,21 @@ Sums = Finish | Summed | Opened
 log = logging.getLogger(__name__)
 
 
-async def record_ending(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
-    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing."""
+async def record_ending(
+    services: Services, task: TaskRow, opening: Opening, ending: Ending, *, by_order: bool = False
+) -> None:
+    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing.
+
+    `task` is as the round's version says; a failure that an operator ordered does not count against it.
+    """
     row = await services.store.rounds.round(opening.round_id)
     if row is None or row.state is not RoundState.OPEN:
         return  # the database took it although its answer got lost
-    await _record(services, task, opening, ending)
+    await _record(services, task, opening, ending, counts=not by_order)
     await count_ending(services, opening.round_id)
 
 
-async def _record(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
+async def _record(services: Services, task: TaskRow, opening: Opening, ending: Ending, *, counts: bool) -> None:
     if not isinstance(ending, Fail):
         try:
             candidate = await _candidate(services, task, opening, ending)
@@ -49,7 +55,7 @@ async def _record(services: Services, task: TaskRow, opening: Opening, ending: E
             return await publish(services, task, candidate)
         except ProtocolError as error:
             ending = Fail(error.problem, str(error))
-    return await fail(services, task, Facts.of(opening), ending)
+    return await fail(services, task, Facts.of(opening), ending, counts=counts)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         reports_until=now_s + ceil(gates.evaluation_s) if gates.max_loss_ratio else None,
     )
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
-    figures = replace(summed.figures, report=summed.figures.report | _bound(privacy))
+    report = summed.figures.report | _bound(privacy) | allowed_drift(task.document.task)
+    figures = replace(summed.figures, report=report)
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
 
 
@@ -151,5 +158,6 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "train_loss": report.train_loss,
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
+            **class_figures(report),
         },
     )

@@ -78,6 +78,8 @@ class TaskRow:
     source: bytes
     document_bytes: bytes
     document: TaskDocument
+    owner: str = ""
+    """Who answers for it on this server, as a label or a contact."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class CohortFigures:
 
     survivors: int
     weight: int
-    report: dict[str, float | int | None]
+    report: dict[str, Any]
+    """Means and counts over all of them; each base class as a whole (`rounds/class_figures.py`)."""
 
 
 @dataclass(frozen=True)

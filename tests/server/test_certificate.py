@@ -16,14 +16,19 @@ from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import FeditError
 from fedit_protocol.testing import ManualClock
+from fedit_server.admin.overview import overview
+from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
-from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, covers
+from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, covers, describe, names_of
 from fedit_server.keys.tls import TlsFiles
 from fedit_server.running.listening import authority_pem, check_tls_settings
 from fedit_server.running.serving import Plan, Serving, serving
 
 from .bases import small_task
+from .conftest import start
+
+pytestmark = pytest.mark.sqlite
 
 
 def write(folder: Path, ca: trustme.CA, *names: str, with_root: bool = False) -> tuple[Path, Path]:
@@ -56,7 +61,7 @@ def refusal(files: GivenFiles, clock: ManualClock) -> str:
 def test_given_files_are_checked_before_they_are_served(tmp_path: Path, ca: trustme.CA, clock: ManualClock) -> None:
     chain, key = write(tmp_path, ca, "fl.example.org", "192.0.2.7")
     good = GivenFiles(chain, key, ("192.0.2.7",), "")
-    assert good.load(clock()).names == ("fl.example.org", "192.0.2.7")
+    assert names_of(good.load(clock()).leaf) == ("fl.example.org", "192.0.2.7")
     assert refusal(GivenFiles(chain, key, ("other.example.org",), ""), clock) == "C133"
     assert refusal(GivenFiles(chain, key, ("fl.example.org",), trustme.CA().cert_pem.bytes().decode()), clock) == "C134"
     assert GivenFiles(chain, key, ("fl.example.org",), ca.cert_pem.bytes().decode()).load(clock())
@@ -103,7 +108,7 @@ def test_the_private_leaf_renews_itself(tmp_path: Path, clock: ManualClock) -> N
     tls = TlsFiles(tmp_path)
     tls.create_authority(clock())
     served = ServedCertificate(PrivateLeaf(tls, lambda: ["localhost"]), clock)
-    assert served.loaded.as_data(clock())["days_left"] == 90
+    assert describe(served.loaded.leaf, clock())["days_left"] == 90
     assert not served.reload()
     clock.advance(seconds=70 * 86400)
     assert served.reload()
@@ -199,3 +204,14 @@ async def test_draining_says_so_before_the_port_closes(tmp_path: Path, base: Pat
                 assert (reply.status, reply.headers["Retry-After"], reply.headers["Connection"]) == (503, "5", "close")
             async with http.get("/livez") as reply:
                 assert reply.status == 200
+
+
+async def test_status_warns_of_a_certificate_that_ends_soon(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path, clock, small_task(base)) as running:
+        running.parts.identity.tls.renew_leaf(["localhost"], clock())
+        admin = running.parts.admin
+        assert "tls " not in "\n".join(status_lines((await overview(admin)).model_dump()))
+        clock.advance(seconds=80 * 86400)
+        status = (await overview(admin)).model_dump()
+        assert status["certificate"]["days_left"] == 10
+        assert "tls      the certificate ends " in "\n".join(status_lines(status))
