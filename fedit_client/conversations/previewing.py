@@ -105,9 +105,7 @@ def _summary(console: Console, found: TokenView, view: TaskView) -> list[str]:
         f"cut at {limit:,} tokens: {counted(cut, 'row')}" if cut else f"no row is longer than {limit:,} tokens"
     )
     if useless:
-        lines.append(
-            f"{useless:,} of them {'is' if useless == 1 else 'are'} not used: nothing of the answer is left"
-        )
+        lines.append(f"{useless:,} of them {'is' if useless == 1 else 'are'} not used: nothing of the answer is left")
     if view.training:
         lines.append(f"about {_per_round(view.training, sizes, limit):,} tokens a round on this device")
     return [*lines, "nothing left this machine"]

@@ -356,14 +356,9 @@ class Round(ABC):
             return
         self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
-        words = [_work(progress)]
-        if progress.loss is not None:
-            words.append(f"loss {progress.loss:.3f}")
-        if progress.tokens_per_second is not None:
-            words.append(f"{progress.tokens_per_second:.0f} tokens/s")
         share = min(progress.done / progress.total, 1.0) if progress.total else None
         speed = progress.tokens_per_second
-        told = Event(EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss)
+        told = Event(EventKind.PROGRESS, progress.words(), share, stage, self.number, progress.loss)
         self._with.emit(replace(told, tokens_per_second=speed, use=progress.use))
 
     def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:
@@ -375,22 +370,6 @@ class Round(ABC):
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._with.emit(Event(kind, text, round_no=self.number))
-
-
-def _work(progress: TrainingProgress) -> str:
-    """How far a part of the training process's work is; the stage's own name is shown beside it."""
-    done = f"{progress.done:,} of {progress.total:,}"
-    match progress.stage:
-        case "load":
-            return "the base model is loaded" if progress.done else "loading the base model"
-        case "prepare":
-            return f"rows in tokens: {done}"
-        case "train":
-            return f"step {done}"
-        case "evaluate":
-            return f"measured on held-out rows: {done}"
-        case _:
-            return f"{progress.stage}: {done}"
 
 
 def _purpose(sum_index: int, offer: Offer) -> str:
