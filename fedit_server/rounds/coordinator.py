@@ -6,7 +6,7 @@ After a restart `start` takes open rounds up from their journals, or records why
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
@@ -28,31 +28,45 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """The rounds of one server."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, only: TaskId | None = None) -> None:
+        """With `only`, one task's rounds: those of a replica that owns it."""
         self.services = services
+        self._only = only
         self._runners: dict[TaskId, TaskRunner] = {}
         self._stopping = False
 
     async def start(self) -> None:
         """Load the tasks, take up open rounds, delete the uploads and keys of rounds that are over."""
         store = self.services.store
-        for task in await store.tasks.tasks():
+        for task in filter(self._is_mine, await store.tasks.tasks()):
             self._runners[task.task_id] = TaskRunner(task, self.services)
-        for row in await store.rounds.open_rounds():
+        for row in filter(self._is_mine, await store.rounds.open_rounds()):
             runner = self._runners[row.task_id]
             runner.live = await self._take_up(row, runner.task)
         for runner in self._runners.values():
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
-        await self.services.desk.spool.discard_all_but(live)
-        await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        if self._only is None:
+            await self.services.desk.spool.discard_all_but(live)
+            await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        elif not live:  # the owner before may have died between the end of its last round and this
+            for newest in await store.rounds.newest_ids(self._only):
+                await self.services.desk.spool.discard(newest)
         await store.database.clear_log()
+
+    def _is_mine(self, row: TaskRow | RoundRow) -> bool:
+        return self._only in (None, row.task_id)
 
     async def run(self) -> None:
         """Run every task until cancelled."""
         async with asyncio.TaskGroup() as group:
             for runner in self._runners.values():
                 group.create_task(runner.run(), name=f"task {runner.task.task_id}")
+
+    @property
+    def runners(self) -> Mapping[TaskId, TaskRunner]:
+        """What runs each task."""
+        return self._runners
 
     def stop_waiting(self) -> None:
         """End every long poll: the server is about to stop."""
