@@ -19,6 +19,7 @@ from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.config import ServerConfig
+from fedit_server.dashboard.routes import add_pages
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
 from fedit_server.metrics import Metrics
@@ -31,8 +32,9 @@ from fedit_server.rounds.services import Services
 from fedit_server.rounds.shared import SharedCoordinator
 from fedit_server.routes import add_routes, keys
 from fedit_server.routes.owners import OWNERS, Alone, Owners, Replicas
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage import BlobStore
 from fedit_server.storage.leases import Leases, Replica
+from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
 
@@ -48,7 +50,7 @@ class Parts:
 
     identity: Identity
     store: Store
-    blobs: DiskBlobs
+    blobs: BlobStore
     spool: Spool
     invite_salt: bytes = field(repr=False)
     admission: Authority | AuthorityDesk
@@ -73,7 +75,8 @@ class Parts:
         config: ServerConfig | None = None,
     ) -> Self:
         """Build every part over an open store; without a `config` with the defaults of one."""
-        blobs, spool = DiskBlobs(home.blobs), Spool(home.spool)
+        config = config or ServerConfig(home=home.root)
+        blobs, spool = open_blobs(config, home), open_spool(config, home)
         metrics = Metrics()
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
         services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
@@ -96,7 +99,7 @@ class Parts:
             owners=owners,
             evaluations=Evaluations(coordinator, doorkeeper),
             metrics=metrics,
-            admin=Admin(home, config or ServerConfig(home=home.root), identity, store, clock),
+            admin=Admin(home, config, identity, store, clock),
         )
 
 
@@ -109,10 +112,10 @@ def _admission(
     return Authority(keys, described.federation_id, store.members, salt, clock)
 
 
-def _coordinator(services: Services, home: Home, config: ServerConfig | None) -> tuple[Coordinator, Owners]:
+def _coordinator(services: Services, home: Home, config: ServerConfig) -> tuple[Coordinator, Owners]:
     """Return who runs the rounds: a server with a file of its own alone, one on PostgreSQL under leases."""
     database = services.store.database
-    if config is None or database.place.path is not None:
+    if not config.database or database.place.path is not None:
         return Coordinator(services), Alone()
     me = Replica(home.replica_id(), config.replica_address, services.identity.pin)
     shared = SharedCoordinator(services, Leases(database, me, config.lease_s))
@@ -131,6 +134,7 @@ def build_app(
     app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
+    app[keys.PUBLIC_BLOBS] = parts.admin.config.blobs_public
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
     app[keys.DRAINING] = asyncio.Event()
@@ -144,6 +148,7 @@ def build_app(
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
+    add_pages(app)
     app.cleanup_ctx.append(_running_rounds)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)

@@ -43,6 +43,27 @@ class ServerConfig(BaseModel):
     invite_uses: int = Field(40, ge=1, le=100_000, description="devices that one invite admits, unless told otherwise")
     invite_days: float = Field(7.0, gt=0, le=3650, description="days that an invite is valid, unless told otherwise")
     most_tokens: int = Field(100, ge=1, le=10_000, description="tokens of the admin API that may be active at once")
+    blobs: str = Field(
+        "",
+        pattern=r"^(s3://[^/@?#\s]+(/[^@?#\s]*)?)?$",
+        description="where adapters are kept: s3://BUCKET/PREFIX of an S3-compatible store; empty: a folder in the data"
+        " folder",
+    )
+    blobs_credentials_file: Path | None = Field(
+        None,
+        description="file in the form of AWS tools with the keys, region and endpoint_url of that store; left out: the"
+        " AWS_* environment",
+    )
+    copy_uploads: bool = Field(
+        False,
+        description="also keep whole uploads of open rounds in the S3-compatible store, so that another replica can go"
+        " on with a round",
+    )
+    blobs_public: bool = Field(
+        False,
+        description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"
+        " devices only",
+    )
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
     database: str = Field(

@@ -26,7 +26,7 @@ from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity, load_identity
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
-from fedit_server.storage.disk import DiskBlobs
+from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.place import place_of
 from fedit_server.storage.rows import (
     AdapterRow,
@@ -335,7 +335,7 @@ class Admin:
         now_s = unix_seconds(utc_now())
         made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, now_s)
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
-        content = await DiskBlobs(self.home.blobs).get(chosen.digest)
+        content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
         await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
         await self.store.tasks.append_adapter(made)

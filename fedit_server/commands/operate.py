@@ -14,6 +14,7 @@ from fedit_server.commands.words import (
     revoked_lines,
     rotated_lines,
     round_cells,
+    round_lines,
     task_lines,
 )
 from fedit_server.console import table
@@ -48,7 +49,7 @@ def round_show(context: typer.Context, number: int, task: TaskName = None) -> No
     async def look(admin: "Admin") -> dict[str, Any]:
         return (await admin.round(task, number)).as_data()
 
-    look_up(context, "round show", look, lambda data: [f"{name}: {value}" for name, value in data.items()])
+    look_up(context, "round show", look, round_lines)
 
 
 Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that may join with it.")]

@@ -1,7 +1,7 @@
 """Results of commands as lines for people."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.task import Mode
@@ -33,6 +33,7 @@ def _tasks(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"  adapter  version {task['adapter_version']}"
         if task["last_report"]:
             yield f"  last     {_report(task['last_report'])}"
+            yield from class_lines(task["last_report"])
         if task["round"]:
             counts = ", ".join(f"{count} {name}" for name, count in task["round"]["progress"].items() if count)
             deadline = when(task["round"]["deadline"])
@@ -73,6 +74,35 @@ def _report(report: Mapping[str, Any]) -> str:
         return f"{spent}, at delta {report['delta']:.0e} ({report['survivors']} devices)"
     who = f"{report['survivors']} devices, {report['examples']} examples"
     return f"training loss {report['train_loss']:.4f}{tested} ({who})"
+
+
+_UNKNOWN: Final = {
+    "few": "too few devices to hide one",
+    "dropped": "unknown, a device dropped out",
+    "garbled": "unknown, a device broke the rules",
+}
+
+
+def class_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the canary losses of the base classes and how far they are apart; nothing without canary rows."""
+    if report is None or "canary" not in report:
+        return
+    each = (
+        f"{one['class']} {one['loss']:.4f} ({one['devices']} devices)"
+        if one["unknown"] is None
+        else f"{one['class']} {_UNKNOWN[one['unknown']]}"
+        for one in report["canary"]
+    )
+    yield f"  classes  canary loss: {', '.join(each)}"
+    apart, most = report["drift"], report.get("max_drift")
+    if apart is not None and most is not None:
+        warned = "warning: base classes drift apart: " if apart > most else ""
+        yield f"  drift    {warned}{apart:.4f} nats per token, {most:g} allowed"
+
+
+def round_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `round show` prints: one value a line, then the base classes in words."""
+    return [*(f"{name}: {value}" for name, value in data.items()), *class_lines(data["report"])]
 
 
 def far_off_words(held: Iterable[Mapping[str, Any]]) -> str:

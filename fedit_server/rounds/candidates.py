@@ -21,6 +21,7 @@ from fedit_protocol.secagg.ring import ring_spec
 from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.clock import unix_seconds
 from fedit_server.home.files import write_atomically
+from fedit_server.rounds.class_figures import warn_of_drift
 from fedit_server.rounds.gates import Outcome, Verdict, judge
 from fedit_server.rounds.offers import signed_result
 from fedit_server.rounds.services import Services, adapter_folder
@@ -84,6 +85,7 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
     _count(services, task, commit.figures.report)
     fields = {"task": task.task_id, "round": step.round_no, "adapter_version": row.version}
     log.info("the round is committed", extra={**fields, **commit.figures.report})
+    warn_of_drift(commit.figures.report, fields)
 
 
 async def hold(services: Services, task: TaskRow, step: Candidate) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
+from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.rounds.bell import Bell
@@ -91,6 +92,8 @@ class Coordinator:
         if not can_talk(message.version):
             raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
         runner = self._runner(message.task_id)
+        if message.version < version_of(runner.task.document):
+            raise ProtocolError(ProblemType.VERSION_MISMATCH, "this task needs a newer client")
         if runner.is_too_new(caller):
             return runner.no_round(WaitReason.TOO_NEW)
         reply = runner.answer(client, message)
@@ -205,6 +208,7 @@ class Coordinator:
             offer=row.offer,
             cohorts=await rounds.invited(row.round_id),
         )
+        await self.services.desk.spool.take_up(row.round_id)
         try:
             if row.task_version != task.version:
                 raise ValueError(f"the task is at version {task.version} now")

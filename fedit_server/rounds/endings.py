@@ -18,6 +18,7 @@ from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.adapters.tensors import from_safetensors, to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
+from fedit_server.rounds.class_figures import allowed_drift, class_figures
 from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
@@ -100,7 +101,8 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         reports_until=now_s + ceil(gates.evaluation_s) if gates.max_loss_ratio else None,
     )
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
-    figures = replace(summed.figures, report=summed.figures.report | _bound(privacy))
+    report = summed.figures.report | _bound(privacy) | allowed_drift(task.document.task)
+    figures = replace(summed.figures, report=report)
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
 
 
@@ -151,5 +153,6 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "train_loss": report.train_loss,
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
+            **class_figures(report),
         },
     )

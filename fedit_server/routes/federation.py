@@ -1,13 +1,12 @@
-"""What anybody may know, and what enrolled devices fetch: descriptor, tasks, adapters."""
+"""What anybody may know, and what enrolled devices fetch: descriptor, tasks, adapter versions."""
 
 from typing import Final
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
 from fedit_protocol.ids import Digest, TaskId
-from fedit_server.routes.keys import BLOBS, IDENTITY, STORE
+from fedit_server.routes.keys import IDENTITY, STORE
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.rows import AdapterRow
 
@@ -53,32 +52,10 @@ def _listed(row: AdapterRow) -> web.Response:
     )
 
 
-async def blob(request: web.Request) -> web.StreamResponse:
-    """GET /v1/blobs/{digest}: bytes by digest; a Range header resumes."""
-    await caller(request)
-    path = request.app[BLOBS].path(Digest(request.match_info["digest"]))
-    return Download(path, headers={"Content-Type": "application/octet-stream"})
-
-
-class Download(web.FileResponse):
-    """A file whose reader may hang up."""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the file; raises ConnectionResetError if the line was cut."""
-        try:
-            return await super().prepare(request)
-        except AttributeError as error:
-            # asyncio's sendfile restores the protocol of a TLS connection without looking whether there still is one.
-            if request.transport is not None:
-                raise
-            raise ConnectionResetError("the line was cut during a download") from error
-
-
 ROUTES: Final = (
     web.get("/v1/federation", descriptor),
     web.get("/v1/federation/successions", successions),
     web.get("/v1/tasks", tasks),
     web.get("/v1/tasks/{task_id}/adapter", adapter),
     web.get(r"/v1/tasks/{task_id}/adapter/{version:\d{1,9}}", adapter_version),
-    web.get("/v1/blobs/{digest}", blob),
 )

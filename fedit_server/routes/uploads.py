@@ -69,6 +69,7 @@ async def store(request: web.Request, slot: Slot, offset: int) -> None:
                 ProblemType.OFFSET_MISMATCH, f"{writing.offset} of {slot.length} bytes are stored; send the rest"
             )
         await writing.complete()
+        await spool.keep(slot)
     finally:
         request.app[METRICS].uploaded(writing.offset - offset)
         await writing.stop()

@@ -42,6 +42,13 @@ def check_replica(config: ServerConfig, home: Home) -> None:
             where="listen",
             fix="fedit-server serve --listen HOST:PORT",
         )
+    if config.blobs and not config.copy_uploads:
+        raise ConfigError(
+            "another replica could not go on with a round whose uploads lie on this machine only",
+            code="C094",
+            where="copy_uploads",
+            fix="set copy_uploads = true on every replica",
+        )
     if config.allow_trusted or Mode.TRUSTED in (pinned_modes(home) or ()):
         raise ConfigError(
             "trusted rounds run on one server only: the key that opens single updates lies on one machine",

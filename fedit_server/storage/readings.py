@@ -4,6 +4,7 @@ Every query is bounded, whatever the history: a page has at most `limit` rows, a
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -71,6 +72,8 @@ class TaskName:
     version: int
     state: TaskState
     reason: str
+    planned: int
+    """Committed rounds after which it is finished."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +109,7 @@ class Readings:
         query = select(tasks, task_documents.c.source).join(task_documents, current).order_by(tasks.c.task_id)
         async with self._database.reading() as db:
             found = (await db.execute(query)).all()
-        return [
-            TaskName(
-                TaskId(row.task_id),
-                str(json.loads(row.source)["title"]),
-                row.version,
-                TaskState(row.state),
-                row.reason,
-            )
-            for row in found
-        ]
+        return [_task_name(row) for row in found]
 
     async def round_lines(self, task_id: TaskId, limit: int, before: int | None = None) -> list[RoundLine]:
         """Return up to `limit` rounds, newest first, numbered below `before`."""
@@ -181,15 +175,35 @@ class Readings:
         async with self._database.reading() as db:
             return [adapter_row(row) for row in await db.execute(query)]
 
-    async def evaluated(self, task_id: TaskId, limit: int) -> list[Evaluated]:
-        """Return what evaluators reported about the newest rounds, newest first, up to `limit` reports."""
+    async def versions_by_round(self, task_id: TaskId, numbers: Sequence[int]) -> dict[int, int]:
+        """Return how many different adapters there were after each of these rounds; a rollback adds none."""
+        if not numbers:
+            return {}
+        made = adapters.c.task_id == task_id
+        low, high = min(numbers), max(numbers)
+        query = select(adapters.c.round_no).where(made, adapters.c.round_no > low, adapters.c.round_no <= high)
+        async with self._database.reading() as db:
+            first = (
+                await db.execute(
+                    select(func.count(func.distinct(adapters.c.round_no))).where(made, adapters.c.round_no <= low)
+                )
+            ).scalar_one()
+            later = sorted(set((await db.execute(query)).scalars()))
+        return {number: first + bisect_right(later, number) for number in numbers}
+
+    async def evaluated(
+        self, task_id: TaskId, limit: int, *, since: int = 0, until: int | None = None
+    ) -> list[Evaluated]:
+        """Return what evaluators reported about rounds `since` to `until`, newest first, up to `limit` reports."""
         query = (
             select(rounds.c.round_no, evaluations)
             .join(evaluations, evaluations.c.round_id == rounds.c.round_id)
-            .where(rounds.c.task_id == task_id)
+            .where(rounds.c.task_id == task_id, rounds.c.round_no >= since)
             .order_by(rounds.c.round_no.desc(), evaluations.c.client_id)
             .limit(limit)
         )
+        if until is not None:
+            query = query.where(rounds.c.round_no <= until)
         async with self._database.reading() as db:
             return [
                 Evaluated(row.round_no, row.client_id, row.loss_before, row.loss_after, row.rows, row.tokens)
@@ -208,6 +222,18 @@ class Readings:
             standing = await _standing(db, ids)
             asked = await _invited(db, ids)
         return [_line(row, standing.get(row.round_id, []), asked.get(row.round_id, 0)) for row in found]
+
+
+def _task_name(row: Any) -> TaskName:
+    source = json.loads(row.source)  # as `Task.model_dump_json` wrote it: every setting stands there
+    return TaskName(
+        task_id=TaskId(row.task_id),
+        title=source["title"],
+        version=row.version,
+        state=TaskState(row.state),
+        reason=row.reason,
+        planned=source["round"]["rounds"],
+    )
 
 
 async def _standing(db: AsyncConnection, ids: Select[Any]) -> dict[str, list[RoundView]]:

@@ -109,7 +109,8 @@ class CohortFigures:
 
     survivors: int
     weight: int
-    report: dict[str, float | int | None]
+    report: dict[str, Any]
+    """Means and counts over all of them; each base class as a whole (`rounds/class_figures.py`)."""
 
 
 @dataclass(frozen=True)

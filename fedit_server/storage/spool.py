@@ -6,6 +6,7 @@ is on disk and has that digest; a file without it is whole, and is never opened 
 
 import asyncio
 import hashlib
+import logging
 import os
 import shutil
 from collections import deque
@@ -13,18 +14,20 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, client_id
 from fedit_server.home.files import PRIVATE, flush_folder, make_private_folder, storing
 
 _HASH_BLOCK: Final = 1024 * 1024
 MOST_IN_FLIGHT: Final = 8
 """How many uploads are read at the same time; the bodies of others wait in their senders."""
+log = logging.getLogger(__name__)
+
 _PART: Final = ".part"
 _MOST_DISCARDED: Final = 64
 """How many ended rounds are remembered: only a request that was under way at the end can still name one."""
@@ -41,11 +44,35 @@ class Slot:
     digest: bytes
 
 
-class Spool:
-    """The folder of uploads. One `Writing` per slot is live at a time; a newer one ends the older."""
+class UploadCopies(Protocol):
+    """A place that outlives this machine, where whole uploads are kept as well. Raises StorageError."""
 
-    def __init__(self, folder: Path) -> None:
+    async def keep(self, path: Path) -> None:
+        """Store a whole upload under the names of its folder and file; one that is there already stays."""
+        ...
+
+    async def fetch(self, folder: Path) -> None:
+        """Bring every copy of a round that is missing in its folder."""
+        ...
+
+    async def discard(self, round_id: RoundId) -> None:
+        """Delete the copies of a round."""
+        ...
+
+    async def rounds(self) -> set[RoundId]:
+        """Return the rounds that have copies."""
+        ...
+
+
+class Spool:
+    """The folder of uploads. One `Writing` per slot is live at a time; a newer one ends the older.
+
+    With `copies` a whole upload lies there too before it counts, and `take_up` brings back what a lost disk had.
+    """
+
+    def __init__(self, folder: Path, copies: UploadCopies | None = None) -> None:
         self._folder = folder
+        self.copies = copies
         self.turns = asyncio.Semaphore(MOST_IN_FLIGHT)
         """Held by a request while its body is read."""
         self._live: dict[Path, Writing] = {}
@@ -79,7 +106,19 @@ class Spool:
         finally:
             if not opened:
                 self.end(writing)
+        if not opened:
+            await self.keep(slot)
         return writing if opened else None
+
+    async def keep(self, slot: Slot) -> None:
+        """Make sure that a whole upload is wherever copies are kept; raises StorageError."""
+        if self.copies is not None:
+            await self.copies.keep(self._path(slot))
+
+    async def take_up(self, round_id: RoundId) -> None:
+        """Bring back the uploads of a round that another machine, or another disk, has received."""
+        if self.copies is not None:
+            await self.copies.fetch(self._folder / round_id)
 
     def end(self, writing: "Writing") -> None:
         """Forget a finished or broken write; what it stored stays."""
@@ -102,12 +141,17 @@ class Spool:
         for writing in [live for path, live in self._live.items() if path.parent == self._folder / round_id]:
             await writing.stop(_too_late())
         await asyncio.to_thread(shutil.rmtree, self._folder / round_id, ignore_errors=True)
+        if self.copies is not None:
+            try:
+                await self.copies.discard(round_id)
+            except StorageError as error:  # the collector of retention.py tries again
+                log.warning("the copies of a round's uploads are still there: %s", error, extra={"round_id": round_id})
 
     async def discard_all_but(self, rounds: Collection[RoundId]) -> None:
         """Delete what a crash left of rounds that are over."""
         for folder in list(self._folder.iterdir()) if self._folder.exists() else []:
             if folder.name not in rounds:
-                await self.discard(RoundId(folder.name))
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _open(self, slot: Slot, offset: int) -> int | None:
         """Return a descriptor at `offset`; None for a whole upload: to truncate it would lose what was receipted."""

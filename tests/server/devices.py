@@ -20,7 +20,7 @@ from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import TaskId
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundResult
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.requests import authorization
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Send
@@ -54,6 +54,7 @@ class Device:
     certificate: bytes = b""
     participant: Participant | None = None
     participant_offer: bytes = b""
+    canary: CanaryLoss | None = None
 
     @property
     def context(self) -> bytes:
@@ -129,7 +130,7 @@ class Device:
         assert taking is not None
         match name:
             case "join":
-                await self.send(taking.join())
+                await self.send(taking.join(self.canary.base_class if self.canary else None))
             case "shares":
                 await self.send(taking.on_roster(await self.call("GET", f"{self.round}/roster"), self.clock()))
             case "ack":
@@ -137,7 +138,8 @@ class Device:
             case "upload":
                 taking.on_sharers(await self.call("GET", f"{self.round}/sharers"))
                 told = report or ClientReport(examples=5, train_loss=1.5, held_out_loss=2.0)
-                await self.send(taking.freeze(update, weight, told))
+                loss = self.canary.loss if self.canary else None
+                await self.send(taking.freeze(update, weight, told, canary=loss))
             case _:
                 await self.unmask(taking)
 

@@ -8,8 +8,11 @@ from typing import Any
 from sqlalchemy import insert
 
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.ids import TaskId
-from fedit_server.storage.rows import ClientState
+from fedit_protocol.ids import Digest, RoundId, TaskId
+from fedit_protocol.task import TaskDocument
+from fedit_server.home.folder import Identity
+from fedit_server.rounds.offers import RoundFacts, signed_offer
+from fedit_server.storage.rows import AdapterRow, ClientState
 from fedit_server.storage.store import Store
 from fedit_server.storage.tables import (
     adapters,
@@ -26,8 +29,16 @@ NOTES = TaskId("notes")
 BEGAN = 1_700_000_000
 EVERY_S = 900
 """A round every quarter of an hour."""
-SIGNED = bytes(2000)
-"""As long as a signed offer."""
+RESULT = bytes(500)
+"""As long as a signed result."""
+
+
+def offer_of(identity: Identity, document: TaskDocument) -> bytes:
+    """Return a signed offer of a masked round, as every round of the history has it."""
+    digest = Digest(_digest(0))
+    newest = AdapterRow(document.task.id, 0, digest, "", 0, BEGAN)
+    facts = RoundFacts(RoundId("0" * 32), 1, newest, log_head=b"head", now_s=BEGAN)
+    return signed_offer(identity, document, facts)
 
 
 async def add_clients(store: Store, count: int, label: str = "desk {}") -> list[str]:
@@ -53,11 +64,11 @@ async def add_clients(store: Store, count: int, label: str = "desk {}") -> list[
 
 
 async def add_rounds(
-    store: Store, count: int, names: list[str], *, task_id: TaskId = NOTES, cohort: int = 12, reports: bool = True
+    store: Store, count: int, names: list[str], offer: bytes = RESULT, *, cohort: int = 12, reports: bool = True
 ) -> None:
-    """Add `count` rounds that are over to a published task: every 25th failed, the losses fall slowly."""
+    """Add `count` rounds that are over to the task `notes`: every 25th failed, the losses fall slowly."""
     numbers = range(1, count + 1)
-    await _insert(store, rounds, (_round(task_id, number, cohort) for number in numbers))
+    await _insert(store, rounds, (_round(number, cohort, offer) for number in numbers))
     await _insert(store, cohorts, (_cohort(number, cohort) for number in numbers))
     await _insert(
         store,
@@ -83,7 +94,7 @@ async def add_rounds(
         store,
         adapters,
         (
-            {"task_id": task_id, "version": place, "digest": _digest(place), "parent_digest": _digest(place - 1),
+            {"task_id": NOTES, "version": place, "digest": _digest(place), "parent_digest": _digest(place - 1),
              "round_no": number, "created_at": BEGAN + number * EVERY_S + 300}
             for place, number in enumerate(made, 1)
         ),
@@ -105,7 +116,7 @@ def _loss(number: int) -> float:
     return 1.2 + 1.4 * math.exp(-number / 800) + 0.02 * math.sin(number / 7)
 
 
-def _round(task_id: TaskId, number: int, cohort: int) -> dict[str, Any]:
+def _round(number: int, cohort: int, offer: bytes) -> dict[str, Any]:
     failed, opened = _failed(number), BEGAN + number * EVERY_S
     report = {
         "examples": 100 * cohort,
@@ -115,14 +126,14 @@ def _round(task_id: TaskId, number: int, cohort: int) -> dict[str, Any]:
     }
     return {
         "round_id": f"{number:032x}",
-        "task_id": task_id,
+        "task_id": NOTES,
         "task_version": 1,
         "round_no": number,
         "state": "failed" if failed else "committed",
-        "offer": SIGNED,
+        "offer": offer,
         "opened_at": opened,
         "ended_at": opened + 300,
-        "result": SIGNED,
+        "result": RESULT,
         "problem": "urn:fedit:error:round-failed" if failed else "",
         "reason": "2 of 3 devices joined, 3 are needed" if failed else "",
         "survivors": None if failed else cohort - number % 3,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.messages import Combination, RingSpec
-from fedit_protocol.metrics import CohortReport
+from fedit_protocol.metrics import ClassLoss, CohortReport
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import levels
 from fedit_protocol.task import CombineRule, Task, least_for
@@ -110,7 +110,15 @@ def combined_report(sums: Sequence[CohortSum]) -> CohortReport:
         train_loss=_mean([(cohort.report.train_loss, cohort.weight) for cohort in sums]),
         held_out_loss=_mean([(cohort.report.held_out_loss, cohort.weight) for cohort in sums]),
         clipped_fraction=_mean([(cohort.report.clipped_fraction, cohort.weight) for cohort in sums]),
+        canary=tuple(map(_class_loss, zip(*(cohort.report.canary for cohort in sums), strict=True))),
     )
+
+
+def _class_loss(found: Sequence[ClassLoss]) -> ClassLoss:
+    """Return one class's loss over the cohorts that know it; why the first does not, if none does."""
+    known = [(each.loss, each.devices) for each in found]
+    mean, devices = _mean(known), sum(count for _, count in known)
+    return ClassLoss(found[0].base_class, devices, mean, None if devices else found[0].unknown)
 
 
 def _trimmed(means: NDArray[np.float64], weights: NDArray[np.float64], trim: int) -> NDArray[np.float64]:

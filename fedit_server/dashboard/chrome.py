@@ -1,0 +1,82 @@
+"""The frame around every page: where one can go, who is signed in, where the page's data is."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from fedit_server.access.roles import Right
+from fedit_server.dashboard.door import Visitor
+from fedit_server.storage.readings import TaskName
+
+TOLD: Final = {
+    "paused": "The task is paused; an open round ends as it began.",
+    "resumed": "The task goes on.",
+    "approved": "Noted. The server carries it out within seconds.",
+    "rejected": "Noted. The server drops the step within seconds.",
+    "aborted": "The round is being aborted.",
+    "closed": "The task is closed.",
+    "opened": "The task is open to devices.",
+    "archived": "The task is archived.",
+    "blocked": "The device is kept out from now on.",
+    "admitted": "The device is admitted.",
+    "rolled-back": "The earlier adapter is the newest version now.",
+    "revoked": "Revoked.",
+    "published": "Published. Devices ask their owners before they go on.",
+}
+"""What a page says after a change, by the word in its address."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One entry of the rail."""
+
+    name: str
+    href: str
+    right: Right
+
+
+PLACES: Final = (
+    Place("Overview", "/", Right.READ),
+    Place("Devices", "/clients", Right.DEVICES),
+)
+
+
+@dataclass(frozen=True)
+class Chrome:
+    """What base.html draws around a page."""
+
+    federation: str
+    places: tuple[Place, ...]
+    tasks: tuple[TaskName, ...]
+    section: str
+    role: str
+    csrf: str
+    twin: str
+    query: str
+    told: str
+    now_s: int
+    may_operate: bool
+    may_govern: bool
+
+
+async def chrome_of(request: web.Request, visitor: Visitor, section: str) -> Chrome:
+    """Return the frame of a page that this visitor may see."""
+    admin, caller = visitor.admin, visitor.caller
+    twin = "/overview.json" if request.path == "/" else f"{request.path}.json"
+    told = request.query.get("told", "")
+    query = "&".join(f"{name}={value}" for name, value in request.query.items() if name != "told")
+    return Chrome(
+        federation=admin.identity.descriptor.name,
+        places=tuple(place for place in PLACES if caller.may(place.right)),
+        tasks=tuple(await admin.store.readings.task_names()),
+        section=section,
+        role=str(caller.role),
+        csrf=visitor.csrf,
+        twin=f"{twin}?{query}" if query else twin,
+        query=query,
+        told=TOLD.get(told, ""),
+        now_s=admin.now_s,
+        may_operate=caller.may(Right.OPERATE),
+        may_govern=caller.may(Right.GOVERN),
+    )

@@ -1,0 +1,1 @@
+"""What each page shows, as frozen models: the page is drawn from one, and its `.json` twin is the same one."""
