@@ -16,6 +16,7 @@ from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.context import CommandContext, look_up, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.replica import replica_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
@@ -36,6 +37,7 @@ app.add_typer(
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
+app.add_typer(replica_app, name="replica", help="Several servers on one database: list, key, seal.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")

@@ -125,7 +125,7 @@ class SharedCoordinator(Coordinator):
 
     def _begin_to_take(self, task_id: TaskId, standing: Standing) -> None:
         """Take what nobody owns if this replica ranks first for it, beside the loop: taking up its round may last."""
-        if task_id not in self._taking and _first(task_id, standing) == self.leases.me.replica_id:
+        if task_id not in self._taking and rank(task_id, standing) == self.leases.me.replica_id:
             self._taking[task_id] = asyncio.create_task(self._take(task_id), name=f"taking task {task_id}")
 
     async def _take(self, task_id: TaskId) -> None:
@@ -167,7 +167,7 @@ class SharedCoordinator(Coordinator):
         """Between two rounds, let a replica go on that ranks before this one: it may have started later."""
         ownership, runner = self._owned[task_id], self._runners.get(task_id)
         is_idle = runner is not None and runner.live is None
-        if ownership.running.done() or (is_idle and _first(task_id, standing) != self.leases.me.replica_id):
+        if ownership.running.done() or (is_idle and rank(task_id, standing) != self.leases.me.replica_id):
             await self._release(task_id)
 
     async def _release(self, task_id: TaskId) -> None:
@@ -192,6 +192,6 @@ class SharedCoordinator(Coordinator):
         log.info("this replica does not own the task any more", extra={"task": task_id})
 
 
-def _first(task_id: TaskId, standing: Standing) -> str:
+def rank(task_id: TaskId, standing: Standing) -> str:
     """Return the living replica that ranks first for a task (rendezvous hashing): all of them agree, and share."""
     return max(standing.alive, key=lambda replica: hashlib.sha256(f"{task_id} {replica}".encode()).digest(), default="")

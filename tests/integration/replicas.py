@@ -19,8 +19,7 @@ import aiohttp
 import pytest
 
 from fedit_protocol.encoding import decode
-from fedit_protocol.enrollment import FederationDescriptor
-from fedit_protocol.invitation import parse_invite
+from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.task import Task
 from fedit_server.clock import utc_now
 from fedit_server.keys.sealing import new_replica_key
@@ -55,7 +54,7 @@ class PatientDevice(Device):
             except RefusedError as refused:
                 if refused.status not in _AGAIN or time.monotonic() > until:
                     raise
-            except (aiohttp.ClientError, TimeoutError):
+            except (aiohttp.ClientError, TimeoutError, json.JSONDecodeError):  # the last: the page of nginx
                 if time.monotonic() > until:
                     raise
             await asyncio.sleep(0.2)
@@ -146,9 +145,8 @@ class Replicas:
 
     async def owned(self, after: int = 0) -> Server:
         """Wait until somebody owns the task under a later epoch."""
-        while not self.ask(
-            f"SELECT 1 FROM leases WHERE epoch > {after} AND expires_at > extract(epoch FROM clock_timestamp())"
-        ):
+        later = f"SELECT 1 FROM leases WHERE epoch > {after} AND expires_at > extract(epoch FROM clock_timestamp())"
+        while not self.ask(later):  # noqa: ASYNC110 - the database's own state
             await asyncio.sleep(0.05)
         return self.owner()
 
@@ -189,7 +187,7 @@ async def replicas(folder: Path, task: Task, postgres: Cluster) -> AsyncIterator
                 connector=aiohttp.TCPConnector(ssl=context, force_close=True, limit=0),
                 timeout=aiohttp.ClientTimeout(total=20),
             ) as http:
-                code = parse_invite(said["invite"]).code
+                code = InviteLink.parse(said["invite"]).code
                 yield Replicas(servers, postgres, database, balancer, shared / "blobs", descriptor, code, http)
     finally:
         for server in servers:
@@ -224,6 +222,7 @@ def balanced(folder: Path, port: int, servers: list[Server]) -> Iterator[None]:
               proxy_pass https://replicas;
               proxy_ssl_verify on;
               proxy_ssl_trusted_certificate {keys}/ca.pem;
+              proxy_ssl_protocols TLSv1.3;
               proxy_ssl_name localhost;
               proxy_http_version 1.1;
               proxy_request_buffering off;
@@ -241,5 +240,3 @@ def balanced(folder: Path, port: int, servers: list[Server]) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait(10)
-
-
