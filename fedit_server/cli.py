@@ -10,13 +10,14 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval, certificates, deploying, settings, watching
+from fedit_server.commands import access, approval, care, certificates, deploying, settings, watching
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.context import CommandContext, look_up, need_server_extra
 from fedit_server.commands.database import db_app
 from fedit_server.commands.replica import replica_app
+from fedit_server.commands.shell_completion import answer_shells
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
@@ -144,6 +145,10 @@ app.add_typer(settings.config_app, name="config", help="The settings: show, edit
 app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
 for tell in (watching.health, watching.metrics, watching.grafana, deploying.systemd, deploying.containerfile):
     app.command()(tell)
+app.command()(care.doctor)
+app.command()(care.bugreport)
+app.command()(care.completion)
+app.command("help")(care.help_page)
 app.command("rounds", help="List rounds; short for `round list`.")(commands.rounds)
 
 
@@ -173,6 +178,7 @@ def show_version(context: typer.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process with its exit status."""
+    answer_shells()
     words = lift_global_options(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(words))
 

@@ -50,10 +50,13 @@ class Console:
             return self.say(f"ok: {text}")
         return self.say(f"✓ {text}")
 
-    def answer(self, command: str, data: dict[str, Any], lines: Iterable[str]) -> None:
-        """The result of a command: lines for people, or the JSON envelope."""
+    def answer(
+        self, command: str, data: dict[str, Any], lines: Iterable[str], failed: FeditError | None = None
+    ) -> None:
+        """The result of a command: lines for people, or the JSON envelope; `failed` where the result is trouble."""
         if self.json:
-            return self.write_json(envelope(command, data, self.warnings, None))
+            told = None if failed is None else _told(failed)
+            return self.write_json(envelope(command, data, self.warnings, told))
         for line in lines:
             self._out.print(Text(line))
         return None
@@ -67,19 +70,27 @@ class Console:
         """Say what happened, where, and what to do; a traceback only with --verbose."""
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
-        told = {
-            "code": f"FEDIT-{error.code}",
-            "message": str(error),
-            "where": error.where,
-            "fix": error.fix,
-            "exit": error.exit_code,
-        }
         if self.json:
-            self.write_json(envelope(command, {}, self.warnings, told))
+            self.write_json(envelope(command, {}, self.warnings, _told(error)))
         self._err.print(Text(f"{PROGRAM}: error: FEDIT-{error.code}: {error}", style="red"))
-        for name, value in (("where", error.where), ("fix", error.fix)):
+        for name, value in (("where", error.where), ("fix", error.fix), ("more", _page(error))):
             if value:
                 self._err.print(Text(f"  {name + ':':<6} {value}"))
+
+
+def _told(error: FeditError) -> dict[str, Any]:
+    return {
+        "code": f"FEDIT-{error.code}",
+        "message": str(error),
+        "where": error.where,
+        "fix": error.fix,
+        "doc": _page(error),
+        "exit": error.exit_code,
+    }
+
+
+def _page(error: FeditError) -> str:
+    return f"{PROGRAM} help {error.code}"
 
 
 def envelope(command: str, data: dict[str, Any], warnings: list[str], error: dict[str, Any] | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ TASK_REFERENCE = ROOT / "protocol" / "TASK.md"
 MESSAGE_REFERENCE = ROOT / "protocol" / "MESSAGES.md"
 
 SETTINGS_REFERENCE = ROOT / "fedit_client" / "SETTINGS.md"
+SERVER_SETTINGS_REFERENCE = ROOT / "fedit_server" / "SETTINGS.md"
 COMMAND_REFERENCES = {name: ROOT / name.replace("-", "_") / "COMMANDS.md" for name in ("fedit-client", "fedit-server")}
 
 _HEAD = """# The task file
@@ -54,6 +55,30 @@ def settings_reference() -> str:
     return "\n".join([_SETTINGS_HEAD, *_tables(ClientConfig, "")]).rstrip() + "\n"
 
 
+_SERVER_SETTINGS_HEAD = """# Settings of `fedit-server`
+
+`fedit-server config show --origin` says where each value comes from: flag, `FEDIT_SERVER_` environment (lists with
+commas), `--config FILE` or `server.toml` in the data folder, default. `fedit-server config edit` opens the file and
+refuses what cannot be. Unknown names are refused with the nearest one. This page is made from the code (`python -m
+tests.documents`), and a test compares them.
+"""
+
+
+def server_settings_reference() -> str:
+    """Return SETTINGS.md of the server: the settings file's one table."""
+    from fedit_server.config import ServerConfig
+    from fedit_server.settings import is_secret
+
+    rows = [
+        _row(name, field).removesuffix(" |")
+        + (f"; `{name}_file` names a file that holds it |" if is_secret(field) else " |")
+        for name, field in ServerConfig.model_fields.items()
+        if name != "home"
+    ]
+    head = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    return "\n".join([_SERVER_SETTINGS_HEAD, *head, *rows]) + "\n"
+
+
 def references() -> dict[Path, str]:
     """Return every page that is made from the code, with its text."""
     from fedit_client.cli import app as client
@@ -64,6 +89,7 @@ def references() -> dict[Path, str]:
         TASK_REFERENCE: task_reference(),
         MESSAGE_REFERENCE: message_reference(),
         SETTINGS_REFERENCE: settings_reference(),
+        SERVER_SETTINGS_REFERENCE: server_settings_reference(),
         **{COMMAND_REFERENCES[name]: command_reference(name, app) for name, app in commands.items()},
     }
 

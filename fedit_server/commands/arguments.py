@@ -14,9 +14,12 @@ GROUPS: Final = frozenset(
     {
         "adapter",
         "authority",
+        "authority clients",
+        "authority invite",
         "cert",
         "clients",
         "config",
+        "db",
         "evaluator",
         "invite",
         "keys",
@@ -48,15 +51,20 @@ def lift_global_options(arguments: Sequence[str]) -> list[str]:
 
 
 def command_of(lifted: Sequence[str]) -> str:
-    """Return the command's name for messages: one word, or two where commands come in groups."""
+    """Return the command's name for messages: one word, or more where commands come in groups."""
+    named = ""
     words = iter(lifted)
     for word in words:
         if word in VALUED.values():
             next(words, None)
-        elif not word.startswith("-"):
-            second = next(words, "") if word in GROUPS else ""
-            return word if second.startswith("-") else f"{word} {second}".strip()
-    return ""
+        elif word.startswith("-"):
+            if named:
+                break
+        else:
+            named = f"{named} {word}".strip()
+            if named not in GROUPS:
+                break
+    return named
 
 
 def duration_s(text: str) -> int:

@@ -40,8 +40,9 @@ def metrics(context: typer.Context, token_file: TokenFile = None) -> None:
     given: CommandContext = context.obj
 
     async def scrape() -> str:
+        token = _given_token(token_file)
         probe = Probe.of(given.config())
-        status, text = await probe.get("/metrics", await _token(given, token_file))
+        status, text = await probe.get("/metrics", token or await _made_token(given))
         return _answered(status, text, probe)
 
     text = asyncio.run(scrape())
@@ -72,20 +73,22 @@ async def _health(given: CommandContext) -> dict[str, Any]:
     if not given.console.verbose:
         status, _ = await probe.get("/readyz")
         return {"ready": status == 200, "checks": []}
-    status, found = await probe.get_json("/readyz?verbose", await _token(given, None))
+    status, found = await probe.get_json("/readyz?verbose", await _made_token(given))
     return {"ready": status == 200, "checks": found["checks"]}
 
 
-async def _token(given: CommandContext, file: Path | None) -> str:
-    """Return the token that was given, or make one that is good for a minute."""
+def _given_token(file: Path | None) -> str:
     if file is not None:
         try:
             return file.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("the token file cannot be read", code="U130", where=str(file),
                               fix=f"ls -l {file}") from error  # fmt: skip
-    if held := os.environ.get("FEDIT_TOKEN"):
-        return held
+    return os.environ.get("FEDIT_TOKEN", "")
+
+
+async def _made_token(given: CommandContext) -> str:
+    """Make a token that is good for a minute; whoever may read the data folder may do that."""
     async with given.operations() as operations:
         wanted = {"role": "metrics", "name": "for one look", "lifetime_s": 60}
         return str((await operations.ask("POST", "/tokens", body=wanted))["secret"])

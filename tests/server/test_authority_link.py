@@ -65,7 +65,7 @@ async def test_a_strangers_certificate_is_told_and_tried_again_and_gets_nothing(
         assert not working.done()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-    assert stranger.asked == []
+    assert stranger.asked == []  # FEDIT-N021, of which the line is told and not the code
     assert told[0].startswith(f"WARNING: what answers at 127.0.0.1:{stranger.port} is not the server")
     assert told[0].endswith("trying again in 1 s")
     assert told[1].endswith("trying again in 2 s")

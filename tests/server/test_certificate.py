@@ -25,6 +25,8 @@ from fedit_server.running.serving import Plan, Serving, serving
 
 from .bases import small_task
 
+pytestmark = pytest.mark.sqlite
+
 
 def write(folder: Path, ca: trustme.CA, *names: str, with_root: bool = False) -> tuple[Path, Path]:
     """Write a chain and its key, and return the files."""

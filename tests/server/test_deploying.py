@@ -23,6 +23,8 @@ from fedit_server.running.notify import notify
 
 from .test_serving import Program, program  # noqa: F401  a fixture
 
+pytestmark = pytest.mark.sqlite
+
 PARTS_OF_A_FAMILY = ("_bucket", "_sum", "_count")
 
 
@@ -120,6 +122,10 @@ async def test_the_units_command_serves_tells_systemd_and_drains(
         _, text, _ = await program.run("metrics", *config)
         families = {family.name for family in text_string_to_metric_families(text)}
         assert "fedit_disk_free_bytes" in families
+        token = (await program.data("token", "create", "--role", "viewer", *config))["secret"]
+        (tmp_path / "token").write_text(token)
+        status, _, err = await program.run("metrics", "--token-file", str(tmp_path / "token"), *config)
+        assert (status, "FEDIT-N131" in err) == (5, True)
         before = (await program.data("cert", "show", *config))["served"]
         assert (await program.data("cert", "renew", *config))["served"] != before
         process.send_signal(signal.SIGTERM)

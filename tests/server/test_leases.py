@@ -85,12 +85,14 @@ async def test_an_old_epoch_writes_nothing_and_its_transaction_is_undone(shared:
 async def test_nobody_takes_over_in_the_midst_of_the_owners_transaction(shared: Store) -> None:
     one = leases(shared, "one", length_s=0.2)
     mine, _ = await fenced(shared, one)
-    async with mine.database.writing():
-        await asyncio.sleep(0.3)  # longer than the lease: its row stays locked nevertheless
-        taking = asyncio.create_task(leases(shared, "two").take(TASK))
-        await asyncio.sleep(0.2)
-        assert not taking.done()
-    assert await taking == Fence(TASK, "two", 2)
+    async with await Store.open(shared.database.place, migrate=False) as other:
+        two = leases(other, "two")
+        async with mine.database.writing():
+            await asyncio.sleep(0.3)  # longer than the lease: its row stays locked nevertheless
+            taking = asyncio.create_task(two.take(TASK))
+            await asyncio.sleep(0.2)
+            assert not taking.done()
+        assert await taking == Fence(TASK, "two", 2)
 
 
 async def test_a_restarted_replica_has_its_lease_at_once_under_a_new_epoch(shared: Store) -> None:

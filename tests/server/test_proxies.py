@@ -11,6 +11,8 @@ from fedit_server.access.rate import ADDRESS
 from .bases import small_task
 from .conftest import start
 
+pytestmark = pytest.mark.sqlite
+
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32"])
 CASES = {
     "no proxy": ("192.0.2.7", [], "192.0.2.7"),
