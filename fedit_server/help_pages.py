@@ -126,8 +126,8 @@ _CODES: Final[dict[str, str]] = {
     "lost: the other one goes on from the journal. See: fedit-server replica list",
     "S094": "The database, or a copy of it, is damaged; the message names the table.",
     "S095": "Two servers on one database need a replica_address each; a server without one works alone.",
-    "S096": "This folder's keys are not those of the other replicas. Restart replicas after keys rotate; start a new one "
-    "with an empty folder.",
+    "S096": "This folder's keys are not those of the other replicas. Restart replicas after keys rotate; start a new "
+    "one with an empty folder.",
     "S097": "Replicas share their blobs: one S3-compatible store, or one shared folder mounted as blobs/ of each.",
     "S100": "The object store does not answer. The server tries again by itself; nothing was half taken.",
     "S101": "The bucket does not exist. Create it, or correct the setting blobs.",

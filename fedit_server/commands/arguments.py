@@ -23,6 +23,7 @@ GROUPS: Final = frozenset(
         "evaluator",
         "invite",
         "keys",
+        "replica",
         "round",
         "task",
         "token",

@@ -15,10 +15,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from aiohttp.typedefs import Handler
-from multidict import CIMultiDict
-from yarl import URL
 
 from fedit_protocol.ids import RoundId, TaskId
+from fedit_server.config import split_address
 from fedit_server.rounds.bell import Ear
 from fedit_server.rounds.shared import SharedCoordinator
 from fedit_server.storage.leases import Owner
@@ -139,16 +138,16 @@ class Replicas:
     async def _ask(self, request: web.Request, owner: Owner, body: bytes | None) -> web.StreamResponse:
         if self._session is None:
             raise RuntimeError("the application does not run")
-        headers = CIMultiDict(_kept(request.headers))
-        headers[PROOF], headers[_FORWARDED] = owner.token, request.remote or ""
+        headers = [*_kept(request.headers), (PROOF, owner.token), (_FORWARDED, request.remote or "")]
         content = body if body is not None else request.content.iter_any() if request.can_read_body else None
-        url = URL(f"https://{owner.address}{request.raw_path}", encoded=True)
+        host, port = split_address(owner.address)
+        url = request.url.with_scheme("https").with_host(host).with_port(port)  # its path stays as it was signed
         async with self._session.request(
             request.method, url, headers=headers, data=content, allow_redirects=False, skip_auto_headers=_DEFAULTS
         ) as answer:
-            response = web.StreamResponse(status=answer.status, headers=CIMultiDict(_kept(answer.headers)))
+            response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
             if request.method == "HEAD":
-                return web.Response(status=answer.status, headers=CIMultiDict(_kept(answer.headers)))
+                return web.Response(status=answer.status, headers=_kept(answer.headers))
             await response.prepare(request)
             async for chunk in answer.content.iter_chunked(_CHUNK):
                 await response.write(chunk)

@@ -20,6 +20,11 @@ Guard = Callable[[AsyncConnection], Awaitable[None]]
 """Looks at something in the transaction that it is given, and raises if nothing may be written."""
 
 
+async def upgrade_database(place: Place) -> tuple[str | None, str]:
+    """Bring a database to the newest version; returns the version before (None: empty) and the one there is now."""
+    return await dialect_of(place).upgrade()
+
+
 class Database:
     """Hands out connections inside a transaction; writers take turns."""
 

@@ -395,8 +395,3 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         # A writer that begins as a reader can fail halfway when another process wrote in between.
         writes = connection.get_execution_options().get("fedit_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-async def upgrade_database(place: Place) -> tuple[str | None, str]:
-    """Bring a database to the newest version; returns the version before (None: empty) and the one there is now."""
-    return await dialect_of(place).upgrade()

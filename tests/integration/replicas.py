@@ -120,6 +120,7 @@ class Replicas:
     descriptor: FederationDescriptor
     code: str
     http: aiohttp.ClientSession
+    context: ssl.SSLContext
     devices: list[PatientDevice] = field(default_factory=list)
 
     async def join(self, count: int) -> list[PatientDevice]:
@@ -188,7 +189,7 @@ async def replicas(folder: Path, task: Task, postgres: Cluster) -> AsyncIterator
                 timeout=aiohttp.ClientTimeout(total=20),
             ) as http:
                 code = InviteLink.parse(said["invite"]).code
-                yield Replicas(servers, postgres, database, balancer, shared / "blobs", descriptor, code, http)
+                yield Replicas(servers, postgres, database, balancer, shared / "blobs", descriptor, code, http, context)
     finally:
         for server in servers:
             if server.process is not None and server.process.poll() is None:

@@ -164,8 +164,8 @@ async def ignore(_name: str) -> None:
 async def direct(running: Replicas, port: int, document: str) -> int:
     """Ask one replica by itself about the round; it answers, hands on, or says to come again."""
     device = running.devices[0]
-    context = running.http.connector._ssl if running.http.connector else None  # type: ignore[attr-defined]
-    async with aiohttp.ClientSession(f"https://127.0.0.1:{port}/", connector=aiohttp.TCPConnector(ssl=context)) as http:
+    connector = aiohttp.TCPConnector(ssl=running.context)
+    async with aiohttp.ClientSession(f"https://127.0.0.1:{port}/", connector=connector) as http:
         asking = PatientDevice(http, running.descriptor, utc_now, device.key, device.certificate)
         reply, _ = await asking.ask("GET", f"{device.round}/{document}")
         return reply.status

@@ -147,7 +147,7 @@ async def test_a_cohort_signs_and_takes_nothing_without_a_lease(tmp_path: Path, 
         live = running.parts.coordinator.runners[TASK].live
         assert live is not None
         (cohort,) = live.cohorts
-        asked = []
+        asked: list[int] = []
 
         def lose() -> None:
             if asked:
