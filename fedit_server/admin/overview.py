@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.ids import TaskId
 from fedit_server.admin.models.tasks import (
     AuthorityInfo,
@@ -12,7 +11,6 @@ from fedit_server.admin.models.tasks import (
     OpenRound,
     Overview,
     RunningServer,
-    TaskChanged,
     TaskDetail,
     TaskStatus,
     TaskStatusList,
@@ -76,19 +74,11 @@ async def show_task(admin: Admin, task_id: str) -> TaskDetail:
     return TaskDetail(
         state=str(found.state),
         reason=found.reason,
+        owner=found.owner,
         digest=document.digest,
         adapter_parameters=document.layout.size,
         task=document.task.model_dump(mode="json"),
     )
-
-
-async def set_task_state(admin: Admin, task_id: str, state: TaskState) -> TaskChanged:
-    """Pause or resume a task; raises ConfigError U025, U026."""
-    before = await admin.task(task_id)
-    async with admin.change("task.pause" if state is TaskState.PAUSED else "task.resume", before.task_id) as change:
-        changed = await admin.set_task_state(task_id, state)
-        change.before, change.after = str(before.state), str(changed.state)
-    return TaskChanged(task=changed.task_id, state=str(changed.state))
 
 
 async def _named(admin: Admin, task_id: TaskId) -> list[str]:

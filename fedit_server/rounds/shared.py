@@ -20,7 +20,7 @@ from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.coordinator import Coordinator
 from fedit_server.rounds.lease import Lease, Now, boot_time
 from fedit_server.rounds.services import Services
-from fedit_server.storage.leases import LEASES, Fence, Leases, Owner, Standing
+from fedit_server.storage.leases import LEASES, Fence, Holdings, Leases, Owner
 
 _MOST_PAUSE_S: Final = 1.0
 """How long an expired lease may go unnoticed when no word of it arrives."""
@@ -56,6 +56,7 @@ class SharedCoordinator(Coordinator):
     async def start(self) -> None:
         """Enter the list of replicas. Raises StorageError S095, S096."""
         await self.leases.announce(unix_seconds(self.services.desk.clock()))
+        await self.take_up_records()
 
     async def run(self) -> None:
         """Own tasks until cancelled; then the leases go back, so that others need not wait for their end."""
@@ -113,19 +114,19 @@ class SharedCoordinator(Coordinator):
                 ownership.lease.prolong(asked_at, self.leases.length_s)
             else:
                 await self._drop(task_id)
-        standing = await self.leases.standing()
-        if standing.owners != self._owners:
-            self._owners = standing.owners
+        holdings = await self.leases.holdings()
+        if holdings.owners != self._owners:
+            self._owners = holdings.owners
             self.changed.ring()
-        for task_id in standing.tasks:
+        for task_id in holdings.tasks:
             if task_id in self._owned:
-                await self._give_way(task_id, standing)
-            elif task_id not in standing.owners or standing.owners[task_id].replica_id == self.leases.me.replica_id:
-                self._begin_to_take(task_id, standing)
+                await self._give_way(task_id, holdings)
+            elif task_id not in holdings.owners or holdings.owners[task_id].replica_id == self.leases.me.replica_id:
+                self._begin_to_take(task_id, holdings)
 
-    def _begin_to_take(self, task_id: TaskId, standing: Standing) -> None:
+    def _begin_to_take(self, task_id: TaskId, holdings: Holdings) -> None:
         """Take what nobody owns if this replica ranks first for it, beside the loop: taking up its round may last."""
-        if task_id not in self._taking and rank(task_id, standing) == self.leases.me.replica_id:
+        if task_id not in self._taking and rank(task_id, holdings) == self.leases.me.replica_id:
             self._taking[task_id] = asyncio.create_task(self._take(task_id), name=f"taking task {task_id}")
 
     async def _take(self, task_id: TaskId) -> None:
@@ -163,11 +164,11 @@ class SharedCoordinator(Coordinator):
         desk = replace(services.desk, rounds=store.rounds, require_lease=lease.require)
         return replace(services, store=store, desk=desk)
 
-    async def _give_way(self, task_id: TaskId, standing: Standing) -> None:
+    async def _give_way(self, task_id: TaskId, holdings: Holdings) -> None:
         """Between two rounds, let a replica go on that ranks before this one: it may have started later."""
         ownership, runner = self._owned[task_id], self._runners.get(task_id)
         is_idle = runner is not None and runner.live is None
-        if ownership.running.done() or (is_idle and rank(task_id, standing) != self.leases.me.replica_id):
+        if ownership.running.done() or (is_idle and rank(task_id, holdings) != self.leases.me.replica_id):
             await self._release(task_id)
 
     async def _release(self, task_id: TaskId) -> None:
@@ -192,6 +193,6 @@ class SharedCoordinator(Coordinator):
         log.info("this replica does not own the task any more", extra={"task": task_id})
 
 
-def rank(task_id: TaskId, standing: Standing) -> str:
+def rank(task_id: TaskId, holdings: Holdings) -> str:
     """Return the living replica that ranks first for a task (rendezvous hashing): all of them agree, and share."""
-    return max(standing.alive, key=lambda replica: hashlib.sha256(f"{task_id} {replica}".encode()).digest(), default="")
+    return max(holdings.alive, key=lambda replica: hashlib.sha256(f"{task_id} {replica}".encode()).digest(), default="")

@@ -56,7 +56,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Holdings:
     """How things stand: who lives, and who owns what; a task without an owner is absent from `owners`."""
 
     alive: frozenset[str]
@@ -137,7 +137,7 @@ class Leases:
             await db.execute(update(leases).where(_is(fence)).values(expires_at=0.0))
             await self._database.tell(db, LEASES)
 
-    async def standing(self) -> Standing:
+    async def holdings(self) -> Holdings:
         """Return who lives and who owns what, at this moment of the database."""
         async with self._database.reading() as db:
             alive = {row.replica_id: row for row in await db.execute(select(replicas).where(_alive()))}
@@ -148,7 +148,7 @@ class Leases:
                 for row in held
                 if row.owner in alive
             }
-        return Standing(frozenset(alive), known, owners)
+        return Holdings(frozenset(alive), known, owners)
 
     def guard(self, fence: Fence) -> Callable[[AsyncConnection], Awaitable[None]]:
         """Return what a transaction of the owner begins with: LeaseLostError unless the lease is still this one.

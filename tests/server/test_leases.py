@@ -21,7 +21,7 @@ from fedit_server.rounds.lease import SAFETY, Lease
 from fedit_server.rounds.shared import rank
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.disk import DiskBlobs
-from fedit_server.storage.leases import Fence, LeaseLostError, Leases, Replica, Standing
+from fedit_server.storage.leases import Fence, Holdings, LeaseLostError, Leases, Replica
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
@@ -64,7 +64,7 @@ async def test_one_replica_owns_a_task_until_its_lease_ends_by_the_databases_clo
         await asyncio.sleep(0.02)
     assert taken.epoch == 2
     assert await one.renew() == {}
-    assert (await two.standing()).owners[TASK].replica_id == "two"
+    assert (await two.holdings()).owners[TASK].replica_id == "two"
     await two.give_back(taken)
     assert (await one.take(TASK)) == Fence(TASK, "one", 3)
 
@@ -164,9 +164,9 @@ async def test_a_cohort_signs_and_takes_nothing_without_a_lease(tmp_path: Path, 
 
 def test_every_replica_ranks_the_same_one_first_and_tasks_are_shared() -> None:
     alive = frozenset({"one", "two", "three"})
-    ranked = {rank(TaskId(f"task-{i}"), Standing(alive, frozenset(), {})) for i in range(40)}
+    ranked = {rank(TaskId(f"task-{i}"), Holdings(alive, frozenset(), {})) for i in range(40)}
     assert ranked == alive
-    left = {rank(TaskId(f"task-{i}"), Standing(alive - {"one"}, frozenset(), {})) for i in range(40)}
+    left = {rank(TaskId(f"task-{i}"), Holdings(alive - {"one"}, frozenset(), {})) for i in range(40)}
     assert left == alive - {"one"}
 
 

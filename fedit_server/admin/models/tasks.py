@@ -61,6 +61,7 @@ class TaskDetail(Reply):
 
     state: str
     reason: str
+    owner: str
     digest: DigestHex
     adapter_parameters: int
     task: dict[str, Any] = Field(description="The task file's content; `fedit-server task schema` describes it.")
@@ -71,6 +72,27 @@ class TaskChanged(Reply):
 
     task: str
     state: str
+
+
+class TaskChangeLine(Reply):
+    """A line of a task's record; the server's signature over it was checked."""
+
+    number: int
+    at: Seconds
+    kind: str
+    state: str
+    version: int
+    by: str
+    reason: str
+    document: DigestHex
+    previous: str
+    digest: DigestHex
+
+
+class TaskRecordReply(Reply):
+    """The whole record of a task, oldest line first."""
+
+    changes: tuple[TaskChangeLine, ...]
 
 
 class RunningServer(Reply):
