@@ -27,7 +27,7 @@ from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
 
 from ..postgres import Cluster
-from .bases import small_task
+from .bases import signed, small_task
 from .conftest import start
 from .test_storage import ROUND, TASK, VIEW
 
@@ -38,7 +38,9 @@ PIN = Digest("sha256:" + "0" * 64)
 async def shared(tmp_path: Path, base: Path, postgres: Cluster) -> AsyncIterator[Store]:
     """A PostgreSQL store with one task."""
     async with await Store.open(postgres.place(postgres.create("fedit_template")), migrate=True) as store:
-        await Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters").publish(small_task(base), 1)
+        await Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed).publish(
+            small_task(base), 1
+        )
         yield store
 
 
