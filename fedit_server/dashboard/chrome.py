@@ -39,6 +39,7 @@ class Place:
 PLACES: Final = (
     Place("Overview", "/", Right.READ),
     Place("Devices", "/clients", Right.DEVICES),
+    Place("Invites", "/invites", Right.DEVICES),
     Place("Audit", "/audit", Right.AUDIT),
     Place("Settings", "/settings", Right.READ),
 )

@@ -18,6 +18,7 @@ from fedit_server.dashboard.views.adapters import adapters_page
 from fedit_server.dashboard.views.audit import audit_page
 from fedit_server.dashboard.views.clients import clients_page
 from fedit_server.dashboard.views.evaluation import evaluation_page
+from fedit_server.dashboard.views.invites import invites_page
 from fedit_server.dashboard.views.model import View
 from fedit_server.dashboard.views.overview import overview_page
 from fedit_server.dashboard.views.privacy import privacy_page
@@ -115,6 +116,12 @@ async def _clients(asked: Asked) -> View | None:
     return await clients_page(admin.store, admin.now_s, state, asked.number("offset") or 0)
 
 
+async def _invites(asked: Asked) -> View | None:
+    admin = asked.visitor.admin
+    uses, days = admin.config.invite_uses, admin.config.invite_days
+    return await invites_page(admin.store, admin.now_s, apart=admin.apart, uses=uses, days=days)
+
+
 async def _audit(asked: Asked) -> View | None:
     return await audit_page(asked.visitor.admin.store, asked.number("before"))
 
@@ -132,6 +139,7 @@ PAGES: Final = (
     _page(f"{TASK}/evaluation", "evaluation.html", _evaluation, tab="Evaluation"),
     _page(f"{TASK}/privacy", "privacy.html", _privacy, tab="Privacy"),
     _page("/clients", "clients.html", _clients, section="Devices", right=Right.DEVICES),
+    _page("/invites", "invites.html", _invites, section="Invites", right=Right.DEVICES),
     _page("/audit", "audit.html", _audit, section="Audit", right=Right.AUDIT),
     _page("/settings", "settings.html", _settings, section="Settings"),
 )

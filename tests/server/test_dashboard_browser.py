@@ -31,7 +31,7 @@ pytestmark = [
 
 LONG = "Clinic notes from every ward and outpatient department of the hospitals of the north-western region, 2026"
 PAGES = ("/", "/tasks/notes", "/tasks/notes/rounds", "/tasks/notes/rounds/55", "/tasks/notes/rounds/50",
-         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/audit",
+         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/invites", "/audit",
          "/settings")  # fmt: skip
 
 CONTRASTS = Path(__file__).with_name("contrast.js").read_text("utf-8")
@@ -56,7 +56,7 @@ def until(driver: Any, holds: Callable[[Any], object]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     passing = (NoSuchElementException, StaleElementReferenceException)  # the page is just being replaced
-    WebDriverWait(driver, 20, poll_frequency=0.1, ignored_exceptions=passing).until(holds)
+    WebDriverWait(driver, 60, poll_frequency=0.1, ignored_exceptions=passing).until(holds)
 
 
 def text_of(driver: Any, selector: str) -> str:
@@ -98,7 +98,8 @@ def visited(link: str, folder: Path) -> None:
         driver.get(link)
         until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
         assert "#" not in driver.current_url, "the secret does not stay in the address"
-        assert [one for one in driver.get_log("browser") if "401" not in one["message"]] == []
+        complained = [one["message"] for one in driver.get_log("browser")]
+        assert [message for message in complained if "401" not in message] == []
         for size, scheme in (((1280, 1000), "light"), ((1280, 1000), "dark"), ((390, 844), "light")):
             driver.execute_cdp_cmd(
                 "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -191,8 +192,12 @@ async def test_a_round_is_watched_while_it_runs(served: Serving, tmp_path: Path)
 
 async def shows(driver: Any, *words: str) -> None:
     """Wait until the live card says all of these words."""
-    said = lambda here: text_of(here, "[sse-swap=now]")  # noqa: E731
-    await asyncio.to_thread(until, driver, lambda here: all(word in said(here) for word in words))
+
+    def holds(here: Any) -> bool:
+        said = text_of(here, "[sse-swap=now]")
+        return all(word in said for word in words)
+
+    await asyncio.to_thread(until, driver, holds)
 
 
 async def code_of(served: Serving) -> str:
