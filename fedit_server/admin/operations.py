@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError
@@ -179,16 +178,6 @@ class Admin:
             )
         return tasks[TaskId(name)]
 
-    async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:
-        """Pause or resume a task; a running server notices. Raises ConfigError U026 if it is finished."""
-        task = await self.task(name)
-        if task.state is TaskState.FINISHED:
-            raise ConfigError(
-                f"task {task.task_id} is finished", code="U026", fix="publish a new version with more rounds"
-            )
-        reason = "paused by the operator" if state is TaskState.PAUSED else ""
-        await self.store.tasks.set_state(task.task_id, state, reason)
-        return await self.task(task.task_id)
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.
