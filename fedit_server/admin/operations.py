@@ -178,7 +178,6 @@ class Admin:
             )
         return tasks[TaskId(name)]
 
-
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.
 

@@ -8,7 +8,7 @@ import typer
 
 from fedit_protocol.errors import ConfigError
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import ask, look_up, need_server_extra, pages, task_named
+from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
     client_lines,
     far_off_words,
