@@ -31,6 +31,7 @@ GROUPS: Final = frozenset(
         "evaluator",
         "invite",
         "keys",
+        "replica",
         "round",
         "task",
         "token",
