@@ -5,6 +5,7 @@ from typing import Any
 from fedit_protocol.ids import TaskId
 from fedit_server.admin.models.tasks import (
     AuthorityInfo,
+    CertificateInfo,
     ClientCounts,
     FederationInfo,
     HeldRound,
@@ -17,6 +18,7 @@ from fedit_server.admin.models.tasks import (
 )
 from fedit_server.admin.operations import Admin
 from fedit_server.home.last_backup import last_backup
+from fedit_server.keys.certificate import WARN_BEFORE, end_on_disk
 from fedit_server.storage.rows import ClientState, RoundRow, RoundState, TaskRow, report_data
 
 
@@ -31,8 +33,17 @@ async def overview(admin: Admin) -> Overview:
         tasks=(await list_tasks(admin)).tasks,
         authority=AuthorityInfo(apart=admin.apart, waiting=waiting.count, waiting_since=waiting.since),
         clients=ClientCounts(enrolled=counts[ClientState.ACTIVE]),
+        certificate=_certificate(admin),
         last_backup=None if (saved := last_backup(admin.home)) is None else saved.created_at,
     )
+
+
+def _certificate(admin: Admin) -> CertificateInfo | None:
+    end = None if admin.config.unix_path else end_on_disk(admin.config.cert, admin.identity.tls)
+    if end is None:
+        return None
+    left = end - admin.clock()
+    return CertificateInfo(until=int(end.timestamp()), days_left=left.days, ends_soon=left < WARN_BEFORE)
 
 
 async def list_tasks(admin: Admin) -> TaskStatusList:

@@ -124,6 +124,14 @@ class ClientCounts(Reply):
     enrolled: int
 
 
+class CertificateInfo(Reply):
+    """The certificate on the server's disk; there is none behind a Unix socket, where the proxy has it."""
+
+    until: int = Field(description="When it ends: seconds since 1970, UTC.")
+    days_left: int
+    ends_soon: bool = Field(description="Whether somebody has to do something about it.")
+
+
 class Overview(Reply):
     """Everything at a glance."""
 
@@ -132,4 +140,5 @@ class Overview(Reply):
     tasks: tuple[TaskStatus, ...]
     authority: AuthorityInfo
     clients: ClientCounts
+    certificate: CertificateInfo | None = None
     last_backup: int | None = Field(None, description="when the last backup was made, in seconds since 1970")
