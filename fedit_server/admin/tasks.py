@@ -44,8 +44,8 @@ class TaskDesk:
     async def create(self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None) -> TaskRow:
         """Publish a new task, or keep it as a draft; a running server takes it up within seconds.
 
-        Raises ConfigError U121 if there is one with this id, QuotaError U115, C037 or C038 for a mode that is not allowed here; what
-        reading the base raises.
+        Raises ConfigError U121 if there is one with this id, QuotaError U115, C037 or C038 for a mode that is not
+        allowed here; what reading the base raises.
         """
         known = await self.admin.store.tasks.task(task.id)
         if known is not None:
