@@ -88,6 +88,7 @@ _CODES: Final[dict[str, str]] = {
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
     "C102": "The file with the passphrase of a backup cannot be read.",
     "C120": "The file describes another task than the one that is edited; the id of a task stays.",
+    "C121": "The folder has no lineage.json with its lineage.sig: it was not exported by a server that signs them.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
     "it; the key has no passphrase.",

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Self
 
 from fedit_protocol.encoding import digest_of
@@ -179,14 +177,6 @@ class Admin:
                 f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025", fix="fedit-server status"
             )
         return tasks[TaskId(name)]
-
-    async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
-        """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        chosen = await self.version((await self.task(task)).task_id, version)
-        if out.exists():
-            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
-        shutil.copytree(adapter_folder(self.home.adapters, chosen.task_id, chosen.version), out)
-        return {**self.adapter_data(chosen), "folder": str(out.absolute())}
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.

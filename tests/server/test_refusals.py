@@ -13,6 +13,7 @@ from fedit_protocol.ids import ClientId
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.lockout import ATTEMPTS, Lockout
 from fedit_server.access.rate import DEVICE, Turnstile
+from fedit_server.admin.lineage import export_adapter
 from fedit_server.admin.operations import Admin
 from fedit_server.cli import run
 from fedit_server.commands.arguments import lift_global_options
@@ -68,7 +69,7 @@ async def test_a_folder_that_is_there(tmp_path: Path, base: Path, clock: ManualC
         pass
     async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
         with pytest.raises(FeditError) as there:
-            await admin.export_adapter(None, 0, tmp_path)
+            await export_adapter(admin, None, 0, tmp_path)
     assert there.value.code == "U027"
 
 
