@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from fedit_client.adapters.editions import edition_of
@@ -38,6 +39,7 @@ from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.round_plan import version_of
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import Mode
+from fedit_protocol.words import counted
 
 _KINDS: Final[dict[Mode, Callable[[bytes, Engagement], Round]]] = {
     Mode.MASKED: MaskedRound,
@@ -79,6 +81,7 @@ class Session:
         self._client_version = client_version
         self._told = ""
         self._undecided: Round | None = None
+        self._saved: Path | None = None
         """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
@@ -139,7 +142,7 @@ class Session:
         news = (
             f", {view.devices - before:+d} since this device last looked" if before not in (None, view.devices) else ""
         )
-        text = f"{view.devices} devices are enrolled{news}; this one is in the federation's log"
+        text = f"{counted(view.devices, 'device')} enrolled{news}; this one is in the federation's log"
         self._with.emit(Event(EventKind.NOTICE, text))
 
     async def _renew(self) -> None:
@@ -155,7 +158,7 @@ class Session:
         most = self._with.limits.max_rounds_per_day
         while wait_s := participation_wait_s(self._with.journal.joined_at, self._with.limits, self._now_s()):
             until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
-            text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
+            text = f"{counted(most, 'round')} in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
             self._tell_once(f"{text} (limits.max_rounds_per_day)")
             await self._with.gate.idle(min(wait_s, self._with.patience.max_wait_s))
             if self._with.gate.finishing:
@@ -261,10 +264,13 @@ class Session:
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
         await asyncio.to_thread(self._note, round_, "committed", "", result)
         await self._save(edition_of(round_.offer, result))
-        text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
+        summed = f"summed over {counted(result.survivors, 'device')}"
+        text = f"round {round_.number} is committed: adapter version {version}, {summed}"
         if result.privacy:
             spent = result.privacy
-            text += f"; epsilon ≤ {spent.total_epsilon:.3g} after {spent.rounds} rounds, delta {spent.delta:.0e}"
+            text += (
+                f"; epsilon ≤ {spent.total_epsilon:.3g} after {counted(spent.rounds, 'round')}, delta {spent.delta:.0e}"
+            )
         self._with.emit(
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )
@@ -274,6 +280,9 @@ class Session:
         folder = await self._with.patience.insist(
             lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition)
         )
+        if folder == self._saved:  # the last round's adapter, looked at again at the end of the task
+            return
+        self._saved = folder
         saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=edition.round_no, adapter_version=version)
         self._with.emit(saved)
 
@@ -283,6 +292,7 @@ class Session:
             path = f"/v1/tasks/{self._with.document.task.id}/adapter"
             info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
             await self._save(Edition(info.version, info.digest, info.parent_digest))
+        await asyncio.to_thread(self._with.journal.end, reply.round_no, self._with.document.task.version)
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 

@@ -17,6 +17,7 @@ from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.replica import replica_app
 from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.shell_completion import answer_shells
 from fedit_server.commands.tasks import task_app
@@ -41,6 +42,7 @@ app.add_typer(
 app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
 app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
+app.add_typer(replica_app, name="replica", help="Several servers on one database: list, key, seal.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
@@ -58,10 +60,17 @@ def options(
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings file, if not server.toml in it.")] = None,
     color: Annotated[Color, typer.Option("--color", help="When to use colours.")] = "auto",
+    server: Annotated[
+        str | None, typer.Option("--server", help="https://HOST[:PORT][#PIN] of a server elsewhere [FEDIT_SERVER_URL].")
+    ] = None,
+    pin: Annotated[str | None, typer.Option("--pin", help="sha256:… of that server; else this system's roots.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Token for that server [FEDIT_TOKEN].")
+    ] = None,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config)
+    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config, server, pin, token_file)
     if version:
         show_version(context)
         raise typer.Exit

@@ -1,42 +1,45 @@
-"""Exports an adapter version that anybody can check: its folder with card, lineage and signature."""
+"""Signs an adapter version so that anybody can check it: its folder with card, lineage and signature."""
 
 import asyncio
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import FeditError
 from fedit_protocol.ids import Digest
 from fedit_protocol.lineage import Lineage, Made
 from fedit_protocol.peft_folder import CARD, Edition, model_card
 from fedit_protocol.task_record import head_of
-from fedit_server.adapters.origin import sign_folder, steps_of
+from fedit_server.adapters.origin import check_folder, sign_folder, steps_of
 from fedit_server.admin.operations import Admin
 from fedit_server.home.files import write_atomically
-from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.rows import AdapterRow, RoundRow, TaskRow
 from fedit_server.tasks.base_source import local_licence
 
 
-async def export_adapter(admin: Admin, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
-    """Copy a version's folder to `out`, with a card that says all that is known of it, its lineage and a signature.
+async def sign_version(admin: Admin, task: TaskRow, chosen: AdapterRow) -> Path:
+    """Return a version's folder with a card that says all that is known of it, its lineage and a signature.
 
-    Raises ConfigError U025 if there is no such version, U027 if `out` exists.
+    They are written when they are first asked for, and again after a change of the server's key.
     """
-    found = await admin.task(task)
-    chosen = await admin.version(found.task_id, version)
-    if out.exists():
-        raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
-    lineage = await lineage_of(admin, found, chosen)
+    folder = await admin.folder(task, chosen)
+    if await asyncio.to_thread(_is_signed, folder, admin.identity.pin):
+        return folder
+    lineage = await lineage_of(admin, task, chosen)
     edition, of_round = await _edition(admin, chosen, lineage)
-    origin = await admin.store.tasks.task_at(found.task_id, of_round.task_version) if of_round else None
-    content = (origin or found).document.task
+    origin = await admin.store.tasks.task_at(task.task_id, of_round.task_version) if of_round else None
+    content = (origin or task).document.task
     known = replace(edition, licence=await asyncio.to_thread(local_licence, content.base))
-    await asyncio.to_thread(shutil.copytree, adapter_folder(admin.home.adapters, found.task_id, chosen.version), out)
-    await asyncio.to_thread(write_atomically, out / CARD, model_card(content, known).encode(), mode=0o644)
-    await asyncio.to_thread(sign_folder, out, lineage, admin.identity, admin.now_s)
-    return {**admin.adapter_data(chosen), "folder": str(out.absolute()), "pin": admin.identity.pin}
+    await asyncio.to_thread(write_atomically, folder / CARD, model_card(content, known).encode(), mode=0o644)
+    await asyncio.to_thread(sign_folder, folder, lineage, admin.identity, admin.now_s)
+    return folder
+
+
+def _is_signed(folder: Path, pin: Digest) -> bool:
+    try:
+        return check_folder(folder, pin).pin == pin
+    except FeditError:
+        return False
 
 
 async def lineage_of(admin: Admin, task: TaskRow, chosen: AdapterRow) -> Lineage:

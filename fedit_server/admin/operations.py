@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
 from fedit_protocol.encoding import digest_of
@@ -86,7 +87,7 @@ class Admin:
 
         `action` is `resource.verb`, `subject` the id of what is changed.
         """
-        async with self.store.database.writing():
+        async with self.store.database.writing() as db:
             said = Change()
             yield said
             await self.store.audit.append(
@@ -102,6 +103,7 @@ class Admin:
                 self._sign,
                 self.now_s,
             )
+            await self.store.database.tell(db, "changed")
 
     def _sign(self, head: AuditHead) -> bytes:
         context = federation_context(self.identity.descriptor.federation_id)
@@ -177,6 +179,15 @@ class Admin:
                 f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025", fix="fedit-server status"
             )
         return tasks[TaskId(name)]
+
+    async def folder(self, task: TaskRow, chosen: AdapterRow) -> Path:
+        """Return a version's PEFT folder, written anew where another replica has published it."""
+        folder = adapter_folder(self.home.adapters, chosen.task_id, chosen.version)
+        if not folder.exists():
+            content = await open_blobs(self.config, self.home).get(chosen.digest)
+            edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
+            await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+        return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import Digest
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import ask, look_up, need_server_extra, pages, task_named
+from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
     client_lines,
     far_off_words,
@@ -22,7 +23,6 @@ from fedit_server.commands.words import (
 from fedit_server.console import table
 
 if TYPE_CHECKING:
-    from fedit_server.admin.operations import Admin
     from fedit_server.commands.operations import Operations
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
@@ -211,13 +211,21 @@ def adapter_export(
     task: TaskName = None,
 ) -> None:
     """Copy one version as a folder that `PeftModel.from_pretrained` loads, signed, with where it comes from."""
+    if out.exists():
+        raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.lineage import export_adapter
+    async def look(operations: "Operations") -> dict[str, Any]:
+        name = await task_named(operations, task)
+        newest = await operations.ask("GET", f"/tasks/{name}/adapters", query={"limit": 1})
+        place = f"/tasks/{name}/adapters/{newest['adapters'][0]['version'] if version is None else version}"
+        found = await operations.ask("GET", place)
+        files = found.pop("files")
+        out.mkdir(parents=True)
+        for file in files:
+            await operations.fetch(f"{place}/files/{file['name']}", out / file["name"])
+        return {**found, "folder": str(out.absolute())}
 
-        return await export_adapter(admin, task, version, out)
-
-    look_up(
+    ask(
         context,
         "adapter export",
         look,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from fedit_protocol.lineage import LINEAGE, Made
 from fedit_protocol.peft_folder import CARD, WEIGHTS
 from fedit_protocol.testing import ManualClock
 from fedit_server.adapters.origin import check_folder
-from fedit_server.admin.lineage import export_adapter
+from fedit_server.admin.lineage import sign_version
 from fedit_server.admin.operations import Admin
 from fedit_server.cli import run
 from fedit_server.config import ServerConfig
@@ -43,8 +44,9 @@ async def trained(home: Path, base: Path, clock: ManualClock) -> Digest:
 
 async def export(home: Path, out: Path, version: int | None = None) -> Path:
     async with Admin.open(ServerConfig(home=home)) as admin:
-        await export_adapter(admin, None, version, out)
-    return out
+        task = await admin.task(None)
+        folder = await sign_version(admin, task, await admin.version(task.task_id, version))
+    return Path(shutil.copytree(folder, out))
 
 
 async def test_an_exported_adapter_is_checked_without_the_server(
