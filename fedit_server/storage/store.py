@@ -9,6 +9,7 @@ from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
+from fedit_server.storage.lineages import Lineages
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
@@ -36,6 +37,7 @@ class Store:
     audit: AuditLog
     records: TaskRecords
     orders: RoundOrders
+    lineages: Lineages
     database: Database
 
     @classmethod
@@ -48,7 +50,7 @@ class Store:
         """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Lineages(database)
         return cls(members, admissions, log, *rooms, *said, database)
 
     async def close(self) -> None:
