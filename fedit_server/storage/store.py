@@ -12,6 +12,7 @@ from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
+from fedit_server.storage.retention import Retentions
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.tasks import Tasks
@@ -32,6 +33,7 @@ class Store:
     readings: Readings
     tokens: Tokens
     audit: AuditLog
+    retentions: Retentions
     database: Database
 
     @classmethod
@@ -40,7 +42,9 @@ class Store:
         database = await Database.open(place, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        return cls(members, admissions, log, *rooms, Tokens(database), AuditLog(database), database)
+        return cls(
+            members, admissions, log, *rooms, Tokens(database), AuditLog(database), Retentions(database), database
+        )
 
     async def close(self) -> None:
         """Close every connection."""
