@@ -17,7 +17,9 @@ from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.shell_completion import answer_shells
+from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
@@ -26,7 +28,7 @@ Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from else
 Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
+app.add_typer(live_round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), block, unblock, revoke, forget.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
@@ -36,7 +38,7 @@ app.add_typer(
     name="authority",
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
-app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
 app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")

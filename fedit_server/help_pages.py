@@ -88,6 +88,7 @@ _CODES: Final[dict[str, str]] = {
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
     "C102": "The file with the passphrase of a backup cannot be read.",
     "C103": "The table [retention] of a task file has a key that does not exist, or a value that cannot be.",
+    "C120": "The file describes another task than the one that is edited; the id of a task stays.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
     "it; the key has no passphrase.",
@@ -144,7 +145,6 @@ _CODES: Final[dict[str, str]] = {
     "U001": "The command line is not understood. fedit-server COMMAND --help lists what there is.",
     "U024": "A length of time is a number with s, m, h, d or w behind it: 7d, 12h, 30m.",
     "U025": "There is no such task, round, version, device, invite or token; the list command of each shows them.",
-    "U026": "A finished task opens no further rounds.",
     "U027": "There is something at that place already, and nothing is overwritten.",
     "U028": "The key cannot be changed now; the message says what has to end first.",
     "U029": "The old key is still there, so it can vouch for the new one: fedit-server keys rotate, without --lost",
@@ -164,6 +164,12 @@ _CODES: Final[dict[str, str]] = {
     "U113": "The request takes no answer of the kind that there is; leave the Accept header out.",
     "U114": "The body of the request is of another kind than application/json.",
     "U115": "A quota is reached; the message says which, and how to make room.",
+    "U120": "The task's state, or a round that is open or held, does not allow this now. States and what leads from "
+    "one to the next: fedit-server task list",
+    "U121": "There is a task with this id. Give the new one another id, or change that one: fedit-server task edit",
+    "U122": "Without a file, task edit opens the editor that VISUAL or EDITOR names, on a terminal.",
+    "U124": "The round is not open, or its stage cannot end yet with the devices that came; or no server runs it.",
+    "U125": "The file says what is published already, so nobody has to be asked about anything.",
     "U116": "The request is larger than any that is taken.",
     "U130": "The file with the token cannot be read.",
     "U131": "The certificate comes from elsewhere, and is renewed there; the server takes up the new files by itself.",

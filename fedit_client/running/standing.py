@@ -41,7 +41,8 @@ class Standing:
     data: tuple[str, ...] = ()
     device: str | None = None
     base_class: str | None = None
-    """How the base is held: as seen when joining, or by the owner's setting; None while nothing is decided."""
+    """How the base is held; None while nothing is decided."""
+    base_class_reason: str | None = None
     rounds: int = 0
     epsilon: float | None = None
     """What this device's noisy uploads bound so far, for the task's delta; None without noise."""
@@ -83,10 +84,13 @@ class Standing:
             f"adapter     {adapter}",
             *([f"own rows    {told}"] if (told := own_line(self.own_losses)) else []),
             f"data        {', '.join(self.data) or 'none remembered'}",
-            f"device      {self.device}" + (f", base in {self.base_class}" if self.base_class else ""),
+            f"device      {self.device}" + self._class_text(),
             self._policy_line(),
             *self._refusal_lines(),
         ]
+
+    def _class_text(self) -> str:
+        return f", base in {self.base_class} ({self.base_class_reason})" if self.base_class else ""
 
     def _mode_text(self) -> str:
         if self.mode != Mode.TRUSTED:
@@ -129,7 +133,7 @@ def standing(config: ClientConfig) -> Standing:
         mode=task.round.mode.value,
         data=tuple(source.place for source in load_sources(paths)),
         device=membership.device,
-        base_class=_base_class(config, membership),
+        **_base_class(config, membership),
         rounds=journal.rounds if journal else 0,
         epsilon=_given(journal, task),
         last_round=journal.last.round_no if journal and journal.last else None,
@@ -150,11 +154,18 @@ def _given(journal: Journal | None, task: Task) -> float | None:
     return epsilon(journal.last.noisy if journal and journal.last else (), task.privacy.delta)
 
 
-def _base_class(config: ClientConfig, membership: Membership) -> str | None:
-    listed, wanted = membership.task_document.task.base.allowed, config.device.base_class
+def _base_class(config: ClientConfig, membership: Membership) -> dict[str, str | None]:
+    """How the next round holds the base, and why, as far as files say: the machine itself is not looked at."""
+    listed, wanted, seen = membership.task_document.task.base.allowed, config.device.base_class, membership.base_class
     if wanted != "auto":
-        return wanted
-    return str(listed[0]) if len(listed) == 1 else membership.base_class and str(membership.base_class)
+        name, why = str(wanted), "your setting device.base_class"
+    elif len(listed) == 1:
+        name, why = str(listed[0]), "the task's only one"
+    elif seen in listed:
+        name, why = str(seen), "the class that you joined with"
+    else:
+        return {"base_class": None, "base_class_reason": None}
+    return {"base_class": name, "base_class_reason": why}
 
 
 def server_text(membership: Membership) -> str:

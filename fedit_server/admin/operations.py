@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError
@@ -181,17 +180,6 @@ class Admin:
                 f"{missing}; there are {', '.join(tasks) or 'none'}", code="U025", fix="fedit-server status"
             )
         return tasks[TaskId(name)]
-
-    async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:
-        """Pause or resume a task; a running server notices. Raises ConfigError U026 if it is finished."""
-        task = await self.task(name)
-        if task.state is TaskState.FINISHED:
-            raise ConfigError(
-                f"task {task.task_id} is finished", code="U026", fix="publish a new version with more rounds"
-            )
-        reason = "paused by the operator" if state is TaskState.PAUSED else ""
-        await self.store.tasks.set_state(task.task_id, state, reason)
-        return await self.task(task.task_id)
 
     async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
         """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""

@@ -84,6 +84,10 @@ class Machine(Protocol):
         """Move on if a stage is over."""
         ...
 
+    def close_stage(self, now: datetime) -> Effects:
+        """End the present stage with those who came; raises ProtocolError (stage-mismatch) if they are too few."""
+        ...
+
     def fail(self, problem: ProblemType, reason: str, now: datetime, blamed: tuple[IdentityKey, ...] = ()) -> Effects:
         """End it without a result."""
         ...

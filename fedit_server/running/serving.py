@@ -194,11 +194,11 @@ def _backup_time(home: Home) -> float | None:
 
 
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
-    publisher = Publisher(parts.store, parts.blobs, home.adapters, plan.base)
+    publisher = Publisher(parts.store, parts.blobs, home.adapters, parts.identity.sign_change, plan.base)
     labels = [task.label for task in plan.tasks if await publisher.publish(task, unix_seconds(plan.clock()))]
     known = await parts.store.tasks.tasks()
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
-        if row.state is not TaskState.FINISHED:
+        if row.state not in (TaskState.FINISHED, TaskState.ARCHIVED):
             check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
     if not known and plan.by_hand:
         raise ConfigError(

@@ -13,8 +13,10 @@ from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
 from fedit_server.storage.retention import Retentions
+from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
+from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
 from fedit_server.storage.tokens import Tokens
 
@@ -33,6 +35,8 @@ class Store:
     readings: Readings
     tokens: Tokens
     audit: AuditLog
+    records: TaskRecords
+    orders: RoundOrders
     retentions: Retentions
     database: Database
 
@@ -42,9 +46,8 @@ class Store:
         database = await Database.open(place, migrate=migrate)
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        return cls(
-            members, admissions, log, *rooms, Tokens(database), AuditLog(database), Retentions(database), database
-        )
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
+        return cls(members, admissions, log, *rooms, *said, database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -105,6 +105,22 @@ tasks = Table(
     Column("state", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("failures", Integer, nullable=False),
+    Column("owner", String, nullable=False, server_default=""),
+)
+
+task_changes = Table(
+    "task_changes",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+
+invite_tasks = Table(
+    "invite_tasks",
+    metadata,
+    Column("invite_id", String, ForeignKey("invites.invite_id"), primary_key=True),
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
 )
 
 task_documents = Table(
@@ -245,6 +261,19 @@ suspicions = Table(
     Column("flagged", Integer, nullable=False),
     Column("rounds", Integer, nullable=False),
     Column("alone", Boolean, nullable=False),
+)
+
+round_orders = Table(
+    "round_orders",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("given_at", Integer, nullable=False),
+    Column("answer", String),
 )
 
 tokens = Table(

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.testing import ManualClock
 from fedit_server.access import sessions
 from fedit_server.access.roles import Role
 from fedit_server.dashboard.pages import PAGES
 from fedit_server.dashboard.templating import STATIC
 from fedit_server.dashboard.views.model import MOST_POINTS
+from fedit_server.tasks.lifecycle import Lifecycle, Verb
 
 from .bases import make_base, small_task
 from .conftest import Running, start
@@ -35,7 +35,9 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     folder = tmp_path_factory.mktemp("dashboard")
     task = small_task(make_base(folder / "base"), top={"title": f"Notes {NAUGHTY}", "operator": NAUGHTY})
     async with start(folder / "home", ManualClock(), task) as running:
-        await running.parts.store.tasks.set_state(NOTES, TaskState.PAUSED, f"looks bad {NAUGHTY}")
+        await Lifecycle(running.parts.store, running.parts.identity, running.clock).change(
+            NOTES, Verb.PAUSE, reason=f"looks bad {NAUGHTY}"
+        )
         names = await add_clients(running.parts.store, 60, label=f"{NAUGHTY} {{}}")
         await with_rounds(running, 60, names)
         yield running
@@ -201,7 +203,7 @@ async def test_a_long_history_keeps_pages_small_and_quick(
     rounds: int, tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
-        await running.parts.store.tasks.set_state(NOTES, TaskState.PAUSED, "")
+        await Lifecycle(running.parts.store, running.parts.identity, clock).change(NOTES, Verb.PAUSE)
         names = await add_clients(running.parts.store, 1000)
         await with_rounds(running, rounds, names)
         somebody = await sign_in(running)

@@ -48,6 +48,9 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "rounds": (),
     "status": (),
     "systemd": (),
+    "task list": (),
+    "task log": (),
+    "task open": (),
     "task pause": (),
     "task resume": (),
     "task schema": (),
@@ -67,7 +70,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "config edit": ((), 2),
     "health": ((), 5),
     "metrics": ((), 5),
+    "round abort": (("7",), 2),
+    "round close": (("7",), 2),
     "round show": (("7",), 2),
+    "round watch": (("7",), 2),
+    "task archive": ((), 2),
+    "task create": (("none.toml",), 3),
+    "task edit": (("none",), 2),
     "token revoke": (("none",), 2),
 }
 SHORT_FOR = {"rounds": "round list"}
