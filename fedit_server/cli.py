@@ -17,6 +17,7 @@ from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.replica import replica_app
 from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.shell_completion import answer_shells
 from fedit_server.commands.tasks import task_app
@@ -41,10 +42,10 @@ app.add_typer(
 app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
 app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
+app.add_typer(replica_app, name="replica", help="Several servers on one database: list, key, seal.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 commands.adapter_app.command("prune")(retention.adapter_prune)
-commands.task_app.command("retention")(retention.task_retention)
-
+task_app.command("retention")(retention.task_retention)
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
 app.add_typer(audit.audit_app, name="audit", help="The log of every change: tail, export, verify.")
 

@@ -83,6 +83,9 @@ _CODES: Final[dict[str, str]] = {
     "C040": "Commands of the server need more packages: pip install 'fedit[server]'",
     "C090": "The setting database is empty for SQLite in the data folder, or postgresql://USER@HOST/NAME.",
     "C091": "PostgreSQL needs its driver: pip install 'fedit[postgres]'",
+    "C093": "A trusted task needs the key of its rounds, which lies on one machine: no replicas, or no trusted mode.",
+    "C094": "Settings of a replica do not go together; the message says which. OPERATING.md lists what replicas share.",
+    "C096": "The replica key is not the one that the federation's keys were sealed with, or is no key at all.",
     "C092": "A database is moved into an empty one only, so that nothing is mixed or overwritten.",
     "C100": "Blobs in an S3-compatible store need more packages: pip install 'fedit[s3]'",
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
@@ -122,7 +125,13 @@ _CODES: Final[dict[str, str]] = {
     "S090": "The PostgreSQL server cannot be reached; the message has its own words.",
     "S091": "PostgreSQL is set to confirm before its disk has the data. A committed round must survive a power cut.",
     "S092": "Another process held the database for longer than a write may wait.",
+    "S093": "Another replica owns the task now, because this one was silent for longer than its lease. Nothing is "
+    "lost: the other one goes on from the journal. See: fedit-server replica list",
     "S094": "The database, or a copy of it, is damaged; the message names the table.",
+    "S095": "Two servers on one database need a replica_address each; a server without one works alone.",
+    "S096": "This folder's keys are not those of the other replicas. Restart replicas after keys rotate; start a new "
+    "one with an empty folder.",
+    "S097": "Replicas share their blobs: one S3-compatible store, or one shared folder mounted as blobs/ of each.",
     "S100": "The object store does not answer. The server tries again by itself; nothing was half taken.",
     "S101": "The bucket does not exist. Create it, or correct the setting blobs.",
     "S102": "The credentials are wrong, or may not list, read, write and delete below the prefix.",

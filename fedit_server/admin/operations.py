@@ -89,7 +89,7 @@ class Admin:
 
         `action` is `resource.verb`, `subject` the id of what is changed.
         """
-        async with self.store.database.writing():
+        async with self.store.database.writing() as db:
             said = Change()
             yield said
             await self.store.audit.append(
@@ -105,6 +105,7 @@ class Admin:
                 self._sign,
                 self.now_s,
             )
+            await self.store.database.tell(db, "changed")
 
     def _sign(self, head: AuditHead) -> bytes:
         context = federation_context(self.identity.descriptor.federation_id)
@@ -183,10 +184,16 @@ class Admin:
 
     async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
         """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        chosen = await self.version((await self.task(task)).task_id, version)
+        found = await self.task(task)
+        chosen = await self.version(found.task_id, version)
         if out.exists():
             raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
-        shutil.copytree(adapter_folder(self.home.adapters, chosen.task_id, chosen.version), out)
+        folder = adapter_folder(self.home.adapters, chosen.task_id, chosen.version)
+        if not folder.exists():  # another replica has published it
+            content = await open_blobs(self.config, self.home).get(chosen.digest)
+            edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
+            await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
+        shutil.copytree(folder, out)
         return {**self.adapter_data(chosen), "folder": str(out.absolute())}
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ GROUPS: Final = frozenset(
         "evaluator",
         "invite",
         "keys",
+        "replica",
         "round",
         "task",
         "token",

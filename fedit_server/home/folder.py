@@ -96,6 +96,14 @@ class Home:
         names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "round_keys", "adapters")
         return {name: str(getattr(self, name)) for name in names}
 
+    def replica_id(self) -> str:
+        """Return what this folder's server is called among the replicas, drawn at the first call."""
+        path = self.root / "replica-id"
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(8).encode())
+        with storing(path):
+            return path.read_text("ascii").strip()
+
     def lock(self) -> FolderLock:
         """Return the lock that keeps a second server out."""
         return FolderLock(self.root / "fedit-server.lock")

@@ -6,7 +6,7 @@ After a restart `start` takes open rounds up from their journals, or records why
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
@@ -23,7 +23,8 @@ from fedit_server.rounds.orders import carry_out_orders
 from fedit_server.rounds.services import Services
 from fedit_server.rounds.task_runner import FINAL, LOOK_AGAIN_S, TaskRunner
 from fedit_server.storage.rounds import Opening
-from fedit_server.storage.rows import ClientRow, RoundRow, RoundState
+from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
+from fedit_server.storage.tasks import Standing
 from fedit_server.tasks.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,10 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """The rounds of one server."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, only: TaskId | None = None) -> None:
+        """With `only`, one task's rounds: those of a replica that owns it."""
         self.services = services
+        self._only = only
         self._runners: dict[TaskId, TaskRunner] = {}
         self._changes = Bell()
         self._stopping = False
@@ -41,17 +44,29 @@ class Coordinator:
     async def start(self) -> None:
         """Load the tasks, take up open rounds, delete the uploads and keys of rounds that are over."""
         store = self.services.store
-        await Lifecycle(store, self.services.identity, self.services.desk.clock).take_up_records()
-        for task in await store.tasks.tasks():
+        if self._only is None:
+            await self.take_up_records()
+        for task in filter(self._is_mine, await store.tasks.tasks()):
             self._runners[task.task_id] = TaskRunner(task, self.services)
-        for row in await store.rounds.open_rounds():
+        for row in filter(self._is_mine, await store.rounds.open_rounds()):
             self._runners[row.task_id].live = await self._take_up(row)
         for runner in self._runners.values():
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
-        await self.services.desk.spool.discard_all_but(live)
-        await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        if self._only is None:
+            await self.services.desk.spool.discard_all_but(live)
+            await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        elif not live:  # the owner before may have died between the end of its last round and this
+            for newest in await store.rounds.newest_ids(self._only):
+                await self.services.desk.spool.discard(newest)
         await store.database.clear_log()
+
+    async def take_up_records(self) -> None:
+        """See that the record of every task ends under the present key."""
+        await Lifecycle(self.services.store, self.services.identity, self.services.desk.clock).take_up_records()
+
+    def _is_mine(self, row: TaskRow | RoundRow | Standing) -> bool:
+        return self._only in (None, row.task_id)
 
     async def run(self) -> None:
         """Run every task until cancelled, also those that are made meanwhile, and carry out orders about rounds."""
@@ -72,7 +87,7 @@ class Coordinator:
     async def _look_at_tasks(self) -> None:
         """Take up what a command beside this server has made or changed."""
         store = self.services.store
-        for standing in await store.tasks.standings():
+        for standing in filter(self._is_mine, await store.tasks.standings()):
             runner = self._runners.get(standing.task_id)
             if runner is None and (task := await store.tasks.task(standing.task_id)) is not None:
                 runner = TaskRunner(task, self.services)
@@ -81,6 +96,11 @@ class Coordinator:
             elif runner is not None and runner.differs_from(standing):
                 await runner.refresh()
                 runner.bell.ring()
+
+    @property
+    def runners(self) -> Mapping[TaskId, TaskRunner]:
+        """What runs each task."""
+        return self._runners
 
     def stop_waiting(self) -> None:
         """End every long poll: the server is about to stop."""

@@ -31,6 +31,7 @@ from fedit_server.home.last_backup import last_backup
 from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
+from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
@@ -99,17 +100,22 @@ class Serving:
 async def serving(plan: Plan) -> AsyncIterator[Serving]:
     """Serve while the block runs. Raises FeditError: another server, no task, a taken port, a lost key."""
     home = Home(plan.config.home)
+    check_replica(plan.config, home)
     _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
         if not home.descriptor.exists():
             await try_address(plan.config)  # a taken port must not leave a federation half made behind
         make_private_folder(home.root)
     else:
-        home.require()
+        _require(plan.config, home)
     with home.lock():
+        await exchange_keys(plan.config, home, plan.clock())
         identity = _identity(plan, home)
+        await exchange_keys(plan.config, home, plan.clock())  # those that were just made
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
+            if plan.config.replica_address:
+                await check_shared(identity, store, parts.blobs, home.replica_id())
             if home.restored.exists():
                 closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
                 home.restored.unlink()
@@ -129,6 +135,14 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
                     collecting.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await collecting
+
+
+def _require(config: ServerConfig, home: Home) -> None:
+    """A server was set up in the folder, or the database has what one needs."""
+    if config.replica_key and config.database:
+        make_private_folder(home.root)
+    else:
+        home.require()
 
 
 async def wait_for_signal() -> signal.Signals:

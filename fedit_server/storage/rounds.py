@@ -276,6 +276,19 @@ class Rounds:
             found: int | None = (await db.execute(query)).scalar_one_or_none()
             return found or 0
 
+    async def task_of(self, round_id: RoundId) -> TaskId | None:
+        """Return the task of a round, or None if there is no such round."""
+        async with self._database.reading() as db:
+            wanted = select(rounds.c.task_id).where(rounds.c.round_id == round_id)
+            found: str | None = (await db.execute(wanted)).scalar_one_or_none()
+            return None if found is None else TaskId(found)
+
+    async def newest_ids(self, task_id: TaskId, most: int = 2) -> list[RoundId]:
+        """Return a task's newest rounds, open or over, newest first."""
+        async with self._database.reading() as db:
+            query = select(rounds.c.round_id).where(rounds.c.task_id == task_id).order_by(rounds.c.round_no.desc())
+            return [RoundId(found) for found in (await db.execute(query.limit(most))).scalars()]
+
     async def counts(self, task_id: TaskId) -> dict[RoundState, int]:
         """Return how many of a task's rounds are open, committed and failed."""
         async with self._database.reading() as db:

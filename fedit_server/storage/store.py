@@ -43,7 +43,11 @@ class Store:
     @classmethod
     async def open(cls, place: Place | Path, *, migrate: bool) -> Self:
         """Open a database, or the SQLite file at a path; a server migrates it, a command expects it to be current."""
-        database = await Database.open(place, migrate=migrate)
+        return cls.over(await Database.open(place, migrate=migrate))
+
+    @classmethod
+    def over(cls, database: Database) -> Self:
+        """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)

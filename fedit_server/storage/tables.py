@@ -315,3 +315,32 @@ retired_adapters = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("retired_at", Integer, nullable=False),
 )
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica_id", String, primary_key=True),
+    Column("address", String, nullable=False),
+    Column("pin", String, nullable=False),
+    Column("token", String, nullable=False),
+    Column("started_at", Integer, nullable=False),
+    Column("seen_until", Float, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+sealed_keys = Table(
+    "sealed_keys",
+    metadata,
+    Column("only", Integer, CheckConstraint('"only" = 1', name="one_row"), primary_key=True),
+    Column("pin", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sealed_at", Integer, nullable=False),
+)
