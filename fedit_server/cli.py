@@ -61,10 +61,17 @@ def options(
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings file, if not server.toml in it.")] = None,
     color: Annotated[Color, typer.Option("--color", help="When to use colours.")] = "auto",
+    server: Annotated[
+        str | None, typer.Option("--server", help="https://HOST[:PORT][#PIN] of a server elsewhere [FEDIT_SERVER_URL].")
+    ] = None,
+    pin: Annotated[str | None, typer.Option("--pin", help="sha256:… of that server; else this system's roots.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Token for that server [FEDIT_TOKEN].")
+    ] = None,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config)
+    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config, server, pin, token_file)
     if version:
         show_version(context)
         raise typer.Exit

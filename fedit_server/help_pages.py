@@ -91,6 +91,8 @@ _CODES: Final[dict[str, str]] = {
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
     "C102": "The file with the passphrase of a backup cannot be read.",
     "C103": "The table [retention] of a task file has a key that does not exist, or a value that cannot be.",
+    "C110": "A server elsewhere wants a token: --token-file FILE, or FEDIT_TOKEN. On its machine: "
+    "fedit-server token create --role operator",
     "C120": "The file describes another task than the one that is edited; the id of a task stays.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
@@ -111,7 +113,7 @@ _CODES: Final[dict[str, str]] = {
     "the task.",
     "M003": "The folder or hub entry holds no base model: a configuration, a tokenizer and safetensors are needed.",
     "M024": "No client runs code of a model, opens pickle, or loads what transformers does not know by itself.",
-    "N020": "The server cannot answer its authority now; the authority tries again by itself.",
+    "N020": "The server does not answer now. An authority tries again by itself; a command can be repeated.",
     "N021": "Something else answers at the server's address: a portal, a proxy, or another server. Nothing was sent.",
     "N130": "No server answers for this data folder. Is it started? fedit-server serve, and its log, say more.",
     "N131": "The server answered, but not with what was asked for: perhaps the token is over, or of another role.",
@@ -151,6 +153,8 @@ _CODES: Final[dict[str, str]] = {
     "T111": "The token's role may not do this. OPERATING.md has the table of roles and rights.",
     "T112": "The token or link is over: expired, used or revoked. Make another one: fedit-server token create",
     "T113": "The page that asked for the change is not one of this session. Load it again.",
+    "T115": "Another server answers than the pin names. Nothing was sent. Ask for its pin: fedit-server status",
+    "T116": "The certificate is private and no pin was given. Compare the fingerprint with fedit-server status there.",
     "U001": "The command line is not understood. fedit-server COMMAND --help lists what there is.",
     "U024": "A length of time is a number with s, m, h, d or w behind it: 7d, 12h, 30m.",
     "U025": "There is no such task, round, version, device, invite or token; the list command of each shows them.",
@@ -180,6 +184,7 @@ _CODES: Final[dict[str, str]] = {
     "U124": "The round is not open, or its stage cannot end yet with the devices that came; or no server runs it.",
     "U125": "The file says what is published already, so nobody has to be asked about anything.",
     "U116": "The request is larger than any that is taken.",
+    "U118": "The command needs the data folder, so it works on the server's own machine only.",
     "U130": "The file with the token cannot be read.",
     "U131": "The certificate comes from elsewhere, and is renewed there; the server takes up the new files by itself.",
     "U132": "config edit needs a person at a terminal. Others write the file, or use the environment.",

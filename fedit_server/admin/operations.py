@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -182,19 +181,14 @@ class Admin:
             )
         return tasks[TaskId(name)]
 
-    async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
-        """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        found = await self.task(task)
-        chosen = await self.version(found.task_id, version)
-        if out.exists():
-            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
+    async def folder(self, task: TaskRow, chosen: AdapterRow) -> Path:
+        """Return a version's PEFT folder, written anew where another replica has published it."""
         folder = adapter_folder(self.home.adapters, chosen.task_id, chosen.version)
-        if not folder.exists():  # another replica has published it
+        if not folder.exists():
             content = await open_blobs(self.config, self.home).get(chosen.digest)
             edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
-            await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
-        shutil.copytree(folder, out)
-        return {**self.adapter_data(chosen), "folder": str(out.absolute())}
+            await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+        return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedit_protocol.errors import ConfigError
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import ask, look_up, need_server_extra, pages, task_named
+from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
     client_lines,
     far_off_words,
@@ -209,10 +210,24 @@ def adapter_export(
     task: TaskName = None,
 ) -> None:
     """Copy one version as a folder that `PeftModel.from_pretrained` loads."""
-    look_up(
+    if out.exists():
+        raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
+
+    async def look(operations: "Operations") -> dict[str, Any]:
+        name = await task_named(operations, task)
+        newest = await operations.ask("GET", f"/tasks/{name}/adapters", query={"limit": 1})
+        place = f"/tasks/{name}/adapters/{newest['adapters'][0]['version'] if version is None else version}"
+        found = await operations.ask("GET", place)
+        files = found.pop("files")
+        out.mkdir(parents=True)
+        for file in files:
+            await operations.fetch(f"{place}/files/{file['name']}", out / file["name"])
+        return {**found, "folder": str(out.absolute())}
+
+    ask(
         context,
         "adapter export",
-        lambda admin: admin.export_adapter(task, version, out),
+        look,
         lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
     )
 

@@ -13,9 +13,8 @@ from aiohttp import web
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from fedit_protocol.catalogue import TaskState
 from fedit_server.access.roles import Right, role_of
-from fedit_server.admin import adapters, clients, invites, overview, rounds, tokens
+from fedit_server.admin import adapters, clients, invites, rounds, tasks, tokens
 from fedit_server.admin.models.invites import NewInviteTerms
 from fedit_server.admin.models.tokens import NewLink
 from fedit_server.dashboard.chrome import chrome_of
@@ -25,6 +24,7 @@ from fedit_server.dashboard.pages import TASK
 from fedit_server.dashboard.templating import render
 from fedit_server.problems import InvalidError
 from fedit_server.storage.rows import Decision
+from fedit_server.tasks.lifecycle import Verb
 
 _DAY_S: Final = 86400
 _CLIENT: Final = "/clients/{client_id:[0-9a-f]{64}}"
@@ -67,13 +67,13 @@ def _action(path: str, right: Right, do: Deed) -> web.RouteDef:
 
 async def _pause(sent: Sent) -> str:
     task = sent.path("task_id")
-    await overview.set_task_state(sent.visitor.admin, task, TaskState.PAUSED)
+    await tasks.change_task(sent.visitor.admin, task, Verb.PAUSE)
     return f"/tasks/{task}?told=paused"
 
 
 async def _resume(sent: Sent) -> str:
     task = sent.path("task_id")
-    await overview.set_task_state(sent.visitor.admin, task, TaskState.ACTIVE)
+    await tasks.change_task(sent.visitor.admin, task, Verb.RESUME)
     return f"/tasks/{task}?told=resumed"
 
 
