@@ -161,7 +161,7 @@ def status(context: typer.Context) -> None:
 
 
 app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
-app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew, rotate-ca.")
 for tell in (
     watching.health,
     watching.metrics,

@@ -191,6 +191,7 @@ _CODES: Final[dict[str, str]] = {
     "U133": "No editor could be used. Name one in VISUAL or EDITOR.",
     "U134": "There is no page of that name. fedit-server help lists them.",
     "U135": "There is a file at that place already, and nothing is overwritten.",
+    "U136": "The private authority cannot be changed now, or is not this server's; the message says which.",
     "X001": "A bug. fedit-server bugreport gathers, redacted, what helps to find it; nothing is sent.",
 }
 

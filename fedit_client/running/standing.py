@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fedit_client.adapters.editions import own_losses
 from fedit_client.adapters.kept import newest_adapter
@@ -21,6 +21,9 @@ from fedit_client.running.doing import doing_lines
 from fedit_protocol.accounting import epsilon
 from fedit_protocol.peft_folder import OwnLoss
 from fedit_protocol.task import Mode, Task
+
+WHAT_NOW: Final = "use the adapter: fedit-client chat · eval · export --to gguf; then fedit-client leave"
+"""For a task that is over."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Standing:
     epsilon: float | None = None
     """What this device's noisy uploads bound so far, for the task's delta; None without noise."""
     last_round: int | None = None
+    """The newest one taken part in, whatever became of it."""
+    rounds_planned: int = 0
+    unsettled_round: int | None = None
+    """A round taken part in whose result was not seen yet."""
+    ended_after: int | None = None
+    """The last round of a task that is over."""
     adapter_version: int | None = None
     adapter: str | None = None
     own_losses: dict[int, OwnLoss | None] = field(default_factory=dict)
@@ -71,15 +80,15 @@ class Standing:
         if not self.joined:
             return ["not joined", "  fedit-client join --server 'fedit://…' --data rows.jsonl", self._policy_line()]
         adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
-        last = f", the last one was round {self.last_round}" if self.last_round else ""
+        last = f"; round {self.unsettled_round} has no result here yet" if self.unsettled_round else ""
         return [
             f"task        {self.title} ({self.task}), {self._mode_text()}",
             *([] if self.agreement is None else [f"agreement   {self.agreement}", "  fix: fedit-client consent diff"]),
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"admission   by {self.authority}",
-            *(f"{'' if place else 'client':<12}{line}" for place, line in enumerate(self.doing)),
-            f"rounds      {self.rounds} with this device{last}",
+            *(f"{'' if place else 'client':<12}{line}" for place, line in enumerate(self._doing())),
+            f"rounds      {self.rounds:,} of {self.rounds_planned:,} committed with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
             *([f"own rows    {told}"] if (told := own_line(self.own_losses)) else []),
@@ -88,6 +97,12 @@ class Standing:
             self._policy_line(),
             *self._refusal_lines(),
         ]
+
+    def _doing(self) -> tuple[str, ...]:
+        if self.running or self.ended_after is None:
+            return self.doing
+        after = f"the task has ended after round {self.ended_after}; there is nothing left to take part in"
+        return (after, WHAT_NOW) if self.adapter else (after,)
 
     def _class_text(self) -> str:
         return f", base in {self.base_class} ({self.base_class_reason})" if self.base_class else ""
@@ -136,6 +151,9 @@ def standing(config: ClientConfig) -> Standing:
         **_base_class(config, membership),
         rounds=journal.rounds if journal else 0,
         epsilon=_given(journal, task),
+        rounds_planned=task.round.rounds,
+        unsettled_round=journal.unsettled.round_no if journal and journal.unsettled else None,
+        ended_after=journal.ended[1] if journal and journal.ended and journal.ended[0] == task.version else None,
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,

@@ -28,8 +28,8 @@ from fedit_server.config import ServerConfig
 from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
 from fedit_server.home.last_backup import last_backup
+from fedit_server.keys.authority_rotation import settle
 from fedit_server.keys.certificate import ServedCertificate
-from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.place import place_of
@@ -187,7 +187,7 @@ def _check_modes(plan: Plan, home: Home) -> None:
 
 
 def _identity(plan: Plan, home: Home) -> Identity:
-    finish_rotation(home)
+    settle(home)
     modes = modes_of(plan.config)
     if not plan.create:
         identity = load_identity(home)

@@ -30,6 +30,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "audit tail": (),
     "audit verify": (),
     "bugreport": ("--out", "report.zip"),
+    "cert renew": (),
+    "cert rotate-ca": (),
     "cert show": (),
     "clients list": (),
     "completion": ("bash",),
