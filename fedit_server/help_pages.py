@@ -94,6 +94,7 @@ _CODES: Final[dict[str, str]] = {
     "C110": "A server elsewhere wants a token: --token-file FILE, or FEDIT_TOKEN. On its machine: "
     "fedit-server token create --role operator",
     "C120": "The file describes another task than the one that is edited; the id of a task stays.",
+    "C121": "The folder has no lineage.json with its lineage.sig: it was not exported by a server that signs them.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
     "it; the key has no passphrase.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import Digest
 from fedit_server.commands.arguments import duration_s
 from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
@@ -209,7 +210,7 @@ def adapter_export(
     ] = None,
     task: TaskName = None,
 ) -> None:
-    """Copy one version as a folder that `PeftModel.from_pretrained` loads."""
+    """Copy one version as a folder that `PeftModel.from_pretrained` loads, signed, with where it comes from."""
     if out.exists():
         raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
 
@@ -228,8 +229,31 @@ def adapter_export(
         context,
         "adapter export",
         look,
-        lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
+        lambda data: [
+            f"version {data['version']} of {data['task']} is in {data['folder']}; anybody can check it:",
+            f"  fedit-client adapters verify {data['folder']} --pin {data['pin']}",
+        ],
     )
+
+
+@adapter_app.command("verify")
+def adapter_verify(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="An exported folder.")],
+    pin: Annotated[
+        str | None, typer.Option("--pin", help="The federation's, as its invites name it; left out: this server's.")
+    ] = None,
+) -> None:
+    """Check an exported folder without a network: every byte, every version before it, and who signed it."""
+    from fedit_server.adapters.origin import check_folder
+    from fedit_server.commands.task_words import origin_data, origin_lines
+    from fedit_server.home.folder import Home, load_identity
+
+    need_server_extra()
+    home = Home(context.obj.config().home)
+    trusted = pin or (load_identity(home).pin if home.descriptor.exists() else None)
+    data = origin_data(check_folder(folder, None if trusted is None else Digest(trusted)))
+    context.obj.console.answer("adapter verify", data, origin_lines(data))
 
 
 @adapter_app.command("rollback")

@@ -9,6 +9,7 @@ from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
+from fedit_server.storage.lineages import Lineages
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
@@ -38,6 +39,7 @@ class Store:
     records: TaskRecords
     orders: RoundOrders
     retentions: Retentions
+    lineages: Lineages
     database: Database
 
     @classmethod
@@ -51,7 +53,7 @@ class Store:
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
-        return cls(members, admissions, log, *rooms, *said, database)
+        return cls(members, admissions, log, *rooms, *said, Lineages(database), database)
 
     async def close(self) -> None:
         """Close every connection."""
