@@ -35,13 +35,16 @@ def task_create(
 ) -> None:
     """Publish a new task; a running server takes it up within seconds."""
     from fedit_server.tasks.files import load_task
+    from fedit_server.tasks.retention import load_retention
 
-    task = load_task(file)
+    task, rules = load_task(file), load_retention(file)
 
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
         made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base)
+        if rules is not None:
+            await admin.store.retentions.give(made.task_id, rules)
         return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}
 
     def lines(data: dict[str, Any]) -> list[str]:
