@@ -89,7 +89,7 @@ class Parts:
             admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
             log_book=log_book,
             doorkeeper=doorkeeper,
-            turnstile=Turnstile(),
+            turnstile=Turnstile.of(config.address_per_minute),
             coordinator=coordinator,
             evaluations=Evaluations(coordinator, doorkeeper),
             metrics=metrics,
