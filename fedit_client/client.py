@@ -88,7 +88,7 @@ class Client(TakesData, TakesWishes):
         self._data, self._bandwidth = OwnData(self._paths), Bandwidth.of(config.polite)
         self._facts: FactSource | None = None
         self._running: asyncio.Task[int] | None = None
-        self._trains_on = ""
+        self._planned: DevicePlan | None = None
 
     @classmethod
     def open(
@@ -204,7 +204,7 @@ class Client(TakesData, TakesWishes):
             model=self._config.model or (before.model if before else None),
             device=self._config.device.prefer,
             threads=self._config.device.threads,
-            trains_on=self._trains_on or (before.trains_on if before else None) or "",
+            **Preparation.seen(self._planned, before),
             joined_at=before.joined_at if before else _now_s(),
         )
         self._data.remember()
@@ -384,11 +384,11 @@ class Client(TakesData, TakesWishes):
         """Settings of this run come before what was said when joining."""
         model = self._config.model or (membership.model if membership else None)
         if self._trainer is not None:
-            return unplanned(document), Path(model or ".")
+            return unplanned(document, self._config.device), Path(model or ".")
         check_training_stack(self._config.device)
         ready = Preparation(self._config, document, membership)
         chosen = ready.plan(await asyncio.to_thread(Machine.here))
-        self._trains_on = chosen.kind
+        self._planned = chosen
         return chosen, await ready.base(say)
 
     def _journal_folder(self, membership: Membership) -> Path:

@@ -39,6 +39,9 @@ class DeviceSettings(BaseModel):
     max_tokens: int | None = Field(
         None, ge=16, description="cut rows at this many tokens, as far as the task allows; empty means the task's own"
     )
+    base_class: Literal["auto", "nf4", "bf16", "int8", "fp32"] = Field(
+        "auto", description="how the base is held, out of the task's classes; auto takes the first that runs here"
+    )
     python: Path | None = Field(
         None, description="interpreter that trains, if not this one or the one that `setup` has made"
     )

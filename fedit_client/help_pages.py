@@ -129,6 +129,8 @@ _CODES: Final[dict[str, str]] = {
     "D035": "The limit of tokens is reached before the answer begins, so nothing can be learned from such a row.",
     "D036": "The search for personal data ended unexpectedly; `where` has its last words. Everything else was checked "
     "before; an installation of its own for it may help.",
+    "D070": "The public canary rows of the task keep no answer after cutting at canary.tokens, on every device alike. "
+    "Only the organiser can change that.",
     "H001": "There is a GPU that cannot be used: an old driver, a CPU build of torch, or a build that has dropped the "
     "card. fedit-client setup --backend cuda (or rocm, xpu, mps) brings the right build; --device cpu says that the "
     "CPU will do, which takes much longer.",
@@ -148,6 +150,13 @@ _CODES: Final[dict[str, str]] = {
     "H009": "Setting up the training environment failed; the message has the installer's last line.",
     "H010": "Training diverged: NaN, infinity, or a loss that stayed far above where it began; nothing was uploaded. "
     "The learning rate may be too high.",
+    "H070": "device.base_class names a way to hold the base that the task does not list, or your policy does not "
+    "allow. auto takes the first of the task's classes that runs here.",
+    "H071": "The base class that this device joined with needs more than is free, or does not run any more; another "
+    "one of the task's would. It computes a little differently, so it is taken after your yes only: the command in "
+    "the fix.",
+    "H072": "A trainer of a program's own said that it scores canary rows and gave no loss. The other devices of its "
+    "base class count on it, so the device left the round.",
     "H030": "The service manager of this system (systemd, launchd, Task Scheduler) is missing or refused; its own "
     "words stand in the message. --dry-run prints the file and the commands, for a manager of your own.",
     "J001": "This device has not joined anything yet; join with an invite link.",

@@ -43,6 +43,13 @@ class FakeTrainer:
     fail_with: Exception | None = None
     wait_for: asyncio.Event | None = None
     requests: list[TrainingRequest] = field(default_factory=list)
+    canary_loss: float | None = None
+    """What the canary rows are scored with; None scores none."""
+
+    @property
+    def scores_canary(self) -> bool:
+        """Whether it adds a canary loss."""
+        return self.canary_loss is not None
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Report one step, wait while told to, then return the known update or raise the given error."""
@@ -62,6 +69,7 @@ class FakeTrainer:
             held_out_loss=self.loss,
             held_out_loss_after=self.loss,
             seconds=0.0,
+            canary_loss=self.canary_loss if request.canary else None,
         )
 
 

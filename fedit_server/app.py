@@ -19,6 +19,7 @@ from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.config import ServerConfig
+from fedit_server.dashboard.console import Console
 from fedit_server.dashboard.routes import add_pages
 from fedit_server.home.folder import Home, Identity
 from fedit_server.keys.log_book import LogBook
@@ -128,7 +129,7 @@ def build_app(
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
-    add_pages(app)
+    add_pages(app, Console(parts.blobs, around or Surroundings(), app[keys.DRAINING], parts.coordinator.look_again))
     app.cleanup_ctx.append(_running_rounds)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)

@@ -10,11 +10,12 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval, care, certificates, deploying, settings, watching
+from fedit_server.commands import access, approval, audit, care, certificates, deploying, settings, watching
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
-from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.backup import backup_app
+from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
 from fedit_server.commands.shell_completion import answer_shells
 from fedit_server.commands.words import status_lines
@@ -27,7 +28,7 @@ HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
 app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
-app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), revoke.")
+app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), block, unblock, revoke, forget.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(
@@ -36,10 +37,12 @@ app.add_typer(
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
 app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
+app.add_typer(audit.audit_app, name="audit", help="The log of every change: tail, export, verify.")
 
 
 @app.callback(invoke_without_command=True)
@@ -136,7 +139,7 @@ def serve(
 @app.command()
 def status(context: typer.Context) -> None:
     """Show the server, its tasks, the open round and the newest adapter."""
-    look_up(context, "status", lambda admin: admin.status(), status_lines)
+    ask(context, "status", lambda operations: operations.ask("GET", "/status"), status_lines)
 
 
 app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")

@@ -86,6 +86,7 @@ _CODES: Final[dict[str, str]] = {
     "C092": "A database is moved into an empty one only, so that nothing is mixed or overwritten.",
     "C100": "Blobs in an S3-compatible store need more packages: pip install 'fedit[s3]'",
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
+    "C102": "The file with the passphrase of a backup cannot be read.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
     "it; the key has no passphrase.",
@@ -123,6 +124,7 @@ _CODES: Final[dict[str, str]] = {
     "S100": "The object store does not answer. The server tries again by itself; nothing was half taken.",
     "S101": "The bucket does not exist. Create it, or correct the setting blobs.",
     "S102": "The credentials are wrong, or may not list, read, write and delete below the prefix.",
+    "S103": "The backup is cut off, or not what its manifest lists. Take an older one, and verify each that you make.",
     "S110": "A line of the audit log was changed or taken out. Somebody with access to the database did it, or "
     "the disk.",
     "T004": "The invite has expired. Make another one: fedit-server invite create --expires 7d",
@@ -148,6 +150,13 @@ _CODES: Final[dict[str, str]] = {
     "U030": "What was asked for does not fit the state that the thing is in; the message says which.",
     "U031": "This federation's authority lives apart and makes the invites: fedit-server authority invite",
     "U034": "The authority needs the server's address and pin, as fedit-server up prints them.",
+    "U100": "A backup's passphrase guards every key of the federation: take four or five random words.",
+    "U101": "The passphrase is another one, or somebody without it has changed the backup.",
+    "U102": "There is a file of that name already, and backups are never written over.",
+    "U103": "The database is PostgreSQL: run pg_dump first, and give its file with --dump.",
+    "U104": "A backup is restored into an empty folder only. Name another one with --home.",
+    "U105": "Nobody is here to be asked for the passphrase: --passphrase-file FILE, or FEDIT_BACKUP_PASSPHRASE.",
+    "U110": "The file is no export of an audit log: fedit-server audit export --out FILE writes one.",
     "U111": "A field of the request is missing, unknown, or has a value that it cannot have; the answer names it.",
     "U112": "The body of the request is not JSON.",
     "U113": "The request takes no answer of the kind that there is; leave the Accept header out.",

@@ -213,7 +213,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except ProtocolError as error:
         return problem_response(error)
-    except RefusalError as error:
+    except ConfigError as error:
         return refusal_response(error)
     except web.HTTPException as error:
         return _http_problem(error)
@@ -237,12 +237,22 @@ def as_problem(error: Exception) -> ProtocolError:
     return ProtocolError(ProblemType.INTERNAL, "the server failed; its log says why", code="X001")
 
 
-def refusal_response(error: RefusalError) -> web.Response:
-    """Return the problem document of a refusal of the admin API."""
-    status = ADMIN_STATUS[error.problem]
+def refusal_of(error: ConfigError) -> AdminProblem:
+    """Return which problem of the admin API an operator's error is; those of commands beside the store go by code."""
+    if isinstance(error, RefusalError):
+        return error.problem
+    if error.code == NotFoundError.default_code:
+        return AdminProblem.NOT_FOUND
+    return AdminProblem.CONFLICT if error.code.startswith("U") else AdminProblem.INVALID
+
+
+def refusal_response(error: ConfigError) -> web.Response:
+    """Return the problem document of an operator's error in the admin API."""
+    problem = refusal_of(error)
+    status = ADMIN_STATUS[problem]
     body = {
-        "type": error.problem,
-        "title": error.problem.title_text,
+        "type": problem,
+        "title": problem.title_text,
         "status": status,
         "detail": str(error),
         "code": error.code,

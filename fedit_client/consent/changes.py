@@ -23,6 +23,9 @@ _WORDS: Final[dict[str, str]] = {
     "base.revision": "revision of the base model",
     "base.digest": "files of the base model",
     "base.quantization": "precision of the base model",
+    "base.classes": "base classes that may meet",
+    "canary.rows": "public rows that compare base classes",
+    "canary.hidden_among": "fewest honest devices of a base class behind its canary loss",
     "prompt.template": "how rows become text",
     "prompt.train_on_inputs": "learning from questions too, not from answers only",
     "prompt.cutoff_tokens": "tokens per example",
@@ -162,6 +165,8 @@ def _value(value: Any) -> str:
             return f"{value:,}"
         case float():
             return f"{value:g}"
+        case [dict(), *_]:
+            return f"{len(value)} row" + "s" * (len(value) > 1)
         case list():
             return plain(", ".join(map(str, value)))
         case _:

@@ -100,13 +100,14 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         digest=document.digest,
         title=plain(task.title),
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
-        model=plain(f"{task.base.model} in {task.base.quantization}"),
+        model=plain(f"{task.base.model} in {' or '.join(task.base.allowed)}"),
         training=f"LoRA rank {task.adapter.rank} on {modules}, {task.round.rounds} rounds",
         leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
         leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
             "when you take part; the server sees your network address",
+            *_class_in_clear(task),
         ),
         never_leaves=NEVER_LEAVES if weakest else (_FILES, _NAMES),
         hidden_among=hidden,
@@ -180,7 +181,23 @@ def _company(task: Task) -> str:
 
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
-    return [f"it is readable only as a sum: you are hidden among at least {hidden} devices", *_bound(document)]
+    sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices"
+    return [sums, *_canary(document.task), *_bound(document)]
+
+
+def _canary(task: Task) -> list[str]:
+    if task.canary is None:
+        return []
+    rows = len(task.canary.rows)
+    what = f"the loss on {rows} public row{'s' if rows > 1 else ''}, which says how your base class computes"
+    hidden = f"only as the mean of all devices of the class in a round, {task.canary.hidden_among} honest ones at least"
+    return [f"{what} and nothing of your rows: {hidden}"]
+
+
+def _class_in_clear(task: Task) -> list[str]:
+    if task.canary is None:
+        return []
+    return [f"the kind of base class ({' or '.join(task.base.allowed)}), to the server and the members of your rounds"]
 
 
 def _bound(document: TaskDocument) -> list[str]:

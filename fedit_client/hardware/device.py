@@ -28,13 +28,15 @@ _NO_GPU: Final = "there is no GPU that can train"
 
 
 def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", threads: int | None = None,
-         max_tokens: int | None = None) -> DevicePlan:  # fmt: skip
+         max_tokens: int | None = None, base_class: Quantization | None = None) -> DevicePlan:  # fmt: skip
     """Choose device, threads, dtype and, where memory asks for it, rungs of the ladder, which the reason then names.
 
-    `threads` overrides what is free; `max_tokens` is the owner's, and counts within the task's range. Raises
-    DeviceError: H002 a GPU was asked for and none can be used, H003 it does not fit into free memory.
+    `threads` overrides what is free; `max_tokens` is the owner's, and counts within the task's range; `base_class` is
+    one of the task's, the first without it. Raises DeviceError: H002 a GPU was asked for and none can be used, H003 it
+    does not fit into free memory.
     """
-    gpu, why_not = _usable_gpu(document, machine, prefer)
+    held = base_class or document.task.base.allowed[0]
+    gpu, why_not = _usable_gpu(held, machine, prefer)
     if prefer not in {"auto", "cpu"} and gpu is None:
         raise DeviceError(
             f"no GPU can be used: {why_not.reason}",
@@ -43,7 +45,7 @@ def plan(document: TaskDocument, machine: Machine, prefer: Prefer = "auto", thre
             fix=why_not.fix or "fedit-client set device.prefer=cpu",
             again=None if why_not.fix else "--device cpu",
         )
-    found = _on_gpu(document, gpu) if gpu and prefer != "cpu" else _on_cpu(document, machine, prefer, why_not)
+    found = _on_gpu(held, gpu) if gpu and prefer != "cpu" else _on_cpu(held, machine, prefer, why_not)
     found = replace(found, threads=threads or found.threads, max_tokens=_owners_tokens(document, max_tokens))
     lowered, told = fitted(document, found)
     return replace(lowered, reason="; ".join((found.reason, *told)))
@@ -54,26 +56,26 @@ def _owners_tokens(document: TaskDocument, wanted: int | None) -> int:
     return max(prompt.least_tokens, wanted) if wanted is not None and wanted < prompt.cutoff_tokens else 0
 
 
-def _usable_gpu(document: TaskDocument, machine: Machine, prefer: Prefer) -> tuple[Gpu | None, Obstacle]:
+def _usable_gpu(held: Quantization, machine: Machine, prefer: Prefer) -> tuple[Gpu | None, Obstacle]:
     """The GPU with the most free memory that this torch and this task can use, or None with the reason."""
     gpus = [gpu for gpu in machine.gpus if prefer in {"auto", "cpu", KIND_OF[gpu.vendor]}]
     if not gpus:
         return None, Obstacle(_NO_GPU)
-    found = [(gpu, obstacle(gpu, machine, document.task.base.quantization)) for gpu in gpus]
+    found = [(gpu, obstacle(gpu, machine, held)) for gpu in gpus]
     able = [gpu for gpu, reason in found if reason is None]
     if not able:
         return None, next(reason for _, reason in found if reason is not None)
     return max(able, key=lambda gpu: gpu.free_bytes), Obstacle("")
 
 
-def _on_gpu(document: TaskDocument, gpu: Gpu) -> DevicePlan:
+def _on_gpu(held: Quantization, gpu: Gpu) -> DevicePlan:
     kind = KIND_OF[gpu.vendor]
-    dtype, reason = _gpu_dtype(document, gpu)
+    dtype, reason = _gpu_dtype(held, gpu)
     unknown = "" if gpu.total_bytes else "; how much memory it has is known only when training starts"
     return DevicePlan(
         device=_TORCH_NAME[kind].format(gpu.index),
         threads=1,
-        quantization=document.task.base.quantization,
+        quantization=held,
         compute_dtype=dtype,
         reason=f"{gpu.name}; {dtype}: {reason}{unknown}",
         estimated_bytes=0,
@@ -84,16 +86,16 @@ def _on_gpu(document: TaskDocument, gpu: Gpu) -> DevicePlan:
     )
 
 
-def _on_cpu(document: TaskDocument, machine: Machine, prefer: Prefer, why_not: Obstacle) -> DevicePlan:
+def _on_cpu(held: Quantization, machine: Machine, prefer: Prefer, why_not: Obstacle) -> DevicePlan:
     if not machine.avx2:
         raise DeviceError("this processor lacks AVX2, without which training is not possible here", code="H002",
                           where=_describe(machine), fix="take part from a newer machine")  # fmt: skip
-    dtype, reason = _cpu_dtype(document, machine)
+    dtype, reason = _cpu_dtype(held, machine)
     why = f"{why_not.reason or 'CPU'}; " if prefer == "auto" else "CPU; "
     return DevicePlan(
         device="cpu",
         threads=machine.free_cores,
-        quantization=document.task.base.quantization,
+        quantization=held,
         compute_dtype=dtype,
         reason=f"{why}{machine.free_cores} of {machine.cores} cores; {dtype}: {reason}",
         estimated_bytes=0,
@@ -104,19 +106,19 @@ def _on_cpu(document: TaskDocument, machine: Machine, prefer: Prefer, why_not: O
     )
 
 
-def _gpu_dtype(document: TaskDocument, gpu: Gpu) -> tuple[DType, str]:
-    if document.task.base.quantization is Quantization.FP32:
+def _gpu_dtype(held: Quantization, gpu: Gpu) -> tuple[DType, str]:
+    if held is Quantization.FP32:
         return "float32", "the task asks for fp32"
     able = "CUDA capability {}.{}".format(*gpu.capability) if gpu.vendor == "nvidia" else gpu.arch or "this GPU"
     if has_bfloat16(gpu):
         return "bfloat16", able if gpu.vendor == "nvidia" else f"{able} has it"
-    if gpu.capability >= _HAS_FLOAT16 and document.task.base.quantization is not Quantization.BF16:
+    if gpu.capability >= _HAS_FLOAT16 and held is not Quantization.BF16:
         return "float16", f"{able} has no bfloat16; the loss is scaled, since small gradients vanish in float16"
     return "float32", f"{able} has no bfloat16"
 
 
-def _cpu_dtype(document: TaskDocument, machine: Machine) -> tuple[DType, str]:
-    match document.task.base.quantization:
+def _cpu_dtype(held: Quantization, machine: Machine) -> tuple[DType, str]:
+    match held:
         case Quantization.FP32:
             return "float32", "the task asks for fp32"
         case Quantization.BF16:

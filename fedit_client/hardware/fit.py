@@ -43,6 +43,7 @@ class Fit:
             f"time       {self.time_words()}",
             f"traffic    {size_text(self.up_bytes)} up, {size_text(self.down_bytes)} down a round",
             f"base       {self.fetch.words()}",
+            f"class      {self.plan.class_words}",
         ]
 
     def short(self) -> str:
@@ -66,6 +67,8 @@ class Fit:
             "kind": self.plan.kind,
             "name": self.plan.name,
             "reason": self.plan.reason,
+            "base_class": str(self.plan.quantization),
+            "base_class_reason": self.plan.class_reason or None,
             "memory_bytes": self.memory_bytes,
             "memory_free_bytes": self.plan.available_bytes,
             "memory_parts": vars(self.parts),

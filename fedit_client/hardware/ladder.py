@@ -2,16 +2,19 @@
 
 The effective batch, the rank and the task's rows stay as they are on every rung; only the last one may cut rows
 shorter, and only where the task has a range for that. A step is told in one line, and remembered by whoever takes it.
+Below the last rung lies another base class, where the task lists one: it is named and never taken. A lower rank is no
+rung: no method here adds updates of unequal rank, so no task can allow it.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from fedit_client.hardware.base_class import another_class
 from fedit_client.hardware.estimate import estimated
 from fedit_client.hardware.plan import DevicePlan
 from fedit_protocol.errors import DeviceError
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 
 _LEAST_CHUNK: Final = 32
 _TOKENS_STEP: Final = 64
@@ -49,7 +52,13 @@ def fitted(document: TaskDocument, plan: DevicePlan) -> tuple[DevicePlan, tuple[
 
 
 def too_little(document: TaskDocument, plan: DevicePlan) -> DeviceError:
-    """Return the error of a device for which even the lowest rung is too much, with the figures."""
+    """Return the error of a device for which even the lowest rung is too much, with the figures.
+
+    H003, or H071 if another class of the task needs less: the last rung, which is taken after a yes only.
+    """
+    if (other := _lighter_class(document, plan)) is not None:
+        reason = f"out of memory: {_gb(plan.estimated_bytes)} are needed, free are {_gb(plan.available_bytes)}"
+        return another_class(reason, other, f"{plan.name}, {document.task.base.model} in {plan.quantization}")
     tokens, used = plan.tokens_per_row(document), plan.total_bytes - plan.available_bytes
     by_others = f" ({_gb(used)} used by others)" if 0 < used < plan.total_bytes else ""
     return DeviceError(
@@ -59,6 +68,13 @@ def too_little(document: TaskDocument, plan: DevicePlan) -> DeviceError:
         where=f"{plan.name}, {document.task.base.model} in {plan.quantization}",
         fix="close other programs, then: fedit-client fit",
     )
+
+
+def _lighter_class(document: TaskDocument, plan: DevicePlan) -> Quantization | None:
+    """The class of the task that needs the least memory on this rung, if that is less than the plan needs."""
+    each = [estimated(document, replace(plan, quantization=name)) for name in plan.other_classes]
+    found = min(each, key=lambda other: other.estimated_bytes, default=plan)
+    return found.quantization if found.estimated_bytes < plan.estimated_bytes else None
 
 
 def _rungs(document: TaskDocument, plan: DevicePlan) -> Iterator[Rung]:

@@ -60,8 +60,17 @@ class DevicePlan:
     """The command that would make the machine's GPU usable, where there is one."""
     python: str = ""
     """The interpreter that trains; empty means the one that runs here."""
+    class_reason: str = ""
+    """Why the base is held in this class, where the task lists several."""
+    other_classes: tuple[Quantization, ...] = ()
+    """The further classes that the task lists and the owner's limits allow: for a yes, never taken in silence."""
     others: tuple[str, ...] = ()
     """The devices of further processes, each of which takes its share of every step's rows."""
+
+    @property
+    def class_words(self) -> str:
+        """The base class, and why it is this one where the task lists several."""
+        return f"{self.quantization}: {self.class_reason}" if self.class_reason else str(self.quantization)
 
     def applied(self, task: Task) -> Task:
         """Return the task as it is trained under this plan: what the ladder has lowered, and nothing else, differs."""

@@ -13,7 +13,7 @@ from fedit_client.migrations.format import check_home
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import MembershipError, StorageError
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 
 
 class Membership(BaseModel):
@@ -42,6 +42,8 @@ class Membership(BaseModel):
     threads: int | None = None
     trains_on: str | None = None
     """The kind of device that the owner has seen when joining; None in a home from before that was noted."""
+    base_class: Quantization | None = None
+    """The base class that the owner has seen when joining; None where the task has one only, or before there were."""
     joined_at: int
 
     @property

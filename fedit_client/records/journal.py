@@ -80,6 +80,7 @@ class Journal:
         """The newest round that was joined, unless its result was seen committed."""
         self._answered: dict[RoundId, AnsweredRound] = {}
         self._noisy: list[NoisySum] = []
+        self._canaries: set[Digest] = set()
         self._given: dict[str, bytes] = {"members": b"", "update": b""}
         """Of the round that runs: who its members are, and the digest of the update that was masked (C4)."""
         for fact in self._read():
@@ -90,7 +91,11 @@ class Journal:
         """The newest round this device took part in, the newest adapter it knows, and every round it answered."""
         if self._last is None:
             return None
-        return replace(self._last, answered=tuple(self._answered.values()), noisy=tuple(self._noisy))
+        return replace(self._last, **self._known())
+
+    def _known(self) -> dict[str, Any]:
+        given = frozenset(self._canaries)
+        return {"answered": tuple(self._answered.values()), "noisy": tuple(self._noisy), "canaries": given}
 
     @property
     def unfinished(self) -> tuple[FrozenUpload, ...]:
@@ -167,6 +172,8 @@ class Journal:
                 self._given[fact["kind"]] = base64.b64decode(fact["body"])
             case "noise":
                 self._noisy.append(decode(NoisySum, base64.b64decode(fact["body"])))
+            case "canary":
+                self._canaries.add(Digest(fact["digest"]))
             case "frozen":
                 round_id, header = RoundId(fact["round"]), base64.b64decode(fact["body"])
                 path = self._payload_path(round_id, _sum_index(header))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedit_protocol.adapter import AdapterLayout, Vector
 from fedit_protocol.messages import RingSpec
-from fedit_protocol.metrics import FRACTION_UNIT, LOSS_UNIT, ClientReport
+from fedit_protocol.metrics import CANARY_UNIT, FRACTION_UNIT, LOSS_UNIT, ClientReport
 from fedit_protocol.round_plan import sealed_spec, sum_specs
 from fedit_protocol.sealed.updates import clip_update, sealed_length
 from fedit_protocol.secagg.prg import Words
@@ -21,6 +21,7 @@ Values = NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32]
 
 _CORRECTION: Final = "correction"
 _SKETCH: Final = "sketch"
+_COUNT: Final = "canary_count "
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,14 @@ class Payload:
             "train_loss": sent["train_loss"] / (LOSS_UNIT * self.weight),
             "held_out_loss": sent["held_out_loss"] / (LOSS_UNIT * held) if held else None,
             "clipped_fraction": sent["clipped_fraction"] / (FRACTION_UNIT * self.weight),
+            **self.canary(),
         }
+
+    def canary(self) -> dict[str, float]:
+        """Return the canary loss that goes along, by class; empty where none does."""
+        counts = {name.removeprefix(_COUNT): count for name, count in self.figures.items() if name.startswith(_COUNT)}
+        return {f"canary_loss {name}": self.figures[f"canary_loss {name}"] / CANARY_UNIT
+                for name, count in counts.items() if count}  # fmt: skip
 
     def as_data(self) -> dict[str, Any]:
         """Return the payload for programs, each tensor in figures; the values themselves are in `tensors`."""
@@ -152,7 +160,8 @@ def _report_words(report: Mapping[str, float | int | None]) -> str:
         return ", and no figures beside it"
     held = report["held_out_loss"]
     told = f", {report['examples']:,} examples, training loss {report['train_loss']:.3f}"
-    return told + (f", held-out loss {held:.3f}" if held is not None else "")
+    canary = "".join(f", {name} {loss:.4f}" for name, loss in report.items() if name.startswith("canary_loss"))
+    return told + (f", held-out loss {held:.3f}" if held is not None else "") + canary
 
 
 def _facts(name: str, values: Values) -> TensorFacts:

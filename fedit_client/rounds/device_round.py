@@ -136,6 +136,8 @@ class Engagement:
 class Round(ABC):
     """One offered round. `take_part` runs it once; a failure on the way wipes its secrets."""
 
+    _adds_canary = False
+
     def __init__(self, offer: bytes, verified: Offer, engagement: Engagement) -> None:
         """Take an offer that a participant has verified; raises SecurityError unless it is of the agreed task (C2)."""
         self._with = engagement
@@ -232,7 +234,7 @@ class Round(ABC):
                 self._with.transport, offer.adapter_version, offer.adapter_digest, self._on_bytes(RoundStage.DOWNLOAD)
             )
         )
-        self._stage(RoundStage.PREPARE, "loading the base model")
+        self._stage(RoundStage.PREPARE, f"loading the base model in {work.plan.class_words}")
         request = TrainingRequest(
             document=self._with.document,
             base=work.base,
@@ -242,6 +244,7 @@ class Round(ABC):
             plan=work.plan,
             split_seed=work.split_seed,
             pause=work.pause,
+            canary=self._adds_canary,
         )
         result = await self._trained(request)
         await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves

@@ -5,6 +5,7 @@ The protocol package decides (secagg.participant); what every kind of round does
 
 import asyncio
 import secrets
+from functools import partial
 from typing import Final
 
 from fedit_client.consent.terms import size_text
@@ -14,9 +15,11 @@ from fedit_client.records.payloads import Payload, decode_words
 from fedit_client.rounds.device_round import Engagement, Round, over_is_fine, weight_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
+from fedit_client.training.request import ScoresCanary
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import EnrolledView
+from fedit_protocol.errors import DeviceError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import RoundResult, SecondInput
 from fedit_protocol.methods import METHODS, TwoSumMethod
@@ -27,6 +30,7 @@ from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task import Quantization
 
 _PATHS: Final = {
     Kind.JOIN: "join",
@@ -56,7 +60,8 @@ class MaskedRound(Round):
 
     async def _run(self, members: EnrolledView) -> RoundResult:
         self._participant.on_revocations(members.revoked)
-        await self._perform(self._participant.join())
+        await self._perform(self._participant.join(self._base_class()))
+        self._adds_canary = self._participant.declared is not None
         local = await self._train_while_keys_are_agreed()
         message = await asyncio.to_thread(self._first_message, local.update)
         await self._sum(message, local)
@@ -78,7 +83,11 @@ class MaskedRound(Round):
             if self._with.outbox is not None:
                 shown.append(decode_words(words, ring, layout))
 
-        frozen = await asyncio.to_thread(participant.freeze, message, weight, report, threads, show)
+        if self._adds_canary and local.canary_loss is None:
+            raise DeviceError("the trainer has not scored the task's canary rows, which the other devices count on",
+                              code="H072", fix="score them, or say scores_canary = False")  # fmt: skip
+        freeze = partial(participant.freeze, canary=local.canary_loss)
+        frozen = await asyncio.to_thread(freeze, message, weight, report, threads, show)
         await self._keep(shown.pop() if shown else None, frozen)
         with over_is_fine():
             await self._perform(frozen)
@@ -89,6 +98,12 @@ class MaskedRound(Round):
             await self._step(participant.on_survivors, await self._fetch(f"survivors/{index}"))
             if self._offer.cohort.strict:
                 await self._step(participant.on_confirmations, await self._fetch(f"confirmations/{index}"))
+
+    def _base_class(self) -> Quantization | None:
+        """The class whose canary loss this device can add; None with a trainer that does not score it."""
+        work = self._with.work
+        able = isinstance(work.trainer, ScoresCanary) and work.trainer.scores_canary
+        return work.plan.quantization if able else None
 
     async def _second_sum(self, local: LocalResult) -> None:
         """Take part in the second sum: over the same update, given what the first one showed (C18)."""

@@ -1,13 +1,15 @@
 """Before anything is promised: is the training stack here, does the task fit this machine, where is its base."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedit_client.base.model import resolve_base, to_fetch
 from fedit_client.config import ClientConfig, DeviceSettings
 from fedit_client.data import Record
+from fedit_client.hardware.base_class import ClassWishes, choose_class
 from fedit_client.hardware.device import DevicePlan, Machine, plan
 from fedit_client.hardware.estimate import estimated
 from fedit_client.hardware.fit import Fit, fit_of
@@ -20,7 +22,7 @@ from fedit_client.manners.facts import is_metered, used_gb
 from fedit_client.membership.joined import Membership
 from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import Quantization, TaskDocument
 
 
 def check_training_stack(settings: DeviceSettings | None = None) -> None:
@@ -29,21 +31,32 @@ def check_training_stack(settings: DeviceSettings | None = None) -> None:
 
 
 def choose_device(
-    document: TaskDocument, machine: Machine, settings: DeviceSettings, joined: Membership | None
+    document: TaskDocument,
+    machine: Machine,
+    settings: DeviceSettings,
+    joined: Membership | None,
+    allowed: Collection[Quantization] = tuple(Quantization),
 ) -> DevicePlan:
     """Return how the task will be trained here: the settings of now come before what was said when joining.
 
-    Raises DeviceError H002, H003.
+    `allowed` are the base classes of the owner's limits. Raises DeviceError H002, H003, H070, H071.
     """
     if settings.python is not None:
         machine = replace(machine, torch=version_in("torch", settings.python))
     prefer = joined.device if joined and settings.prefer == "auto" else settings.prefer
     threads = settings.threads or (joined.threads if joined else None)
-    chosen = plan(document, machine, prefer, threads, settings.max_tokens)
+    wishes = ClassWishes(allowed, _wanted_class(settings), joined.base_class if joined else None)
+    chosen = choose_class(
+        document, wishes, lambda held: plan(document, machine, prefer, threads, settings.max_tokens, held)
+    )
     _, told = usable(document.task.training.optimizer, chosen.device)
     chosen = replace(chosen, reason=f"{chosen.reason}; {told}") if told else chosen
     chosen = replace(chosen, python=str(settings.python or ""))
     return shared_by(chosen, machine, settings.processes)
+
+
+def _wanted_class(settings: DeviceSettings) -> Quantization | None:
+    return None if settings.base_class == "auto" else Quantization(settings.base_class)
 
 
 def cpu_needs_a_yes(chosen: DevicePlan) -> FeditError:
@@ -62,12 +75,12 @@ def may_use_cpu(chosen: DevicePlan, machine: Machine, joined: Membership) -> boo
     return not chosen.needs_cpu_consent or (joined.trains_on is None and not machine.gpus)
 
 
-def unplanned(document: TaskDocument) -> DevicePlan:
+def unplanned(document: TaskDocument, settings: DeviceSettings | None = None) -> DevicePlan:
     """The plan handed to a trainer that the embedding program brings: it decides for itself."""
     return DevicePlan(
         device="cpu",
         threads=1,
-        quantization=document.task.base.quantization,
+        quantization=(_wanted_class(settings) if settings else None) or document.task.base.allowed[0],
         compute_dtype="float32",
         reason="the program's own trainer decides",
         estimated_bytes=0,
@@ -95,10 +108,19 @@ class Preparation:
         """
 
         def choose(left: Machine) -> DevicePlan:
-            return choose_device(self.document, left, self.config.device, self.joined)
+            allowed = self.config.limits.quantizations
+            return choose_device(self.document, left, self.config.device, self.joined, allowed)
 
         chosen = within_memory(machine, self.config.polite, choose)
         return estimated(self.document, self.history.lowered(self.document, chosen))
+
+    @staticmethod
+    def seen(chosen: DevicePlan | None, before: Membership | None) -> dict[str, Any]:
+        """Return what a membership says of the device that its owner has seen; as `before` where nobody looked."""
+        if chosen is None:
+            known = {"trains_on": before.trains_on, "base_class": before.base_class} if before else {}
+            return {**known, "trains_on": known.get("trains_on") or ""}
+        return {"trains_on": chosen.kind, "base_class": chosen.quantization if chosen.class_reason else None}
 
     def fit(self, machine: Machine, records: Iterable[Record] = ()) -> Fit:
         """Return what the task means for this machine; fetches nothing. Raises DeviceError H002, H003."""

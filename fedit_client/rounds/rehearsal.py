@@ -17,16 +17,17 @@ from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
 from fedit_client.records.payloads import Payload, decode_sealed, decode_words, payload_lines
 from fedit_client.rounds.device_round import LocalWork, weight_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.request import ScoresCanary
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.methods import METHODS, TwoSumMethod
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.quantize import encode_update
 from fedit_protocol.secagg.ring import client_variance, cohort_rules
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import Mode, TaskDocument
+from fedit_protocol.task import Mode, Quantization, TaskDocument
 
 _SEED_BYTES: Final = 32
 Say = Callable[[str], None]
@@ -78,9 +79,10 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
             split_seed=work.split_seed,
+            canary=isinstance(work.trainer, ScoresCanary) and work.trainer.scores_canary,
         )
         result = await work.trainer.train(request, _teller(say))
-        payload = await asyncio.to_thread(_payload, result, document)
+        payload = await asyncio.to_thread(_payload, result, document, work.plan.quantization)
         outbox = outbox_of(config)
         entry = None
         if outbox is not None:
@@ -105,7 +107,7 @@ def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tupl
     return 0, path
 
 
-def _payload(result: LocalResult, document: TaskDocument) -> Payload:
+def _payload(result: LocalResult, document: TaskDocument, held: Quantization) -> Payload:
     """Encode as a round would: with this device's rounding, weight, figures, and its part of the noise."""
     task, weight = document.task, weight_of(result.examples, document.task)
     report = ClientReport(result.examples, result.train_loss, result.held_out_loss)
@@ -118,9 +120,10 @@ def _payload(result: LocalResult, document: TaskDocument) -> Payload:
     else:
         message = method.client_message(result.update)
     ring = sum_specs(document)[0].ring
+    canary = None if not ring.canary or result.canary_loss is None else CanaryLoss(held, result.canary_loss)
     seeds = secrets.token_bytes(_SEED_BYTES), secrets.token_bytes(_SEED_BYTES)
     if ring.noise is None:
-        words = encode_update(message, weight, report, ring, seeds[0])
+        words = encode_update(message, weight, report, ring, seeds[0], canary)
     else:
         least = Thresholds.of(task.round.cohort_min, cohort_rules(task)).hidden_among
         words = encode_noisy(message, ring, client_variance(ring, least), seeds)

@@ -40,6 +40,8 @@ class Standing:
     mode: str | None = None
     data: tuple[str, ...] = ()
     device: str | None = None
+    base_class: str | None = None
+    """How the base is held: as seen when joining, or by the owner's setting; None while nothing is decided."""
     rounds: int = 0
     epsilon: float | None = None
     """What this device's noisy uploads bound so far, for the task's delta; None without noise."""
@@ -81,7 +83,7 @@ class Standing:
             f"adapter     {adapter}",
             *([f"own rows    {told}"] if (told := own_line(self.own_losses)) else []),
             f"data        {', '.join(self.data) or 'none remembered'}",
-            f"device      {self.device}",
+            f"device      {self.device}" + (f", base in {self.base_class}" if self.base_class else ""),
             self._policy_line(),
             *self._refusal_lines(),
         ]
@@ -127,6 +129,7 @@ def standing(config: ClientConfig) -> Standing:
         mode=task.round.mode.value,
         data=tuple(source.place for source in load_sources(paths)),
         device=membership.device,
+        base_class=_base_class(config, membership),
         rounds=journal.rounds if journal else 0,
         epsilon=_given(journal, task),
         last_round=journal.last.round_no if journal and journal.last else None,
@@ -145,6 +148,13 @@ def _given(journal: Journal | None, task: Task) -> float | None:
     if task.privacy is None:
         return None
     return epsilon(journal.last.noisy if journal and journal.last else (), task.privacy.delta)
+
+
+def _base_class(config: ClientConfig, membership: Membership) -> str | None:
+    listed, wanted = membership.task_document.task.base.allowed, config.device.base_class
+    if wanted != "auto":
+        return wanted
+    return str(listed[0]) if len(listed) == 1 else membership.base_class and str(membership.base_class)
 
 
 def server_text(membership: Membership) -> str:

@@ -11,6 +11,7 @@ from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of
+from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
@@ -82,6 +83,7 @@ def train_here(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
+    canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
     run = _begun(loaded, task, kind, request.seed, group)
     run.scale = LossScale.of(request.plan.compute_dtype)
@@ -110,7 +112,19 @@ def train_here(
         skipped_rows=rows.skipped + kept_back.skipped,
         tokens_per_second=speeds[-1],
         peak_bytes=peak_bytes(request.plan),
+        canary_loss=canary,
     )
+
+
+def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]) -> float | None:
+    """Score the canary rows with the global adapter, before a step of training, or of a run that goes on."""
+    task = request.document.task
+    if not request.canary or task.canary is None:
+        return None
+    on_progress(TrainingProgress("evaluate", 0, len(task.canary.rows)))
+    loss = canary_loss(loaded.model, loaded.tokenizer, loaded.pad_id, task, task.canary)
+    on_progress(TrainingProgress("evaluate", len(task.canary.rows), len(task.canary.rows)))
+    return loss
 
 
 def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:

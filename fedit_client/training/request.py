@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedit_client.data import Record
 from fedit_client.hardware.device import DevicePlan
@@ -31,6 +31,8 @@ class TrainingRequest:
     plan: DevicePlan
     split_seed: bytes = field(default=b"", repr=False)
     pause: PauseSignal = field(default_factory=PauseSignal, repr=False, compare=False)
+    canary: bool = False
+    """Whether the task's public canary rows are scored before training, with the global adapter."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class LocalResult:
     skipped_rows: int = 0
     tokens_per_second: float = field(default=0.0, compare=False)
     peak_bytes: int = field(default=0, compare=False)
+    canary_loss: float | None = field(default=None, repr=False)
+    """Nats per answer token of the canary rows, where the request asked for it."""
 
 
 class Trainer(Protocol):
@@ -80,4 +84,14 @@ class Trainer(Protocol):
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train and return the update; raises DeviceError, DataError, ModelError, TaskRefusedError. Cancel-safe."""
+        ...
+
+
+@runtime_checkable
+class ScoresCanary(Protocol):
+    """A trainer that holds the base in the plan's class and can score canary rows; others' devices add no such loss."""
+
+    @property
+    def scores_canary(self) -> bool:
+        """Whether it does."""
         ...

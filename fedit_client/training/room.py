@@ -54,6 +54,7 @@ def _attempt(work: Work, channel: Channel, request: Json) -> None:
 def plan_of(values: Json) -> DevicePlan:
     """Return the plan that crossed the pipe."""
     changed = {"quantization": Quantization(values["quantization"]), "others": tuple(values["others"])}
+    changed |= {"other_classes": tuple(map(Quantization, values.get("other_classes", ())))}
     return DevicePlan(**{**values, **changed})
 
 

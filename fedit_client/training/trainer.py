@@ -37,6 +37,8 @@ _GOES_ON: Final = {True: "it goes on from its last checkpoint", False: "it begin
 class WorkerTrainer:
     """Trains in a process of its own, which is gone afterwards."""
 
+    scores_canary = True
+
     def __init__(
         self,
         checkpoints: Path | None = None,
@@ -199,6 +201,7 @@ def _message(request: TrainingRequest) -> Json:
         "seed": to_base64url(request.seed),
         "split_seed": to_base64url(request.split_seed),
         "plan": plan_values(request.plan),
+        "canary": request.canary,
     }
 
 
@@ -226,4 +229,5 @@ def _result(message: Json, update: Vector, seconds: float) -> LocalResult:
         skipped_rows=message["skipped_rows"],
         tokens_per_second=message.get("tokens_per_second", 0.0),
         peak_bytes=message.get("peak_bytes", 0),
+        canary_loss=message.get("canary_loss"),
     )

@@ -49,6 +49,7 @@ def _request(message: Json, plan: DevicePlan) -> TrainingRequest:
         seed=from_base64url(message["seed"]),
         plan=plan,
         split_seed=from_base64url(message["split_seed"]),
+        canary=message.get("canary", False),
     )
 
 

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,13 +17,12 @@ from fedit_protocol.ids import TaskId
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.signing import Kind, seal
 from fedit_server.access.address import advertised
-from fedit_server.access.invites import NewInvite, Terms, create_invite, list_invites, revoke_invite
 from fedit_server.access.tokens import LOCAL, Caller, TokenGate
 from fedit_server.adapters.peft_folder import write_peft_folder
-from fedit_server.authority.authority import Authority
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity, load_identity
+from fedit_server.problems import StateConflictError
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
 from fedit_server.storage.opening import open_blobs
@@ -31,12 +30,9 @@ from fedit_server.storage.place import place_of
 from fedit_server.storage.rows import (
     AdapterRow,
     ClientRow,
-    ClientState,
     Decision,
     RoundRow,
-    RoundState,
     TaskRow,
-    report_data,
 )
 from fedit_server.storage.store import Store
 
@@ -114,61 +110,12 @@ class Admin:
         context = federation_context(self.identity.descriptor.federation_id)
         return seal(self.identity.keys.server, Kind.AUDIT_HEAD, context, head)
 
-    async def status(self) -> dict[str, Any]:
-        """Return the data of `fedit-server status`."""
-        running = self.home.running_server()
-        clients = await self.store.members.clients()
-        return {
-            "server": {"running": running is not None, **(running or {"pid": None, "url": None})},
-            "federation": {"id": self.identity.descriptor.federation_id, "pin": self.identity.pin},
-            "tasks": [await self._task_status(task) for task in await self.store.tasks.tasks()],
-            "authority": await self._authority(),
-            "clients": {"enrolled": sum(client.state is ClientState.ACTIVE for client in clients)},
-        }
-
-    async def _authority(self) -> dict[str, Any]:
-        waiting = await self.store.admissions.waiting()
-        return {"apart": self.apart, "waiting": waiting.count, "waiting_since": waiting.since}
-
     @property
     def apart(self) -> bool:
         """Whether the enrolment authority lives apart from this server."""
         return self.identity.keys.authority is None
 
-    async def _task_status(self, task: TaskRow) -> dict[str, Any]:
-        rounds = await self.store.rounds.rounds(task.task_id)
-        committed = [row for row in rounds if row.state is RoundState.COMMITTED]
-        newest = await self.store.tasks.newest_adapter(task.task_id)
-        return {
-            "id": task.task_id,
-            "title": task.document.task.title,
-            "version": task.version,
-            "mode": str(task.document.task.round.mode),
-            "state": str(task.state),
-            "reason": task.reason,
-            "round": _open_round(rounds),
-            "held": _held_round(rounds),
-            "devices_needed": task.document.task.round.least_clients,
-            "rounds": task.document.task.round.rounds,
-            "committed": len(committed),
-            "failed": sum(row.state is RoundState.FAILED for row in rounds),
-            "adapter_version": newest.version,
-            "suspects": await self._named(task.task_id),
-            "last_report": report_data(committed[-1].figures) if committed else None,
-        }
-
-    async def _named(self, task_id: TaskId) -> list[str]:
-        held = await self.store.suspicions.of_task(task_id)
-        return [client for client, suspicion in held.items() if suspicion.is_named]
-
-    async def create_invite(self, terms: Terms) -> NewInvite:
-        """Make an invite to the address that the server has, or last had; raises ConfigError U031."""
-        self._need_authority()
-        now_s = unix_seconds(utc_now())
-        salt = await self.store.members.federation_salt(self.identity.descriptor.federation_id, now_s)
-        return await create_invite(self.store.members, salt, self._address(), self.identity.pin, terms, now_s)
-
-    def _need_authority(self) -> None:
+    def need_authority(self) -> None:
         """Raise ConfigError U031 where the enrolment authority lives apart: codes are made and kept there."""
         if self.apart:
             raise ConfigError(
@@ -177,7 +124,8 @@ class Admin:
                 fix="on its machine: fedit-server authority invite create",
             )
 
-    def _address(self) -> tuple[str, int]:
+    def address(self) -> tuple[str, int]:
+        """Return the host and port that the server has, or last had."""
         url = self.home.last_url()
         if self.config.advertise or url is None:
             return advertised(self.config, self.config.port)
@@ -187,61 +135,14 @@ class Admin:
     @property
     def url(self) -> str:
         """The address that the server has, or last had."""
-        host, port = self._address()
+        host, port = self.address()
         return f"https://{f'[{host}]' if ':' in host else host}:{port}"
-
-    async def invites(self) -> list[dict[str, Any]]:
-        """Return every invite without its code, which nobody knows any more; raises ConfigError U031."""
-        self._need_authority()
-        return await list_invites(self.store.members, unix_seconds(utc_now()))
-
-    async def revoke_invite(self, invite_id: str) -> None:
-        """Make an invite useless; raises ConfigError U025 if there is none, U031."""
-        self._need_authority()
-        await revoke_invite(self.store.members, invite_id, unix_seconds(utc_now()))
-
-    async def clients(self) -> list[dict[str, Any]]:
-        """Return the enrolled devices; when they were last seen in coarse words."""
-        now_s = unix_seconds(utc_now())
-        held = {
-            task.task_id: await self.store.suspicions.of_task(task.task_id) for task in await self.store.tasks.tasks()
-        }
-        return [
-            {
-                "id": client.client_id,
-                "label": client.label,
-                "device_kind": client.device_kind,
-                "state": str(client.state),
-                "last_seen": coarse_age(now_s - client.last_seen),
-                "far_off": [
-                    {"task": task, **asdict(of_task[client.client_id]), "named": of_task[client.client_id].is_named}
-                    for task, of_task in held.items()
-                    if client.client_id in of_task and of_task[client.client_id].flagged
-                ],
-            }
-            for client in await self.store.members.clients()
-        ]
-
-    async def revoke_client(self, name: str) -> ClientRow:
-        """Exclude a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits.
-
-        A running server refuses it from then on; a round that is open already ends as it began. Where the authority
-        lives apart it is blocked here and nowhere else.
-        """
-        found = await self.client(name)
-        described, keys = self.identity.descriptor, self.identity.keys.authority
-        if keys is None:
-            await self.store.admissions.block(found.client_id)
-        else:
-            salt = await self.store.members.federation_salt(described.federation_id, unix_seconds(utc_now()))
-            await Authority(keys, described.federation_id, self.store.members, salt, utc_now).revoke(found.client_id)
-        return found
 
     async def client(self, name: str) -> ClientRow:
         """Return a device by its id or the beginning of it; raises ConfigError U025 unless exactly one fits."""
-        found = [row for row in await self.store.members.clients() if name and row.client_id.startswith(name.lower())]
+        found = await self.store.members.clients_like(name.lower()) if name else []
         if len(found) != 1:
-            what = "no client" if not found else f"{len(found)} clients"
+            what = "no client" if not found else "more than one client"
             raise ConfigError(
                 f"{what} with an id that begins with {name}", code="U025", fix="fedit-server clients list"
             )
@@ -259,30 +160,13 @@ class Admin:
             raise ConfigError(f"round {number} {what}", code="U030", fix=f"fedit-server round show {number}")
         return await self.round(task, number)
 
-    async def evaluators(self) -> list[dict[str, Any]]:
-        """Return the devices whose reports of losses count."""
-        named = await self.store.candidates.evaluators()
-        return [client for client in await self.clients() if client["id"] in named]
-
-    async def appoint(self, name: str, *, may: bool) -> ClientRow:
-        """Let a device report losses of candidates, or no more; raises ConfigError U025 unless exactly one fits."""
-        found = await self.client(name)
-        if may:
-            await self.store.candidates.appoint(found.client_id, unix_seconds(utc_now()))
-        else:
-            await self.store.candidates.dismiss(found.client_id)
-        return found
-
-    async def rounds(self, task: str | None) -> list[RoundRow]:
-        """Return the rounds of one task, or of all."""
-        return await self.store.rounds.rounds((await self.task(task)).task_id if task else None)
-
     async def round(self, task: str | None, number: int) -> RoundRow:
         """Return one round; raises ConfigError U025 if there is none."""
         task_id = (await self.task(task)).task_id
-        for row in await self.store.rounds.rounds(task_id):
-            if row.round_no == number:
-                return row
+        round_id = await self.store.readings.round_id(task_id, number)
+        row = None if round_id is None else await self.store.rounds.round(round_id)
+        if row is not None:
+            return row
         raise ConfigError(f"task {task_id} has no round {number}", code="U025", fix="fedit-server round list")
 
     async def task(self, name: str | None) -> TaskRow:
@@ -308,18 +192,13 @@ class Admin:
         await self.store.tasks.set_state(task.task_id, state, reason)
         return await self.task(task.task_id)
 
-    async def adapters(self, task: str | None) -> list[dict[str, Any]]:
-        """Return every adapter version of one task, or of all."""
-        names = [await self.task(task)] if task else await self.store.tasks.tasks()
-        return [self._adapter(row) for named in names for row in await self.store.tasks.adapters(named.task_id)]
-
     async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
         """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        chosen = await self._version((await self.task(task)).task_id, version)
+        chosen = await self.version((await self.task(task)).task_id, version)
         if out.exists():
             raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
         shutil.copytree(adapter_folder(self.home.adapters, chosen.task_id, chosen.version), out)
-        return {**self._adapter(chosen), "folder": str(out.absolute())}
+        return {**self.adapter_data(chosen), "folder": str(out.absolute())}
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.
@@ -328,20 +207,23 @@ class Admin:
         open fails with this reason when it ends, for its updates belong to another adapter.
         """
         found = await self.task(task)
-        chosen = await self._version(found.task_id, version)
+        chosen = await self.version(found.task_id, version)
         newest = await self.store.tasks.newest_adapter(found.task_id)
         if chosen.digest == newest.digest:
-            raise ConfigError(f"version {version} is what there is now", code="U025", fix="fedit-server adapter list")
-        now_s = unix_seconds(utc_now())
-        made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, now_s)
+            raise StateConflictError(
+                f"version {version} is what there is now", code="U025", fix="fedit-server adapter list"
+            )
+        made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, self.now_s)
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
         content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
         await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
-        await self.store.tasks.append_adapter(made)
-        return {**self._adapter(made), "content_of": version}
+        async with self.change("adapter.rollback", found.task_id) as change:
+            change.before, change.after = newest.digest, {"version": made.version, "content_of": version}
+            await self.store.tasks.append_adapter(made)
+        return {**self.adapter_data(made), "content_of": version}
 
-    async def _version(self, task_id: TaskId, version: int | None) -> AdapterRow:
+    async def version(self, task_id: TaskId, version: int | None) -> AdapterRow:
         """Return a version, the newest for None; raises ConfigError U025."""
         versions = {row.version: row for row in await self.store.tasks.adapters(task_id)}
         chosen = max(versions) if version is None else version
@@ -351,7 +233,8 @@ class Admin:
             )
         return versions[chosen]
 
-    def _adapter(self, row: AdapterRow) -> dict[str, Any]:
+    def adapter_data(self, row: AdapterRow) -> dict[str, Any]:
+        """Return a version as the API and the commands show it."""
         return {
             "task": row.task_id,
             "version": row.version,
@@ -376,18 +259,3 @@ def coarse_age(seconds: int) -> str:
     if seconds < 24 * _HOUR_S:
         return "today"
     return "this week" if seconds < 7 * 24 * _HOUR_S else "longer ago"
-
-
-def _open_round(rounds: list[RoundRow]) -> dict[str, Any] | None:
-    for row in rounds:
-        if row.state is RoundState.OPEN:
-            view = row.view
-            return {"no": row.round_no, "stage": view.stage, "progress": view.progress, "deadline": view.deadline}
-    return None
-
-
-def _held_round(rounds: list[RoundRow]) -> dict[str, Any] | None:
-    for row in rounds:
-        if row.state is RoundState.HELD and row.candidate is not None:
-            return {"no": row.round_no, "reason": row.reason, **row.candidate.as_data()}
-    return None

@@ -4,17 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit_server.commands.context import look_up
-from fedit_server.commands.operate import TaskName, round_app
+from fedit_server.commands.context import ask, task_named
+from fedit_server.commands.operate import Device, TaskName, round_app
 from fedit_server.console import table
 
 if TYPE_CHECKING:
-    from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
 
 evaluator_app = typer.Typer(invoke_without_command=True)
 
 Number = Annotated[int, typer.Argument(help="The held round.")]
-Device = Annotated[str, typer.Argument(metavar="CLIENT", help="Its id, or how it begins.")]
 
 
 @round_app.command("approve")
@@ -37,15 +36,13 @@ def round_reject(
 def decide(context: typer.Context, word: str, number: int, task: str | None, note: str) -> None:
     """Write the decision down; the server that runs, or the next one, carries it out."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.storage.rows import Decision
-
-        row = await admin.decide(task, number, Decision(word), note[:150])
-        return {"task": row.task_id, "no": row.round_no, "decision": word}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        place = f"/tasks/{await task_named(operations, task)}/rounds/{number}:{word}"
+        return await operations.ask("POST", place, body=None if word == "approve" else {"reason": note[:150]})
 
     done = "published" if word == "approve" else "dropped"
     when = "within seconds by the running server, else at its next start"
-    look_up(context, f"round {word}", look, lambda data: [f"round {data['no']} of {data['task']} is {done} {when}"])
+    ask(context, f"round {word}", look, lambda data: [f"round {data['no']} of {data['task']} is {done} {when}"])
 
 
 @evaluator_app.callback()
@@ -59,15 +56,12 @@ def evaluators(context: typer.Context) -> None:
 def evaluator_list(context: typer.Context) -> None:
     """List the devices whose reported losses count."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"evaluators": await admin.evaluators()}
-
     def lines(data: dict[str, Any]) -> list[str]:
         return table(
             ("CLIENT", "LABEL", "SEEN"), ((r["id"][:12], r["label"], r["last_seen"]) for r in data["evaluators"])
         )
 
-    look_up(context, "evaluator list", look, lines)
+    ask(context, "evaluator list", lambda operations: operations.ask("GET", "/evaluators"), lines)
 
 
 @evaluator_app.command("add")
@@ -85,8 +79,11 @@ def evaluator_remove(context: typer.Context, client: Device) -> None:
 def change(context: typer.Context, word: str, client: str, *, may: bool) -> None:
     """Appoint or dismiss a device and say so."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"id": (await admin.appoint(client, may=may)).client_id}
-
+    method, path = "PUT" if may else "DELETE", f"/evaluators/{client.lower()}"
     now = "evaluates from now on" if may else "evaluates no more"
-    look_up(context, f"evaluator {word}", look, lambda data: [f"client {data['id'][:12]} {now}"])
+    ask(
+        context,
+        f"evaluator {word}",
+        lambda operations: operations.ask(method, path),
+        lambda data: [f"client {data['id'][:12]} {now}"],
+    )

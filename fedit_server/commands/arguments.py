@@ -13,7 +13,9 @@ VALUED: Final = {"--home": "--home", "--data": "--home", "--config": "--config",
 GROUPS: Final = frozenset(
     {
         "adapter",
+        "audit",
         "authority",
+        "backup",
         "authority clients",
         "authority invite",
         "cert",

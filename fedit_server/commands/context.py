@@ -63,6 +63,30 @@ def ask(
     given.console.answer(command, data, lines(data) if not given.console.json else ())
 
 
+async def pages(operations: "Operations", path: str, name: str) -> list[dict[str, Any]]:
+    """Return every item of a growing list, page by page."""
+    found: list[dict[str, Any]] = []
+    after = None
+    while True:
+        page = await operations.ask("GET", path, query={"after": after, "limit": 200})
+        found += page[name]
+        after = page["next"]
+        if after is None:
+            return found
+
+
+async def task_named(operations: "Operations", name: str | None) -> str:
+    """Return a task's id: the one named, or the only one; raises ConfigError U025."""
+    if name is not None:
+        return name
+    ids = [task["id"] for task in (await operations.ask("GET", "/tasks"))["tasks"]]
+    if len(ids) != 1:
+        raise ConfigError(
+            f"say which task; there are {', '.join(ids) or 'none'}", code="U025", fix="fedit-server status"
+        )
+    return str(ids[0])
+
+
 def look_up(
     context: typer.Context,
     command: str,

@@ -35,7 +35,7 @@ def db_upgrade(context: typer.Context) -> None:
 
 @db_app.command("check")
 def db_check(context: typer.Context) -> None:
-    """Verify journal hashes, the key log, references and adapter versions; works beside a running server."""
+    """Verify journal hashes, the key log, references and every adapter's digest; works beside a running server."""
     given: CommandContext = context.obj
     config, home = _opened(given)
     data = asyncio.run(_check(config, home))
@@ -83,14 +83,18 @@ async def _check(config: "ServerConfig", home: "Home") -> dict[str, Any]:
     from fedit_protocol.errors import StorageError
     from fedit_protocol.keylog_audit import LogAuditor
     from fedit_server.home.folder import load_identity
+    from fedit_server.storage.mentions import check_blobs
+    from fedit_server.storage.opening import open_blobs
     from fedit_server.storage.place import place_of
-    from fedit_server.storage.soundness import check_database
+    from fedit_server.storage.soundness import Soundness, check_database
     from fedit_server.storage.store import Store
 
     described = load_identity(home).descriptor
     async with await Store.open(place_of(config, home.database), migrate=False) as store:
         auditor = LogAuditor(described.federation_id, described.authority_key)
         found = await check_database(store.database, auditor)
+        there = await check_blobs(store.database, open_blobs(config, home))
+        found = Soundness(found.checked | there.checked, found.wrong + there.wrong)
         where = store.database.place.shown
     if found.wrong:
         more = len(found.wrong) - _MOST_SHOWN

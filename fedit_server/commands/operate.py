@@ -1,13 +1,15 @@
 """The commands that look into a store or change it: rounds, invites, clients, tasks, adapters."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import look_up, need_server_extra
+from fedit_server.commands.context import ask, look_up, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
+    client_lines,
     far_off_words,
     invite_lines,
     invite_list_lines,
@@ -21,6 +23,7 @@ from fedit_server.console import table
 
 if TYPE_CHECKING:
     from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
 clients_app, keys_app = typer.Typer(invoke_without_command=True), typer.Typer(no_args_is_help=True)
@@ -32,24 +35,30 @@ TaskName = Annotated[str | None, typer.Option("--task", help="Task id; may be le
 def rounds(context: typer.Context, task: TaskName = None) -> None:
     """List rounds."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"rounds": [row.as_data() for row in await admin.rounds(task)]}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return {"rounds": await of_tasks(operations, task, "rounds")}
 
     head = ("TASK", "ROUND", "MODE", "STATE", "STAGE", "OPENED", "REASON")
-    look_up(context, "round list", look, lambda data: table(head, (round_cells(row) for row in data["rounds"])))
+    ask(context, "round list", look, lambda data: table(head, (round_cells(row) for row in data["rounds"])))
 
 
 round_app.command("list")(rounds)
+
+
+async def of_tasks(operations: "Operations", task: str | None, name: str) -> list[dict[str, Any]]:
+    """Return the rounds or adapters of one task, or of all, oldest first."""
+    found = [task] if task else [one["id"] for one in (await operations.ask("GET", "/tasks"))["tasks"]]
+    return [row for one in found for row in reversed(await pages(operations, f"/tasks/{one}/{name}", name))]
 
 
 @round_app.command("show")
 def round_show(context: typer.Context, number: int, task: TaskName = None) -> None:
     """Show one round: stages, counts, and the means over its cohort."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return (await admin.round(task, number)).as_data()
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return await operations.ask("GET", f"/tasks/{await task_named(operations, task)}/rounds/{number}")
 
-    look_up(context, "round show", look, round_lines)
+    ask(context, "round show", look, round_lines)
 
 
 Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that may join with it.")]
@@ -67,36 +76,27 @@ def invite(context: typer.Context, uses: Uses = None, expires: Expires = None) -
 def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None) -> None:
     """Make an invite; its link is shown once."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.access.invites import Terms
-
-        lifetime = duration_s(expires) if expires else round(admin.config.invite_days * 86400)
-        made = await admin.create_invite(Terms(uses or admin.config.invite_uses, lifetime))
-        row = made.row
-        return {"id": row.invite_id, "link": str(made.link), "uses": row.max_uses, "expires_at": row.expires_at}
-
-    look_up(context, "invite create", look, invite_lines)
+    wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None}
+    ask(context, "invite create", lambda operations: operations.ask("POST", "/invites", body=wanted), invite_lines)
 
 
 @invite_app.command("list")
 def invite_list(context: typer.Context) -> None:
     """List invites; codes are not kept, so links cannot be shown again."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"invites": await admin.invites()}
-
-    look_up(context, "invite list", look, invite_list_lines)
+    ask(context, "invite list", lambda operations: operations.ask("GET", "/invites"), invite_list_lines)
 
 
 @invite_app.command("revoke")
 def invite_revoke(context: typer.Context, invite_id: str) -> None:
     """Make an invite useless. Devices that used it stay."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        await admin.revoke_invite(invite_id)
-        return {"id": invite_id}
-
-    look_up(context, "invite revoke", look, lambda _: [f"invite {invite_id} is revoked"])
+    ask(
+        context,
+        "invite revoke",
+        lambda operations: operations.ask("DELETE", f"/invites/{invite_id}"),
+        lambda data: [f"invite {data['id']} is revoked"],
+    )
 
 
 @clients_app.callback()
@@ -110,8 +110,8 @@ def clients(context: typer.Context) -> None:
 def clients_list(context: typer.Context) -> None:
     """List the devices of this federation; when they were last seen in coarse words."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"clients": await admin.clients()}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return {"clients": await pages(operations, "/clients", "clients")}
 
     def lines(data: dict[str, Any]) -> list[str]:
         keys = ("label", "device_kind", "state", "last_seen")
@@ -120,22 +120,44 @@ def clients_list(context: typer.Context) -> None:
             ((r["id"][:12], *(r[k] for k in keys), far_off_words(r["far_off"])) for r in data["clients"]),
         )
 
-    look_up(context, "clients list", look, lines)
+    ask(context, "clients list", look, lines)
+
+
+Device = Annotated[str, typer.Argument(metavar="CLIENT", help="Its id, or how it begins.")]
 
 
 @clients_app.command("revoke")
-def clients_revoke(
-    context: typer.Context, client: Annotated[str, typer.Argument(help="Its id, or how it begins.")]
-) -> None:
+def clients_revoke(context: typer.Context, client: Device) -> None:
     """Exclude a device: revoked in the log that every device checks; its key can never join again.
 
     Where the authority lives apart: blocked on this server; `authority revoke` there does the rest.
     """
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"id": (await admin.revoke_client(client)).client_id, "logged": not admin.apart}
+    change_client(context, "revoke", client, revoked_lines)
 
-    look_up(context, "clients revoke", look, revoked_lines)
+
+@clients_app.command("block")
+def clients_block(context: typer.Context, client: Device) -> None:
+    """Keep a device out of this server for a while: `unblock` lets it in again."""
+    change_client(context, "block", client, client_lines)
+
+
+@clients_app.command("unblock")
+def clients_unblock(context: typer.Context, client: Device) -> None:
+    """Let a blocked device in again."""
+    change_client(context, "unblock", client, client_lines)
+
+
+@clients_app.command("forget")
+def clients_forget(context: typer.Context, client: Device) -> None:
+    """Remove what is known of a device that left or was excluded: all but its key."""
+    change_client(context, "forget", client, lambda data: [f"what was known of client {data['id'][:12]} is removed"])
+
+
+def change_client(context: typer.Context, verb: str, client: str, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+    """Do something to a device and say so."""
+    path = f"/clients/{client.lower()}:{verb}"
+    ask(context, f"clients {verb}", lambda operations: operations.ask("POST", path), lines)
 
 
 @keys_app.callback()
@@ -235,14 +257,14 @@ def change_task(context: typer.Context, command: str, task: str | None, state: s
 def adapter_list(context: typer.Context, task: TaskName = None) -> None:
     """List the versions of the global adapter."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        return {"adapters": await admin.adapters(task)}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return {"adapters": await of_tasks(operations, task, "adapters")}
 
     def lines(data: dict[str, Any]) -> list[str]:
         keys = ("task", "version", "round", "digest", "folder")
         return table(("TASK", "VERSION", "ROUND", "DIGEST", "FOLDER"), ([r[k] for k in keys] for r in data["adapters"]))
 
-    look_up(context, "adapter list", look, lines)
+    ask(context, "adapter list", look, lines)
 
 
 @adapter_app.command("export")
@@ -270,9 +292,14 @@ def adapter_rollback(
     task: TaskName = None,
 ) -> None:
     """Go back to an earlier version's content, as a new version that devices accept."""
-    look_up(
+
+    async def look(operations: "Operations") -> dict[str, Any]:
+        name = await task_named(operations, task)
+        return await operations.ask("POST", f"/tasks/{name}/adapters/{version}:rollback")
+
+    ask(
         context,
         "adapter rollback",
-        lambda admin: admin.roll_back(task, version),
+        look,
         lambda data: [f"version {data['version']} of {data['task']} has the content of version {data['content_of']}"],
     )

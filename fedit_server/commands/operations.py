@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from fedit_server.admin.models.common import FileReply
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import NotFoundError
 from fedit_server.routes.admin import ENDPOINTS
-from fedit_server.routes.admin.endpoint import FileReply, answer
+from fedit_server.routes.admin.endpoint import answer
 
 Json = dict[str, Any]
 

@@ -13,7 +13,9 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
     server = data["server"]
     where = f"running at {server['url']} (process {server['pid']})" if server["running"] else "not running"
     clients = f"clients  {data['clients']['enrolled']} enrolled"
-    return [f"server   {where}", *_authority(data["authority"]), clients, *_tasks(data)]
+    saved = data["last_backup"]
+    backup = f"backup   {when(saved) if saved else 'none yet: fedit-server backup create FILE'}"
+    return [f"server   {where}", *_authority(data["authority"]), clients, backup, *_tasks(data)]
 
 
 def _authority(data: Mapping[str, Any]) -> Iterator[str]:
@@ -149,6 +151,11 @@ def invite_list_lines(data: Mapping[str, Any]) -> list[str]:
         for row in data["invites"]
     )
     return table(("INVITE", "STATE", "USED", "EXPIRES"), rows)
+
+
+def client_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `clients block` and `clients unblock` print."""
+    return [f"client {data['id'][:12]} is {data['state']}"]
 
 
 def revoked_lines(data: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,8 @@ class Place:
 PLACES: Final = (
     Place("Overview", "/", Right.READ),
     Place("Devices", "/clients", Right.DEVICES),
+    Place("Audit", "/audit", Right.AUDIT),
+    Place("Settings", "/settings", Right.READ),
 )
 
 
@@ -60,10 +62,10 @@ class Chrome:
     may_govern: bool
 
 
-async def chrome_of(request: web.Request, visitor: Visitor, section: str) -> Chrome:
-    """Return the frame of a page that this visitor may see."""
+async def chrome_of(request: web.Request, visitor: Visitor, section: str, *, twin: bool = True) -> Chrome:
+    """Return the frame of a page that this visitor may see; the answer to a form has no `twin`."""
     admin, caller = visitor.admin, visitor.caller
-    twin = "/overview.json" if request.path == "/" else f"{request.path}.json"
+    data = ("/overview.json" if request.path == "/" else f"{request.path}.json") if twin else ""
     told = request.query.get("told", "")
     query = "&".join(f"{name}={value}" for name, value in request.query.items() if name != "told")
     return Chrome(
@@ -73,7 +75,7 @@ async def chrome_of(request: web.Request, visitor: Visitor, section: str) -> Chr
         section=section,
         role=str(caller.role),
         csrf=visitor.csrf,
-        twin=f"{twin}?{query}" if query else twin,
+        twin=f"{data}?{query}" if query and data else data,
         query=query,
         told=TOLD.get(told, ""),
         now_s=admin.now_s,

@@ -8,12 +8,12 @@ from aiohttp import web
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
 from fedit_server.access.roles import Right
+from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, visit
 from fedit_server.dashboard.templating import STATIC, static_file
 from fedit_server.dashboard.views.curves import csv_lines, curves
 from fedit_server.dashboard.views.evaluation import evaluation_page
 from fedit_server.problems import NotFoundError
-from fedit_server.storage.disk import DiskBlobs
 
 _FOR_GOOD: Final = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 _NO_TASK: Final = "there is no such task"
@@ -93,13 +93,24 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
     if name == WEIGHTS:
-        content = await DiskBlobs(visitor.admin.home.blobs).get(row.digest)
-        return web.Response(body=content, headers=_attachment(stem, "application/octet-stream"))
+        return await _weights(request, row.digest, stem)
     if name == CONFIG:
         return web.Response(body=config_bytes(task.document.task), headers=_attachment(stem, "application/json"))
     edition = Edition(row.version, row.digest, Digest(row.parent_digest), row.round_no)
     card = model_card(task.document.task, edition)
     return web.Response(body=card.encode(), headers=_attachment(stem, "text/markdown; charset=utf-8"))
+
+
+async def _weights(request: web.Request, digest: Digest, stem: str) -> web.StreamResponse:
+    """Send a blob piece by piece: an adapter may have hundreds of megabytes."""
+    blobs = request.app[CONSOLE].blobs
+    response = web.StreamResponse(headers=_attachment(stem, "application/octet-stream"))
+    size = await blobs.size(digest)
+    response.content_length = size
+    await response.prepare(request)
+    async for piece in blobs.read(digest, 0, size):
+        await response.write(piece)
+    return response
 
 
 FILES: Final = f"{WEIGHTS}|{CONFIG}|{CARD}".replace(".", "[.]")

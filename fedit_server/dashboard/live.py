@@ -13,6 +13,7 @@ from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import TaskId
 from fedit_server.access.roles import Right
 from fedit_server.dashboard.chrome import Chrome, chrome_of
+from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, visit
 from fedit_server.dashboard.templating import render
 from fedit_server.dashboard.views.round import RoundPage, round_page
@@ -31,9 +32,6 @@ _PING_EVERY: Final = 15
 
 _CHECK_EVERY: Final = 10
 """Looks after which the session is checked again: one that was revoked sees no more."""
-
-STOPPING: Final = web.AppKey("dashboard_stopping", asyncio.Event)
-STREAMS: Final = web.AppKey("dashboard_streams", set[object])
 
 Fragment = tuple[str, str, bool]
 """What is said in a sentence, the HTML, and whether it is the last one."""
@@ -79,7 +77,8 @@ async def _stream(
     request: web.Request, look: Callable[[Store, Chrome], Awaitable[Fragment | None]]
 ) -> web.StreamResponse:
     visitor = await visit(request, Right.READ)
-    streams, stopping, me = request.app[STREAMS], request.app[STOPPING], object()
+    console, me = request.app[CONSOLE], object()
+    streams, stopping = console.streams, console.draining
     if len(streams) >= MOST_STREAMS:
         raise ComeAgainError(ProblemType.RATE_LIMITED, "too many pages are watching; come again", 10, code="T022")
     first = await look(visitor.admin.store, await chrome_of(request, visitor, ""))

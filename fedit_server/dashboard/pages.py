@@ -11,9 +11,11 @@ from aiohttp import web
 from fedit_protocol.ids import TaskId
 from fedit_server.access.roles import Right
 from fedit_server.dashboard.chrome import chrome_of
+from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, Handler, Visitor, for_people, page_response, visit
 from fedit_server.dashboard.templating import render
 from fedit_server.dashboard.views.adapters import adapters_page
+from fedit_server.dashboard.views.audit import audit_page
 from fedit_server.dashboard.views.clients import clients_page
 from fedit_server.dashboard.views.evaluation import evaluation_page
 from fedit_server.dashboard.views.model import View
@@ -21,6 +23,7 @@ from fedit_server.dashboard.views.overview import overview_page
 from fedit_server.dashboard.views.privacy import privacy_page
 from fedit_server.dashboard.views.round import round_page
 from fedit_server.dashboard.views.rounds import rounds_page
+from fedit_server.dashboard.views.settings import settings_page
 from fedit_server.dashboard.views.task import task_page
 from fedit_server.problems import InvalidError, NotFoundError
 from fedit_server.storage.rows import ClientState
@@ -112,6 +115,14 @@ async def _clients(asked: Asked) -> View | None:
     return await clients_page(admin.store, admin.now_s, state, asked.number("offset") or 0)
 
 
+async def _audit(asked: Asked) -> View | None:
+    return await audit_page(asked.visitor.admin.store, asked.number("before"))
+
+
+async def _settings(asked: Asked) -> View | None:
+    return await settings_page(asked.visitor.admin, asked.request.app[CONSOLE].around)
+
+
 PAGES: Final = (
     _page("/", "overview.html", _overview, section="Overview"),
     _page(TASK, "task.html", _task, tab="Task"),
@@ -121,6 +132,8 @@ PAGES: Final = (
     _page(f"{TASK}/evaluation", "evaluation.html", _evaluation, tab="Evaluation"),
     _page(f"{TASK}/privacy", "privacy.html", _privacy, tab="Privacy"),
     _page("/clients", "clients.html", _clients, section="Devices", right=Right.DEVICES),
+    _page("/audit", "audit.html", _audit, section="Audit", right=Right.AUDIT),
+    _page("/settings", "settings.html", _settings, section="Settings"),
 )
 
 

@@ -1,11 +1,11 @@
 """Registers the pages: what people read, what programs read, what changes something, and what anybody may see."""
 
-import asyncio
 from typing import Final
 
 from aiohttp import web
 
-from fedit_server.dashboard import files, live, pages, public
+from fedit_server.dashboard import actions, files, live, pages, public
+from fedit_server.dashboard.console import CONSOLE, Console
 from fedit_server.dashboard.door import for_people
 
 __all__ = ["add_pages"]
@@ -14,11 +14,9 @@ _ROUND: Final = f"{pages.TASK}/rounds/{{number:[0-9]{{1,9}}}}"
 _VERSION: Final = f"{pages.TASK}/adapters/{{version:[0-9]{{1,9}}}}/{{file:{files.FILES}}}"
 
 
-def add_pages(app: web.Application) -> None:
+def add_pages(app: web.Application, console: Console) -> None:
     """Register every page, its twin, its files and its streams."""
-    app[live.STOPPING] = asyncio.Event()
-    app[live.STREAMS] = set()
-    app.on_shutdown.append(_stop)
+    app[CONSOLE] = console
     app.add_routes(
         [
             web.get(f"{pages.TASK}/curves.json", files.curves_json),
@@ -32,10 +30,7 @@ def add_pages(app: web.Application) -> None:
             web.get("/join", for_people(public.join)),
             web.post("/sign-in", for_people(public.sign_in)),
             web.post("/sign-out", for_people(public.sign_out)),
+            *actions.ROUTES,
             *pages.routes(),
         ]
     )
-
-
-async def _stop(app: web.Application) -> None:
-    app[live.STOPPING].set()

@@ -76,6 +76,16 @@ class Home:
         return self.root / "running.json"
 
     @property
+    def last_backup(self) -> Path:
+        """What `backup create` notes."""
+        return self.root / "last-backup.json"
+
+    @property
+    def restored(self) -> Path:
+        """There between a restore of a PostgreSQL server and its first start, which closes the rounds that ran."""
+        return self.root / "restored"
+
+    @property
     def config(self) -> Path:
         """The settings file."""
         return self.root / CONFIG_FILE

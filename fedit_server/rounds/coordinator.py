@@ -186,17 +186,34 @@ class Coordinator:
                 return reply
             await ear.wait(left)
 
-    async def _take_up(self, row: RoundRow, task: TaskRow) -> LiveRound | None:
-        """Continue an open round after a restart, or record as failed what cannot be continued, with the reason."""
-        rounds = self.services.store.rounds
-        opening = Opening(
+    async def close_open_rounds(self, reason: str) -> int:
+        """Fail every open round for good, before `start`; returns how many there were.
+
+        A restored server must not go on with them: it could publish a second list of survivors for a round whose first
+        one is in its devices' hands, and two lists are what unmasking single updates takes (THREATS).
+        """
+        store = self.services.store
+        tasks = {task.task_id: task for task in await store.tasks.tasks()}
+        found = await store.rounds.open_rounds()
+        for row in found:
+            ending = Fail(ProblemType.ROUND_FAILED, reason)
+            await record_ending(self.services, tasks[row.task_id], await self._opening(row), ending)
+        return len(found)
+
+    async def _opening(self, row: RoundRow) -> Opening:
+        return Opening(
             round_id=row.round_id,
             task_id=row.task_id,
             task_version=row.task_version,
             round_no=row.round_no,
             offer=row.offer,
-            cohorts=await rounds.invited(row.round_id),
+            cohorts=await self.services.store.rounds.invited(row.round_id),
         )
+
+    async def _take_up(self, row: RoundRow, task: TaskRow) -> LiveRound | None:
+        """Continue an open round after a restart, or record as failed what cannot be continued, with the reason."""
+        rounds = self.services.store.rounds
+        opening = await self._opening(row)
         await self.services.desk.spool.take_up(row.round_id)
         try:
             if row.task_version != task.version:

@@ -1,6 +1,7 @@
 """Listens: lock, keys, certificate, database, tasks, then HTTPS until a signal comes."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,7 @@ from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
+from fedit_server.home.last_backup import last_backup
 from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
@@ -29,6 +31,8 @@ from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.tasks.publishing import Publisher
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
         identity = _identity(plan, home)
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
+            if home.restored.exists():
+                closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
+                home.restored.unlink()
+                log.warning("rounds that ran when the backup was made are closed", extra={"rounds": closed})
             published = await _publish(plan, home, parts)
             certificate = certificate_of(plan.config, identity, plan.clock)
             app = build_app(parts, _surroundings(plan.config, home, certificate), networks(plan.config.trusted_proxies))
@@ -149,7 +157,12 @@ def _identity(plan: Plan, home: Home) -> Identity:
 
 def _surroundings(config: ServerConfig, home: Home, certificate: ServedCertificate | None) -> Surroundings:
     end = certificate.end if certificate is not None else lambda: None
-    return Surroundings(home.root, config.min_free_mb * 10**6, end)
+    return Surroundings(home.root, config.min_free_mb * 10**6, end, lambda: _backup_time(home))
+
+
+def _backup_time(home: Home) -> float | None:
+    found = last_backup(home)
+    return None if found is None else found.created_at
 
 
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fedit_protocol.keylog import LogState
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
-from fedit_server.storage.tables import certificates, clients, federation, invites, suspicions
+from fedit_server.storage.tables import certificates, clients, evaluators, federation, invites, suspicions
 
 SEEN_STEP_S: Final = 3600
 """When a client was last seen is kept in whole hours: enough to see who is gone, too coarse to follow a day."""
@@ -115,7 +115,7 @@ class Members:
                 if known.invite_id != invite.invite_id:
                     raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
                 return Enrolled(held, await log_state(db))
-            if known is not None and known.state == ClientState.REVOKED:
+            if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
                 raise ProtocolError(
                     ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006"
                 )
@@ -160,6 +160,34 @@ class Members:
         async with self._database.reading() as db:
             active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
             return (await db.execute(active)).scalar_one()
+
+    async def clients_after(self, client: str, limit: int) -> list[ClientRow]:
+        """Return up to `limit` clients whose ids follow `client`, in the order of their ids."""
+        query = select(clients).where(clients.c.client_id > client).order_by(clients.c.client_id).limit(limit)
+        async with self._database.reading() as db:
+            return [client_row(row) for row in await db.execute(query)]
+
+    async def clients_like(self, beginning: str) -> list[ClientRow]:
+        """Return up to two clients whose ids begin so: one is an answer, two are a question."""
+        query = select(clients).where(clients.c.client_id.startswith(beginning, autoescape=True)).limit(2)
+        async with self._database.reading() as db:
+            return [client_row(row) for row in await db.execute(query)]
+
+    async def set_state(self, client: ClientId, before: ClientState, after: ClientState) -> None:
+        """Block or unblock a client that is in the state `before`; its label and certificate stay."""
+        here = (clients.c.client_id == client) & (clients.c.state == before)
+        async with self._database.writing() as db:
+            await db.execute(update(clients).where(here).values(state=after))
+
+    async def forget(self, client: ClientId) -> None:
+        """Remove what is known of a client besides its key and certificates."""
+        mine = clients.c.client_id == client
+        async with self._database.writing() as db:
+            await db.execute(delete(suspicions).where(suspicions.c.client_id == client))
+            await db.execute(delete(evaluators).where(evaluators.c.client_id == client))
+            await db.execute(
+                update(clients).where(mine).values(label="", device_kind="", enrolled_at=0, last_seen=0, invite_id=None)
+            )
 
     async def saw(self, client: ClientRow, device_kind: str, now_s: int) -> None:
         """Note that a client is alive; writes at most once an hour."""

@@ -243,6 +243,17 @@ class Rounds:
         query = select(rounds).order_by(rounds.c.task_id, rounds.c.round_no)
         return await self._many(query if task_id is None else query.where(rounds.c.task_id == task_id))
 
+    async def rounds_between(self, task_id: TaskId, first: int, before: int) -> list[RoundRow]:
+        """Return a task's rounds numbered from `first` to below `before`, newest last."""
+        here = (rounds.c.task_id == task_id) & (rounds.c.round_no >= first) & (rounds.c.round_no < before)
+        return await self._many(select(rounds).where(here).order_by(rounds.c.round_no))
+
+    async def newest(self, task_id: TaskId, state: RoundState) -> RoundRow | None:
+        """Return the newest of a task's rounds in this state, or None."""
+        here = (rounds.c.task_id == task_id) & (rounds.c.state == state)
+        newest = select(func.max(rounds.c.round_no)).where(here).scalar_subquery()
+        return next(iter(await self._many(select(rounds).where(here, rounds.c.round_no == newest))), None)
+
     async def newest_no(self, task_id: TaskId) -> int:
         """Return the number of a task's newest round, open or over; 0 before the first."""
         async with self._database.reading() as db:

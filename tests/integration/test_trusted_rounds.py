@@ -19,6 +19,7 @@ from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import Task
 from fedit_server.adapters.tensors import from_safetensors
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.commands.words import round_cells, status_lines
 from fedit_server.tasks.base_model import read_folder
 
@@ -191,7 +192,7 @@ async def test_an_owner_who_allows_it_reads_what_it_means_and_status_repeats_it(
         parts = fed.server.parts
         (row,) = await parts.store.rounds.rounds()
         async with Admin.open(fed.server.config) as admin:
-            status = status_lines(await admin.status())
+            status = status_lines((await overview(admin)).model_dump(mode="json"))
     assert "  mode     trusted: weaker, this server sees every update of every device" in status
     text = "\n".join(summary.lines())
     assert "Level T0, weaker" in text

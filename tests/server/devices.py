@@ -54,6 +54,7 @@ class Device:
     certificate: bytes = b""
     participant: Participant | None = None
     participant_offer: bytes = b""
+    speaks: tuple[int, int] = PROTOCOL_VERSION
     canary: CanaryLoss | None = None
 
     @property
@@ -93,7 +94,7 @@ class Device:
 
     async def check_in(self, task: str = "notes", version: int = 1) -> CheckInReply:
         message = CheckIn(
-            version=PROTOCOL_VERSION,
+            version=self.speaks,
             client_version="0.1.0",
             device_kind="cpu",
             task_id=TaskId(task),

@@ -86,7 +86,7 @@ async def add_rounds(
         (
             {"round_id": f"{n:032x}", "cohort_id": 0, "stage": stage, "entered_at": BEGAN + n * EVERY_S + 40 * place}
             for n in numbers
-            for place, stage in enumerate(stages)
+            for place, stage in enumerate(("advertise_keys", "failed") if _failed(n) else stages)
         ),
     )
     made = [number for number in numbers if not _failed(number)]
@@ -101,7 +101,9 @@ async def add_rounds(
     )  # fmt: skip
     if reports:
         await _insert(store, evaluators, ({"client_id": name, "appointed_at": BEGAN} for name in names[:2]))
-        await _insert(store, evaluations, (_evaluation(n, names[place]) for n in made for place in range(2)))
+        await _insert(
+            store, evaluations, (_evaluation(n, names[place], 0.1 * place) for n in made for place in range(2))
+        )
 
 
 def _failed(number: int) -> bool:
@@ -169,13 +171,13 @@ def _cohort(number: int, cohort: int) -> dict[str, Any]:
     }
 
 
-def _evaluation(number: int, name: str) -> dict[str, Any]:
+def _evaluation(number: int, name: str, harder: float) -> dict[str, Any]:
     return {
         "round_id": f"{number:032x}",
         "client_id": name,
         "envelope": b"signed",
-        "loss_before": _loss(number - 1),
-        "loss_after": _loss(number),
+        "loss_before": _loss(number - 1) + harder,
+        "loss_after": _loss(number) + harder,
         "rows": 200,
         "tokens": 9000,
         "received_at": BEGAN + number * EVERY_S + 400,

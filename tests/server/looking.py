@@ -54,6 +54,7 @@ class Outline(HTMLParser):
     inline: list[str] = field(default_factory=list)
     headings: list[int] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
     open_tags: list[str] = field(default_factory=list)
     unbalanced: list[str] = field(default_factory=list)
@@ -78,7 +79,8 @@ class Outline(HTMLParser):
             self.inline.append(tag)
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
-        self.links += [str(given[name]) for name in ("href", "src", "action", "sse-connect") if given.get(name)]
+        self.links += [str(given[name]) for name in ("href", "src", "sse-connect") if given.get(name)]
+        self.actions += [str(given["action"])] if tag == "form" else []
         named = "aria-label" in given or given.get("id") in self.labelled or "label" in self.open_tags
         if tag in {"input", "select", "textarea", "progress"} and given.get("type") != "hidden" and not named:
             self.unlabelled.append(f"{tag} {given}")

@@ -1,9 +1,8 @@
 """The admin API's door: who is let in, for what, and how each refusal looks."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -15,53 +14,16 @@ from fedit_server.access.tokens import PREFIX as SECRET_PREFIX
 from fedit_server.admin import tokens
 from fedit_server.admin.models.tokens import NewLink, NewToken
 from fedit_server.routes.admin import ENDPOINTS
-from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, PREFIX, Endpoint
+from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint
 
+from .callers import EXAMPLES, Caller, caller, token
 from .conftest import Running, start
-
-EXAMPLES = {
-    "task_id": "none", "number": "1", "version": "0", "client_id": "abcd1234", "code": "AAAA-AAAA",
-    "invite_id": "00000000", "token_id": "00000000", "webhook_id": "00000000", "file_name": "README.md",
-}  # fmt: skip
-
-
-class Caller:
-    """Somebody with a token, or without."""
-
-    def __init__(self, running: Running, secret: str = "", **headers: str) -> None:
-        self._http = running.http
-        self.headers = {**({"Authorization": f"Bearer {secret}"} if secret else {}), **headers}
-
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | None = None,
-        value: object = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, Any, dict[str, str]]:
-        """Return status, JSON and headers of an answer."""
-        sent = {**self.headers, **(headers or {})}
-        if value is not None:
-            content, sent = json.dumps(value).encode(), {"Content-Type": "application/json", **sent}
-        async with self._http.request(method, PREFIX + path, data=content, headers=sent) as reply:
-            received = await reply.read()
-            return reply.status, json.loads(received) if received else None, dict(reply.headers)
 
 
 @pytest_asyncio.fixture
 async def running(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Running]:
     async with start(tmp_path / "home", clock) as server:
         yield server
-
-
-async def token(running: Running, role: Role, lifetime_s: int = 3600) -> str:
-    return (await tokens.create_token(running.parts.admin, NewToken(role=role, lifetime_s=lifetime_s))).secret
-
-
-async def caller(running: Running, role: Role) -> Caller:
-    return Caller(running, await token(running, role))
 
 
 def concrete(endpoint: Endpoint) -> str:

@@ -12,6 +12,7 @@ from fedit_protocol.ids import client_id
 from fedit_protocol.messages import Leave, RoundOutcome
 from fedit_protocol.signing import Kind
 from fedit_protocol.testing import ManualClock
+from fedit_server.admin.clients import revoke_client
 from fedit_server.admin.operations import Admin
 from fedit_server.authority.home import AuthorityHome
 from fedit_server.clock import unix_seconds
@@ -320,7 +321,7 @@ async def test_the_operator_blocks_here_and_the_authority_revokes_for_everybody(
         device, other = [await there.enroll(await there.code()) for _ in range(2)]
         members = there.running.parts.store.members
         async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
-            await admin.revoke_client(client_id(device.key.public)[:8])
+            await revoke_client(admin, client_id(device.key.public)[:8])
         with pytest.raises(RefusedError) as blocked:
             await device.check_in()
         assert await there.running.parts.store.key_log.size() == 2, "the server cannot write the log"

@@ -8,7 +8,10 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import client_id
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.invites import Terms
+from fedit_server.admin.invites import end_invite, make_invite, show_invites
+from fedit_server.admin.models.invites import NewInviteTerms
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.authority.admin import AuthorityAdmin, audit
 from fedit_server.authority.home import AuthorityHome, read_card_file
 from fedit_server.config import ServerConfig
@@ -22,11 +25,11 @@ async def test_invites_are_made_where_the_authority_is(tmp_path: Path, base: Pat
     async with apart(tmp_path, clock, small_task(base)) as there:
         made = await there.admin.create_invite(Terms(1, 60), "fl.example.org")
         async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
-            for attempt in (admin.create_invite(Terms(1, 60)), admin.invites(), admin.revoke_invite("x")):
+            for attempt in (make_invite(admin, NewInviteTerms()), show_invites(admin), end_invite(admin, "x")):
                 with pytest.raises(ConfigError) as refused:
                     await attempt
                 assert refused.value.code == "U031"
-            shown = await admin.status()
+            shown = (await overview(admin)).model_dump(mode="json")
         pin = there.running.parts.identity.pin
     assert (made.link.host, made.link.port, made.link.pin) == ("fl.example.org", 8443, pin)
     assert shown["authority"] == {"apart": True, "waiting": 0, "waiting_since": None}

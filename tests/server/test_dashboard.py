@@ -220,3 +220,25 @@ async def measured(somebody: Operator, path: str) -> tuple[float, float]:
         if best <= MOST_MS / 2:
             break
     return size / 1000, best
+
+
+async def test_a_login_link_is_made_by_a_form_of_the_page_only(running: Running) -> None:
+    owner, viewer = await sign_in(running), await sign_in(running, Role.VIEWER)
+    status, text, _ = await owner.post("/tokens/link", role="viewer")
+    assert status == 200
+    assert "#login=fedit_" in text
+    for somebody, csrf, code in ((owner, "", "T113"), (owner, viewer.csrf, "T113"), (viewer, None, "T111")):
+        status, text, _ = await somebody.post("/tokens/link", csrf=csrf, role="viewer")
+        assert (status, f"FEDIT-{code}" in text, "#login=" in text) == (403, True, False)
+    assert (await owner.post("/tokens/link", role="king"))[0] == 422
+
+
+async def test_a_token_is_revoked_and_the_audit_log_says_so(running: Running) -> None:
+    owner = await sign_in(running)
+    rows = await running.parts.store.tokens.all()
+    session = [row for row in rows if row.state(running.parts.admin.now_s) == "active"][-2]
+    status, _, headers = await owner.post(f"/tokens/{session.token_id}/revoke")
+    assert (status, headers["Location"]) == (303, "/settings?told=revoked")
+    assert "Revoked." in (await owner.get("/settings?told=revoked"))[1]
+    log = json.loads((await owner.get("/audit.json"))[1])
+    assert (log["lines"][0]["action"], log["lines"][0]["subject"]) == ("token.revoke", session.token_id)

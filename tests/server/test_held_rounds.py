@@ -15,6 +15,7 @@ from fedit_protocol.task import Task
 from fedit_protocol.task_tables import GateSpec
 from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.cli import run
 from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
@@ -72,7 +73,7 @@ async def test_a_held_step_is_stored_and_nobodys_adapter(tmp_path: Path, base: P
         assert await running.parts.blobs.get(row.candidate.digest)
         assert list(running.home.spool.iterdir()) == []
         async with Admin.open(ServerConfig(home=home)) as admin:
-            status = await admin.status()
+            status = (await overview(admin)).model_dump(mode="json")
     assert {(result.outcome, result.reason, result.adapter_version) for result in results} == {
         (RoundOutcome.HELD, WHY, 0)
     }

@@ -27,6 +27,8 @@ UNKNOWN = ("--no-such-option",)
 # Commands that end soon on a folder that was set up and on which no server runs: run as they are, their fields kept.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "adapter list": (),
+    "audit tail": (),
+    "audit verify": (),
     "bugreport": ("--out", "report.zip"),
     "cert show": (),
     "clients list": (),
@@ -57,7 +59,10 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "adapter export": (("--out", ".", "--adapter-version", "7"), 2),
     "adapter rollback": (("7",), 2),
+    "clients block": (("0123",), 2),
+    "clients forget": (("0123",), 2),
     "clients revoke": (("0123",), 2),
+    "clients unblock": (("0123",), 2),
     "config edit": ((), 2),
     "health": ((), 5),
     "metrics": ((), 5),

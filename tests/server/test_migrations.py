@@ -43,6 +43,7 @@ SAID: dict[str, list[dict[str, Any]]] = {
         {"state": "open", "stage": Stage.MASKED_UPDATE, "progress": '{"uploaded": 2}', "problem": "", "reason": "",
          "deadline": 7.5, "ended_at": None, "result": None, "survivors": None, "weight": None, "report": None},
     ],
+    "candidates": [{"decision": ""}, {"decision": ""}],
     "cohorts": [
         {"stage": Stage.DONE, "progress": "{}", "report": None},
         {"stage": Stage.DONE, "progress": "{}", "report": None},

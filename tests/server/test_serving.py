@@ -23,6 +23,7 @@ from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS
 from fedit_server.access.address import advertised
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.cli import run
 from fedit_server.clock import utc_now
 from fedit_server.commands.arguments import lift_global_options
@@ -123,13 +124,13 @@ async def test_status_says_how_many_devices_a_round_of_every_cohort_needs(tmp_pa
         async with session(server.url, federation_of(tmp_path).tls_ca) as http:
             await enrolled(server, http, 1)
         async with Admin.open(server.config) as admin:
-            status = await admin.status()
+            status = (await overview(admin)).model_dump(mode="json")
             needed = 2 * task.round.cohort_min
             assert (status["tasks"][0]["devices_needed"], status["clients"]["enrolled"]) == (needed, 1)
             few = f"a round opens when {needed} devices are free at once; 1 is enrolled, {needed - 1} too few"
             assert f"  waits    {few}: fedit-server invite" in status_lines(status)
             await admin.set_task_state(None, TaskState.PAUSED)
-            assert "waits" not in "\n".join(status_lines(await admin.status()))
+            assert "waits" not in "\n".join(status_lines((await overview(admin)).model_dump(mode="json")))
 
 
 async def test_no_task(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ from fedit_protocol.ids import TaskId, client_id
 from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.task import Task
 from fedit_protocol.testing import STEPS, ManualClock
+from fedit_server.admin.clients import list_clients
+from fedit_server.admin.models.clients import ClientQuery
 from fedit_server.admin.operations import Admin
+from fedit_server.admin.overview import overview
 from fedit_server.commands.words import far_off_words, status_lines
 from fedit_server.config import ServerConfig
 from fedit_server.rounds.suspicion import Suspicion
@@ -60,7 +63,8 @@ async def test_row_14_a_persistent_offender_is_named_and_stays_until_the_operato
 
         await running.until(is_named)
         async with Admin.open(ServerConfig(home=home)) as admin:
-            listed, status = await admin.clients(), await admin.status()
+            listed = (await list_clients(admin, ClientQuery())).model_dump(mode="json")["clients"]
+            status = (await overview(admin)).model_dump(mode="json")
         held = await running.parts.store.suspicions.of_task(TASK)
         reply = await asyncio.gather(*(device.offer() for device in devices))
         await running.authority.revoke(offender)

@@ -1,5 +1,7 @@
 """What the models of every resource share."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +41,14 @@ class Page(Query):
         None, ge=0, le=SAFE_INTEGER, description="`next` of the answer before; leave it out first."
     )
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="How many at most.")
+
+
+@dataclass(frozen=True)
+class FileReply:
+    """A file instead of JSON."""
+
+    path: Path
+    name: str
 
 
 class Listed(Reply):

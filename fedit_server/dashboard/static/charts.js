@@ -22,6 +22,10 @@ function shown(value, unit) {
   return Number.isInteger(value) ? value.toLocaleString("en") : value.toPrecision(4);
 }
 
+function tick(value, unit) {
+  return unit === "bytes" ? bytes(value) : Number(value.toPrecision(6)).toLocaleString("en");
+}
+
 function options(figure, plot) {
   const unit = figure.dataset.unit || "";
   const grid = { stroke: colour("--line"), width: 1 };
@@ -32,7 +36,10 @@ function options(figure, plot) {
     scales: { x: { time: false }, y: { range: (_, low, high) => limits(low, high, figure.dataset.zero) } },
     axes: [
       { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
-      { ...axis, size: unit === "bytes" ? 64 : 54, values: (_, ticks) => ticks.map((tick) => shown(tick, unit)) },
+      {
+        ...axis, size: unit === "bytes" ? 64 : 50, space: 36, values: (_, ticks) => ticks.map((value) => tick(value, unit)),
+        ...(figure.dataset.unit === "devices" ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}),
+      },
     ],
     series: [
       { label: "Round", value: (_, value) => (value === null || value === undefined ? "–" : String(value)) },
@@ -51,8 +58,10 @@ function limits(low, high, zero) {
   return [zero ? 0 : low - room, high + room];
 }
 
+// The newest round that has a figure: one that failed has none.
 function showNewest(chart) {
-  chart.setLegend({ idx: chart.data[0].length - 1 }, false);
+  const newest = chart.data[0].findLastIndex((_, place) => chart.data.slice(1).every((line) => line[place] !== null));
+  chart.setLegend({ idx: newest < 0 ? chart.data[0].length - 1 : newest }, false);
 }
 
 function lines(figure) {

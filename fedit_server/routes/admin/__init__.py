@@ -4,13 +4,22 @@ from typing import Final
 
 from aiohttp import web
 
-from fedit_server.routes.admin import session, tokens
+from fedit_server.routes.admin import adapters, audit, clients, invites, overview, rounds, session, tasks, tokens
 from fedit_server.routes.admin.endpoint import Endpoint
 from fedit_server.routes.admin.http import route
 
 __all__ = ["ENDPOINTS", "add_admin_routes"]
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*tokens.ENDPOINTS,)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *overview.ENDPOINTS,
+    *tasks.ENDPOINTS,
+    *rounds.ENDPOINTS,
+    *adapters.ENDPOINTS,
+    *invites.ENDPOINTS,
+    *clients.ENDPOINTS,
+    *tokens.ENDPOINTS,
+    *audit.ENDPOINTS,
+)
 """Everything that the generic route serves, and commands beside the store ask."""
 
 

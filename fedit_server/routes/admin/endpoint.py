@@ -7,14 +7,13 @@ and the OpenAPI document are all made from it.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from fedit_server.access.roles import Right
 from fedit_server.access.tokens import Caller
-from fedit_server.admin.models.common import Query
+from fedit_server.admin.models.common import FileReply, Query
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import AdminProblem, InvalidError, MalformedError
 
@@ -33,14 +32,6 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "file_name": (r"[A-Za-z0-9_-]{1,64}\.[a-z]{2,12}", "A file of the adapter's folder."),
 }
 """Name in a path → pattern, and what it is."""
-
-
-@dataclass(frozen=True)
-class FileReply:
-    """A file instead of JSON."""
-
-    path: Path
-    name: str
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from fedit_server.access import sessions
 from fedit_server.access.requests import NAME
 from fedit_server.access.tokens import Caller
 from fedit_server.admin.app_keys import ADMIN, CALLS
+from fedit_server.admin.models.common import FileReply
 from fedit_server.problems import (
     MalformedError,
     TooLargeError,
     UnacceptableError,
     UnsupportedMediaError,
 )
-from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint, FileReply, answer
+from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint, answer
 from fedit_server.routes.keys import COORDINATOR
 
 _BODY_TIMEOUT_S: Final = 30.0

@@ -1,0 +1,41 @@
+"""Versions of the global adapter: listing them, their files, going back to one."""
+
+from fedit_server.admin.models.adapters import AdapterDetail, AdapterFile, AdapterPage, AdapterVersion, RolledBack
+from fedit_server.admin.models.common import FileReply, Page
+from fedit_server.admin.operations import Admin
+from fedit_server.problems import NotFoundError
+from fedit_server.rounds.services import adapter_folder
+
+
+async def list_adapters(admin: Admin, task_id: str, page: Page) -> AdapterPage:
+    """Return versions, newest first; raises ConfigError U025."""
+    task = await admin.task(task_id)
+    rows = await admin.store.readings.adapter_lines(task.task_id, page.limit + 1, page.after)
+    shown = rows[: page.limit]
+    more = len(rows) > page.limit
+    listed = tuple(AdapterVersion(**admin.adapter_data(row)) for row in shown)
+    return AdapterPage(adapters=listed, next=shown[-1].version if more else None)
+
+
+async def show_adapter(admin: Admin, task_id: str, version: int) -> AdapterDetail:
+    """Return a version with the files of its folder; raises ConfigError U025."""
+    found = await admin.version((await admin.task(task_id)).task_id, version)
+    folder = adapter_folder(admin.home.adapters, found.task_id, found.version)
+    files = tuple(
+        AdapterFile(name=path.name, size=path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
+    )
+    return AdapterDetail(**admin.adapter_data(found), files=files)
+
+
+async def adapter_file(admin: Admin, task_id: str, version: int, name: str) -> FileReply:
+    """Return a file of a version's folder; raises ConfigError U025, NotFoundError U025."""
+    found = await admin.version((await admin.task(task_id)).task_id, version)
+    path = adapter_folder(admin.home.adapters, found.task_id, found.version) / name
+    if not path.is_file():
+        raise NotFoundError(f"version {version} has no file {name}", fix="fedit-server adapter list")
+    return FileReply(path, name)
+
+
+async def roll_back(admin: Admin, task_id: str, version: int) -> RolledBack:
+    """Make an earlier version's content the newest; raises ConfigError U025."""
+    return RolledBack(**await admin.roll_back(task_id, version))

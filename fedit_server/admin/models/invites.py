@@ -1,0 +1,48 @@
+"""Invites."""
+
+from typing import Final
+
+from pydantic import Field
+
+from fedit_server.admin.models.common import Body, Reply, Seconds
+
+_DAY_S: Final = 86400
+MOST_USES: Final = 100_000
+
+
+class InviteInfo(Reply):
+    """An invite without its code, which nobody knows any more."""
+
+    id: str
+    state: str = Field(description="active, used, expired or revoked")
+    uses: int
+    max_uses: int
+    expires_at: Seconds
+
+
+class InviteList(Reply):
+    """Every invite."""
+
+    invites: tuple[InviteInfo, ...]
+
+
+class NewInviteTerms(Body):
+    """What a new invite allows; what is left out is as the settings say."""
+
+    uses: int | None = Field(None, ge=1, le=MOST_USES, description="Devices that may join with it.")
+    lifetime_s: int | None = Field(None, ge=60, le=3650 * _DAY_S, description="Seconds until it ends.")
+
+
+class MadeInvite(Reply):
+    """A new invite; nobody can show the link again."""
+
+    id: str
+    link: str
+    uses: int
+    expires_at: Seconds
+
+
+class InviteRevoked(Reply):
+    """The invite that is useless now; devices that used it stay."""
+
+    id: str

@@ -1,0 +1,113 @@
+"""Tasks, and the overview of everything."""
+
+from typing import Any
+
+from pydantic import Field
+
+from fedit_server.admin.models.common import DigestHex, Reply, Seconds
+from fedit_server.admin.models.rounds import Report
+
+
+class OpenRound(Reply):
+    """Where the open round of a task stands."""
+
+    no: int
+    stage: str
+    progress: dict[str, int]
+    deadline: float | None
+
+
+class HeldRound(Reply):
+    """The round of a task whose step waits for a decision."""
+
+    no: int
+    reason: str
+    adapter_version: int
+    digest: DigestHex
+    held_at: Seconds
+    reports_until: Seconds | None
+    alarm: str
+    decision: str
+
+
+class TaskStatus(Reply):
+    """A task and how far it is."""
+
+    id: str
+    title: str
+    version: int
+    mode: str
+    state: str
+    reason: str
+    round: OpenRound | None
+    held: HeldRound | None
+    devices_needed: int
+    rounds: int
+    committed: int
+    failed: int
+    adapter_version: int
+    suspects: tuple[str, ...] = Field(description="Devices whose cohorts keep being far from the others.")
+    last_report: Report | None
+
+
+class TaskStatusList(Reply):
+    """Every task."""
+
+    tasks: tuple[TaskStatus, ...]
+
+
+class TaskDetail(Reply):
+    """A published task with everything that was left to defaults."""
+
+    state: str
+    reason: str
+    digest: DigestHex
+    adapter_parameters: int
+    task: dict[str, Any] = Field(description="The task file's content; `fedit-server task schema` describes it.")
+
+
+class TaskChanged(Reply):
+    """What a task is doing now."""
+
+    task: str
+    state: str
+
+
+class RunningServer(Reply):
+    """The process that serves."""
+
+    running: bool
+    pid: int | None
+    url: str | None
+
+
+class FederationInfo(Reply):
+    """Which federation this is."""
+
+    id: str
+    pin: DigestHex
+
+
+class AuthorityInfo(Reply):
+    """Where devices are admitted, and what waits for it."""
+
+    apart: bool
+    waiting: int
+    waiting_since: Seconds | None
+
+
+class ClientCounts(Reply):
+    """How many devices there are."""
+
+    enrolled: int
+
+
+class Overview(Reply):
+    """Everything at a glance."""
+
+    server: RunningServer
+    federation: FederationInfo
+    tasks: tuple[TaskStatus, ...]
+    authority: AuthorityInfo
+    clients: ClientCounts
+    last_backup: int | None = Field(None, description="when the last backup was made, in seconds since 1970")

@@ -1,0 +1,36 @@
+"""A backup beside PostgreSQL: the database's own tool makes the copy, and the first start closes what ran."""
+
+from pathlib import Path
+
+import pytest
+
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.testing import ManualClock
+from fedit_server.backup.create import create_backup
+from fedit_server.backup.restore import REASON, restore_backup, verify_backup
+from fedit_server.home.folder import Home
+
+from .bases import small_task
+from .conftest import start
+
+WORDS = "correct horse battery staple"
+
+
+async def test_postgresql_is_asked_for_its_own_copy_which_goes_along(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        file, dump, admin = tmp_path / "one.backup", tmp_path / "fedit.dump", running.parts.admin
+        dump.write_bytes(b"what pg_dump wrote")
+        if admin.store.database.place.path is not None:
+            await create_backup(admin, file, WORDS)
+            assert (await verify_backup(file, WORDS)).dump == ""
+            return
+        with pytest.raises(ConfigError) as alone:
+            await create_backup(admin, file, WORDS)
+        assert alone.value.code == "U103"
+        assert "pg_dump" in str(alone.value.fix)
+        await create_backup(admin, file, WORDS, dump)
+    restored = await restore_backup(file, new := Home(tmp_path / "new"), WORDS)
+    assert (new.root / restored.dump).read_bytes() == b"what pg_dump wrote"
+    assert new.restored.read_text() == REASON
