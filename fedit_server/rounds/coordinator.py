@@ -173,9 +173,7 @@ class Coordinator:
             raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
         return row.result
 
-    async def _wait_for_offer(
-        self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell
-    ) -> CheckInReply:
+    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell) -> CheckInReply:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.services.long_poll_s
         while True:

@@ -109,9 +109,7 @@ async def _enrol(home: Home, count: int) -> tuple[BenchDevice, ...]:
                 log_index=serial,
             ),
         )
-        entry = LogEntry(
-            action=LogAction.ENROLL, identity_hash=hashlib.sha256(key).digest(), serial=serial, time=now_s
-        )
+        entry = LogEntry(action=LogAction.ENROLL, identity_hash=hashlib.sha256(key).digest(), serial=serial, time=now_s)
         root.add(leaf_hash(entry))
         head = LogHead(
             federation_id=federation_id, size=root.size, root=root.root, revoked=revocation_digest(()), time=now_s

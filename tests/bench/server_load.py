@@ -5,6 +5,7 @@ Started as a program, it reads a `LoadPlan` as JSON from stdin and writes what i
 
 import asyncio
 import asyncio.sslproto
+import contextlib
 import json
 import ssl
 import sys
@@ -93,10 +94,8 @@ class Line:
         """End the connection."""
         if self._writer is not None:
             self._writer.close()
-            try:
+            with contextlib.suppress(OSError, ssl.SSLError):
                 await self._writer.wait_closed()
-            except (OSError, ssl.SSLError):
-                pass
         self._reader = self._writer = None
 
 
@@ -166,9 +165,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(asyncio.run(load(plan)).as_data()))
 
 
-async def run_apart(
-    plan: LoadPlan, meanwhile: Callable[[], Awaitable[None]] | None = None
-) -> dict[str, Any]:
+async def run_apart(plan: LoadPlan, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
     """Play a plan in a process of its own; `meanwhile` runs here at the same time."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
