@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from fedit_client.adapters.editions import edition_of
@@ -38,6 +39,7 @@ from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.round_plan import version_of
 from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.task import Mode
+from fedit_protocol.words import counted
 
 _KINDS: Final[dict[Mode, Callable[[bytes, Engagement], Round]]] = {
     Mode.MASKED: MaskedRound,
@@ -56,6 +58,9 @@ _ENDS_SESSION: Final = frozenset(
     }
 )
 
+
+_LOOK_EVERY_S: Final = 6 * 3600
+"""How often a device that stays looks whether the server's descriptor has a successor."""
 
 _WRONG_FAR_SIDE: Final = frozenset({"T001", "T002", "T003", "T007", "T008"})
 """Another server, clock or membership than expected: says nothing about a round."""
@@ -78,7 +83,10 @@ class Session:
         self._device_kind = device_kind
         self._client_version = client_version
         self._told = ""
+        self._looked_at = 0
+        """When this device last looked at the server's descriptor, in seconds since 1970."""
         self._undecided: Round | None = None
+        self._saved: Path | None = None
         """The round of this device that the server holds."""
 
     async def run(self, max_rounds: int | None = None) -> int:
@@ -99,6 +107,8 @@ class Session:
             if not await gate.until_open():
                 break
             await self._with.patience.insist(self._renew)
+            if self._now_s() - self._looked_at >= _LOOK_EVERY_S:
+                await self._with.patience.insist(self._look_at_the_server)
             await asyncio.to_thread(self._with.check_consent)
             # Not while this device may not train: who has checked in is awaited by others.
             reply = await gate.unless_changed(lambda: self._with.patience.insist(self._check_in))
@@ -122,14 +132,16 @@ class Session:
         return committed
 
     async def _look_at_the_server(self) -> None:
-        """Follow a change of the server's key, and say so; raises SecurityError T001 if nobody vouches for the new one.
+        """Follow a change of the server's key or TLS authority, and say so; raises SecurityError T001 if none vouches.
 
-        The authority and the federation's id cannot change with it, so certificate and log watch stay as they are.
+        The enrolment authority and the federation's id cannot change with it, so certificate and log watch stay as they
+        are. Another TLS authority counts from the next start on: until then the one before is still trusted too.
         """
+        self._looked_at = self._now_s()
         if await self._pinned.follow(self._with.transport):
             self._with = replace(self._with, descriptor=self._pinned.descriptor)
             pin = digest_of(self._pinned.raw)[:19]
-            text = f"the server has a new key, signed by its old one; this device follows ({pin}…)"
+            text = f"the server has a new key or TLS authority, signed by its old one; this device follows ({pin}…)"
             self._with.emit(Event(EventKind.NOTICE, text))
 
     async def _look_at_the_log(self) -> None:
@@ -139,7 +151,7 @@ class Session:
         news = (
             f", {view.devices - before:+d} since this device last looked" if before not in (None, view.devices) else ""
         )
-        text = f"{view.devices} devices are enrolled{news}; this one is in the federation's log"
+        text = f"{counted(view.devices, 'device')} enrolled{news}; this one is in the federation's log"
         self._with.emit(Event(EventKind.NOTICE, text))
 
     async def _renew(self) -> None:
@@ -155,7 +167,7 @@ class Session:
         most = self._with.limits.max_rounds_per_day
         while wait_s := participation_wait_s(self._with.journal.joined_at, self._with.limits, self._now_s()):
             until = datetime.fromtimestamp(self._now_s() + wait_s, UTC)
-            text = f"{most} rounds in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
+            text = f"{counted(most, 'round')} in 24 hours is your limit; waiting until {until:%Y-%m-%d %H:%M} UTC"
             self._tell_once(f"{text} (limits.max_rounds_per_day)")
             await self._with.gate.idle(min(wait_s, self._with.patience.max_wait_s))
             if self._with.gate.finishing:
@@ -261,10 +273,13 @@ class Session:
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
         await asyncio.to_thread(self._note, round_, "committed", "", result)
         await self._save(edition_of(round_.offer, result))
-        text = f"round {round_.number} is committed: adapter version {version}, summed over {result.survivors} devices"
+        summed = f"summed over {counted(result.survivors, 'device')}"
+        text = f"round {round_.number} is committed: adapter version {version}, {summed}"
         if result.privacy:
             spent = result.privacy
-            text += f"; epsilon ≤ {spent.total_epsilon:.3g} after {spent.rounds} rounds, delta {spent.delta:.0e}"
+            text += (
+                f"; epsilon ≤ {spent.total_epsilon:.3g} after {counted(spent.rounds, 'round')}, delta {spent.delta:.0e}"
+            )
         self._with.emit(
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )
@@ -274,6 +289,9 @@ class Session:
         folder = await self._with.patience.insist(
             lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition)
         )
+        if folder == self._saved:  # the last round's adapter, looked at again at the end of the task
+            return
+        self._saved = folder
         saved = Event(EventKind.ADAPTER_SAVED, f"saved {folder}", round_no=edition.round_no, adapter_version=version)
         self._with.emit(saved)
 
@@ -283,6 +301,7 @@ class Session:
             path = f"/v1/tasks/{self._with.document.task.id}/adapter"
             info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
             await self._save(Edition(info.version, info.digest, info.parent_digest))
+        await asyncio.to_thread(self._with.journal.end, reply.round_no, self._with.document.task.version)
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))
 

@@ -119,6 +119,8 @@ class LoopbackServer:
     document: TaskDocument
     clock: ManualClock = field(default_factory=ManualClock)
     results: list[RoundResult] = field(default_factory=list)
+    aggregates: list[Aggregate] = field(default_factory=list)
+    """What each committed round knows."""
     aborts: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
     uploads: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
     successions: Successions = field(default_factory=Successions)
@@ -273,6 +275,7 @@ class LoopbackServer:
             self._end(machine, RoundOutcome.FAILED, machine.failure[1], 0)
 
     def _commit(self, machine: Aggregator, aggregate: Aggregate) -> None:
+        self.aggregates.append(aggregate)
         self.adapter = FedAvg().server_update(self.adapter, aggregate)
         self.digests.append(self._store(self.adapter))
         self._end(machine, RoundOutcome.COMMITTED, "", aggregate.survivors)

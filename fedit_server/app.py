@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -30,8 +31,12 @@ from fedit_server.rounds.driver import Desk
 from fedit_server.rounds.evaluations import Evaluations
 from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.rounds.services import Services
+from fedit_server.rounds.shared import SharedCoordinator
 from fedit_server.routes import add_routes, keys
+from fedit_server.routes.admin import openapi_document
+from fedit_server.routes.owners import OWNERS, Alone, Owners, Replicas
 from fedit_server.storage import BlobStore
+from fedit_server.storage.leases import Leases, Replica
 from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Spool
 from fedit_server.storage.store import Store
@@ -57,6 +62,7 @@ class Parts:
     doorkeeper: Doorkeeper
     turnstile: Turnstile
     coordinator: Coordinator
+    owners: Owners
     evaluations: Evaluations
     metrics: Metrics
     admin: Admin
@@ -80,7 +86,8 @@ class Parts:
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
         log_book = LogBook(store.key_log)
-        doorkeeper, coordinator = Doorkeeper(federation, store.members, clock), Coordinator(services)
+        doorkeeper = Doorkeeper(federation, store.members, clock)
+        coordinator, owners = _coordinator(services, home, config)
         return cls(
             identity=identity,
             store=store,
@@ -92,6 +99,7 @@ class Parts:
             doorkeeper=doorkeeper,
             turnstile=Turnstile.of(config.address_per_minute),
             coordinator=coordinator,
+            owners=owners,
             evaluations=Evaluations(coordinator, doorkeeper),
             metrics=metrics,
             admin=Admin(home, config, identity, store, clock),
@@ -107,11 +115,24 @@ def _admission(
     return Authority(keys, described.federation_id, store.members, salt, clock)
 
 
+def _coordinator(services: Services, home: Home, config: ServerConfig) -> tuple[Coordinator, Owners]:
+    """Return who runs the rounds: a server with a file of its own alone, one on PostgreSQL under leases."""
+    database = services.store.database
+    if not config.database or database.place.path is not None:
+        return Coordinator(services), Alone()
+    me = Replica(home.replica_id(), config.replica_address, services.identity.pin)
+    shared = SharedCoordinator(services, Leases(database, me, config.lease_s))
+    return shared, Replicas(shared, services.identity.descriptor.tls_ca)
+
+
 def build_app(
     parts: Parts, around: Surroundings | None = None, trusted_proxies: Collection[Network] = ()
 ) -> web.Application:
     """Return the application; its rounds run from start-up to clean-up."""
     app = web.Application(middlewares=[identify(trusted_proxies), problems])
+    if isinstance(parts.owners, Replicas):
+        app.middlewares.append(parts.owners.middleware)
+        app.cleanup_ctx.append(parts.owners.connected)
     app[ADMIN] = parts.admin
     app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
@@ -124,12 +145,22 @@ def build_app(
     app[keys.IDENTITY] = parts.identity
     app[keys.LOG_BOOK] = parts.log_book
     app[METRICS] = parts.metrics
+    app[OWNERS] = parts.owners
     app[keys.SPOOL] = parts.spool
     app[keys.STORE] = parts.store
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
-    add_pages(app, Console(parts.blobs, around or Surroundings(), app[keys.DRAINING], parts.coordinator.look_again))
+    add_pages(
+        app,
+        Console(
+            blobs=parts.blobs,
+            around=app[keys.SURROUNDINGS],
+            draining=app[keys.DRAINING],
+            wake=parts.coordinator.look_again,
+            api=functools.cache(openapi_document),
+        ),
+    )
     app.cleanup_ctx.append(_running_rounds)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)

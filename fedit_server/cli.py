@@ -17,7 +17,10 @@ from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.replica import replica_app
+from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.shell_completion import answer_shells
+from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
@@ -26,7 +29,7 @@ Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from else
 Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(commands.round_app, name="round", help="Rounds: list, show, approve, reject.")
+app.add_typer(live_round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), block, unblock, revoke, forget.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
@@ -36,9 +39,10 @@ app.add_typer(
     name="authority",
     help="An enrolment authority apart: init, run, log, clients, revoke, invite.",
 )
-app.add_typer(commands.task_app, name="task", help="Tasks: show, check, schema, pause, resume.")
+app.add_typer(task_app, name="task", help="Tasks: create, list, show, edit, open, pause, resume, close, archive, log.")
 app.add_typer(backup_app, name="backup", help="Backups of the whole server: create, verify, restore.")
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
+app.add_typer(replica_app, name="replica", help="Several servers on one database: list, key, seal.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
 
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
@@ -56,10 +60,17 @@ def options(
     home: Annotated[Path | None, typer.Option("--home", help="Data folder [FEDIT_HOME].")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings file, if not server.toml in it.")] = None,
     color: Annotated[Color, typer.Option("--color", help="When to use colours.")] = "auto",
+    server: Annotated[
+        str | None, typer.Option("--server", help="https://HOST[:PORT][#PIN] of a server elsewhere [FEDIT_SERVER_URL].")
+    ] = None,
+    pin: Annotated[str | None, typer.Option("--pin", help="sha256:… of that server; else this system's roots.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Token for that server [FEDIT_TOKEN].")
+    ] = None,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config)
+    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config, server, pin, token_file)
     if version:
         show_version(context)
         raise typer.Exit
@@ -143,8 +154,15 @@ def status(context: typer.Context) -> None:
 
 
 app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
-app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
-for tell in (watching.health, watching.metrics, watching.grafana, deploying.systemd, deploying.containerfile):
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew, rotate-ca.")
+for tell in (
+    watching.health,
+    watching.metrics,
+    watching.grafana,
+    access.openapi,
+    deploying.systemd,
+    deploying.containerfile,
+):
     app.command()(tell)
 app.command()(care.doctor)
 app.command()(care.bugreport)

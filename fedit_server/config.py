@@ -86,6 +86,20 @@ class ServerConfig(BaseModel):
         json_schema_extra={"secret": True},
     )
 
+    replica_address: str = Field(
+        "",
+        description="HOST:PORT where other servers on the same PostgreSQL database reach this one; empty: it is alone",
+    )
+    replica_key: str = Field(
+        "",
+        repr=False,
+        description="what the federation's keys are sealed with in the database for new replicas: `fedit-server replica"
+        " key` makes one",
+        json_schema_extra={"secret": True},
+    )
+    lease_s: float = Field(
+        10.0, ge=2, le=120, description="how long a replica may be silent before another one goes on with its tasks"
+    )
     cert: Path | None = Field(
         None, description="certificate from elsewhere: a PEM file, leaf first; empty: the private authority's own"
     )

@@ -10,12 +10,23 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedit_protocol import authority, catalogue, enrollment, evaluation, keylog, messages, metrics, signing, succession
+from fedit_protocol import (
+    authority,
+    catalogue,
+    enrollment,
+    evaluation,
+    keylog,
+    messages,
+    metrics,
+    signing,
+    succession,
+    task_record,
+)
 from fedit_protocol.adapter import AdapterLayout, TensorSpec
 from fedit_protocol.encoding import Message
 from fedit_protocol.task import TaskDocument
 
-MODULES = (signing, catalogue, enrollment, keylog, succession, messages, metrics, evaluation, authority)
+MODULES = (signing, catalogue, enrollment, keylog, succession, messages, metrics, evaluation, authority, task_record)
 """Where messages are defined, in the order of the page."""
 
 _HEAD = """# The messages

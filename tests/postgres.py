@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import pytest
 
-from fedit_server.storage.dialects import upgrade_database
+from fedit_server.storage.database import upgrade_database
 from fedit_server.storage.place import Place
 
 _NAME: Final = "fedit"

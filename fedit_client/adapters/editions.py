@@ -11,8 +11,9 @@ from fedit_client.home.durable import translating, write_atomic
 from fedit_protocol.errors import MembershipError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.messages import Offer, RoundResult
-from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, OwnLoss, bucket, model_card
+from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, OwnLoss, model_card
 from fedit_protocol.task import Task
+from fedit_protocol.words import counted
 
 FACTS: Final = "fedit.json"
 _PUBLIC: Final = 0o644
@@ -33,7 +34,7 @@ class KeptVersion:
         parts = [
             f"version {self.version}",
             f"round {known.round_no}" if known.round_no else "",
-            f"from {bucket(known.survivors)} devices" if known.survivors else "",
+            f"summed over {counted(known.survivors, 'device')}" if known.survivors else "",
             f"loss {known.own.loss:.3f} on your own rows" if known.own else "",
             str(self.folder),
         ]

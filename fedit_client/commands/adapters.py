@@ -23,11 +23,11 @@ adapters_app = typer.Typer(
 def list_adapters(context: typer.Context) -> None:
     """List the adapter versions on this device with their rounds, and their losses on your own held-out rows."""
     from fedit_client.adapters.editions import as_data, kept_versions
-    from fedit_client.membership.joined import require_membership
+    from fedit_client.membership.joined import joined_or_left
 
     given: Globals = context.obj
     paths = given.config().paths
-    task = require_membership(paths.membership_file).task_document.task
+    task = joined_or_left(paths).task_document.task
     kept = kept_versions(paths.adapters, task.id)
     lines = [one.line() for one in kept] or ["none yet: fedit-client adapters pull"]
     given.console.answer("adapters list", {"task": task.label, "adapters": [as_data(one) for one in kept]}, lines)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from fedit_client.commands.shared import Globals
+from fedit_protocol.words import counted
 
 
 def history(
@@ -29,7 +30,7 @@ def history(
     losses = losses_here(config.paths)
     said = [line.entry.line() + own_change(losses, line.entry) for line in lines] or ["no round yet"]
     if verify:
-        said.append(f"{len(lines)} line{'s' * (len(lines) != 1)}: every signature holds, and none is missing")
+        said.append(f"{counted(len(lines), 'line')}: every signature holds, and none is missing")
     data = {"rounds": [line.entry.model_dump(mode="json") for line in lines], "verified": not found, "faults": found}
     data["own_losses"] = {version: None if own is None else own.loss for version, own in losses.items()}
     given.console.answer("history", data, said)

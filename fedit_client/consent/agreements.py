@@ -218,8 +218,13 @@ def check_not_withdrawn(agreements: Agreements, membership: Membership) -> None:
 
 
 def renewed(membership: Membership, raw: bytes, consent: Consent) -> Membership:
-    """Return the membership with a yes to another version, `raw` as published; rows, device and identity stay."""
-    return membership.model_copy(update={"consent": consent.label, "document": raw})
+    """Return the membership with a yes to another version, `raw` as published; rows, device and identity stay.
+
+    So does the base class, where the task had one and lists it beside others now.
+    """
+    before = membership.task_document.task.base.allowed
+    held = membership.base_class or (before[0] if len(before) == 1 else None)
+    return membership.model_copy(update={"consent": consent.label, "document": raw, "base_class": held})
 
 
 def changes_to(membership: Membership, document: TaskDocument, limits: Limits) -> tuple[TaskChange, ...]:

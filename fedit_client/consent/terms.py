@@ -13,6 +13,7 @@ from fedit_protocol.sealed.updates import sealed_length
 from fedit_protocol.secagg.ring import payload_length, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task, TaskDocument
+from fedit_protocol.words import counted
 
 _FILES: Final = "your files, prompts, answers and file names"
 _NAMES: Final = "host name, user name, serial numbers"
@@ -101,7 +102,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         title=plain(task.title),
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
         model=plain(f"{task.base.model} in {' or '.join(task.base.allowed)}"),
-        training=f"LoRA rank {task.adapter.rank} on {modules}, {task.round.rounds} rounds",
+        training=f"LoRA rank {task.adapter.rank} on {modules}, {counted(task.round.rounds, 'round')}",
         leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
         leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(
@@ -181,15 +182,14 @@ def _company(task: Task) -> str:
 
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
-    sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices"
+    sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices, yours counted"
     return [sums, *_canary(document.task), *_bound(document)]
 
 
 def _canary(task: Task) -> list[str]:
     if task.canary is None:
         return []
-    rows = len(task.canary.rows)
-    what = f"the loss on {rows} public row{'s' if rows > 1 else ''}, which says how your base class computes"
+    what = f"the loss on {counted(len(task.canary.rows), 'public row')}, which says how your base class computes"
     hidden = f"only as the mean of all devices of the class in a round, {task.canary.hidden_among} honest ones at least"
     return [f"{what} and nothing of your rows: {hidden}"]
 
@@ -207,20 +207,23 @@ def _bound(document: TaskDocument) -> list[str]:
         return []
     planned = planned_epsilon(document)
     weak = " — the task itself says that this protects little" if privacy.accept_weak else ""
-    promise = f"epsilon {planned:.3g} at delta {privacy.delta:.0e} if you take part in all {rounds} rounds"
+    often = f"all {rounds:,} rounds" if rounds > 1 else "its one round"
+    promise = f"epsilon {planned:.3g} at delta {privacy.delta:.0e} if you take part in {often}"
     return [f"differential privacy of what you send: {promise}; it bounds what the sums say about you{weak}"]
 
 
 def _small(weakest: Thresholds) -> list[str]:
     """What a small federation cannot hide, said plainly (PROTOCOL, section 2)."""
     n, s = weakest.members, weakest.min_survivors
-    lines = [f"Every member sees the result: with {s} survivors each of them learns the sum of the other {s - 1}"]
+    knows = "Every member sees the result and knows its own part"
+    lines = [f"{knows}: each of {s} survivors learns the sum of the other {s - 1}"]
     if s == 2:
         lines.append("With two survivors each of them learns the other's update")
     elif n == 3:
         lines.append("In a cohort of three the server together with one device learns the sum of the other two")
     if weakest.hidden_among < _ADVISED:
         lines.append(
-            f"A small federation: hidden among {weakest.hidden_among}; {_ADVISED} or more are advised outside demos"
+            f"A small federation: hidden among {weakest.hidden_among} devices, yours counted; {_ADVISED} or more are "
+            "advised outside demos"
         )
     return lines

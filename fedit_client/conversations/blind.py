@@ -14,7 +14,7 @@ from fedit_client.conversations.talk import BASE, Voice, open_chat
 from fedit_client.data import Message, Record
 from fedit_client.data.holding_out import split
 from fedit_client.membership.identity import held_out_seed, load_or_create_identity
-from fedit_client.membership.joined import require_membership
+from fedit_client.membership.joined import joined_or_left
 from fedit_protocol.errors import ConfigError
 
 _Z: Final = 1.96
@@ -111,7 +111,7 @@ async def judge_blind(config: ClientConfig, console: Console, wishes: OwnWishes,
 
     Raises ConfigError U002 without a terminal, MembershipError J001, J004, DataError, DeviceError, ModelError.
     """
-    membership = require_membership(config.paths.membership_file)
+    membership = joined_or_left(config.paths)
     if not console.interactive:
         raise ConfigError("nobody is here to judge answers", code="U002", fix="fedit-client eval")
     kept = version_here(config.paths.adapters, membership.task_document.task.id)

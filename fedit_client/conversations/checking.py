@@ -151,7 +151,7 @@ def _finding_lines(found: Inspection, sources: Sequence[Source]) -> list[str]:
         first = ", ".join(str(place.line) for place in finding.places[:_LINES_NAMED])
         more = " …" if len(finding.places) > _LINES_NAMED else ""
         count = len(finding.places)
-        lines.append(f"{finding.code}  {count:>6,} row{'s' if count > 1 else ' '}  {finding.what}")
+        lines.append(f"{finding.code}  {count:>6,} row{' ' if count == 1 else 's'}  {finding.what}")
         lines.append(f"      lines {first}{more}   fedit-client data check {where} --show {finding.code}")
     return lines
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from fedit_client.console import Console
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.records.pace import about
+from fedit_client.running.standing import WHAT_NOW
 
 _LOG = logging.getLogger(__name__)
 _TENTHS = 10
@@ -78,6 +79,8 @@ class RunDisplay:
             case EventKind.ROUND_COMMITTED | EventKind.TASK_FINISHED:
                 self._drop_bar()
                 self._console.done(event.text)
+                if event.kind is EventKind.TASK_FINISHED and event.adapter_version:
+                    self._console.say(f"  {WHAT_NOW}")
             case EventKind.CONNECTION_LOST | EventKind.ROUND_LOST:
                 self._drop_bar()
                 self._console.warn(event.text)
@@ -91,7 +94,7 @@ class RunDisplay:
 
     def _one_line_per_tenth(self, event: Event) -> None:
         tenth = (event.stage, int((event.progress or 0.0) * _TENTHS))
-        if tenth != self._tenth:
+        if event.progress and tenth != self._tenth:  # of nothing done yet the stage's own line has told
             self._tenth = tenth
             self._console.say(f"  {event.stage}: {event.text}{_left(event)}")
 

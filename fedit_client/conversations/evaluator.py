@@ -23,6 +23,7 @@ from fedit_client.network.transport import HttpTransport
 from fedit_client.records.contacts import note_server
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base, unplanned
 from fedit_protocol.errors import DataError, MembershipError
+from fedit_protocol.words import counted
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _tell(console: Console, found: Comparison, became: str) -> dict[str, Any]:
     }
     console.say(
         f"round {candidate.round_no}, adapter version {candidate.adapter_version} ({candidate.state}):"
-        f" loss {found.loss_before:.4f} before, {found.loss_after:.4f} after, on {found.rows} rows; {became}"
+        f" loss {found.loss_before:.4f} before, {found.loss_after:.4f} after, on {counted(found.rows, 'row')}; {became}"
     )
     if console.json:
         console.event(data)

@@ -21,7 +21,7 @@ from fedit_client.export.tensors import OnTensor
 from fedit_client.export.tokens import end_piece, tokens_of
 from fedit_client.export.turns import Turns, turns_of
 from fedit_client.home.durable import translating
-from fedit_client.membership.joined import require_membership
+from fedit_client.membership.joined import joined_or_left
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, Usage, model_card, peft_usage
 from fedit_protocol.task import Task, TaskDocument, Template
@@ -93,7 +93,7 @@ def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None
     Raises MembershipError J001, J004; ConfigError U001, U010; ModelError M001 to M004, M010 to M013; StorageError S020;
     DeviceError H005 without the `gguf` package.
     """
-    membership = require_membership(config.paths.membership_file)
+    membership = joined_or_left(config.paths)
     document = membership.task_document
     kept = version_here(config.paths.adapters, document.task.id, wishes.version)
     if wishes.form in _ALONE and wishes.precision not in (None, Precision.F32):

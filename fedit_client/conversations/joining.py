@@ -17,6 +17,7 @@ from fedit_client.records.payloads import payload_lines
 from fedit_client.rounds.preparation import check_training_stack, cpu_needs_a_yes
 from fedit_client.rounds.rehearsal import DryRun
 from fedit_protocol.errors import ConsentError, DataError, DeviceError
+from fedit_protocol.words import counted
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ async def _looked_at(
 
 async def _base(client: Client, console: Console, offer: TaskOffer) -> None:
     _, base = await client.prepare(offer, console.say)
-    console.done(f"base model {base}")
+    console.done(f"the base is the one that the task pins: {base}")
 
 
 def _stack(client: Client, console: Console) -> None:
@@ -90,16 +91,16 @@ def _stack(client: Client, console: Console) -> None:
 
 def describe_rows(rows: RowFile) -> str:
     """One line about a file: rows, shape, what was skipped or ignored."""
-    parts = [f"{len(rows.records):,} rows", f"{rows.shape} columns"]
+    parts = [counted(len(rows.records), "row"), f"{rows.shape} columns"]
     if rows.parts:
-        parts.append(f"{len(rows.parts)} files")
+        parts.append(counted(len(rows.parts), "file"))
     if rows.skipped:
         parts.append(f"{len(rows.skipped)} skipped")
     if rows.ignored_columns:
         parts.append(f"ignored: {', '.join(rows.ignored_columns)}")
     categories = [name for name in rows.by_category() if name]
     if categories:
-        parts.append(f"{len(categories)} categories")
+        parts.append(counted(len(categories), "category", "categories"))
     return " · ".join(parts)
 
 
@@ -132,7 +133,7 @@ def tell_rows(console: Console, place: str, rows: RowFile) -> None:
         console.say(f"  {note}")
     for finding in first_look(rows.by_file()):
         count = len(finding.places)
-        console.say(f"  {count:,} row{'s' if count > 1 else ''}: {finding.what}   "
+        console.say(f"  {counted(count, 'row')}: {finding.what}   "
                     f"(fedit-client data check {place} --show {finding.code})", style="yellow")  # fmt: skip
 
 
@@ -165,7 +166,7 @@ async def _fit(client: Client, console: Console, offer: TaskOffer, records: list
     console.done(f"{chosen.reason} · {found.short()}")
     polite = summary(client.config.polite, on_gpu=chosen.device != "cpu")
     console.say(f"  {polite}   (change: fedit-client set polite.…)")
-    console.done(f"base model: {found.fetch.words()}")
+    console.done(f"base model {found.fetch.words()}")
     return found
 
 

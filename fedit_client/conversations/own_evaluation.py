@@ -16,11 +16,12 @@ from fedit_client.data.remembered import read_here
 from fedit_client.evaluation import Measured, MeasureRequest, WorkerMeasurer
 from fedit_client.hardware.device import Machine
 from fedit_client.membership.identity import held_out_seed, load_or_create_identity
-from fedit_client.membership.joined import Membership, require_membership
+from fedit_client.membership.joined import Membership, joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base, unplanned
 from fedit_client.training import OnProgress
 from fedit_protocol.errors import DataError
 from fedit_protocol.peft_folder import OwnLoss
+from fedit_protocol.words import counted
 
 BASE: Final = "base"
 _MOST_CATEGORIES: Final = 12
@@ -77,11 +78,12 @@ class OwnEvaluation:
     def lines(self) -> list[str]:
         """The figures, for people."""
         found, newest = self.measured, self.names[-1]
-        kind = "rows of yours that are held out of training" if self.of_held_out else "rows that you named"
+        of = "of yours held out of training" if self.of_held_out else "that you named"
+        kind = f"row {of}", f"rows {of}"
         left = f"; {found.left_out} more were left out" if found.left_out else ""
         width = max(len(name) for name in self.names)
         return [
-            f"on {found.rows} {kind}, {int(found.tokens.sum())} answer tokens{left}",
+            f"on {counted(found.rows, kind[0], kind[1])}, {counted(int(found.tokens.sum()), 'answer token')}{left}",
             *(
                 f"  {name:<{width}}  loss {found.loss(name):.3f}  right tokens {100 * found.accuracy(name):.1f} %"
                 for name in self.names
@@ -119,7 +121,7 @@ async def evaluate_own(
     A `measurer` of its own decides how, and no base model is looked for. Raises MembershipError J001, DataError,
     DeviceError, ModelError.
     """
-    membership = require_membership(config.paths.membership_file)
+    membership = joined_or_left(config.paths)
     document = membership.task_document
     kept = kept_versions(config.paths.adapters, document.task.id)[-2:]
     records, fraction = await asyncio.to_thread(rows_to_measure, config, membership, wishes, console)

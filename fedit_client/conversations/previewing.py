@@ -16,6 +16,7 @@ from fedit_client.data.remembered import load_sources, read_here
 from fedit_client.training.preview import Stretch, TokenView, view_tokens
 from fedit_protocol.errors import DataError
 from fedit_protocol.task import TrainingSpec
+from fedit_protocol.words import counted
 
 _BUCKETS: Final = 8
 _BAR: Final = 40
@@ -96,13 +97,15 @@ def _heading(file: RowFile, record: Record, size: Sized) -> str:
 def _summary(console: Console, found: TokenView, view: TaskView) -> list[str]:
     sizes, limit = [row.size for row in found.sizes], view.prompt.cutoff_tokens
     cut, useless = sum(size > limit for size in sizes), sum(row.is_useless for row in found.sizes)
-    lines = [f"{len(sizes):,} rows, {view.words}", *_histogram(console, sizes, limit)]
+    lines = [f"{counted(len(sizes), 'row')}, {view.words}", *_histogram(console, sizes, limit)]
     if found.refused:
         first = next(iter(found.refused.values()))
-        lines.append(f"{len(found.refused):,} rows would stop a round: {first} (help {first.code})")
-    lines.append(f"{cut:,} rows are cut at {limit:,} tokens" if cut else f"no row is longer than {limit:,} tokens")
+        lines.append(f"{counted(len(found.refused), 'row')} would stop a round: {first} (help {first.code})")
+    lines.append(
+        f"cut at {limit:,} tokens: {counted(cut, 'row')}" if cut else f"no row is longer than {limit:,} tokens"
+    )
     if useless:
-        lines.append(f"{useless:,} of them keep nothing of their answer and are not used")
+        lines.append(f"{useless:,} of them {'is' if useless == 1 else 'are'} not used: nothing of the answer is left")
     if view.training:
         lines.append(f"about {_per_round(view.training, sizes, limit):,} tokens a round on this device")
     return [*lines, "nothing left this machine"]

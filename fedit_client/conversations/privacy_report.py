@@ -13,6 +13,7 @@ from fedit_client.records.journal import Journal
 from fedit_protocol.accounting import epsilon, planned_epsilon
 from fedit_protocol.errors import StorageError
 from fedit_protocol.task import Mode
+from fedit_protocol.words import counted
 
 _SHOWN: Final = 5
 _WITHOUT_HISTORY: Final = 1
@@ -65,14 +66,17 @@ class PrivacyReport:
         ]
 
     def _rounds(self) -> str:
-        planned = f"{self.rounds_committed} contributed of {self.rounds_planned} that the task plans"
-        return f"{planned}, {self.rounds_without_result} came to nothing"
+        planned = f"contributed to {self.rounds_committed:,} of {self.rounds_planned:,} that the task plans"
+        lost = self.rounds_without_result
+        return f"{planned}; {lost:,} came to nothing" if lost else planned
 
     def _epsilon(self) -> str:
         if self.epsilon_spent is None or self.epsilon_promised is None:
             return "no bound: the task adds no noise, so what the sums say about you is not bounded by a number"
         spent, promised = f"{self.epsilon_spent:.3g}", f"{self.epsilon_promised:.3g}"
-        return f"{spent} spent of {promised} promised over {self.rounds_planned} rounds, delta {self.delta:.0e}"
+        return (
+            f"{spent} spent of {promised} promised over {counted(self.rounds_planned, 'round')}, delta {self.delta:.0e}"
+        )
 
     def _sums(self) -> list[str]:
         if self.mode == Mode.TRUSTED:
@@ -81,19 +85,19 @@ class PrivacyReport:
         if not known:
             return ["sums        none yet"]
         fewest = min(known, key=lambda one: one.honest or 0)
-        newest = ", ".join(f"round {one.round_no}: {one.cohort} devices" for one in known[-_SHOWN:])
+        newest = ", ".join(f"round {one.round_no}: {counted(one.cohort or 0, 'device')}" for one in known[-_SHOWN:])
         more = f"{len(known) - _SHOWN} earlier, " if len(known) > _SHOWN else ""
-        least = f"least hidden in round {fewest.round_no}: among {fewest.honest} honest devices"
+        least = f"least hidden in round {fewest.round_no}: among {fewest.honest} of {fewest.cohort}, yours counted"
         return [f"sums        {more}{newest}; {least}"]
 
     def _log(self) -> str:
         if self.log_devices is None:
             return "not seen yet"
         if self.log_devices_first is None:
-            return f"{self.log_devices} devices are enrolled"
-        return (
-            f"{self.log_devices} devices are enrolled, {self.log_devices - self.log_devices_first:+d} since round one"
-        )
+            return f"{counted(self.log_devices, 'device')} enrolled"
+        more = self.log_devices - self.log_devices_first
+        since = f"{more:+d} since your first round" if more else "as many as in your first round"
+        return f"{counted(self.log_devices, 'device')} enrolled, {since}"
 
 
 def privacy_report(config: ClientConfig) -> PrivacyReport:

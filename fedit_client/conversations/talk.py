@@ -17,7 +17,7 @@ from fedit_client.data import Message
 from fedit_client.data.records import Role
 from fedit_client.evaluation import WorkerChat
 from fedit_client.hardware.device import Machine
-from fedit_client.membership.joined import Membership, require_membership
+from fedit_client.membership.joined import Membership, joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base
 from fedit_protocol.errors import ConfigError
 
@@ -117,7 +117,7 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
 
     Raises ConfigError U001, U002; MembershipError J001, J004; DeviceError, ModelError.
     """
-    membership = require_membership(config.paths.membership_file)
+    membership = joined_or_left(config.paths)
     if wishes.prompt is None and not console.interactive:
         raise ConfigError("nobody is here to talk to", code="U002",
                           fix="fedit-client chat --prompt 'Hello'", again="--prompt 'Hello'")  # fmt: skip

@@ -14,6 +14,7 @@ from fedit_client.data.hub import hub_rows, is_hub_id
 from fedit_client.data.reading import OnError, made_records, records_from
 from fedit_client.data.records import RowFile, Shape
 from fedit_protocol.errors import DataError
+from fedit_protocol.words import counted
 
 STDIN: Final = "-"
 _OF_DATASETS: Final = frozenset({"dataset_info.json", "dataset_dict.json", "state.json"})
@@ -140,7 +141,7 @@ def _together(parts: list[RowFile], path: Path, left: list[Path]) -> RowFile:
         notes.append(f"the files have several shapes: {', '.join(shapes)}")
     if left:
         names = ", ".join(file.name for file in left[:_MOST_NAMED])
-        notes.append(f"{len(left)} other files are not read: {names}{' …' if len(left) > _MOST_NAMED else ''}")
+        notes.append(f"not read: {counted(len(left), 'other file')}: {names}{' …' if len(left) > _MOST_NAMED else ''}")
     return RowFile(
         records=tuple(record for part in parts for record in part.records),
         shape=shapes[0],

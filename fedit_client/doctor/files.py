@@ -18,6 +18,7 @@ from fedit_client.membership.joined import Membership
 from fedit_client.records.journal import Journal
 from fedit_client.settings.project_file import leaves
 from fedit_protocol.errors import FeditError, StorageError
+from fedit_protocol.words import counted
 
 _LITTLE_BYTES: Final = 2_000_000_000
 _NONE_BYTES: Final = 100_000_000
@@ -94,7 +95,7 @@ def check_data(paths: Paths, membership: Membership | None) -> Iterator[Finding]
         except FeditError as error:
             yield Finding.of("data", error, "a round would fail for this device")
         else:
-            yield ok("data", f"{Path(source.place).name}: {len(rows.records):,} rows")
+            yield ok("data", f"{Path(source.place).name}: {counted(len(rows.records), 'row')}")
 
 
 def check_leftovers(paths: Paths) -> Iterator[Finding]:
@@ -105,7 +106,8 @@ def check_leftovers(paths: Paths) -> Iterator[Finding]:
     if found:
         inside = [path for top in found for path in (top, *top.rglob("*")) if path.is_file()]
         size = sum(path.stat().st_size for path in inside)
-        yield warning("leftovers", f"{len(inside)} files of crashes, {size / 1e6:.1f} MB", "they only take room",
+        found_here = f"{counted(len(inside), 'file')} of crashes, {size / 1e6:.1f} MB"
+        yield warning("leftovers", found_here, "they only take room",
                       "fedit-client doctor --fix")  # fmt: skip
     draft = paths.settings_draft
     if draft.exists():
@@ -123,7 +125,7 @@ def _journal(paths: Paths, membership: Membership | None) -> Iterator[Finding]:
     except StorageError as error:
         yield Finding.of("journal", error)
     else:
-        yield ok("journal", f"can be read: {rounds} rounds")
+        yield ok("journal", f"can be read: {counted(rounds, 'round')}")
 
 
 def _existing(folder: Path) -> Path:

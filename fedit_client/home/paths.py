@@ -66,6 +66,11 @@ class Paths:
         return self.state / "membership.json"
 
     @property
+    def left_file(self) -> Path:
+        """The task that was left last, as long as adapters of it are here: what chat and export need to know of it."""
+        return self.state / "left.json"
+
+    @property
     def sources_file(self) -> Path:
         """Which data this device trains on: names and what was said about them, no rows."""
         return self.state / "sources.json"
@@ -177,6 +182,7 @@ class Paths:
         """
         return {
             "membership": self.membership_file,
+            "task of the adapters": self.left_file,
             "data": self.sources_file,
             "identity": self.identity_file,
             "identity note": self.identity_note,

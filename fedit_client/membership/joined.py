@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedit_client.home.durable import translating, write_atomic
 from fedit_client.home.lock import in_turn
+from fedit_client.home.paths import Paths
 from fedit_client.membership.trust import Federation, PinnedBy, ServerAddress
 from fedit_client.migrations.format import check_home
 from fedit_protocol.encoding import decode
@@ -86,6 +87,22 @@ def require_membership(path: Path) -> Membership:
         raise MembershipError("this device has not joined a federation", code="J001",
                               fix="fedit-client join --server 'fedit://…' --data rows.jsonl")  # fmt: skip
     return found
+
+
+def joined_or_left(paths: Paths) -> Membership:
+    """Return what was joined, else what was left last, for its adapters are still here; raises MembershipError J001.
+
+    A membership that was left names the task and the owner's wishes, and has no certificate.
+    """
+    joined = load_membership(paths.membership_file)
+    left = None if joined else load_membership(paths.left_file)
+    return joined or left or require_membership(paths.membership_file)
+
+
+def keep_left(paths: Paths, membership: Membership) -> None:
+    """Remember what is left, if adapters of it are here."""
+    if (paths.adapters / membership.task_document.task.id).is_dir():
+        membership.model_copy(update={"certificate": b"", "label": ""}).save(paths.left_file)
 
 
 def lock_of(path: Path) -> Path:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +15,21 @@ from fedit_client.home.lock import held_alone
 from fedit_client.home.log_file import close_logs_below
 from fedit_client.home.paths import Paths
 from fedit_client.membership.identity import forget_keyring, load_identity
-from fedit_client.membership.joined import Membership, load_membership, lock_of, require_membership
+from fedit_client.membership.joined import (
+    Membership,
+    keep_left,
+    load_membership,
+    lock_of,
+    require_membership,
+    rewriting,
+)
 from fedit_client.network.transport import HttpTransport
 from fedit_client.records.contacts import note_server
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError, TransportError
 from fedit_protocol.messages import Leave
 from fedit_protocol.signing import Kind, SigningKey, seal
+from fedit_protocol.words import counted
 
 FORGOTTEN: Final = "forgotten: name and kind of device are deleted, the certificate is revoked"
 UNKNOWN_ALREADY: Final = "it did not know this device any more"
@@ -57,7 +65,7 @@ class Removed:
 
     def line(self) -> str:
         """The same in words."""
-        many = f"{self.files} files" if self.files != 1 else "1 file"
+        many = counted(self.files, "file")
         return f"removed {self.what}: {self.path} ({many}, {size_text(self.size)})"
 
 
@@ -82,6 +90,11 @@ class LeaveReceipt:
         """Every file and folder that was removed."""
         return [one.path for one in self.removed]
 
+    @property
+    def keeps_adapters(self) -> bool:
+        """Whether adapters of the task that was left are here, with what is to be known of it."""
+        return any(path.name == "left.json" for _, path in self.kept)
+
     def lines(self) -> list[str]:
         """The receipt in words."""
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.at))
@@ -89,6 +102,7 @@ class LeaveReceipt:
             f"receipt of {when}" + (f", {self.federation or 'the federation'} at {self.server}" if self.server else ""),
             *(f"  {one.line()}" for one in self.removed),
             *(f"  kept {what}: {path}" for what, path in self.kept),
+            *(["  chat, eval, export and adapters list still work with these adapters"] if self.keeps_adapters else []),
             *([f"  NOT removed: {self.not_removed}"] if self.not_removed else []),
             f"  server told: {self.told}",
             f"  server answered: {self.answered}",
@@ -137,6 +151,8 @@ async def depart(paths: Paths, connect: Callable[[Membership], HttpTransport], w
                 raise
             from_ring, trouble = False, f"the key in the system's keyring: {error}"
         removed = [Removed("identity in the system's keyring", paths.identity_note, 1, 0)] if from_ring else []
+        if joined and not wishes.erase:
+            await asyncio.to_thread(keep_left, paths, joined[0])
         removed += await asyncio.to_thread(forget, paths, erase=wishes.erase, new_key=wishes.new_key)
     if wishes.erase:
         _tidy(paths)
@@ -177,7 +193,13 @@ def forget(paths: Paths, *, erase: bool, new_key: bool = False) -> list[Removed]
     if new_key:
         names.add("identity")  # journal and key log stay: what this device saw and answered still binds it
     gone = [(what, path) for what, path in places.items() if (erase or what in names) and path.exists()]
-    return [_remove(what, path) for what, path in gone if path.exists()]
+    return [_remove_in_turn(paths, what, path) for what, path in gone if path.exists()]
+
+
+def _remove_in_turn(paths: Paths, what: str, path: Path) -> Removed:
+    """Another process may be renewing a yes or a certificate: the membership must not come back."""
+    with rewriting(path) if path == paths.membership_file else nullcontext():
+        return _remove(what, path)
 
 
 def _remove(what: str, path: Path) -> Removed:

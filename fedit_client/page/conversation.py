@@ -11,7 +11,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.data import Message
 from fedit_client.evaluation import WorkerChat
 from fedit_client.hardware.device import Machine
-from fedit_client.membership.joined import require_membership
+from fedit_client.membership.joined import joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base
 from fedit_protocol.errors import DeviceError, FeditError, MembershipError
 
@@ -93,7 +93,7 @@ class Conversation:
 
 def newest_of(config: ClientConfig) -> Path:
     """Return the newest adapter of what was joined; raises MembershipError J001, J004."""
-    task = require_membership(config.paths.membership_file).task_document.task
+    task = joined_or_left(config.paths).task_document.task
     newest = newest_adapter(config.paths.adapters, task.id)
     if newest is None:
         raise MembershipError("there is no adapter on this device yet", code="J004",
@@ -107,7 +107,7 @@ def voice_of(config: ClientConfig) -> OpenVoice:
     @asynccontextmanager
     async def opened(adapter: Path) -> AsyncIterator[Voice]:
         check_training_stack(config.device)
-        membership = require_membership(config.paths.membership_file)
+        membership = joined_or_left(config.paths)
         document = membership.task_document
         machine = await asyncio.to_thread(Machine.here)
         chosen = choose_device(document, machine, config.device, membership)

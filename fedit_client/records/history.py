@@ -18,6 +18,7 @@ from fedit_client.consent.terms import plain, size_text
 from fedit_client.home.durable import append_durably, make_private, translating, write_atomic
 from fedit_protocol.errors import ProtocolError, StorageError
 from fedit_protocol.signing import Kind, SigningKey, verify
+from fedit_protocol.words import counted
 
 Outcome = Literal["committed", "held", "lost", "left"]
 _BEGIN: Final = bytes(32)
@@ -69,7 +70,11 @@ class RoundEntry(BaseModel):
 
     def line(self) -> str:
         """The round in one line."""
-        who = f"{self.cohort} devices, hidden among {self.honest}" if self.cohort else "trusted" * (self.honest == 0)
+        who = (
+            f"hidden among {self.honest} of {counted(self.cohort, 'device')}"
+            if self.cohort
+            else "trusted" * (self.honest == 0)
+        )
         became = f"{self.outcome}: {self.reason}" if self.reason else self.outcome
         after = f"adapter {self.adapter_before} → {self.adapter_after}" if self.adapter_after is not None else ""
         spent = f"epsilon {self.epsilon:.3g}" if self.epsilon is not None else ""

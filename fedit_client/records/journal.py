@@ -78,6 +78,8 @@ class Journal:
         """When this device joined each round, by its own clock, in seconds since 1970, UTC."""
         self.unsettled: JoinedRound | None = None
         """The newest round that was joined, unless its result was seen committed."""
+        self.ended: tuple[int, int] | None = None
+        """The task's version and last round, once the server has said that it is over."""
         self._answered: dict[RoundId, AnsweredRound] = {}
         self._noisy: list[NoisySum] = []
         self._canaries: set[Digest] = set()
@@ -133,6 +135,11 @@ class Journal:
         self._append(fact)
         self._forget(offer.round_id)
 
+    def end(self, round_no: int, task_version: int) -> None:
+        """Remember that the task is over; a round that is joined later, after all, says otherwise."""
+        if self.ended != (task_version, round_no):
+            self._append({"kind": "ended", "no": round_no, "version": task_version})
+
     def close(self, round_id: RoundId) -> None:
         """A round is over for this device: its frozen bytes are deleted and never sent again."""
         if round_id in self._frozen:
@@ -164,10 +171,13 @@ class Journal:
         match fact["kind"]:
             case "joined":
                 digest, at = Digest(fact["digest"]), fact.get("at", 0)
+                self.ended = None
                 self.joined_at.append(at)
                 self.unsettled = JoinedRound(RoundId(fact["round"]), fact["no"], fact["version"], digest, at)
                 # Also in version 0 of a task: from here on this round number is spent.
                 self._last = LastSeen(fact["no"], fact["version"], Digest(fact["digest"]))
+            case "ended":
+                self.ended = fact["version"], fact["no"]
             case "members" | "update":
                 self._given[fact["kind"]] = base64.b64decode(fact["body"])
             case "noise":

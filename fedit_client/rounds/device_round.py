@@ -356,14 +356,9 @@ class Round(ABC):
             return
         self._training.see(progress)
         stage = RoundStage.TRAIN if progress.stage == "train" else RoundStage.PREPARE
-        words = [f"{progress.stage}: {progress.done} of {progress.total}"]
-        if progress.loss is not None:
-            words.append(f"loss {progress.loss:.3f}")
-        if progress.tokens_per_second is not None:
-            words.append(f"{progress.tokens_per_second:.0f} tokens/s")
         share = min(progress.done / progress.total, 1.0) if progress.total else None
         speed = progress.tokens_per_second
-        told = Event(EventKind.PROGRESS, ", ".join(words), share, stage, self.number, progress.loss)
+        told = Event(EventKind.PROGRESS, progress.words(), share, stage, self.number, progress.loss)
         self._with.emit(replace(told, tokens_per_second=speed, use=progress.use))
 
     def _progress(self, stage: RoundStage, text: str, done: int, total: int) -> None:

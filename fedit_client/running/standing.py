@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fedit_client.adapters.editions import own_losses
 from fedit_client.adapters.kept import newest_adapter
@@ -21,6 +21,9 @@ from fedit_client.running.doing import doing_lines
 from fedit_protocol.accounting import epsilon
 from fedit_protocol.peft_folder import OwnLoss
 from fedit_protocol.task import Mode, Task
+
+WHAT_NOW: Final = "use the adapter: fedit-client chat · eval · export --to gguf; then fedit-client leave"
+"""For a task that is over."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,18 @@ class Standing:
     data: tuple[str, ...] = ()
     device: str | None = None
     base_class: str | None = None
-    """How the base is held: as seen when joining, or by the owner's setting; None while nothing is decided."""
+    """How the base is held; None while nothing is decided."""
+    base_class_reason: str | None = None
     rounds: int = 0
     epsilon: float | None = None
     """What this device's noisy uploads bound so far, for the task's delta; None without noise."""
     last_round: int | None = None
+    """The newest one taken part in, whatever became of it."""
+    rounds_planned: int = 0
+    unsettled_round: int | None = None
+    """A round taken part in whose result was not seen yet."""
+    ended_after: int | None = None
+    """The last round of a task that is over."""
     adapter_version: int | None = None
     adapter: str | None = None
     own_losses: dict[int, OwnLoss | None] = field(default_factory=dict)
@@ -70,23 +80,32 @@ class Standing:
         if not self.joined:
             return ["not joined", "  fedit-client join --server 'fedit://…' --data rows.jsonl", self._policy_line()]
         adapter = f"version {self.adapter_version} in {self.adapter}" if self.adapter else "none yet"
-        last = f", the last one was round {self.last_round}" if self.last_round else ""
+        last = f"; round {self.unsettled_round} has no result here yet" if self.unsettled_round else ""
         return [
             f"task        {self.title} ({self.task}), {self._mode_text()}",
             *([] if self.agreement is None else [f"agreement   {self.agreement}", "  fix: fedit-client consent diff"]),
             f"federation  {self.federation or 'unnamed'} at {self.server}",
             f"identity    {(self.pin or '')[:19]}…, pinned by {self.pinned_by}",
             f"admission   by {self.authority}",
-            *(f"{'' if place else 'client':<12}{line}" for place, line in enumerate(self.doing)),
-            f"rounds      {self.rounds} with this device{last}",
+            *(f"{'' if place else 'client':<12}{line}" for place, line in enumerate(self._doing())),
+            f"rounds      {self.rounds:,} of {self.rounds_planned:,} committed with this device{last}",
             *([] if self.epsilon is None else [f"privacy     epsilon {self.epsilon:.3g} given so far"]),
             f"adapter     {adapter}",
             *([f"own rows    {told}"] if (told := own_line(self.own_losses)) else []),
             f"data        {', '.join(self.data) or 'none remembered'}",
-            f"device      {self.device}" + (f", base in {self.base_class}" if self.base_class else ""),
+            f"device      {self.device}" + self._class_text(),
             self._policy_line(),
             *self._refusal_lines(),
         ]
+
+    def _doing(self) -> tuple[str, ...]:
+        if self.running or self.ended_after is None:
+            return self.doing
+        after = f"the task has ended after round {self.ended_after}; there is nothing left to take part in"
+        return (after, WHAT_NOW) if self.adapter else (after,)
+
+    def _class_text(self) -> str:
+        return f", base in {self.base_class} ({self.base_class_reason})" if self.base_class else ""
 
     def _mode_text(self) -> str:
         if self.mode != Mode.TRUSTED:
@@ -129,9 +148,12 @@ def standing(config: ClientConfig) -> Standing:
         mode=task.round.mode.value,
         data=tuple(source.place for source in load_sources(paths)),
         device=membership.device,
-        base_class=_base_class(config, membership),
+        **_base_class(config, membership),
         rounds=journal.rounds if journal else 0,
         epsilon=_given(journal, task),
+        rounds_planned=task.round.rounds,
+        unsettled_round=journal.unsettled.round_no if journal and journal.unsettled else None,
+        ended_after=journal.ended[1] if journal and journal.ended and journal.ended[0] == task.version else None,
         last_round=journal.last.round_no if journal and journal.last else None,
         adapter_version=newest[0] if newest else None,
         adapter=str(newest[1]) if newest else None,
@@ -150,11 +172,18 @@ def _given(journal: Journal | None, task: Task) -> float | None:
     return epsilon(journal.last.noisy if journal and journal.last else (), task.privacy.delta)
 
 
-def _base_class(config: ClientConfig, membership: Membership) -> str | None:
-    listed, wanted = membership.task_document.task.base.allowed, config.device.base_class
+def _base_class(config: ClientConfig, membership: Membership) -> dict[str, str | None]:
+    """How the next round holds the base, and why, as far as files say: the machine itself is not looked at."""
+    listed, wanted, seen = membership.task_document.task.base.allowed, config.device.base_class, membership.base_class
     if wanted != "auto":
-        return wanted
-    return str(listed[0]) if len(listed) == 1 else membership.base_class and str(membership.base_class)
+        name, why = str(wanted), "your setting device.base_class"
+    elif len(listed) == 1:
+        name, why = str(listed[0]), "the task's only one"
+    elif seen in listed:
+        name, why = str(seen), "the class that you joined with"
+    else:
+        return {"base_class": None, "base_class_reason": None}
+    return {"base_class": name, "base_class_reason": why}
 
 
 def server_text(membership: Membership) -> str:

@@ -9,6 +9,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.manners.words import RULES as POLITE_RULES
 from fedit_client.settings.origin import shown
 from fedit_client.settings.project_file import leaves
+from fedit_protocol.words import counted
 
 _PREFER: Final = {
     "auto": "trains on a GPU if there is one that can be used",
@@ -25,7 +26,7 @@ _STORES: Final = {
 _RULES: Final[dict[str, Callable[[Any], str]]] = {
     "device.prefer": lambda value: _PREFER.get(value, str(value)),
     "device.threads": lambda value: (
-        f"trains with {value} CPU thread{'s' * (value != 1)}" if value else "trains with the CPU threads that are free"
+        f"trains with {counted(value, 'CPU thread')}" if value else "trains with the CPU threads that are free"
     ),
     "model": lambda value: f"takes the base model from {value}" if value else "takes the base model that the task says",
     "identity.store": lambda value: (

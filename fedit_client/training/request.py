@@ -48,6 +48,24 @@ class TrainingProgress:
     note: str = ""
     """Something that the owner is to know, in words."""
 
+    def words(self) -> str:
+        """The same in words; the round's stage is shown beside them."""
+        done = f"{self.done:,} of {self.total:,}"
+        match self.stage:
+            case "load":
+                first = "the base model is loaded" if self.done else "loading the base model"
+            case "prepare":
+                first = f"rows in tokens: {done}"
+            case "train":
+                first = f"step {done}"
+            case "evaluate":
+                first = f"measured on held-out rows: {done}"
+            case _:
+                first = f"{self.stage}: {done}"
+        loss = "" if self.loss is None else f", loss {self.loss:.3f}"
+        speed = "" if self.tokens_per_second is None else f", {self.tokens_per_second:,.0f} tokens/s"
+        return first + loss + speed
+
 
 OnProgress = Callable[[TrainingProgress], None]
 

@@ -4,7 +4,6 @@ from fedit_server.admin.models.adapters import AdapterDetail, AdapterFile, Adapt
 from fedit_server.admin.models.common import FileReply, Page
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import NotFoundError
-from fedit_server.rounds.services import adapter_folder
 
 
 async def list_adapters(admin: Admin, task_id: str, page: Page) -> AdapterPage:
@@ -19,8 +18,9 @@ async def list_adapters(admin: Admin, task_id: str, page: Page) -> AdapterPage:
 
 async def show_adapter(admin: Admin, task_id: str, version: int) -> AdapterDetail:
     """Return a version with the files of its folder; raises ConfigError U025."""
-    found = await admin.version((await admin.task(task_id)).task_id, version)
-    folder = adapter_folder(admin.home.adapters, found.task_id, found.version)
+    task = await admin.task(task_id)
+    found = await admin.version(task.task_id, version)
+    folder = await admin.folder(task, found)
     files = tuple(
         AdapterFile(name=path.name, size=path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
     )
@@ -29,8 +29,8 @@ async def show_adapter(admin: Admin, task_id: str, version: int) -> AdapterDetai
 
 async def adapter_file(admin: Admin, task_id: str, version: int, name: str) -> FileReply:
     """Return a file of a version's folder; raises ConfigError U025, NotFoundError U025."""
-    found = await admin.version((await admin.task(task_id)).task_id, version)
-    path = adapter_folder(admin.home.adapters, found.task_id, found.version) / name
+    task = await admin.task(task_id)
+    path = await admin.folder(task, await admin.version(task.task_id, version)) / name
     if not path.is_file():
         raise NotFoundError(f"version {version} has no file {name}", fix="fedit-server adapter list")
     return FileReply(path, name)

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError
@@ -89,7 +87,7 @@ class Admin:
 
         `action` is `resource.verb`, `subject` the id of what is changed.
         """
-        async with self.store.database.writing():
+        async with self.store.database.writing() as db:
             said = Change()
             yield said
             await self.store.audit.append(
@@ -105,6 +103,7 @@ class Admin:
                 self._sign,
                 self.now_s,
             )
+            await self.store.database.tell(db, "changed")
 
     def _sign(self, head: AuditHead) -> bytes:
         context = federation_context(self.identity.descriptor.federation_id)
@@ -181,24 +180,14 @@ class Admin:
             )
         return tasks[TaskId(name)]
 
-    async def set_task_state(self, name: str | None, state: TaskState) -> TaskRow:
-        """Pause or resume a task; a running server notices. Raises ConfigError U026 if it is finished."""
-        task = await self.task(name)
-        if task.state is TaskState.FINISHED:
-            raise ConfigError(
-                f"task {task.task_id} is finished", code="U026", fix="publish a new version with more rounds"
-            )
-        reason = "paused by the operator" if state is TaskState.PAUSED else ""
-        await self.store.tasks.set_state(task.task_id, state, reason)
-        return await self.task(task.task_id)
-
-    async def export_adapter(self, task: str | None, version: int | None, out: Path) -> dict[str, Any]:
-        """Copy a version's PEFT folder to `out`; raises ConfigError U025 if there is none, U027 if `out` exists."""
-        chosen = await self.version((await self.task(task)).task_id, version)
-        if out.exists():
-            raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
-        shutil.copytree(adapter_folder(self.home.adapters, chosen.task_id, chosen.version), out)
-        return {**self.adapter_data(chosen), "folder": str(out.absolute())}
+    async def folder(self, task: TaskRow, chosen: AdapterRow) -> Path:
+        """Return a version's PEFT folder, written anew where another replica has published it."""
+        folder = adapter_folder(self.home.adapters, chosen.task_id, chosen.version)
+        if not folder.exists():
+            content = await open_blobs(self.config, self.home).get(chosen.digest)
+            edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
+            await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+        return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
         """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.

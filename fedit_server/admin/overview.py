@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.ids import TaskId
 from fedit_server.admin.models.tasks import (
     AuthorityInfo,
+    CertificateInfo,
     ClientCounts,
     FederationInfo,
     HeldRound,
     OpenRound,
     Overview,
     RunningServer,
-    TaskChanged,
     TaskDetail,
     TaskStatus,
     TaskStatusList,
 )
 from fedit_server.admin.operations import Admin
 from fedit_server.home.last_backup import last_backup
+from fedit_server.keys.certificate import WARN_BEFORE, end_on_disk
 from fedit_server.storage.rows import ClientState, RoundRow, RoundState, TaskRow, report_data
 
 
@@ -33,8 +33,17 @@ async def overview(admin: Admin) -> Overview:
         tasks=(await list_tasks(admin)).tasks,
         authority=AuthorityInfo(apart=admin.apart, waiting=waiting.count, waiting_since=waiting.since),
         clients=ClientCounts(enrolled=counts[ClientState.ACTIVE]),
+        certificate=_certificate(admin),
         last_backup=None if (saved := last_backup(admin.home)) is None else saved.created_at,
     )
+
+
+def _certificate(admin: Admin) -> CertificateInfo | None:
+    end = None if admin.config.unix_path else end_on_disk(admin.config.cert, admin.identity.tls)
+    if end is None:
+        return None
+    left = end - admin.clock()
+    return CertificateInfo(until=int(end.timestamp()), days_left=left.days, ends_soon=left < WARN_BEFORE)
 
 
 async def list_tasks(admin: Admin) -> TaskStatusList:
@@ -76,19 +85,11 @@ async def show_task(admin: Admin, task_id: str) -> TaskDetail:
     return TaskDetail(
         state=str(found.state),
         reason=found.reason,
+        owner=found.owner,
         digest=document.digest,
         adapter_parameters=document.layout.size,
         task=document.task.model_dump(mode="json"),
     )
-
-
-async def set_task_state(admin: Admin, task_id: str, state: TaskState) -> TaskChanged:
-    """Pause or resume a task; raises ConfigError U025, U026."""
-    before = await admin.task(task_id)
-    async with admin.change("task.pause" if state is TaskState.PAUSED else "task.resume", before.task_id) as change:
-        changed = await admin.set_task_state(task_id, state)
-        change.before, change.after = str(before.state), str(changed.state)
-    return TaskChanged(task=changed.task_id, state=str(changed.state))
 
 
 async def _named(admin: Admin, task_id: TaskId) -> list[str]:

@@ -134,11 +134,11 @@ async def introduce(card: AuthorityCard, text: str) -> LinkedServer:
     Raises ConfigError U034 without a pin, SecurityError T025 for another server, or one with another authority.
     """
     host, port, pin = parse_server(text)
-    async with HttpsWire(host, port, _unchecked_tls(), None) as wire:
+    async with HttpsWire(host, port, unchecked_tls(), None) as wire:
         raw = await wire.get(_DESCRIPTOR_PATH)
         seen = digest_of(raw)
         # The line outlives a change of the server's key, as an invite does: its pin then leads to the new one.
-        vouched = pin is not None and seen != pin and await _is_successor(wire, pin, raw)
+        vouched = pin is not None and seen != pin and await is_successor(wire, pin, raw)
     if pin is None:
         raise ConfigError(
             "there is no pin to know the server by",
@@ -161,7 +161,7 @@ async def follow(server: LinkedServer, wire: Wire) -> LinkedServer:
     shown = await wire.get(_DESCRIPTOR_PATH)
     if shown == server.descriptor_bytes:
         return server
-    if not await _is_successor(wire, server.pin, shown):
+    if not await is_successor(wire, server.pin, shown):
         raise _another_server(
             f"it shows the identity {digest_of(shown)[:19]}…, and nobody vouches for that",
             fix="ask the server's operator; if the key was lost: fedit-server authority run --server 'NEW ADDRESS#PIN'",
@@ -169,7 +169,7 @@ async def follow(server: LinkedServer, wire: Wire) -> LinkedServer:
     return replace(server, descriptor_bytes=shown)
 
 
-async def _is_successor(wire: Wire, pin: Digest, shown: bytes) -> bool:
+async def is_successor(wire: Wire, pin: Digest, shown: bytes) -> bool:
     """Say whether the old keys' signatures lead from the pinned descriptor to the shown one."""
     return check_successor(pin, shown, decode(Successions, await wire.get(_SUCCESSIONS_PATH))) is not None
 
@@ -185,7 +185,7 @@ def pinned_tls(descriptor: FederationDescriptor) -> ssl.SSLContext:
     return context
 
 
-def _unchecked_tls() -> ssl.SSLContext:
+def unchecked_tls() -> ssl.SSLContext:
     """For the one question that says nothing, and whose answer is believed only if it has the pin."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

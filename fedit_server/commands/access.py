@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import ask
+from fedit_server.commands.context import ask, need_server_extra
 from fedit_server.console import table, when
 
 if TYPE_CHECKING:
@@ -70,3 +70,14 @@ def token_revoke(context: typer.Context, token: Annotated[str, typer.Argument(me
         lambda operations: operations.ask("DELETE", f"/tokens/{token}"),
         lambda data: [f"{data['kind']} {data['id']} is {data['state']}"],
     )
+
+
+def openapi(context: typer.Context) -> None:
+    """Print the OpenAPI 3.1 document of the admin API, as the server serves it at /openapi.json."""
+    import json
+
+    from fedit_server.routes.admin import openapi_document
+
+    need_server_extra()
+    found = openapi_document()
+    context.obj.console.answer("openapi", {"document": found}, json.dumps(found, indent=2).splitlines())

@@ -10,6 +10,12 @@ FLAGS: Final = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--no-in
 VALUED: Final = {"--home": "--home", "--data": "--home", "--config": "--config", "--color": "--color"}
 """Options with a value, and the name under which they are handed on."""
 
+REMOTE: Final = frozenset({"--server", "--pin", "--token-file"})
+"""Options with a value that say which server elsewhere a command is for."""
+
+OWN_SERVER: Final = frozenset({"authority", "metrics", "health"})
+"""Commands that have options of these names for themselves, or are about the server of this folder."""
+
 GROUPS: Final = frozenset(
     {
         "adapter",
@@ -25,6 +31,7 @@ GROUPS: Final = frozenset(
         "evaluator",
         "invite",
         "keys",
+        "replica",
         "round",
         "task",
         "token",
@@ -38,6 +45,7 @@ def lift_global_options(arguments: Sequence[str]) -> list[str]:
     front: list[str] = []
     rest: list[str] = []
     queue = list(arguments)
+    remote = frozenset() if _first_word(arguments) in OWN_SERVER else REMOTE
     while queue:
         argument = queue.pop(0)
         name, equals, value = argument.partition("=")
@@ -47,9 +55,21 @@ def lift_global_options(arguments: Sequence[str]) -> list[str]:
             front.append(argument)
         elif name in VALUED and (equals or queue):
             front += [VALUED[name], value if equals else queue.pop(0)]
+        elif name in remote and (equals or queue):
+            front += [name, value if equals else queue.pop(0)]
         else:
             rest.append(argument)
     return front + rest
+
+
+def _first_word(arguments: Sequence[str]) -> str:
+    words = iter(arguments)
+    for word in words:
+        if word in VALUED or word in REMOTE:
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def command_of(lifted: Sequence[str]) -> str:
@@ -57,7 +77,7 @@ def command_of(lifted: Sequence[str]) -> str:
     named = ""
     words = iter(lifted)
     for word in words:
-        if word in VALUED.values():
+        if word in VALUED.values() or word in REMOTE:
             next(words, None)
         elif word.startswith("-"):
             if named:

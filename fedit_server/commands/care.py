@@ -2,14 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from fedit_server.commands.context import CommandContext, need_server_extra
-
-if TYPE_CHECKING:
-    from fedit_server.home.folder import Home
 
 
 def doctor(context: typer.Context) -> None:
@@ -18,7 +15,7 @@ def doctor(context: typer.Context) -> None:
     from fedit_server.doctor.checkup import examine
 
     given: CommandContext = context.obj
-    found = asyncio.run(examine(given.config, _last_backup))
+    found = asyncio.run(examine(given.config))
     given.console.answer("doctor", found.as_data(), found.lines(), found.trouble)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
@@ -38,7 +35,7 @@ def bugreport(
     config, now = given.config(), utc_now()
 
     async def gather() -> "tuple[dict[str, str], list[str]]":
-        report = await bug_report(config, await examine(lambda: config, _last_backup), now)
+        report = await bug_report(config, await examine(lambda: config), now)
         report.write(target)
         return report.files, report.lines()
 
@@ -68,7 +65,3 @@ def help_page(
     given: CommandContext = context.obj
     lines = help_lines(topic)
     given.console.answer("help", {"topic": topic, "text": "\n".join(lines)}, lines)
-
-
-def _last_backup(_home: "Home") -> float | None:
-    return None

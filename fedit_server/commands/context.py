@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +29,15 @@ class CommandContext:
     home: Path | None
     file: Path | None = None
     """The settings file, if not server.toml in the data folder."""
+    server: str | None = None
+    """The address of a server elsewhere; None: the store of this machine's data folder."""
+    pin: str | None = None
+    token_file: Path | None = None
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The address of the server elsewhere that commands are for, or None."""
+        return self.server or os.environ.get("FEDIT_SERVER_URL") or None
 
     def config(self, **flags: Any) -> "ServerConfig":
         """Merge flags, environment and server.toml."""
@@ -37,10 +47,15 @@ class CommandContext:
 
     @asynccontextmanager
     async def operations(self) -> AsyncIterator["Operations"]:
-        """Open what commands ask: the store of this data folder."""
+        """Open what commands ask: a server elsewhere, or the store of this data folder."""
         from fedit_server.admin.operations import Admin
         from fedit_server.commands.operations import LocalOperations
+        from fedit_server.commands.remote import Remote, remote_operations
 
+        if self.elsewhere is not None:
+            async with remote_operations(Remote.of(self.elsewhere, self.pin, self.token_file)) as operations:
+                yield operations
+            return
         async with Admin.open(self.config()) as admin:
             yield LocalOperations(admin)
 
@@ -98,6 +113,10 @@ def look_up(
     from fedit_server.admin.operations import Admin
 
     given: CommandContext = context.obj
+    if given.server is not None:
+        raise ConfigError(
+            "this command works on the server's own machine only", code="U118", fix=f"there: fedit-server {command}"
+        )
 
     async def ask() -> dict[str, Any]:
         async with Admin.open(given.config()) as admin:

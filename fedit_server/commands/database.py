@@ -67,7 +67,7 @@ def _opened(given: CommandContext) -> "tuple[ServerConfig, Home]":
 
 
 async def _upgrade(config: "ServerConfig", home: "Home") -> dict[str, Any]:
-    from fedit_server.storage.dialects import upgrade_database
+    from fedit_server.storage.database import upgrade_database
     from fedit_server.storage.place import place_of
 
     place = place_of(config, home.database)

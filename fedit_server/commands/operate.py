@@ -1,4 +1,4 @@
-"""The commands that look into a store or change it: rounds, invites, clients, tasks, adapters."""
+"""The commands that look into a store or change it: rounds, invites, clients, adapters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedit_protocol.errors import ConfigError
 from fedit_server.commands.arguments import duration_s
-from fedit_server.commands.context import ask, look_up, need_server_extra, pages, task_named
+from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
     client_lines,
     far_off_words,
@@ -17,17 +18,15 @@ from fedit_server.commands.words import (
     rotated_lines,
     round_cells,
     round_lines,
-    task_lines,
 )
 from fedit_server.console import table
 
 if TYPE_CHECKING:
-    from fedit_server.admin.operations import Admin
     from fedit_server.commands.operations import Operations
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
 clients_app, keys_app = typer.Typer(invoke_without_command=True), typer.Typer(no_args_is_help=True)
-task_app, adapter_app = typer.Typer(no_args_is_help=True), typer.Typer(no_args_is_help=True)
+adapter_app = typer.Typer(no_args_is_help=True)
 
 TaskName = Annotated[str | None, typer.Option("--task", help="Task id; may be left out while there is only one.")]
 
@@ -187,72 +186,6 @@ def keys_rotate(
     )
 
 
-@task_app.command("show")
-def task_show(context: typer.Context, task: Annotated[str | None, typer.Argument()] = None) -> None:
-    """Show a published task with everything that was left to defaults."""
-
-    async def look(admin: "Admin") -> dict[str, Any]:
-        found = await admin.task(task)
-        document = found.document
-        return {
-            "state": str(found.state),
-            "reason": found.reason,
-            "digest": document.digest,
-            "adapter_parameters": document.layout.size,
-            "task": document.task.model_dump(mode="json"),
-        }
-
-    look_up(context, "task show", look, task_lines)
-
-
-@task_app.command("check")
-def task_check(context: typer.Context, file: Path) -> None:
-    """Check a task file without publishing it, and whether this server would take its mode."""
-    from fedit_server.home.folder import Home
-    from fedit_server.tasks.files import load_task
-    from fedit_server.tasks.modes import check_allowed, pinned_modes
-
-    task, config = load_task(file), context.obj.config()
-    check_allowed(task, config, pinned_modes(Home(config.home)))
-    data = {"task": task.model_dump(mode="json")}
-    context.obj.console.answer("task check", data, [f"{file}: {task.label} is a valid task"])
-
-
-@task_app.command("schema")
-def task_schema(context: typer.Context) -> None:
-    """Print the JSON Schema of a task file."""
-    import json
-
-    from fedit_protocol.task import Task
-
-    schema = Task.model_json_schema()
-    context.obj.console.answer("task schema", {"schema": schema}, json.dumps(schema, indent=2).splitlines())
-
-
-@task_app.command("pause")
-def task_pause(context: typer.Context, task: Annotated[str | None, typer.Argument()] = None) -> None:
-    """Open no further rounds; an open one ends as it would."""
-    change_task(context, "task pause", task, "paused")
-
-
-@task_app.command("resume")
-def task_resume(context: typer.Context, task: Annotated[str | None, typer.Argument()] = None) -> None:
-    """Go on with a paused task."""
-    change_task(context, "task resume", task, "active")
-
-
-def change_task(context: typer.Context, command: str, task: str | None, state: str) -> None:
-    """Set a task's state and say so."""
-
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_protocol.catalogue import TaskState
-
-        changed = await admin.set_task_state(task, TaskState(state))
-        return {"task": changed.task_id, "state": str(changed.state)}
-
-    look_up(context, command, look, lambda data: [f"task {data['task']} is {data['state']}"])
-
-
 @adapter_app.command("list")
 def adapter_list(context: typer.Context, task: TaskName = None) -> None:
     """List the versions of the global adapter."""
@@ -277,10 +210,24 @@ def adapter_export(
     task: TaskName = None,
 ) -> None:
     """Copy one version as a folder that `PeftModel.from_pretrained` loads."""
-    look_up(
+    if out.exists():
+        raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
+
+    async def look(operations: "Operations") -> dict[str, Any]:
+        name = await task_named(operations, task)
+        newest = await operations.ask("GET", f"/tasks/{name}/adapters", query={"limit": 1})
+        place = f"/tasks/{name}/adapters/{newest['adapters'][0]['version'] if version is None else version}"
+        found = await operations.ask("GET", place)
+        files = found.pop("files")
+        out.mkdir(parents=True)
+        for file in files:
+            await operations.fetch(f"{place}/files/{file['name']}", out / file["name"])
+        return {**found, "folder": str(out.absolute())}
+
+    ask(
         context,
         "adapter export",
-        lambda admin: admin.export_adapter(task, version, out),
+        look,
         lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
     )
 

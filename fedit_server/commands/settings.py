@@ -75,7 +75,7 @@ def edit_file(file: Path, editor: str) -> bool:
         before = file.read_text("utf-8") if file.exists() else ""
         if not draft.exists():  # one that was refused before is taken up again
             write_atomically(draft, (before or _FIRST_LINE).encode())
-    _run([*shlex.split(editor), str(draft)])
+    run_editor([*shlex.split(editor), str(draft)])
     with storing(draft):
         after = draft.read_text("utf-8")
     try:
@@ -104,7 +104,8 @@ def chosen_editor() -> str:
     return found
 
 
-def _run(command: list[str]) -> None:
+def run_editor(command: list[str]) -> None:
+    """Let a person edit a file, and wait; raises ConfigError U133."""
     try:
         status = subprocess.run(command, check=False).returncode
     except OSError as error:

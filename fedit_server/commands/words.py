@@ -15,7 +15,20 @@ def status_lines(data: Mapping[str, Any]) -> list[str]:
     clients = f"clients  {data['clients']['enrolled']} enrolled"
     saved = data["last_backup"]
     backup = f"backup   {when(saved) if saved else 'none yet: fedit-server backup create FILE'}"
-    return [f"server   {where}", *_authority(data["authority"]), clients, backup, *_tasks(data)]
+    return [
+        f"server   {where}",
+        *_certificate(data),
+        *_authority(data["authority"]),
+        clients,
+        backup,
+        *_tasks(data),
+    ]
+
+
+def _certificate(data: Mapping[str, Any]) -> Iterator[str]:
+    found = data["certificate"]
+    if found and found["ends_soon"]:
+        yield f"tls      the certificate ends {when(found['until'])}: fedit-server cert show"
 
 
 def _authority(data: Mapping[str, Any]) -> Iterator[str]:

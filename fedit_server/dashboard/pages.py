@@ -15,9 +15,12 @@ from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, Handler, Visitor, for_people, page_response, visit
 from fedit_server.dashboard.templating import render
 from fedit_server.dashboard.views.adapters import adapters_page
+from fedit_server.dashboard.views.api_docs import api_page
 from fedit_server.dashboard.views.audit import audit_page
 from fedit_server.dashboard.views.clients import clients_page
+from fedit_server.dashboard.views.editor import editor_page
 from fedit_server.dashboard.views.evaluation import evaluation_page
+from fedit_server.dashboard.views.invites import invites_page
 from fedit_server.dashboard.views.model import View
 from fedit_server.dashboard.views.overview import overview_page
 from fedit_server.dashboard.views.privacy import privacy_page
@@ -115,12 +118,26 @@ async def _clients(asked: Asked) -> View | None:
     return await clients_page(admin.store, admin.now_s, state, asked.number("offset") or 0)
 
 
+async def _invites(asked: Asked) -> View | None:
+    admin = asked.visitor.admin
+    uses, days = admin.config.invite_uses, admin.config.invite_days
+    return await invites_page(admin.store, admin.now_s, apart=admin.apart, uses=uses, days=days)
+
+
 async def _audit(asked: Asked) -> View | None:
     return await audit_page(asked.visitor.admin.store, asked.number("before"))
 
 
 async def _settings(asked: Asked) -> View | None:
     return await settings_page(asked.visitor.admin, asked.request.app[CONSOLE].around)
+
+
+async def _editor(asked: Asked) -> View | None:
+    return await editor_page(asked.visitor.admin, asked.request.query.get("task", ""))
+
+
+async def _api(asked: Asked) -> View | None:
+    return api_page(asked.request.app[CONSOLE].api())
 
 
 PAGES: Final = (
@@ -132,8 +149,11 @@ PAGES: Final = (
     _page(f"{TASK}/evaluation", "evaluation.html", _evaluation, tab="Evaluation"),
     _page(f"{TASK}/privacy", "privacy.html", _privacy, tab="Privacy"),
     _page("/clients", "clients.html", _clients, section="Devices", right=Right.DEVICES),
+    _page("/invites", "invites.html", _invites, section="Invites", right=Right.DEVICES),
     _page("/audit", "audit.html", _audit, section="Audit", right=Right.AUDIT),
+    _page("/editor", "editor.html", _editor, section="New task", right=Right.OPERATE),
     _page("/settings", "settings.html", _settings, section="Settings"),
+    _page("/api-docs", "api.html", _api, section="API"),
 )
 
 

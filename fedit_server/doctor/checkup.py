@@ -16,6 +16,7 @@ from fedit_server.clock import utc_now
 from fedit_server.config import ServerConfig, split_address
 from fedit_server.doctor.finding import Finding, Level
 from fedit_server.home.folder import Home, Identity, load_identity
+from fedit_server.home.last_backup import LastBackup, last_backup
 from fedit_server.keys.certificate import WARN_BEFORE, covers, read_chain
 from fedit_server.running.listening import check_tls_settings, try_address
 from fedit_server.running.probe import Probe
@@ -57,7 +58,7 @@ class Checkup:
         return {"findings": [finding.as_data() for finding in self.findings], "exit": self.exit_code}
 
 
-async def examine(load: Callable[[], ServerConfig], last_backup: Callable[[Home], float | None]) -> Checkup:
+async def examine(load: Callable[[], ServerConfig]) -> Checkup:
     """Look at everything. Changes nothing, sends nothing beyond this machine; raises nothing: trouble is a finding."""
     try:
         config = load()
@@ -197,13 +198,14 @@ async def _blobs(config: ServerConfig, home: Home) -> list[Finding]:
     return [Finding("blobs", Level.OK, "can be read and written")]
 
 
-def _backup(made_at: float | None) -> Iterator[Finding]:
-    if made_at is None:
-        yield Finding("backup", Level.WARNING, "there is none: keys that are lost strand every device", "OPERATING.md")
+def _backup(saved: LastBackup | None) -> Iterator[Finding]:
+    fix = "fedit-server backup create FILE"
+    if saved is None:
+        yield Finding("backup", Level.WARNING, "there is none: keys that are lost strand every device", fix)
         return
-    age = timedelta(seconds=utc_now().timestamp() - made_at)
+    age = timedelta(seconds=utc_now().timestamp() - saved.created_at)
     level = Level.WARNING if age > _LONG_WITHOUT_BACKUP else Level.OK
-    yield Finding("backup", level, f"the last one is {age.days} days old", "OPERATING.md")
+    yield Finding("backup", level, f"the last one is {age.days} days old", fix)
 
 
 def _clock() -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.ids import Digest, FederationId
 from fedit_protocol.succession import Successions
 from fedit_protocol.task import Mode
+from fedit_protocol.task_record import TaskChange, sign_change
 from fedit_server.config import CONFIG_FILE
 from fedit_server.home.files import make_private_folder, storing, write_atomically
 from fedit_server.home.lock import FolderLock, holder_of
@@ -95,6 +96,14 @@ class Home:
         names = ("root", "config", "keys", "descriptor", "database", "blobs", "spool", "round_keys", "adapters")
         return {name: str(getattr(self, name)) for name in names}
 
+    def replica_id(self) -> str:
+        """Return what this folder's server is called among the replicas, drawn at the first call."""
+        path = self.root / "replica-id"
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(8).encode())
+        with storing(path):
+            return path.read_text("ascii").strip()
+
     def lock(self) -> FolderLock:
         """Return the lock that keeps a second server out."""
         return FolderLock(self.root / "fedit-server.lock")
@@ -148,6 +157,10 @@ class Identity:
     def pin(self) -> Digest:
         """The digest that invites carry."""
         return digest_of(self.descriptor_bytes)
+
+    def sign_change(self, change: TaskChange) -> bytes:
+        """Return the envelope of a line of a task's record."""
+        return sign_change(self.keys.server, self.descriptor.federation_id, change)
 
     def is_named_on(self, card: AuthorityCard) -> bool:
         """Say whether the descriptor names this card's authority, apart from the server."""

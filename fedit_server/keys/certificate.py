@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, FeditError
 from fedit_server.home.files import storing
 from fedit_server.keys.tls import TlsFiles, server_context
 
@@ -186,6 +186,14 @@ def _shake_hands(server: ssl.SSLContext, authority_pem: str, name: str | None) -
     for side in (device, listener, device, listener):  # TLS 1.3: hello, answer, finished
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
+
+
+def end_on_disk(certificate: Path | None, tls: TlsFiles) -> datetime | None:
+    """Return when the given certificate, else the private leaf, ends; None where there is none that can be read."""
+    try:
+        return read_chain(certificate or tls.leaf_files[0])[0].not_valid_after_utc
+    except FeditError:
+        return None
 
 
 def read_chain(file: Path) -> list[x509.Certificate]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from fedit_protocol.accounting import spent_after
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import PrivacySpent, RoundOutcome, RoundResult
@@ -79,7 +78,8 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
         figures=step.figures,
         cohorts=step.cohorts,
         adapter=adapter,
-        task_state=TaskState.FINISHED if row.version >= task.document.task.round.rounds else TaskState.ACTIVE,
+        last=row.version >= await _rounds_wanted(services, task),
+        sign=services.identity.sign_change,
     )
     await services.store.rounds.commit(commit, now_s)
     _count(services, task, commit.figures.report)
@@ -133,22 +133,30 @@ async def settle(services: Services, task: TaskRow, held: RoundRow) -> Verdict:
     return verdict
 
 
-async def fail(services: Services, task: TaskRow, facts: Facts, ending: Fail) -> None:
-    """End a round without a version, with the reason; pause its task if too many in a row have failed."""
+async def fail(services: Services, task: TaskRow, facts: Facts, ending: Fail, *, counts: bool = True) -> None:
+    """End a round without a version, with the reason; pause its task if too many in a row have failed.
+
+    One that does not count was ended by an operator, who knows it.
+    """
     newest = await services.store.tasks.newest_adapter(task.task_id)
     reason = ending.reason[:200]
-    limit = max(1, task.document.task.round.max_failures)
-    failures = task.failures + 1
     failure = Failure(
         round_id=facts.round_id,
         task_id=task.task_id,
         problem=ending.problem,
         reason=reason,
         result=_result(services, facts, RoundOutcome.FAILED, reason, (newest.version, newest.digest)),
-        pause=f"{failures} rounds in a row failed; the last one: {reason}" if failures >= limit else "",
+        limit=max(1, task.document.task.round.max_failures) if counts else 0,
+        sign=services.identity.sign_change,
     )
     await services.store.rounds.fail(failure, unix_seconds(services.desk.clock()))
     log.warning("the round failed: %s", reason, extra={"task": task.task_id, "round": facts.round_no})
+
+
+async def _rounds_wanted(services: Services, task: TaskRow) -> int:
+    """How many versions the task shall have by its present document; the round may be of an earlier one."""
+    now = await services.store.tasks.task(task.task_id)
+    return (now or task).document.task.round.rounds
 
 
 def _result(services: Services, facts: Facts, outcome: RoundOutcome, reason: str, adapter: tuple[int, Digest]) -> bytes:

@@ -6,9 +6,10 @@ After a restart `start` takes open rounds up from their journals, or records why
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import version_of
@@ -18,10 +19,13 @@ from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import LiveRound
+from fedit_server.rounds.orders import carry_out_orders
 from fedit_server.rounds.services import Services
-from fedit_server.rounds.task_runner import FINAL, TaskRunner
+from fedit_server.rounds.task_runner import FINAL, LOOK_AGAIN_S, TaskRunner
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
+from fedit_server.storage.tasks import Standing
+from fedit_server.tasks.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +33,74 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """The rounds of one server."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, only: TaskId | None = None) -> None:
+        """With `only`, one task's rounds: those of a replica that owns it."""
         self.services = services
+        self._only = only
         self._runners: dict[TaskId, TaskRunner] = {}
+        self._changes = Bell()
         self._stopping = False
 
     async def start(self) -> None:
         """Load the tasks, take up open rounds, delete the uploads and keys of rounds that are over."""
         store = self.services.store
-        for task in await store.tasks.tasks():
+        if self._only is None:
+            await self.take_up_records()
+        for task in filter(self._is_mine, await store.tasks.tasks()):
             self._runners[task.task_id] = TaskRunner(task, self.services)
-        for row in await store.rounds.open_rounds():
-            runner = self._runners[row.task_id]
-            runner.live = await self._take_up(row, runner.task)
+        for row in filter(self._is_mine, await store.rounds.open_rounds()):
+            self._runners[row.task_id].live = await self._take_up(row)
         for runner in self._runners.values():
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
-        await self.services.desk.spool.discard_all_but(live)
-        await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        if self._only is None:
+            await self.services.desk.spool.discard_all_but(live)
+            await asyncio.to_thread(self.services.desk.round_keys.destroy_all_but, live)
+        elif not live:  # the owner before may have died between the end of its last round and this
+            for newest in await store.rounds.newest_ids(self._only):
+                await self.services.desk.spool.discard(newest)
         await store.database.clear_log()
 
+    async def take_up_records(self) -> None:
+        """See that the record of every task ends under the present key."""
+        await Lifecycle(self.services.store, self.services.identity, self.services.desk.clock).take_up_records()
+
+    def _is_mine(self, row: TaskRow | RoundRow | Standing) -> bool:
+        return self._only in (None, row.task_id)
+
     async def run(self) -> None:
-        """Run every task until cancelled."""
+        """Run every task until cancelled, also those that are made meanwhile, and carry out orders about rounds."""
         async with asyncio.TaskGroup() as group:
-            for runner in self._runners.values():
-                group.create_task(runner.run(), name=f"task {runner.task.task_id}")
+            while True:
+                ear = self._changes.listen()
+                try:
+                    await self._look_at_tasks()
+                    await carry_out_orders(self.services.store.orders, [*self._runners.values()])
+                except StorageError as error:
+                    log.error("the store cannot be asked about tasks: %s", error)
+                for runner in self._runners.values():
+                    if runner.has_work and not runner.is_running:
+                        runner.is_running = True
+                        group.create_task(runner.run(), name=f"task {runner.task.task_id}")
+                await ear.wait(LOOK_AGAIN_S)
+
+    async def _look_at_tasks(self) -> None:
+        """Take up what a command beside this server has made or changed."""
+        store = self.services.store
+        for standing in filter(self._is_mine, await store.tasks.standings()):
+            runner = self._runners.get(standing.task_id)
+            if runner is None and (task := await store.tasks.task(standing.task_id)) is not None:
+                runner = TaskRunner(task, self.services)
+                await runner.refresh()
+                self._runners[standing.task_id] = runner
+            elif runner is not None and runner.differs_from(standing):
+                await runner.refresh()
+                runner.bell.ring()
+
+    @property
+    def runners(self) -> Mapping[TaskId, TaskRunner]:
+        """What runs each task."""
+        return self._runners
 
     def stop_waiting(self) -> None:
         """End every long poll: the server is about to stop."""
@@ -62,6 +109,7 @@ class Coordinator:
 
     def look_again(self) -> None:
         """Wake everything that waits, for instance because a test has moved the clock."""
+        self._changes.ring()
         for runner in self._runners.values():
             runner.bell.ring()
             runner.lobby.call_all()
@@ -90,7 +138,7 @@ class Coordinator:
         with runner.lobby.waiting(client) as bell:
             runner.somebody_came()
             reply = await self._wait_for_offer(runner, client, message, bell)
-        if reply.offer is None:
+        if reply.offer is None and reply.reason not in FINAL:
             runner.lobby.saw(client, self.services.desk.clock())
         return reply
 
@@ -146,9 +194,13 @@ class Coordinator:
         return self._runner(task_id).bell
 
     def _runner(self, task_id: TaskId) -> TaskRunner:
-        if task_id not in self._runners:
+        runner = self._runners.get(task_id)
+        if runner is None or runner.task.state is TaskState.DRAFT:
             raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
-        return self._runners[task_id]
+        if runner.task.state is TaskState.ARCHIVED:
+            reason = f"the task {task_id} is over, and its organiser has archived it"
+            raise ProtocolError(ProblemType.UNKNOWN_TASK, reason)
+        return runner
 
     def _bell(self, round_id: RoundId) -> Bell:
         for runner in self._runners.values():
@@ -208,14 +260,18 @@ class Coordinator:
             cohorts=await self.services.store.rounds.invited(row.round_id),
         )
 
-    async def _take_up(self, row: RoundRow, task: TaskRow) -> LiveRound | None:
-        """Continue an open round after a restart, or record as failed what cannot be continued, with the reason."""
+    async def _take_up(self, row: RoundRow) -> LiveRound | None:
+        """Continue an open round after a restart, under the version of its task that it was opened with.
+
+        What cannot be continued is recorded as failed, with the reason.
+        """
         rounds = self.services.store.rounds
+        task = await self.services.store.tasks.task_at(row.task_id, row.task_version)
+        if task is None:
+            raise RuntimeError("a round's document is never deleted")
         opening = await self._opening(row)
         await self.services.desk.spool.take_up(row.round_id)
         try:
-            if row.task_version != task.version:
-                raise ValueError(f"the task is at version {task.version} now")
             journals = [await rounds.journal(row.round_id, number) for number in range(len(opening.cohorts))]
             live = LiveRound(opening, task.document, self.services.desk, journals)
             await _give_up_lost_cohorts(live)

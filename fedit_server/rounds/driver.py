@@ -84,6 +84,10 @@ class Machine(Protocol):
         """Move on if a stage is over."""
         ...
 
+    def close_stage(self, now: datetime) -> Effects:
+        """End the present stage with those who came; raises ProtocolError (stage-mismatch) if they are too few."""
+        ...
+
     def fail(self, problem: ProblemType, reason: str, now: datetime, blamed: tuple[IdentityKey, ...] = ()) -> Effects:
         """End it without a result."""
         ...
@@ -112,6 +116,8 @@ class Desk:
     key: SigningKey
     clock: Clock
     metrics: Metrics = field(default_factory=Metrics)
+    require_lease: Callable[[], None] = lambda: None
+    """Raises StorageError S093 once another replica may own the task: nothing is signed or told any more."""
 
 
 class Driver(ABC, Generic[M_co]):
@@ -185,6 +191,7 @@ class Driver(ABC, Generic[M_co]):
         """Tick, feed one event, tick again; when this returns, what was accepted is on disk. Raises FeditError."""
         try:
             async with self._lock:
+                self._desk.require_lease()
                 await self._catch_up()
                 await self._tick()
                 await self._perform(await self._off_loop(event))
@@ -195,9 +202,12 @@ class Driver(ABC, Generic[M_co]):
     async def read(self, question: Callable[[M_co], T]) -> T:
         """Ask the machine for a document; never sees a fact before it is on disk. Raises FeditError."""
         async with self._lock:
+            self._desk.require_lease()  # before it is signed, and before it leaves: this process may have stood still
             await self._catch_up()
             machine = self.machine
-            return await asyncio.to_thread(question, machine)
+            answer = await asyncio.to_thread(question, machine)
+            self._desk.require_lease()
+            return answer
 
     async def run(self) -> CohortEnding:
         """Move the cohort on until it ends; every way out is a Finish or a Fail with a reason."""

@@ -32,16 +32,21 @@ Sums = Finish | Summed | Opened
 log = logging.getLogger(__name__)
 
 
-async def record_ending(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
-    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing."""
+async def record_ending(
+    services: Services, task: TaskRow, opening: Opening, ending: Ending, *, by_order: bool = False
+) -> None:
+    """Write a round's end: with its sums the next adapter version, or a held one. Again changes nothing.
+
+    `task` is as the round's version says; a failure that an operator ordered does not count against it.
+    """
     row = await services.store.rounds.round(opening.round_id)
     if row is None or row.state is not RoundState.OPEN:
         return  # the database took it although its answer got lost
-    await _record(services, task, opening, ending)
+    await _record(services, task, opening, ending, counts=not by_order)
     await count_ending(services, opening.round_id)
 
 
-async def _record(services: Services, task: TaskRow, opening: Opening, ending: Ending) -> None:
+async def _record(services: Services, task: TaskRow, opening: Opening, ending: Ending, *, counts: bool) -> None:
     if not isinstance(ending, Fail):
         try:
             candidate = await _candidate(services, task, opening, ending)
@@ -50,7 +55,7 @@ async def _record(services: Services, task: TaskRow, opening: Opening, ending: E
             return await publish(services, task, candidate)
         except ProtocolError as error:
             ending = Fail(error.problem, str(error))
-    return await fail(services, task, Facts.of(opening), ending)
+    return await fail(services, task, Facts.of(opening), ending, counts=counts)
 
 
 @dataclass(frozen=True)

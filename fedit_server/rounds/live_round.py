@@ -7,11 +7,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.ids import ClientId, client_id
 from fedit_protocol.methods.combination import CohortSum
-from fedit_protocol.secagg.effects import Fail, Finish, Opened, Record
+from fedit_protocol.secagg.effects import Effects, Fail, Finish, Opened, Record
 from fedit_protocol.task import Mode, TaskDocument
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.driver import CohortEnding, Desk, Driver, Machine
@@ -46,6 +47,8 @@ class LiveRound:
         self.opening = opening
         self.bell = Bell()
         self.ending: Ending | None = None
+        self.aborted = ""
+        """Why an operator ended it; empty if none did."""
         self.cohorts = tuple(
             _driver(opening, number, document, desk, journals[number] if journals else ())
             for number in range(len(opening.cohorts))
@@ -77,6 +80,30 @@ class LiveRound:
         for cohort in self.cohorts:
             cohort.bell.ring()
 
+    async def abort(self, reason: str) -> None:
+        """End every cohort that still runs; the round then fails with this reason, whatever the others learned."""
+        self.aborted = self.aborted or reason
+        for cohort in self.cohorts:
+            if cohort.ending is None:
+                await cohort.fail(ProblemType.ROUND_FAILED, self.aborted)
+
+    async def close_stage(self, stage: str) -> None:
+        """End the present stage of every cohort that is in `stage`, with the devices that came.
+
+        Raises ProtocolError (stage-mismatch) if no cohort can: it is in another stage, or too few devices came.
+        """
+        refusal = ProtocolError(ProblemType.STAGE_MISMATCH, f"the round is no longer in the stage {stage}")
+        closed = 0
+        for cohort in self.cohorts:
+            if cohort.ending is None and cohort.machine.stage == stage:
+                try:
+                    await cohort.handle(_close_stage)
+                    closed += 1
+                except ProtocolError as error:
+                    refusal = error
+        if not closed:
+            raise refusal
+
     async def run(self) -> Ending:
         """Run every cohort to its end; the round then has its sums, or a reason why there are too few."""
         if self.ending is None:
@@ -87,6 +114,8 @@ class LiveRound:
                     for cohort in self.cohorts:
                         group.create_task(self._run(cohort), name=f"cohort {cohort.cohort_id}")
                 self.ending = self._conclude()
+            if self.aborted:
+                self.ending = Fail(ProblemType.ROUND_FAILED, self.aborted)
             self.bell.ring()
         return self.ending
 
@@ -124,6 +153,10 @@ class LiveRound:
             f"{done} of {len(self.cohorts)} cohorts finished, {self._needed} are needed;"
             f" the first failed: {first.reason}",
         )
+
+
+def _close_stage(machine: Machine, now: datetime) -> Effects:
+    return machine.close_stage(now)
 
 
 def _driver(

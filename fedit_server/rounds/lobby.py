@@ -107,6 +107,12 @@ class Lobby:
         self._enough_since = self._enough_since or now
         return now if count >= wanted else self._enough_since + gather
 
+    def empty(self) -> None:
+        """Count on nobody any more until they come again; who is barred stays so."""
+        self._seen.clear()
+        self._signs.clear()
+        self._enough_since = None
+
     def start_over(self) -> None:
         """Forget since when there were enough: a round has opened."""
         self._enough_since = None

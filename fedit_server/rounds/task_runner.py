@@ -27,6 +27,8 @@ from fedit_server.rounds.services import Services
 from fedit_server.rounds.suspicion import after_round, far_off
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, TaskRow
+from fedit_server.storage.tasks import Standing
+from fedit_server.tasks.lifecycle import Lifecycle
 
 LOOK_AGAIN_S: Final = 2.0
 """How often a task's state is read again: an administrator's command writes it from another process."""
@@ -44,11 +46,15 @@ log = logging.getLogger(__name__)
 
 
 class TaskRunner:
-    """One task. `live` is its open round, `held` one that waits for a decision; `bell` rings for those who wait."""
+    """One task. `live` is its open round, `held` one that waits for a decision; `bell` rings for those who wait.
+
+    A round is run and ended under the version that it was opened with, although the task may have a newer one by then.
+    """
 
     def __init__(self, task: TaskRow, services: Services) -> None:
         self.task = task
         self.live: LiveRound | None = None
+        self.is_running = False
         self.held: RoundRow | None = None
         self.lobby = Lobby()
         self.bell = Bell()
@@ -58,16 +64,30 @@ class TaskRunner:
         self._passed_over: frozenset[ClientId] = frozenset()
 
     async def run(self) -> None:
-        """Run rounds until the task is finished, and nothing of it waits for a decision."""
-        while self.task.state is not TaskState.FINISHED or self.held is not None:
-            try:
-                await self._turn()
-            except StorageError as error:
-                log.error("the task waits for the disk: %s", error, extra={"task": self.task.task_id})
-                await asyncio.sleep(RETRY_S)
-            except Exception:  # one task's bug must not stop the others, nor end its open round unrecorded
-                log.exception("the task stumbled and tries again", extra={"task": self.task.task_id})
-                await asyncio.sleep(RETRY_S)
+        """Run rounds until the task is over, and nothing of it is open or waits for a decision."""
+        self.is_running = True
+        try:
+            while self.has_work:
+                try:
+                    await self._turn()
+                except StorageError as error:
+                    log.error("the task waits for the disk: %s", error, extra={"task": self.task.task_id})
+                    await asyncio.sleep(RETRY_S)
+                except Exception:  # one task's bug must not stop the others, nor end its open round unrecorded
+                    log.exception("the task stumbled and tries again", extra={"task": self.task.task_id})
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self.is_running = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether rounds may open, or one has to be ended."""
+        runs = self.task.state in (TaskState.ACTIVE, TaskState.PAUSED)
+        return runs or self.live is not None or self.held is not None
+
+    def differs_from(self, standing: Standing) -> bool:
+        """Say whether the task was changed since it was read."""
+        return (self.task.version, self.task.state) != (standing.version, standing.state)
 
     def somebody_came(self) -> None:
         """Let the task look whether a round may open, if one more free client can make the difference."""
@@ -77,10 +97,12 @@ class TaskRunner:
             self.bell.ring()
 
     async def refresh(self) -> None:
-        """Read the task and its newest version again."""
+        """Read the task and its newest version again; who waits with a yes to another version is awaited no more."""
         store = self._services.store
         before, task = self.task, await store.tasks.task(self.task.task_id)
         if task is not None:
+            if task.version != self.task.version:
+                self.lobby.empty()
             self.task = task
         if (before.state, before.version) != (self.task.state, self.task.version):
             self.lobby.call_all()
@@ -88,7 +110,8 @@ class TaskRunner:
         self.held = await store.rounds.held(self.task.task_id)
         self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
         if self.adapter_version >= self.task.document.task.round.rounds and self.task.state is TaskState.ACTIVE:
-            await store.tasks.set_state(self.task.task_id, TaskState.FINISHED, "")
+            lifecycle = Lifecycle(store, self._services.identity, self._services.desk.clock)
+            await lifecycle.finish(self.task.task_id)
             await self.refresh()
 
     async def _turn(self) -> None:
@@ -104,9 +127,9 @@ class TaskRunner:
 
     def answer(self, client: ClientId, message: CheckIn) -> CheckInReply:
         """Return the offer that stands for a client, or why there is none now."""
-        offered = self.live is not None and self.live.awaits(client) and message.consent_version == self.task.version
-        if self.live is not None and offered:
-            return self._reply(self.live.opening.offer, None)
+        live = self.live
+        if live and live.awaits(client) and message.consent_version == live.opening.task_version:
+            return self._reply(live.opening.offer, None)
         return self.no_round(self._reason(client, message))
 
     def is_too_new(self, client: ClientRow) -> bool:
@@ -147,7 +170,7 @@ class TaskRunner:
     async def _settle(self, held: RoundRow) -> None:
         """Carry out what became of a held round, or wait: for evaluators, whose reports ring, or for the operator."""
         ear = self.bell.listen()
-        verdict = await settle(self._services, self.task, held)
+        verdict = await settle(self._services, await self._task_of(held.task_version), held)
         await self.refresh()
         if self.held is None:
             self.bell.ring()
@@ -192,7 +215,9 @@ class TaskRunner:
             cohorts=tuple(map(frozenset, cohorts)),
         )
         live = LiveRound(opening, self.task.document, services.desk)
-        await services.store.rounds.open(opening, live.views, now_s)
+        if not await services.store.rounds.open(opening, live.views, now_s):
+            await asyncio.to_thread(services.desk.round_keys.destroy, round_id)
+            return  # paused, closed or edited in this very moment
         for client in chain.from_iterable(cohorts):
             self.lobby.remove(client)
         self.lobby.start_over()
@@ -214,7 +239,8 @@ class TaskRunner:
 
     async def _end(self, live: LiveRound, ending: Ending) -> None:
         """Record how the round ended, tell everybody, delete what was uploaded and the key that opens it (S9)."""
-        await record_ending(self._services, self.task, live.opening, ending)
+        task = await self._task_of(live.opening.task_version)
+        await record_ending(self._services, task, live.opening, ending, by_order=bool(live.aborted))
         await asyncio.to_thread(self._services.desk.round_keys.destroy, live.opening.round_id)
         for cohort in live.cohorts:
             for device, deed in cohort.machine.blamed.items():
@@ -229,6 +255,13 @@ class TaskRunner:
         live.look_again()
         self.bell.ring()
         await self._services.store.database.clear_log()
+
+    async def _task_of(self, version: int) -> TaskRow:
+        """Return the task as a round of this version knows it."""
+        task = await self._services.store.tasks.task_at(self.task.task_id, version)
+        if task is None:
+            raise RuntimeError("a round's document is never deleted")
+        return task
 
     async def _suspect(self, ending: Summed) -> None:
         """Note whose cohorts were far from the others, and name who keeps being in them; nobody is left out for it.

@@ -6,19 +6,25 @@ from aiohttp import web
 
 from fedit_server.clock import unix_seconds
 from fedit_server.routes.keys import COORDINATOR, DOORKEEPER, STORE, TURNSTILE
+from fedit_server.routes.owners import OWNERS
 from fedit_server.routes.wire import cbor, read_body
 
 _MOST_CHECK_IN_BYTES: Final = 8192
 
 
-async def check_in(request: web.Request) -> web.Response:
+async def check_in(request: web.Request) -> web.StreamResponse:
     """POST /v1/checkin."""
     doorkeeper, turnstile = request.app[DOORKEEPER], request.app[TURNSTILE]
     turnstile.pass_address(request.remote or "", doorkeeper.clock())
-    client, message = await doorkeeper.check_in(await read_body(request, _MOST_CHECK_IN_BYTES))
+    received = await read_body(request, _MOST_CHECK_IN_BYTES)
+    client, message = await doorkeeper.check_in(received)
     turnstile.pass_device(client.client_id, doorkeeper.clock())
     await request.app[STORE].members.saw(client, message.device_kind, unix_seconds(doorkeeper.clock()))
-    return cbor(await request.app[COORDINATOR].check_in(client, message))
+
+    async def here() -> web.Response:
+        return cbor(await request.app[COORDINATOR].check_in(client, message))
+
+    return await request.app[OWNERS].answer(request, message.task_id, here, received)
 
 
 ROUTES: Final = (web.post("/v1/checkin", check_in),)

@@ -4,8 +4,10 @@ from typing import Final
 
 from aiohttp import web
 
-from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
+from fedit_protocol.catalogue import LISTED, AdapterInfo, TaskList, TaskListing, TaskState
+from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.task_record import MOST_LINES, TaskRecord
 from fedit_server.routes.keys import IDENTITY, STORE
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.rows import AdapterRow
@@ -22,9 +24,19 @@ async def successions(request: web.Request) -> web.Response:
 
 
 async def tasks(request: web.Request) -> web.Response:
-    """GET /v1/tasks: every task with its document."""
-    found = await request.app[STORE].tasks.tasks()
+    """GET /v1/tasks: every task that devices are told of, with its document."""
+    found = [task for task in await request.app[STORE].tasks.tasks() if task.state in LISTED]
     return cbor(TaskList(tasks=tuple(TaskListing(document=task.document_bytes, state=task.state) for task in found)))
+
+
+async def record(request: web.Request) -> web.Response:
+    """GET /v1/tasks/{task_id}/record/{start}: up to 1000 lines of a task's record from that number on."""
+    store, task_id = request.app[STORE], TaskId(request.match_info["task_id"])
+    task = await store.tasks.task(task_id)
+    if task is None or task.state is TaskState.DRAFT:
+        raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {task_id}")
+    lines = await store.records.lines(task_id, max(1, int(request.match_info["start"])), MOST_LINES)
+    return cbor(TaskRecord(changes=tuple(lines)))
 
 
 async def adapter(request: web.Request) -> web.Response:
@@ -56,6 +68,7 @@ ROUTES: Final = (
     web.get("/v1/federation", descriptor),
     web.get("/v1/federation/successions", successions),
     web.get("/v1/tasks", tasks),
+    web.get(r"/v1/tasks/{task_id}/record/{start:\d{1,9}}", record),
     web.get("/v1/tasks/{task_id}/adapter", adapter),
     web.get(r"/v1/tasks/{task_id}/adapter/{version:\d{1,9}}", adapter_version),
 )

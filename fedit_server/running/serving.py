@@ -24,9 +24,10 @@ from fedit_server.config import ServerConfig
 from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
 from fedit_server.home.last_backup import last_backup
+from fedit_server.keys.authority_rotation import settle
 from fedit_server.keys.certificate import ServedCertificate
-from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
+from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
@@ -90,17 +91,22 @@ class Serving:
 async def serving(plan: Plan) -> AsyncIterator[Serving]:
     """Serve while the block runs. Raises FeditError: another server, no task, a taken port, a lost key."""
     home = Home(plan.config.home)
+    check_replica(plan.config, home)
     _check_modes(plan, home)  # before anything is made: devices pin the modes of a federation
     if plan.create:
         if not home.descriptor.exists():
             await try_address(plan.config)  # a taken port must not leave a federation half made behind
         make_private_folder(home.root)
     else:
-        home.require()
+        _require(plan.config, home)
     with home.lock():
+        await exchange_keys(plan.config, home, plan.clock())
         identity = _identity(plan, home)
+        await exchange_keys(plan.config, home, plan.clock())  # those that were just made
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
+            if plan.config.replica_address:
+                await check_shared(identity, store, parts.blobs, home.replica_id())
             if home.restored.exists():
                 closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
                 home.restored.unlink()
@@ -112,6 +118,14 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
                 ready = Serving(plan.config, parts, port, published, app, certificate)
                 home.announce(os.getpid(), ready.url)
                 yield ready
+
+
+def _require(config: ServerConfig, home: Home) -> None:
+    """A server was set up in the folder, or the database has what one needs."""
+    if config.replica_key and config.database:
+        make_private_folder(home.root)
+    else:
+        home.require()
 
 
 async def wait_for_signal() -> signal.Signals:
@@ -145,7 +159,7 @@ def _check_modes(plan: Plan, home: Home) -> None:
 
 
 def _identity(plan: Plan, home: Home) -> Identity:
-    finish_rotation(home)
+    settle(home)
     modes = modes_of(plan.config)
     if not plan.create:
         identity = load_identity(home)
@@ -166,11 +180,11 @@ def _backup_time(home: Home) -> float | None:
 
 
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
-    publisher = Publisher(parts.store, parts.blobs, home.adapters, plan.base)
+    publisher = Publisher(parts.store, parts.blobs, home.adapters, parts.identity.sign_change, plan.base)
     labels = [task.label for task in plan.tasks if await publisher.publish(task, unix_seconds(plan.clock()))]
     known = await parts.store.tasks.tasks()
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
-        if row.state is not TaskState.FINISHED:
+        if row.state not in (TaskState.FINISHED, TaskState.ARCHIVED):
             check_allowed(row.document.task, plan.config, parts.identity.descriptor.modes)
     if not known and plan.by_hand:
         raise ConfigError(

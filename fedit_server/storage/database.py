@@ -1,7 +1,8 @@
 """One database, opened so that a committed transaction survives a power cut: SQLite or PostgreSQL (`dialects`)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,12 +16,21 @@ from fedit_server.storage.place import Place
 
 _EVERYTHING: Final = ""
 
+Guard = Callable[[AsyncConnection], Awaitable[None]]
+"""Looks at something in the transaction that it is given, and raises if nothing may be written."""
+
+
+async def upgrade_database(place: Place) -> tuple[str | None, str]:
+    """Bring a database to the newest version; returns the version before (None: empty) and the one there is now."""
+    return await dialect_of(place).upgrade()
+
 
 class Database:
     """Hands out connections inside a transaction; writers take turns."""
 
     def __init__(self, engine: AsyncEngine, dialect: Dialect, place: Place) -> None:
         self.place = place
+        self._guard: Guard | None = None
         self._engine = engine
         self._dialect = dialect
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -58,19 +68,39 @@ class Database:
         together. No task may be started inside: it would write into a transaction that is not its own.
         """
         if (mine := self._mine.get()) is not None:
-            await self._dialect.write(mine, alone)
+            await self._enter(mine, alone)
             yield mine
             return
         turn = self._turns.setdefault(alone if self.place.path is None else _EVERYTHING, asyncio.Lock())
         async with turn:  # who waits here holds no connection
             with self._translating():
                 async with self._engine.execution_options(fedit_writes=True).begin() as connection:
-                    await self._dialect.write(connection, alone)
+                    await self._enter(connection, alone)
                     token = self._mine.set(connection)
                     try:
                         yield connection
                     finally:
                         self._mine.reset(token)
+
+    async def _enter(self, connection: AsyncConnection, alone: str) -> None:
+        await self._dialect.write(connection, alone)
+        if self._guard is not None:
+            await self._guard(connection)
+
+    def guarded(self, guard: Guard) -> Self:
+        """Return the same database for somebody who may write only while `guard` lets him."""
+        same = copy.copy(self)
+        same._guard = guard  # noqa: SLF001 - of this very class
+        return same
+
+    async def tell(self, db: AsyncConnection, word: str) -> None:
+        """Say a word to every process that listens, once the transaction `db` is committed; PostgreSQL only."""
+        await self._dialect.tell(db, word)
+
+    async def listen(self, hear: Callable[[str], None]) -> None:
+        """Hear what is told until cancelled or cut off (then StorageError); returns at once where nothing ever is."""
+        with self._translating():
+            await self._dialect.listen(self._engine, hear)
 
     async def clear_log(self) -> None:
         """Empty the write-ahead log, which still holds what was deleted from the tables; only tries (never raises)."""

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -51,6 +52,7 @@ _SESSION: Final = {
 _DURABLE: Final = frozenset({"on", "remote_apply"})
 """`local` and `remote_write` lose what a standby has not got on its disk yet; `off` loses it here too."""
 _DURABILITY: Final = ("synchronous_commit", "fsync")
+_CHANNEL: Final = "fedit"
 _POSTGRES_FULL: Final = frozenset({"53100"})
 _POSTGRES_BUSY: Final = frozenset({"55P03", "40001", "40P01"})
 
@@ -77,6 +79,14 @@ class Dialect(Protocol):
 
     async def write(self, connection: AsyncConnection, alone: str) -> None:
         """Begin a transaction that no other writer with the same word `alone` runs beside."""
+        ...
+
+    async def tell(self, connection: AsyncConnection, word: str) -> None:
+        """Say a word to the other processes when the transaction is committed."""
+        ...
+
+    async def listen(self, engine: AsyncEngine, hear: Callable[[str], None]) -> None:
+        """Hear what others tell, until cancelled or cut off."""
         ...
 
     async def empty_log(self, engine: AsyncEngine) -> None:
@@ -122,6 +132,12 @@ class Sqlite:
 
     async def write(self, connection: AsyncConnection, alone: str) -> None:
         """Nothing to say: `BEGIN IMMEDIATE` has, see `_begin`."""
+
+    async def tell(self, connection: AsyncConnection, word: str) -> None:
+        """There is one server; commands beside it are noticed when it looks again."""
+
+    async def listen(self, engine: AsyncEngine, hear: Callable[[str], None]) -> None:
+        """Nobody tells anything."""
 
     async def empty_log(self, engine: AsyncEngine) -> None:
         """Only try (never raises): deleted rows stay in the log until then."""
@@ -258,6 +274,22 @@ class Postgres:
         """Wait until the writer before is done; the lock ends with the transaction, however that ends."""
         await connection.execute(select(func.pg_advisory_xact_lock(_lock_number(alone))))
 
+    async def tell(self, connection: AsyncConnection, word: str) -> None:
+        """NOTIFY: it leaves with the commit."""
+        await connection.execute(select(func.pg_notify(_CHANNEL, word)))
+
+    async def listen(self, engine: AsyncEngine, hear: Callable[[str], None]) -> None:
+        """LISTEN on a connection of its own."""
+        cut = asyncio.Event()
+        async with engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            raw.add_termination_listener(lambda *_: cut.set())
+            await raw.add_listener(_CHANNEL, lambda _connection, _pid, _channel, word: hear(word))
+            try:
+                await cut.wait()
+            finally:
+                await connection.invalidate()  # nobody else shall get a connection that listens
+
     async def empty_log(self, engine: AsyncEngine) -> None:
         """The log is the database server's: it holds what was deleted until it is recycled (OPERATING.md)."""
 
@@ -363,8 +395,3 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         # A writer that begins as a reader can fail halfway when another process wrote in between.
         writes = connection.get_execution_options().get("fedit_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-async def upgrade_database(place: Place) -> tuple[str | None, str]:
-    """Bring a database to the newest version; returns the version before (None: empty) and the one there is now."""
-    return await dialect_of(place).upgrade()

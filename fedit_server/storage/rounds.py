@@ -13,6 +13,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import ClientId, RoundId, TaskId
 from fedit_protocol.secagg.effects import Record
+from fedit_protocol.task_record import ChangeKind
 from fedit_server.storage.candidates import candidate_row, evaluation_row
 from fedit_server.storage.database import Database
 from fedit_server.storage.rows import (
@@ -36,6 +37,7 @@ from fedit_server.storage.tables import (
     stage_times,
     tasks,
 )
+from fedit_server.storage.task_records import SERVER, Deed, Sign, append_change
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Commit:
     cohorts: Mapping[int, CohortFigures]
     """The figures of each cohort that finished."""
     adapter: AdapterRow
-    task_state: TaskState
+    last: bool
+    """Whether the task is finished with it."""
+    sign: Sign
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Failure:
     problem: ProblemType
     reason: str
     result: bytes
-    pause: str
-    """Why the task is paused; empty if it goes on."""
+    limit: int
+    """Failures in a row after which the task is paused; 0: this one does not count."""
+    sign: Sign
 
 
 class Rounds:
@@ -95,10 +100,16 @@ class Rounds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, opening: Opening, views: Sequence[RoundView], now_s: int) -> None:
-        """Record a round with its offer and who is invited to which cohort, before anybody hears of it."""
+    async def open(self, opening: Opening, views: Sequence[RoundView], now_s: int) -> bool:
+        """Record a round with its offer and who is invited to which cohort, before anybody hears of it.
+
+        Returns False, and opens none, if the task is no longer active in the version that the round is made for.
+        """
         round_id = opening.round_id
         async with self._database.writing() as db:
+            task = (await db.execute(select(tasks).where(tasks.c.task_id == opening.task_id))).one()
+            if (task.state, task.version) != (TaskState.ACTIVE, opening.task_version):
+                return False
             await db.execute(
                 insert(rounds).values(
                     round_id=round_id,
@@ -121,6 +132,7 @@ class Rounds:
                 for client in sorted(clients)
             ]
             await db.execute(insert(invited), members)
+        return True
 
     async def append(
         self,
@@ -169,9 +181,15 @@ class Rounds:
             await db.execute(insert(adapters).values(asdict(commit.adapter)))
             await self._end(db, commit.round_id, values)
             await _note_figures(db, commit.round_id, commit.cohorts)
-            done = {"state": commit.task_state, "failures": 0}
-            running = (tasks.c.task_id == commit.adapter.task_id) & (tasks.c.state == TaskState.ACTIVE)
-            await db.execute(update(tasks).where(running).values(done))
+            task_id = commit.adapter.task_id
+            running = (tasks.c.task_id == task_id) & tasks.c.state.in_([TaskState.ACTIVE, TaskState.PAUSED])
+            done: dict[str, Any] = {"failures": 0}
+            if commit.last:
+                done |= {"state": TaskState.FINISHED, "reason": ""}
+            changed = await db.execute(update(tasks).where(running).values(done))
+            if commit.last and changed.rowcount:
+                deed = Deed(ChangeKind.CLOSED, SERVER, "all of its rounds are committed", now_s, commit.sign)
+                await append_change(db, task_id, deed)
 
     async def hold(self, holding: Holding, now_s: int) -> None:
         """Keep a round's step for a decision: nobody's next adapter yet, and the journal's bodies are deleted (S9)."""
@@ -195,7 +213,7 @@ class Rounds:
             await db.execute(update(rounds).where(held).values(reason=reason))
 
     async def fail(self, failure: Failure, now_s: int) -> None:
-        """End a round without a result, with the reason; pause the task if it failed too often."""
+        """End a round without a result, with the reason; pause the task if that was one failure too many."""
         values = {
             "state": RoundState.FAILED,
             "ended_at": now_s,
@@ -205,11 +223,8 @@ class Rounds:
         }
         async with self._database.writing() as db:
             await self._end(db, failure.round_id, values)
-            after: dict[str, Any] = {"failures": tasks.c.failures + 1}
-            if failure.pause:
-                after |= {"state": TaskState.PAUSED, "reason": failure.pause}
-            running = (tasks.c.task_id == failure.task_id) & (tasks.c.state == TaskState.ACTIVE)
-            await db.execute(update(tasks).where(running).values(after))
+            if failure.limit:
+                await _count_failure(db, failure, now_s)
 
     async def _end(self, db: AsyncConnection, round_id: RoundId, values: dict[str, Any]) -> None:
         before = [RoundState.OPEN] if values["state"] is RoundState.HELD else [RoundState.OPEN, RoundState.HELD]
@@ -261,6 +276,19 @@ class Rounds:
             found: int | None = (await db.execute(query)).scalar_one_or_none()
             return found or 0
 
+    async def task_of(self, round_id: RoundId) -> TaskId | None:
+        """Return the task of a round, or None if there is no such round."""
+        async with self._database.reading() as db:
+            wanted = select(rounds.c.task_id).where(rounds.c.round_id == round_id)
+            found: str | None = (await db.execute(wanted)).scalar_one_or_none()
+            return None if found is None else TaskId(found)
+
+    async def newest_ids(self, task_id: TaskId, most: int = 2) -> list[RoundId]:
+        """Return a task's newest rounds, open or over, newest first."""
+        async with self._database.reading() as db:
+            query = select(rounds.c.round_id).where(rounds.c.task_id == task_id).order_by(rounds.c.round_no.desc())
+            return [RoundId(found) for found in (await db.execute(query.limit(most))).scalars()]
+
     async def counts(self, task_id: TaskId) -> dict[RoundState, int]:
         """Return how many of a task's rounds are open, committed and failed."""
         async with self._database.reading() as db:
@@ -284,6 +312,20 @@ class Rounds:
                 reports.setdefault(row.round_id, []).append(evaluation_row(row))
         whole = ((_round(row, by_round[row.round_id]), row.round_id) for row in found)
         return [replace(row, candidate=steps.get(i), evaluations=tuple(reports.get(i, ()))) for row, i in whole]
+
+
+async def _count_failure(db: AsyncConnection, failure: Failure, now_s: int) -> None:
+    here = tasks.c.task_id == failure.task_id
+    task = (await db.execute(select(tasks.c.state, tasks.c.failures).where(here))).one()
+    if task.state != TaskState.ACTIVE:
+        return
+    values: dict[str, Any] = {"failures": task.failures + 1}
+    if values["failures"] < failure.limit:
+        await db.execute(update(tasks).where(here).values(values))
+        return
+    reason = f"{values['failures']} rounds in a row failed; the last one: {failure.reason}"
+    await db.execute(update(tasks).where(here).values(values | {"state": TaskState.PAUSED, "reason": reason}))
+    await append_change(db, failure.task_id, Deed(ChangeKind.PAUSED, SERVER, reason, now_s, failure.sign))
 
 
 async def _note_figures(db: AsyncConnection, round_id: RoundId, figures: Mapping[int, CohortFigures]) -> None:

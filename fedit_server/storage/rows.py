@@ -78,6 +78,8 @@ class TaskRow:
     source: bytes
     document_bytes: bytes
     document: TaskDocument
+    owner: str = ""
+    """Who answers for it on this server, as a label or a contact."""
 
 
 @dataclass(frozen=True)

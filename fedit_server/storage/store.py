@@ -12,8 +12,10 @@ from fedit_server.storage.key_log import KeyLog
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
+from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
+from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
 from fedit_server.storage.tokens import Tokens
 
@@ -32,15 +34,22 @@ class Store:
     readings: Readings
     tokens: Tokens
     audit: AuditLog
+    records: TaskRecords
+    orders: RoundOrders
     database: Database
 
     @classmethod
     async def open(cls, place: Place | Path, *, migrate: bool) -> Self:
         """Open a database, or the SQLite file at a path; a server migrates it, a command expects it to be current."""
-        database = await Database.open(place, migrate=migrate)
+        return cls.over(await Database.open(place, migrate=migrate))
+
+    @classmethod
+    def over(cls, database: Database) -> Self:
+        """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        return cls(members, admissions, log, *rooms, Tokens(database), AuditLog(database), database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database)
+        return cls(members, admissions, log, *rooms, *said, database)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -105,6 +105,22 @@ tasks = Table(
     Column("state", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("failures", Integer, nullable=False),
+    Column("owner", String, nullable=False, server_default=""),
+)
+
+task_changes = Table(
+    "task_changes",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+
+invite_tasks = Table(
+    "invite_tasks",
+    metadata,
+    Column("invite_id", String, ForeignKey("invites.invite_id"), primary_key=True),
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
 )
 
 task_documents = Table(
@@ -247,6 +263,19 @@ suspicions = Table(
     Column("alone", Boolean, nullable=False),
 )
 
+round_orders = Table(
+    "round_orders",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("round_id", String, ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("given_at", Integer, nullable=False),
+    Column("answer", String),
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -268,4 +297,33 @@ audit = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("head", LargeBinary, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica_id", String, primary_key=True),
+    Column("address", String, nullable=False),
+    Column("pin", String, nullable=False),
+    Column("token", String, nullable=False),
+    Column("started_at", Integer, nullable=False),
+    Column("seen_until", Float, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+sealed_keys = Table(
+    "sealed_keys",
+    metadata,
+    Column("only", Integer, CheckConstraint('"only" = 1', name="one_row"), primary_key=True),
+    Column("pin", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sealed_at", Integer, nullable=False),
 )

@@ -5,53 +5,77 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedit_protocol.adapter import first_adapter
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.messages import NoiseSpec
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
+from fedit_protocol.task_record import ChangeKind
 from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rows import TaskRow
 from fedit_server.storage.store import Store
+from fedit_server.storage.task_records import Deed, Sign
 from fedit_server.storage.tasks import Publication
 from fedit_server.tasks.base_source import read_base
 from fedit_server.tasks.files import resolve
+from fedit_server.tasks.lifecycle import OPERATOR, refuse_archived
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes tasks into one server's store; `base` is a local copy of the base model, if the operator gave one."""
+    """Publishes tasks into one server's store; `base` is a local copy of the base model, if the operator gave one.
+
+    `sign` signs the line in the task's record, which says `by` whom; `owner` is who answers for the task, if said.
+    """
 
     store: Store
     blobs: BlobStore
     adapters: Path
+    sign: Sign
     base: Path | None = None
+    by: str = OPERATOR
+    owner: str = ""
 
-    async def publish(self, task: Task, now_s: int) -> bool:
-        """Publish a new task or a new version; returns False if nothing has changed.
+    async def publish(self, task: Task, now_s: int, *, draft: bool = False) -> bool:
+        """Publish a new task or a new version; returns False if nothing has changed. Raises as `prepare`."""
+        publication = await self.prepare(task, now_s, draft=draft)
+        if publication is not None:
+            await self.store.tasks.publish(publication, now_s)
+        return publication is not None
 
-        Raises ConfigError C015 for a changed task with an old version number, C016 for a change that the present
-        adapter does not fit; ModelError if the base is absent or not the pinned one.
+    async def prepare(self, task: Task, now_s: int, *, draft: bool = False) -> Publication | None:
+        """Look at the base and store version 0; what is left is one transaction. None if nothing has changed.
+
+        `draft`: a new one is kept back. Raises ConfigError C015 for a changed task with an old version number, C016 for
+        a change that the present adapter does not fit, U120 for an archived task; ModelError if the base is absent or
+        not the pinned one.
         """
         source = task.model_dump_json().encode()
         known = await self.store.tasks.task(task.id)
-        if known is not None and not _is_newer(task, known):
-            return False
+        if known is not None and known.state is TaskState.ARCHIVED:
+            refuse_archived(task.id)
+        if known is not None and known.state is not TaskState.DRAFT and not _is_newer(task, known):
+            return None
+        if known is not None and known.source == source:
+            return None
         document = resolve(task, await asyncio.to_thread(read_base, task.base, self.base))
-        if known is not None:
-            _check_succession(known.document, document)
+        fresh = known is None or known.state is TaskState.DRAFT
+        if known is not None and not fresh:
+            check_succession(known.document, document)
         content = to_safetensors(document.layout, first_adapter(document.layout, task.adapter.seed))
         digest = await self.blobs.put(content)
-        if known is None:
+        if fresh:
             folder = adapter_folder(self.adapters, task.id, 0)
             edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
             await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
-        await self.store.tasks.publish(Publication(document, source, digest), now_s)
-        return True
+        kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
+        deed = Deed(kind, self.by, "", now_s, self.sign)
+        return Publication(document, source, digest, deed, self.owner, draft)
 
 
 def _is_newer(task: Task, known: TaskRow) -> bool:
@@ -69,7 +93,7 @@ def _is_newer(task: Task, known: TaskRow) -> bool:
     )
 
 
-def _check_succession(old: TaskDocument, new: TaskDocument) -> None:
+def check_succession(old: TaskDocument, new: TaskDocument) -> None:
     """A new version goes on with the adapter that there is, so base and layout stay."""
     if old.layout != new.layout or old.task.base.digest != new.task.base.digest:
         raise ConfigError(

@@ -15,11 +15,17 @@ from fedit_protocol.task import SLUG
 
 
 class TaskState(StrEnum):
-    """What a task is doing."""
+    """What a task is doing. Devices hear of drafts and archived tasks as little as of tasks that never were."""
 
+    DRAFT = "draft"
     ACTIVE = "active"
     PAUSED = "paused"
     FINISHED = "finished"
+    ARCHIVED = "archived"
+
+
+LISTED = frozenset({TaskState.ACTIVE, TaskState.PAUSED, TaskState.FINISHED})
+"""The states of a task that devices are told of."""
 
 
 class TaskListing(Message):

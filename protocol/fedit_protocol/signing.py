@@ -60,6 +60,8 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     ABORT = "abort"
     LEAVE = "leave"
+    TASK_CHANGE = "task-change"
+    LINEAGE = "lineage"
     HISTORY = "history"
     """A device's own notes about its rounds: signed to be kept, never sent."""
     AUDIT_HEAD = "audit-head"

@@ -9,7 +9,7 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.limits import LastSeen, Limits, check_offer
-from fedit_protocol.messages import CanarySlots, Join, NoiseSpec, Offer, SumSpec
+from fedit_protocol.messages import CanarySlots, Join, NoiseSpec, Offer, SecondRule, SumSpec
 from fedit_protocol.metrics import CANARY_UNIT, CanaryLoss, ClassLoss, Unknown
 from fedit_protocol.secagg.effects import Compute, Effects, Persist
 from fedit_protocol.secagg.participant import Participant
@@ -201,8 +201,10 @@ def test_row_11_losses_are_asked_for_in_the_first_exact_sum_only(where: str) -> 
         plain = first.model_copy(update={"ring": first.ring.model_copy(update={"canary": None})})
         second = {"index": 2, "purpose": "correction", "ring": first.ring.model_copy(update={"metrics": ()})}
         sums = (plain, first.model_copy(update=second))
-    with pytest.raises(ProtocolError) as refused:
-        check_offer(offer.model_copy(update={"sums": sums}), federation.descriptor, Limits(), None, offer.opened_at)
+    rule = SecondRule.SUBSET if len(sums) == 2 else SecondRule.NONE
+    asked = offer.model_copy(update={"sums": sums, "second_rule": rule})
+    with pytest.raises(ProtocolError, match="where nothing hides them") as refused:
+        check_offer(asked, federation.descriptor, Limits(), None, offer.opened_at)
     assert refused.value.problem is ProblemType.POLICY_REFUSED
 
 

@@ -133,8 +133,8 @@ def test_versions_are_listed(
     remember_own(home.paths.adapters / TASK.id / "10", TASK, OwnLoss(1.5))
     assert invoke(["adapters", "list"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("version 0 · from 3 to 9 devices · ")
-    assert second.startswith("version 10 · round 10 · from 3 to 9 devices · loss 1.500 on your own rows · ")
+    assert first.startswith("version 0 · summed over 3 devices · ")
+    assert second.startswith("version 10 · round 10 · summed over 3 devices · loss 1.500 on your own rows · ")
     assert invoke(["adapters", "list", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
     assert [one["version"] for one in data["adapters"]] == [0, 10]

@@ -60,7 +60,7 @@ async def test_a_yes_that_was_taken_back_ends_the_next_run_until_it_is_given_aga
     assert await asyncio.to_thread(invoke, ["run", "--no-input", *home]) == 7
     said = capsys.readouterr().err
     assert "FEDIT-A005" in said
-    assert "fix:   fedit-client consent diff" in said
+    assert f"fix:   fedit-client --home {tmp_path} consent diff" in said
     assert await asyncio.to_thread(invoke, ["consent", "diff", "--accept", "test-task@1", *home]) == 0
     assert "which you took back" in capsys.readouterr().out
     assert await asyncio.to_thread(invoke, ["consent", "diff", *home]) == 0

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 from fedit_client.config import DeviceSettings
+from fedit_client.consent.agreements import renewed
 from fedit_client.consent.changes import differences
-from fedit_client.consent.terms import summarise
+from fedit_client.consent.terms import Consent, summarise
 from fedit_client.hardware.base_class import ClassWishes, choose_class
 from fedit_client.hardware.device import DevicePlan, plan
 from fedit_client.hardware.ladder import too_little
+from fedit_client.membership.joined import Membership
+from fedit_client.membership.trust import PinnedBy
 from fedit_client.records.journal import Journal
 from fedit_client.records.payloads import decode_words, payload_lines
 from fedit_client.rounds.preparation import Preparation, choose_device, unplanned
 from fedit_client.running.standing import Standing
 from fedit_client.training.room import plan_of
 from fedit_client.training.trainer import plan_values
-from fedit_protocol.encoding import decode
+from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer
@@ -154,9 +157,18 @@ def test_a_membership_remembers_the_class_that_was_shown() -> None:
     assert Preparation.seen(one, None) == {"trains_on": "cpu", "base_class": None}
 
 
+def test_a_yes_to_a_list_keeps_the_class_that_was_the_only_one() -> None:
+    old, new = document("bf16"), listing(NF4, BF16)
+    federation = encode(MemoryFederation(3).descriptor)
+    held = Membership(host="h", port=1, pinned_by=PinnedBy.INVITE, descriptor=federation, certificate=b"", log_head=b"",
+                      label="", consent="t@1", document=encode(old), joined_at=0)  # fmt: skip
+    assert renewed(held, encode(new), Consent("t@2", new.digest)).base_class is BF16
+    assert renewed(held.model_copy(update={"base_class": NF4}), encode(new), Consent("t@2", "")).base_class is NF4
+
+
 def test_status_says_how_the_base_is_held() -> None:
-    told = Standing(True, False, device="auto", base_class="bf16").lines()
-    assert "device      auto, base in bf16" in told
+    told = Standing(True, False, device="auto", base_class="bf16", base_class_reason="your setting").lines()
+    assert "device      auto, base in bf16 (your setting)" in told
 
 
 def test_fit_says_the_class_and_why() -> None:

@@ -83,7 +83,7 @@ async def test_without_a_terminal_consent_has_to_be_given_by_name(joining: Joini
     assert done.status == 7
     assert "FEDIT-A001" in done.err
     assert "--accept test-task@1" in done.err
-    assert "hidden among at least 3 devices" in done.out
+    assert "hidden among at least 3 devices, yours counted" in done.out
     assert joining.https.asked == ["GET /v1/federation", "GET /v1/tasks"]
     assert not (joining.home / "identity.key").exists()
 
@@ -217,7 +217,7 @@ async def test_joining_says_what_it_takes_and_fit_and_prefetch_say_it_again(join
     done = await joining.run("--no-run", "--accept", joining.https.document.task.label)
     assert done.status == 0, done.err
     assert "fits: about" in done.out
-    assert f"base model: is here already: {joining.base}" in done.out
+    assert f"base model is here already: {joining.base}" in done.out
     assert await asyncio.to_thread(invoke, ["fit", "--json"]) == 0
     assert json.loads(joining.capsys.readouterr().out)["data"]["device"] == "cpu"
     assert await asyncio.to_thread(invoke, ["prefetch"]) == 0

@@ -131,7 +131,7 @@ def test_check_in_words(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[
     assert invoke(["data", "check", "rows.jsonl"]) == 0
     told = capsys.readouterr().out
     for words in (
-        "rows.jsonl: 1 rows · prompt_completion columns · 1 skipped",
+        "rows.jsonl: 1 row · prompt_completion columns · 1 skipped · 1 category",
         "  x                             1\n",
         "D008       1 row   completion is empty\n      lines 2   fedit-client data check rows.jsonl --show D008\n",
         "1 of all rows cannot be used: left out by --on-error skip; without it they stop a join\n",

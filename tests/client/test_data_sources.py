@@ -303,7 +303,7 @@ def test_a_folder_is_all_files_in_it_and_says_which_it_cannot_read(tmp_path: Pat
     found = Source(str(tmp_path), on_error="skip").read()
     assert [len(part.records) for part in found.by_file()] == [1, 1]
     assert [(problem.line, problem.code) for problem in found.skipped] == [(3, "D005")]
-    assert "1 other files are not read: notes.docx" in found.notes
+    assert "not read: 1 other file: notes.docx" in found.notes
 
 
 def test_a_glob_is_the_files_that_it_names(tmp_path: Path) -> None:

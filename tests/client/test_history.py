@@ -81,14 +81,14 @@ async def test_a_round_is_noted_with_everything_that_its_owner_may_ask(
     words = ("--home", str(home))
     assert invoke(["history", "--verify", *words]) == 0
     said = capsys.readouterr().out
-    assert "test-task@1 round 1 · committed · 3 devices, hidden among 3 · adapter 0 → 1" in said
+    assert "test-task@1 round 1 · committed · hidden among 3 of 3 devices · adapter 0 → 1" in said
     assert "1 line: every signature holds" in said
     assert invoke(["privacy", *words]) == 0
     said = capsys.readouterr().out
     assert "no bound: the task adds no noise" in said
-    assert "1 contributed of 1 that the task plans" in said
-    assert "round 1: 3 devices; least hidden in round 1: among 3 honest devices" in said
-    assert "6 devices are enrolled, +0 since" in said
+    assert "contributed to 1 of 1 that the task plans" in said
+    assert "round 1: 3 devices; least hidden in round 1: among 3 of 3, yours counted" in said
+    assert "6 devices enrolled, as many as in your first round" in said
     assert invoke(["explain", "network", *words]) == 0
     said = capsys.readouterr().out
     assert f"127.0.0.1:{https.port}  last contacted: 20" in said

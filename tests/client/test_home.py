@@ -98,7 +98,7 @@ def test_commands_that_only_look_change_nothing(
     before = contents(paths.state)
     for command in (["status"], ["consent", "show"], ["policy", "show"], ["paths"]):
         assert invoke([*command, "--home", str(paths.state)]) == 0, capsys.readouterr().err
-    assert "rounds      2 with this device" in capsys.readouterr().out
+    assert "rounds      2 of " in capsys.readouterr().out
     assert contents(paths.state) == before
 
 

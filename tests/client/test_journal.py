@@ -178,3 +178,12 @@ def test_the_frozen_bytes_of_the_second_sum_take_the_place_of_the_first(tmp_path
     assert (upload.sum_index, upload.payload()) == (2, b"again")
     journal.close(offer.round_id)
     assert list(tmp_path.glob("*.upload")) == []
+
+
+def test_the_end_of_a_task_is_remembered_until_a_round_of_it_is_joined_after_all(tmp_path: Path, offer: Offer) -> None:
+    Journal(tmp_path).end(3, 1)
+    Journal(tmp_path).end(3, 1)
+    assert Journal(tmp_path).ended == (1, 3)
+    assert (tmp_path / "rounds.jsonl").read_text().count("ended") == 1
+    Journal(tmp_path).persist(offer, joined(), NOW)
+    assert Journal(tmp_path).ended is None

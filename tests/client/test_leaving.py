@@ -13,7 +13,7 @@ from fedit_client.cli import invoke
 from fedit_client.conversations.uninstalling import own_service, traces
 from fedit_client.home.log_file import CommandLog
 from fedit_client.home.paths import Paths
-from fedit_client.membership.joined import lock_of
+from fedit_client.membership.joined import load_membership, lock_of, rewriting
 from fedit_client.membership.leaving import CANNOT_BE_UNDONE, FORGOTTEN, UNKNOWN_ALREADY
 from fedit_client.service.plan import ServicePlan
 from fedit_client.service.systems import Launchd, Said, ServiceSystem, Systemd, TaskScheduler
@@ -98,6 +98,38 @@ async def test_leaving_alone_keeps_the_rest_and_says_so(https: HttpsFederation, 
     assert [one.what for one in receipt.removed] == ["membership"]
     assert ("adapters", paths.adapters) in receipt.kept
     assert ("outbox", paths.outbox) in receipt.kept
+
+
+async def test_adapters_that_are_kept_can_still_be_used(https: HttpsFederation, tmp_path: Path) -> None:
+    client, paths = await after_a_round(https, tmp_path)
+    receipt = await client.leave()
+    assert "chat, eval, export and adapters list still work with these adapters" in "\n".join(receipt.lines())
+    home = ["--home", str(tmp_path / "0")]
+    assert await asyncio.to_thread(invoke, ["adapters", "list", *home]) == 0
+    assert await asyncio.to_thread(invoke, ["export", "--to", "peft", "--out", str(tmp_path / "out"), *home]) == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert await asyncio.to_thread(invoke, ["run", *home]) == 4
+    left = load_membership(paths.left_file)
+    assert left is not None
+    assert left.certificate == b""
+    await client.leave(erase=True)
+    assert not paths.left_file.exists()
+
+
+async def test_a_membership_that_another_process_writes_does_not_come_back(
+    https: HttpsFederation, tmp_path: Path
+) -> None:
+    client, paths = await joined(https, tmp_path), Paths.under(tmp_path)
+    with rewriting(paths.membership_file):
+        leaving = asyncio.create_task(client.leave())
+        async with asyncio.timeout(30):
+            while "POST /v1/leave" not in https.asked:  # noqa: ASYNC110 - the double has no event for it
+                await asyncio.sleep(0)
+        membership = load_membership(paths.membership_file)
+        assert membership is not None
+        membership.save(paths.membership_file)  # as a renewal does, which had begun before
+    await leaving
+    assert not paths.membership_file.exists()
 
 
 async def test_the_receipt_says_what_the_server_answered(https: HttpsFederation, tmp_path: Path) -> None:

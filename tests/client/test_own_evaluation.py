@@ -54,7 +54,7 @@ async def test_the_newest_two_are_measured_on_the_rows_that_training_leaves_alon
     assert request.fraction == TASK.training.held_out_fraction > 0
     assert request.split_seed == held_out_seed(load_or_create_identity(home.paths.identity_file))
     assert found.lines() == [
-        "on 4 rows of yours that are held out of training, 40 answer tokens",
+        "on 4 rows of yours held out of training, 40 answer tokens",
         "  base       loss 4.750  right tokens 50.0 %",
         "  version 1  loss 4.125  right tokens 50.0 %",
         "  version 2  loss 2.625  right tokens 50.0 %",

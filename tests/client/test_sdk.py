@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import fedit_client
-from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, EventKind, MembershipError
+from fedit_client import Client, ClientConfig, ConsentError, DataError, Event, EventKind, MembershipError, RoundStage
+from fedit_client.cli import invoke
 from fedit_client.config import load_config
 from fedit_client.data import Source
 from fedit_client.data.remembered import load_sources
@@ -45,6 +46,7 @@ async def test_three_programs_federate(https: HttpsFederation, tmp_path: Path) -
         runs = await asyncio.gather(*(collect(client) for client in clients))
     for client, events in zip(clients, runs, strict=True):
         assert events[-1].kind is EventKind.TASK_FINISHED
+        assert sum(event.kind is EventKind.ADAPTER_SAVED for event in events) == 1
         assert EventKind.ROUND_COMMITTED in {event.kind for event in events}
         adapter = client.latest_adapter()
         assert adapter is not None
@@ -232,6 +234,20 @@ async def test_a_new_key_is_a_new_enrolment_and_forgets_nothing_else(https: Http
     assert again.certificate != before.certificate
 
 
+async def test_status_after_the_end_of_a_task_says_so_and_what_the_adapter_is_good_for(
+    https: HttpsFederation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clients = [await joined(https, tmp_path / str(number)) for number in range(3)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(collect(client) for client in clients))
+    assert invoke(["status", "--home", str(tmp_path / "0")]) == 0
+    said = capsys.readouterr().out
+    assert "client      the task has ended after round 1; there is nothing left to take part in" in said
+    assert "use the adapter: fedit-client chat · eval · export --to gguf; then fedit-client leave" in said
+    assert "rounds      1 of 1 committed with this device\n" in said
+    assert "not running" not in said
+
+
 async def test_stopping_the_iterator_leaves_the_round(https: HttpsFederation, tmp_path: Path) -> None:
     held = asyncio.Event()
     clients = [await joined(https, tmp_path / str(number), FakeTrainer(wait_for=held)) for number in range(3)]
@@ -239,7 +255,7 @@ async def test_stopping_the_iterator_leaves_the_round(https: HttpsFederation, tm
     async with asyncio.timeout(30), clients[0] as leaving:
         events = leaving.run()
         async for event in events:
-            if event.kind is EventKind.PROGRESS and event.text.startswith("train"):
+            if event.kind is EventKind.PROGRESS and event.stage is RoundStage.TRAIN:
                 break
         await events.aclose()
     assert any("/abort" in asked for asked in https.asked)

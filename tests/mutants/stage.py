@@ -31,6 +31,8 @@ _NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", 
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
+    "canary": ("protocol/test_base_classes.py", "protocol/test_transcripts.py", *_VECTORS),
+    "own_words": ("protocol/test_participant_upload.py", "protocol/test_transcripts.py", *_NOISE, *_VECTORS),
     "noisy_update": (*_NOISE, *_VECTORS),
     "own_sum": (*_DEVICE, *_ROUNDS),
     "participant": (*_DEVICE, *_ROUNDS, *_NOISE),

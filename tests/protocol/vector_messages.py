@@ -15,7 +15,7 @@ from fedit_protocol.authority import (
     RequestKind,
     request_id,
 )
-from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing
+from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import Message, decode, digest_of, encode
 from fedit_protocol.enrollment import (
     Certificate,
@@ -57,6 +57,7 @@ from fedit_protocol.messages import (
 from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
 from fedit_protocol.task import Mode
+from fedit_protocol.task_record import ChangeKind, TaskChange, TaskRecord, sign_change
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
 from .sealing import SealedPlay
@@ -70,7 +71,7 @@ KINDS: dict[str, type[Message]] = {
         LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
         AuthorityCard, AuthorityQueue, AuthorityUpdate,
-        ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport,
+        ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport, TaskChange, TaskRecord,
     )
 }  # fmt: skip
 
@@ -143,6 +144,27 @@ def evaluation(adapter: Digest) -> list[Message]:
         sums_done=0,
     )
     return [candidate, report, held]
+
+
+def task_record(federation: MemoryFederation) -> list[Message]:
+    """The first two lines of a task's record; the whole envelopes stand in the list."""
+    first = TaskChange(
+        task_id=TaskId("test-task"),
+        number=1,
+        previous="",
+        at=1_767_225_600,
+        kind=ChangeKind.CREATED,
+        state=TaskState.ACTIVE,
+        version=1,
+        document=digest_of(b"task document"),
+        by="operator",
+        reason="",
+    )
+    known_as = federation.descriptor.federation_id
+    written = sign_change(federation.server, known_as, first)
+    paused = {"kind": ChangeKind.PAUSED, "state": TaskState.PAUSED, "reason": "holidays"}
+    second = first.model_copy(update={"number": 2, "previous": digest_of(written), **paused})
+    return [first, second, TaskRecord(changes=(written, sign_change(federation.server, known_as, second)))]
 
 
 def samples(round_: MemoryRound) -> list[Message]:
@@ -225,6 +247,7 @@ def samples(round_: MemoryRound) -> list[Message]:
             sums_done=1,
         ),
         *evaluation(adapter),
+        *task_record(federation),
         Abort(problem=ProblemType.POLICY_REFUSED),
         Leave(sent_at=1_767_225_600),
         TaskList(tasks=(TaskListing(document=encode(round_.document), state="active"),)),

@@ -154,7 +154,9 @@ async def start(
     async with await Store.open(CHOSEN.place(home.database), migrate=True) as store:
         parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
         for task in tasks:
-            await Publisher(store, parts.blobs, home.adapters).publish(task, unix_seconds(clock()))
+            await Publisher(store, parts.blobs, home.adapters, identity.sign_change).publish(
+                task, unix_seconds(clock())
+            )
         server = TestServer(build_app(parts, around, trusted_proxies))
         await server.start_server(access_log_class=RequestCounter)
         try:

@@ -16,6 +16,8 @@ from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import FeditError
 from fedit_protocol.testing import ManualClock
+from fedit_server.admin.overview import overview
+from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, covers, describe, names_of
@@ -24,6 +26,7 @@ from fedit_server.running.listening import authority_pem, check_tls_settings
 from fedit_server.running.serving import Plan, Serving, serving
 
 from .bases import small_task
+from .conftest import start
 
 pytestmark = pytest.mark.sqlite
 
@@ -201,3 +204,14 @@ async def test_draining_says_so_before_the_port_closes(tmp_path: Path, base: Pat
                 assert (reply.status, reply.headers["Retry-After"], reply.headers["Connection"]) == (503, "5", "close")
             async with http.get("/livez") as reply:
                 assert reply.status == 200
+
+
+async def test_status_warns_of_a_certificate_that_ends_soon(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path, clock, small_task(base)) as running:
+        running.parts.identity.tls.renew_leaf(["localhost"], clock())
+        admin = running.parts.admin
+        assert "tls " not in "\n".join(status_lines((await overview(admin)).model_dump()))
+        clock.advance(seconds=80 * 86400)
+        status = (await overview(admin)).model_dump()
+        assert status["certificate"]["days_left"] == 10
+        assert "tls      the certificate ends " in "\n".join(status_lines(status))

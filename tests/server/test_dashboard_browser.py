@@ -31,7 +31,8 @@ pytestmark = [
 
 LONG = "Clinic notes from every ward and outpatient department of the hospitals of the north-western region, 2026"
 PAGES = ("/", "/tasks/notes", "/tasks/notes/rounds", "/tasks/notes/rounds/55", "/tasks/notes/rounds/50",
-         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/audit",
+         "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/invites", "/audit",
+         "/editor", "/editor?task=notes", "/api-docs",
          "/settings")  # fmt: skip
 
 CONTRASTS = Path(__file__).with_name("contrast.js").read_text("utf-8")
@@ -56,7 +57,7 @@ def until(driver: Any, holds: Callable[[Any], object]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     passing = (NoSuchElementException, StaleElementReferenceException)  # the page is just being replaced
-    WebDriverWait(driver, 20, poll_frequency=0.1, ignored_exceptions=passing).until(holds)
+    WebDriverWait(driver, 60, poll_frequency=0.1, ignored_exceptions=passing).until(holds)
 
 
 def text_of(driver: Any, selector: str) -> str:
@@ -68,7 +69,9 @@ def text_of(driver: Any, selector: str) -> str:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Serving]:
     """A server over HTTPS with one task of three devices, and no round yet."""
-    task = small_task(make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"})
+    task = small_task(
+        make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"}, round={"rounds": 2000}
+    )
     config = ServerConfig(home=tmp_path / "home", listen="127.0.0.1:0", name="Northern clinics", drain_s=0.0)
     async with serving(Plan(config, [task])) as served:
         yield served
@@ -98,7 +101,8 @@ def visited(link: str, folder: Path) -> None:
         driver.get(link)
         until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
         assert "#" not in driver.current_url, "the secret does not stay in the address"
-        assert [one for one in driver.get_log("browser") if "401" not in one["message"]] == []
+        complained = [one["message"] for one in driver.get_log("browser")]
+        assert [message for message in complained if "401" not in message] == []
         for size, scheme in (((1280, 1000), "light"), ((1280, 1000), "dark"), ((390, 844), "light")):
             driver.execute_cdp_cmd(
                 "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -191,8 +195,12 @@ async def test_a_round_is_watched_while_it_runs(served: Serving, tmp_path: Path)
 
 async def shows(driver: Any, *words: str) -> None:
     """Wait until the live card says all of these words."""
-    said = lambda here: text_of(here, "[sse-swap=now]")  # noqa: E731
-    await asyncio.to_thread(until, driver, lambda here: all(word in said(here) for word in words))
+
+    def holds(here: Any) -> bool:
+        said = text_of(here, "[sse-swap=now]")
+        return all(word in said for word in words)
+
+    await asyncio.to_thread(until, driver, holds)
 
 
 async def code_of(served: Serving) -> str:
@@ -209,6 +217,38 @@ async def code_of(served: Serving) -> str:
         unix_seconds(utc_now()),
     )
     return made.link.code
+
+
+async def test_a_task_is_checked_while_it_is_typed(served: Serving) -> None:
+    link = await login_link(served)
+
+    def type_in() -> None:
+        from selenium.webdriver.common.by import By
+
+        driver, address = browser(), link.partition("/#")[0]
+        try:
+            driver.get(link)
+            until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
+            driver.get(f"{address}/editor?task=notes")
+            until(driver, lambda here: "nothing changes" in text_of(here, "#verdict"))
+            box = driver.find_element(By.ID, "toml")
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = 2000', 'rounds = x')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "not valid TOML" in text_of(here, "#verdict"))
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = x', 'rounds = 9')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "Owners of devices will be asked about" in text_of(here, "#verdict"))
+            assert "round.rounds" in text_of(driver, "#verdict table")
+            driver.find_element(By.CSS_SELECTOR, "button.primary").click()
+            until(driver, lambda here: "Published." in text_of(here, "main"))
+            assert [entry for entry in driver.get_log("browser") if "401" not in entry["message"]] == []
+        finally:
+            driver.quit()
+
+    await asyncio.to_thread(type_in)
+    row = await served.parts.store.tasks.task(NOTES)
+    assert row is not None
+    assert (row.version, row.document.task.round.rounds) == (2, 9)
 
 
 async def test_without_javascript_one_can_sign_in_and_read(served: Serving) -> None:

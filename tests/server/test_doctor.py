@@ -18,6 +18,7 @@ from fedit_server.doctor.bugreport import Report, bug_report
 from fedit_server.doctor.checkup import Checkup, examine
 from fedit_server.doctor.redaction import Redactor
 from fedit_server.home.folder import Home
+from fedit_server.home.last_backup import LastBackup, note_backup
 
 from .bases import small_task
 from .conftest import start
@@ -33,9 +34,13 @@ async def home(tmp_path: Path, base: Path, clock: ManualClock) -> Home:
     return Home(tmp_path / "home")
 
 
-async def look(home: Home, made_at: float | None = None, **settings: Any) -> Checkup:
+async def look(home: Home, **settings: Any) -> Checkup:
     config = {"home": home.root, "listen": "127.0.0.1:0", "min_free_mb": 0, **settings}
-    return await examine(lambda: ServerConfig.load(config, {}), lambda _: made_at)
+    return await examine(lambda: ServerConfig.load(config, {}))
+
+
+def save(home: Home, days_ago: float) -> None:
+    note_backup(home, LastBackup(int(utc_now().timestamp() - days_ago * 86400), "fedit.backup", 1))
 
 
 def found(checkup: Checkup) -> dict[str, str]:
@@ -43,7 +48,8 @@ def found(checkup: Checkup) -> dict[str, str]:
 
 
 async def test_a_good_server_has_nothing_in_the_way(home: Home) -> None:
-    checkup = await look(home, utc_now().timestamp(), advertise="fl.example.org", trusted_proxies="10.0.0.0/8")
+    save(home, 0)
+    checkup = await look(home, advertise="fl.example.org", trusted_proxies="10.0.0.0/8")
     assert checkup.exit_code == 0
     levels = found(checkup)
     assert {name for name, level in levels.items() if level == "ok"} >= {
@@ -112,7 +118,8 @@ async def test_blobs_that_are_gone(home: Home) -> None:
 
 async def test_an_old_backup_and_none(home: Home) -> None:
     assert found(await look(home))["backup"] == "warning"
-    assert found(await look(home, utc_now().timestamp() - 9 * 86400))["backup"] == "warning"
+    save(home, 9)
+    assert found(await look(home))["backup"] == "warning"
 
 
 SECRETS = {

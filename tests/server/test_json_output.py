@@ -30,6 +30,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "audit tail": (),
     "audit verify": (),
     "bugreport": ("--out", "report.zip"),
+    "cert renew": (),
+    "cert rotate-ca": (),
     "cert show": (),
     "clients list": (),
     "completion": ("bash",),
@@ -42,11 +44,15 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "help": ("C017",),
     "invite create": (),
     "invite list": (),
+    "openapi": (),
     "paths": (),
     "round list": (),
     "rounds": (),
     "status": (),
     "systemd": (),
+    "task list": (),
+    "task log": (),
+    "task open": (),
     "task pause": (),
     "task resume": (),
     "task schema": (),
@@ -66,11 +72,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "config edit": ((), 2),
     "health": ((), 5),
     "metrics": ((), 5),
+    "round abort": (("7",), 2),
+    "round close": (("7",), 2),
     "round show": (("7",), 2),
+    "round watch": (("7",), 2),
+    "task archive": ((), 2),
+    "task create": (("none.toml",), 3),
+    "task edit": (("none",), 2),
     "token revoke": (("none",), 2),
 }
 SHORT_FOR = {"rounds": "round list"}
-NO_RECORD = {"config schema", "grafana", "task schema", "task show"}
+NO_RECORD = {"config schema", "grafana", "openapi", "task schema", "task show"}
 """Commands whose data is a document of another format."""
 
 

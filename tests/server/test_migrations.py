@@ -37,6 +37,7 @@ REVISIONS = [script.revision for script in ScriptDirectory.from_config(_config()
 
 SAID: dict[str, list[dict[str, Any]]] = {
     "federation": [{"only": 1}],
+    "sealed_keys": [{"only": 1}],
     "rounds": [
         {"state": "committed", "stage": Stage.DONE, "progress": '{"joined": 3}', "problem": "", "reason": "",
          "survivors": 3, "weight": 30, "report": json.dumps({"train_loss": 1.5})},

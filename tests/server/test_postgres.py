@@ -23,7 +23,8 @@ from fedit_protocol.keylog_audit import LogAuditor
 from fedit_protocol.testing import ManualClock
 from fedit_server.cli import run
 from fedit_server.config import ServerConfig
-from fedit_server.storage.dialects import Postgres, upgrade_database
+from fedit_server.storage.database import upgrade_database
+from fedit_server.storage.dialects import Postgres
 from fedit_server.storage.migrations import newest_revision, upgrade
 from fedit_server.storage.moving import move
 from fedit_server.storage.place import Place, place_of

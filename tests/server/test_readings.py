@@ -15,7 +15,7 @@ from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
 
 from ..postgres import CHOSEN
-from .bases import small_task
+from .bases import signed, small_task
 from .conftest import start
 from .devices import one_hot
 from .histories import NOTES, add_clients, add_rounds
@@ -24,7 +24,9 @@ from .histories import NOTES, add_clients, add_rounds
 @pytest.fixture
 async def store(tmp_path: Path, base: Path) -> AsyncIterator[Store]:
     async with await Store.open(CHOSEN.place(tmp_path / "fedit.db"), migrate=True) as store:
-        await Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters").publish(small_task(base), 1)
+        await Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed).publish(
+            small_task(base), 1
+        )
         yield store
 
 

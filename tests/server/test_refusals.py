@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from fedit_protocol.catalogue import TaskState
-from fedit_protocol.errors import ConfigError, FeditError, ProtocolError
+from fedit_protocol.errors import ConfigError, ProtocolError
 from fedit_protocol.ids import ClientId
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.lockout import ATTEMPTS, Lockout
 from fedit_server.access.rate import DEVICE, Turnstile
-from fedit_server.admin.operations import Admin
 from fedit_server.cli import run
 from fedit_server.commands.arguments import lift_global_options
 from fedit_server.commands.context import need_server_extra
-from fedit_server.config import ServerConfig
 from fedit_server.problems import as_problem
 from fedit_server.storage.audit import broken
 from fedit_server.storage.object_store import open_bucket
@@ -62,17 +59,6 @@ def test_guessing_and_flooding() -> None:
 def test_a_bug_is_told_as_one() -> None:
     assert as_problem(ZeroDivisionError()).code == "X001"
     assert broken("line 3").code == "S110"
-
-
-async def test_a_finished_task_and_a_folder_that_is_there(tmp_path: Path, base: Path, clock: ManualClock) -> None:
-    async with start(tmp_path / "home", clock, small_task(base)) as running:
-        await running.parts.store.tasks.set_state(small_task(base).id, TaskState.FINISHED, "")
-    async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
-        with pytest.raises(FeditError) as finished:
-            await admin.set_task_state(None, TaskState.PAUSED)
-        with pytest.raises(FeditError) as there:
-            await admin.export_adapter(None, 0, tmp_path)
-    assert (finished.value.code, there.value.code) == ("U026", "U027")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.rows import RoundRow, RoundState, RoundView
 from fedit_server.storage.spool import Slot, Spool, SpoolReader
+from fedit_server.tasks.lifecycle import Lifecycle, Verb
 
 from .bases import small_task
 from .conftest import Running, start
@@ -206,9 +207,10 @@ async def test_too_few_devices_fail_the_round_and_then_pause_the_task(
 async def test_a_resumed_task_goes_on(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         devices = await running.join(3)
-        await running.parts.store.tasks.set_state(TASK, TaskState.PAUSED, "by hand")
+        lifecycle = Lifecycle(running.parts.store, running.parts.identity, clock)
+        await lifecycle.change(TASK, Verb.PAUSE)
         await running.until(lambda: is_paused(running))
-        await running.parts.store.tasks.set_state(TASK, TaskState.ACTIVE, "")
+        await lifecycle.change(TASK, Verb.RESUME)
         await running.until(lambda: is_active(running))
         await play(running, devices, {})
         assert (await devices[0].result()).outcome is RoundOutcome.COMMITTED

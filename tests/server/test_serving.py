@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectorCertificateError, ClientSession, ClientTimeout, TCPConnector
 
-from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.errors import FeditError
@@ -24,6 +23,7 @@ from fedit_protocol.testing import STEPS
 from fedit_server.access.address import advertised
 from fedit_server.admin.operations import Admin
 from fedit_server.admin.overview import overview
+from fedit_server.admin.tasks import TaskDesk
 from fedit_server.cli import run
 from fedit_server.clock import utc_now
 from fedit_server.commands.arguments import lift_global_options
@@ -31,6 +31,7 @@ from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.running.serving import Plan, Serving, serving, wait_for_signal
+from fedit_server.tasks.lifecycle import Verb
 
 from .bases import small_task
 from .devices import Device, one_hot
@@ -129,7 +130,7 @@ async def test_status_says_how_many_devices_a_round_of_every_cohort_needs(tmp_pa
             assert (status["tasks"][0]["devices_needed"], status["clients"]["enrolled"]) == (needed, 1)
             few = f"a round opens when {needed} devices are free at once; 1 is enrolled, {needed - 1} too few"
             assert f"  waits    {few}: fedit-server invite" in status_lines(status)
-            await admin.set_task_state(None, TaskState.PAUSED)
+            await TaskDesk(admin).change(None, Verb.PAUSE)
             assert "waits" not in "\n".join(status_lines((await overview(admin)).model_dump(mode="json")))
 
 

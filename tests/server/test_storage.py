@@ -29,7 +29,7 @@ from fedit_server.storage.tables import metadata
 from fedit_server.tasks.publishing import Publisher
 
 from ..postgres import Databases
-from .bases import make_base, small_task
+from .bases import make_base, signed, small_task
 
 TASK, ROUND, CLIENT = TaskId("notes"), RoundId("0" * 32), ClientId("ab" * 32)
 VIEW = RoundView("advertise_keys", {"joined": 0}, 5.0)
@@ -40,7 +40,7 @@ DATA_MODEL = Path(__file__).parents[2] / "fedit_server" / "storage" / "DATA_MODE
 async def store(tmp_path: Path, base: Path, database: Databases) -> AsyncIterator[Store]:
     """A store with one task, one client and one open round with two records."""
     async with await Store.open(database.place(tmp_path / "fedit.db"), migrate=True) as store:
-        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+        publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
         assert await publisher.publish(small_task(base), 1)
         await store.members.add_invite(b"hash", 5, 100, 1)
         entry = LogEntry(action=LogAction.ENROLL, identity_hash=bytes(32), serial=0, time=1)
@@ -104,11 +104,11 @@ async def test_the_journal_keeps_order_and_bytes(store: Store) -> None:
 def committed(version: int = 1) -> Commit:
     adapter = AdapterRow(TASK, version, digest_of(b"1"), digest_of(b"0"), 1, 2)
     figures = CohortFigures(3, 5, {"examples": 9, "train_loss": 1.0, "held_out_loss": None, "clipped_fraction": 0.0})
-    return Commit(ROUND, b"result", figures, {0: figures}, adapter, TaskState.ACTIVE)
+    return Commit(ROUND, b"result", figures, {0: figures}, adapter, last=False, sign=signed)
 
 
 def failed() -> Failure:
-    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", "paused")
+    return Failure(ROUND, TASK, ProblemType.ROUND_FAILED, "too few", b"failed", 1, signed)
 
 
 async def test_a_round_ends_once_and_its_result_never_changes(store: Store) -> None:
@@ -191,7 +191,11 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
     await store.rounds.fail(failed(), 2)
     task = await store.tasks.task(TASK)
     assert task is not None
-    assert (task.state, task.failures, task.reason) == (TaskState.PAUSED, 1, "paused")
+    assert (task.state, task.failures, task.reason) == (
+        TaskState.PAUSED,
+        1,
+        "1 rounds in a row failed; the last one: too few",
+    )
     assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
 
 
@@ -236,7 +240,7 @@ def test_a_blob_has_a_digest_for_a_name(name: str, tmp_path: Path) -> None:
 
 
 async def test_publishing_again_changes_nothing(store: Store, tmp_path: Path, base: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     assert not await publisher.publish(small_task(base), 2)
     assert await publisher.publish(small_task(base, top={"version": 2, "title": "Better notes"}), 2)
     task = await store.tasks.task(TASK)
@@ -257,14 +261,14 @@ async def test_a_task_does_not_change_under_those_who_agreed(
     case: tuple[dict[str, Any], str], store: Store, tmp_path: Path, base: Path
 ) -> None:
     sections, code = case
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(base, **sections), 2)
     assert refused.value.code == code
 
 
 async def test_another_base_needs_another_task(store: Store, tmp_path: Path) -> None:
-    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     other = make_base(tmp_path / "other", model_type="mistral")
     with pytest.raises(ConfigError) as refused:
         await publisher.publish(small_task(other, top={"version": 2}), 2)

@@ -86,7 +86,7 @@ def test_the_preview_command_shows_rows_and_figures(home: Path, capsys: pytest.C
     told = capsys.readouterr().out
     assert "<|im_start|>assistant\n[[ok é<|im_end|>]]" in told
     assert len(re.findall(r"^── rows\.jsonl line ", told, re.MULTILINE)) == 2
-    assert "2 rows are cut at 64 tokens\n1 of them keep nothing of their answer" in told
+    assert "cut at 64 tokens: 2 rows\n1 of them is not used: nothing of the answer is left" in told
     assert re.search(r"^about [\d,]+ tokens a round on this device\nnothing left this machine$", told, re.MULTILINE)
     assert "← limit" in told
 

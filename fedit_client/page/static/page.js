@@ -72,7 +72,7 @@ function show(state) {
   const standing = state.standing || {};
   part("title").textContent = standing.title || "FedIT on this machine";
   part("task").textContent = standing.joined
-    ? `${standing.task}, ${standing.mode}, at ${standing.server}; ${standing.rounds} rounds with this device`
+    ? `${standing.task}, ${standing.mode}, at ${standing.server}; ${standing.rounds} of ${standing.rounds_planned} rounds with this device`
     : "nothing is joined yet: fedit-client join --server 'fedit://…'";
   const now = state.now || { activity: "stopped", lines: [] };
   part("badge").textContent = WORDS[now.activity] || now.activity;

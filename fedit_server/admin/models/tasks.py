@@ -61,6 +61,7 @@ class TaskDetail(Reply):
 
     state: str
     reason: str
+    owner: str
     digest: DigestHex
     adapter_parameters: int
     task: dict[str, Any] = Field(description="The task file's content; `fedit-server task schema` describes it.")
@@ -71,6 +72,27 @@ class TaskChanged(Reply):
 
     task: str
     state: str
+
+
+class TaskChangeLine(Reply):
+    """A line of a task's record; the server's signature over it was checked."""
+
+    number: int
+    at: Seconds
+    kind: str
+    state: str
+    version: int
+    by: str
+    reason: str
+    document: DigestHex
+    previous: str
+    digest: DigestHex
+
+
+class TaskRecordReply(Reply):
+    """The whole record of a task, oldest line first."""
+
+    changes: tuple[TaskChangeLine, ...]
 
 
 class RunningServer(Reply):
@@ -102,6 +124,14 @@ class ClientCounts(Reply):
     enrolled: int
 
 
+class CertificateInfo(Reply):
+    """The certificate on the server's disk; there is none behind a Unix socket, where the proxy has it."""
+
+    until: int = Field(description="When it ends: seconds since 1970, UTC.")
+    days_left: int
+    ends_soon: bool = Field(description="Whether somebody has to do something about it.")
+
+
 class Overview(Reply):
     """Everything at a glance."""
 
@@ -110,4 +140,5 @@ class Overview(Reply):
     tasks: tuple[TaskStatus, ...]
     authority: AuthorityInfo
     clients: ClientCounts
+    certificate: CertificateInfo | None = None
     last_backup: int | None = Field(None, description="when the last backup was made, in seconds since 1970")

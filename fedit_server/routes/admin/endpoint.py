@@ -67,6 +67,11 @@ class Endpoint:
     """Whether it takes callers that nobody knows."""
 
     @property
+    def is_file(self) -> bool:
+        """Whether it answers with bytes, of which a Range header may ask a part."""
+        return self.media == "application/octet-stream"
+
+    @property
     def status(self) -> int:
         """The status of success."""
         return 204 if self.reply is None and self.media == "application/json" else 200

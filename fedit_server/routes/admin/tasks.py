@@ -2,12 +2,33 @@
 
 from typing import Final
 
-from fedit_protocol.catalogue import TaskState
 from fedit_server.access.roles import Right
-from fedit_server.admin import overview
-from fedit_server.admin.models.tasks import TaskChanged, TaskDetail, TaskStatusList
+from fedit_server.admin import overview, tasks
+from fedit_server.admin.models.tasks import TaskChanged, TaskDetail, TaskRecordReply, TaskStatusList
 from fedit_server.problems import AdminProblem
 from fedit_server.routes.admin.endpoint import Endpoint
+from fedit_server.tasks.lifecycle import Verb
+
+_VERBS: Final = {
+    Verb.OPEN: "Publish a draft: devices see it, and rounds open.",
+    Verb.PAUSE: "Open no further rounds; an open one ends as it would.",
+    Verb.RESUME: "Go on with a paused task.",
+    Verb.CLOSE: "Finish a task before its last round.",
+    Verb.ARCHIVE: "Put a finished task, or a draft, away for good.",
+}
+
+
+def _changing(verb: Verb, said: str) -> Endpoint:
+    return Endpoint(
+        "POST",
+        f"/tasks/{{task_id}}:{verb}",
+        Right.OPERATE,
+        said,
+        lambda admin, asked: tasks.change_task(admin, asked.path["task_id"], verb),
+        reply=TaskChanged,
+        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
+    )
+
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -28,21 +49,13 @@ ENDPOINTS: Final = (
         refusals=(AdminProblem.NOT_FOUND,),
     ),
     Endpoint(
-        "POST",
-        "/tasks/{task_id}:pause",
-        Right.OPERATE,
-        "Open no further rounds; an open one ends as it would.",
-        lambda admin, asked: overview.set_task_state(admin, asked.path["task_id"], TaskState.PAUSED),
-        reply=TaskChanged,
-        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
+        "GET",
+        "/tasks/{task_id}/record",
+        Right.READ,
+        "Show the signed record of a task: who changed what, when and why.",
+        lambda admin, asked: tasks.task_record(admin, asked.path["task_id"]),
+        reply=TaskRecordReply,
+        refusals=(AdminProblem.NOT_FOUND,),
     ),
-    Endpoint(
-        "POST",
-        "/tasks/{task_id}:resume",
-        Right.OPERATE,
-        "Go on with a paused task.",
-        lambda admin, asked: overview.set_task_state(admin, asked.path["task_id"], TaskState.ACTIVE),
-        reply=TaskChanged,
-        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
-    ),
+    *(_changing(verb, said) for verb, said in _VERBS.items()),
 )

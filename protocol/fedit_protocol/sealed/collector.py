@@ -50,6 +50,7 @@ class Collector:
         self._gone: set[IdentityKey] = set()
         self._failure: FailureNote | None = None
         self._refused: dict[IdentityKey, str] = {}
+        self._is_ordered = False
         self._enter(Stage.ACCEPT, now)
 
     @classmethod
@@ -130,6 +131,18 @@ class Collector:
             effects += step
         return effects
 
+    def close_stage(self, now: datetime) -> Effects:
+        """End the present stage with those who came; raises ProtocolError (stage-mismatch) if they are too few."""
+        self._is_ordered = True
+        try:
+            effects = self._step(now)
+        finally:
+            self._is_ordered = False
+        if not effects:
+            reason = f"in stage {self.stage} nobody is waited for, so it cannot be closed"
+            raise ProtocolError(ProblemType.STAGE_MISMATCH, reason)
+        return (*effects, *self.tick(now))
+
     def on_opened(self, opened: OpenedSum, now: datetime) -> Effects:
         """Take the sum: the round is done, or too few of its updates could be used."""
         self._expect(Stage.OPEN)
@@ -182,7 +195,10 @@ class Collector:
         return rules.min_survivors or expected_survivors(len(self._accepted), rules.dropout_fraction)
 
     def _too_few(self, what: str, came: int, needed: int, now: datetime) -> Effects:
-        return self.fail(ProblemType.ROUND_FAILED, f"{came} {what}, {needed} are needed", now)
+        reason = f"{came} {what}, {needed} are needed"
+        if self._is_ordered:
+            raise ProtocolError(ProblemType.STAGE_MISMATCH, f"{reason}: the stage cannot be closed yet")
+        return self.fail(ProblemType.ROUND_FAILED, reason, now)
 
     def _record(self, kind: str, body: bytes, now: datetime) -> Effects:
         record = Record(kind=kind, body=body)
@@ -223,7 +239,7 @@ class Collector:
             raise ProtocolError(ProblemType.STAGE_MISMATCH, f"the round is in stage {self.stage}, not {stage}")
 
     def _is_late(self, now: datetime) -> bool:
-        return self.deadline is not None and now >= self.deadline
+        return self._is_ordered or (self.deadline is not None and now >= self.deadline)
 
 
 def _retry(known: bytes, received: bytes) -> Effects:

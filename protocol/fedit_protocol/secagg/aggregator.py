@@ -230,6 +230,10 @@ class Aggregator(RoundDocuments):
             effects += step
         return effects
 
+    def close_stage(self, now: datetime) -> Effects:
+        """End the present stage with those who came; raises ProtocolError (stage-mismatch) if they are too few."""
+        return (*self._ends.close(now), *self.tick(now))
+
     def on_sum(self, aggregate: Aggregate, now: datetime) -> Effects:
         """Take the result of the job: the round is done, or its second sum can be prepared."""
         self._expect(Stage.SUM)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from fedit_protocol.encoding import Message, encode
-from fedit_protocol.errors import ConfigError, ProblemType
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import (
     Confirmations,
@@ -34,6 +34,7 @@ class StageEnds:
         self._state = state
         self._key = key
         self._cohort_id = cohort_id
+        self._is_ordered = False
 
     def step(self, now: datetime) -> Effects:
         """End the present stage if it is over; () if it goes on."""
@@ -48,6 +49,21 @@ class StageEnds:
         }
         end = ends.get(self._state.stage)
         return end(now) if end else ()
+
+    def close(self, now: datetime) -> Effects:
+        """End the present stage as its deadline would; raises ProtocolError (stage-mismatch) where that is its failure.
+
+        Deadlines are the longest that a stage may take, so an earlier end is within what devices have agreed to.
+        """
+        self._is_ordered = True
+        try:
+            effects = self.step(now)
+        finally:
+            self._is_ordered = False
+        if not effects:
+            reason = f"in stage {self._state.stage} nobody is waited for, so it cannot be closed"
+            raise ProtocolError(ProblemType.STAGE_MISMATCH, reason)
+        return effects
 
     def record(self, kind: str, body: bytes, now: datetime) -> Effects:
         """Apply a record and return it as an effect."""
@@ -81,6 +97,8 @@ class StageEnds:
             envelope = seal(self._key, Kind.ROSTER, state.context0, Roster(cohort_id=self._cohort_id, members=members))
             return self.record("roster", envelope, now)
         except ConfigError as error:  # thresholds that are infeasible for exactly this number of members
+            if self._is_ordered:
+                raise ProtocolError(ProblemType.STAGE_MISMATCH, f"{error}: the stage cannot be closed yet") from error
             return self.fail(ProblemType.ROUND_FAILED, str(error), now)
 
     def _shares(self, now: datetime) -> Effects:
@@ -138,16 +156,19 @@ class StageEnds:
         return self._too_few("shares of a secret came back", scarcest, threshold, now) if self._is_late(now) else ()
 
     def _second_input(self, now: datetime) -> Effects:
-        return self.give_up_second("its public input was not ready in time", now) if self._is_late(now) else ()
+        is_late = self._is_late(now) and not self._is_ordered  # the server's own work: nobody is waited for
+        return self.give_up_second("its public input was not ready in time", now) if is_late else ()
 
     def _freeze(self, name: str, kind: Kind, context: bytes, message: Message, now: datetime) -> Effects:
         return self.record(name, seal(self._key, kind, context, message), now)
 
     def _too_few(self, what: str, came: int, needed: int, now: datetime) -> Effects:
         reason = f"{came} {what}, {needed} are needed"
+        if self._is_ordered:
+            raise ProtocolError(ProblemType.STAGE_MISMATCH, f"{reason}: the stage cannot be closed yet")
         if len(self._state.sums) == 2:
             return self.give_up_second(reason, now)
         return self.fail(ProblemType.ROUND_FAILED, reason, now)
 
     def _is_late(self, now: datetime) -> bool:
-        return self._state.deadline is not None and now >= self._state.deadline
+        return self._is_ordered or (self._state.deadline is not None and now >= self._state.deadline)

@@ -1,0 +1,153 @@
+"""What operators do to tasks: make, edit, open, pause, resume, close and archive them, and read their records."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.encoding import digest_of
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import IdentityKey
+from fedit_protocol.task import Task
+from fedit_protocol.task_record import check_record
+from fedit_server.access.tokens import LOCAL
+from fedit_server.admin.models.tasks import TaskChanged, TaskChangeLine, TaskRecordReply
+from fedit_server.admin.operations import Admin
+from fedit_server.storage.opening import open_blobs
+from fedit_server.storage.rows import RoundState, TaskRow
+from fedit_server.tasks.base_source import read_base
+from fedit_server.tasks.editing import EditPlan, plan_edit
+from fedit_server.tasks.files import resolve
+from fedit_server.tasks.lifecycle import OPERATOR, Lifecycle, Verb, refuse_archived
+from fedit_server.tasks.modes import check_allowed, pinned_modes
+from fedit_server.tasks.publishing import Publisher, check_succession
+
+
+@dataclass(frozen=True)
+class TaskDesk:
+    """The tasks of a data folder, whoever asks; who it is stands in each record and in the audit log."""
+
+    admin: Admin
+
+    async def create(self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None) -> TaskRow:
+        """Publish a new task, or keep it as a draft; a running server takes it up within seconds.
+
+        Raises ConfigError U121 if there is one with this id, C037 or C038 for a mode that is not allowed here; what
+        reading the base raises.
+        """
+        known = await self.admin.store.tasks.task(task.id)
+        if known is not None:
+            raise ConfigError(
+                f"there is a task {known.document.task.label} already ({known.state})",
+                code="U121",
+                where=task.title,
+                fix="give the new one another id in its file"
+                if known.state is TaskState.ARCHIVED
+                else f"fedit-server task edit {task.id} FILE",
+            )
+        self._check_mode(task)
+        await self._publish(task, "task.create", base, owner, draft=draft)
+        return await self.admin.task(task.id)
+
+    async def plan_edit(self, name: str | None, wanted: Task, base: Path | None = None) -> EditPlan:
+        """Return what an edit would change, checked as far as publishing checks it; nothing is written.
+
+        Raises ConfigError U120 for an archived task, C120, U125, C015, C016.
+        """
+        known = await self.admin.task(name)
+        if known.state is TaskState.ARCHIVED:
+            refuse_archived(known.task_id)
+        plan = plan_edit(known, wanted)
+        self._check_mode(plan.task)
+        if not plan.draft:
+            document = resolve(plan.task, await asyncio.to_thread(read_base, plan.task.base, base))
+            check_succession(known.document, document)
+        return plan
+
+    async def edit(self, name: str | None, wanted: Task, base: Path | None = None) -> EditPlan:
+        """Publish a new version; each device waits with it until its owner has agreed. Raises as `plan_edit`.
+
+        An open round ends under its own version. A draft is replaced, and a paused task stays paused.
+        """
+        plan = await self.plan_edit(name, wanted, base)
+        await self._publish(plan.task, "task.edit", base, "")
+        return plan
+
+    async def change(self, name: str | None, verb: Verb, reason: str = "") -> TaskRow:
+        """Open, pause, resume, close or archive a task; raises ConfigError U025, U120."""
+        found = await self.admin.task(name)
+        lifecycle = Lifecycle(self.admin.store, self.admin.identity, self.admin.clock)
+        async with self.admin.change(f"task.{verb}", found.task_id) as change:
+            change.before = found.state
+            changed = await lifecycle.change(found.task_id, verb, self._by, reason)
+            change.after = changed.state
+        return changed
+
+    async def record(self, name: str | None) -> list[dict[str, Any]]:
+        """Return a task's record, checked against the server's key; raises SecurityError T120."""
+        found = await self.admin.task(name)
+        envelopes = await self.admin.store.records.lines(found.task_id)
+        described = self.admin.identity.descriptor
+        lines = check_record(envelopes, described.federation_id, found.task_id, IdentityKey(described.server_key))
+        return [
+            {**line.model_dump(mode="json"), "digest": digest_of(envelope)}
+            for line, envelope in zip(lines, envelopes, strict=True)
+        ]
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Return every task in a few words, drafts and archived ones too."""
+        found = []
+        for task in await self.admin.store.tasks.tasks():
+            counts = await self.admin.store.rounds.counts(task.task_id)
+            newest = await self.admin.store.tasks.newest_adapter(task.task_id)
+            policy = task.document.task.round
+            found.append(
+                {
+                    "id": task.task_id,
+                    "title": task.document.task.title,
+                    "version": task.version,
+                    "state": str(task.state),
+                    "reason": task.reason,
+                    "owner": task.owner,
+                    "mode": str(policy.mode),
+                    "base": task.document.task.base.model,
+                    "rounds": policy.rounds,
+                    "committed": counts[RoundState.COMMITTED],
+                    "failed": counts[RoundState.FAILED],
+                    "adapter_version": newest.version,
+                }
+            )
+        return found
+
+    def _check_mode(self, task: Task) -> None:
+        check_allowed(task, self.admin.config, pinned_modes(self.admin.home))
+
+    @property
+    def _by(self) -> str:
+        return OPERATOR if self.admin.caller == LOCAL else self.admin.caller.who
+
+    async def _publish(self, task: Task, action: str, base: Path | None, owner: str, *, draft: bool = False) -> None:
+        """Look at the base first, which may take long; only what is written in the end keeps other writers waiting."""
+        admin = self.admin
+        sign = admin.identity.sign_change
+        blobs = open_blobs(admin.config, admin.home)
+        publisher = Publisher(admin.store, blobs, admin.home.adapters, sign, base, self._by, owner)
+        publication = await publisher.prepare(task, admin.now_s, draft=draft)
+        if publication is not None:
+            async with admin.change(action, task.id) as change:
+                change.after = publication.document.digest
+                await admin.store.tasks.publish(publication, admin.now_s)
+
+
+async def change_task(admin: Admin, task_id: str, verb: Verb) -> TaskChanged:
+    """Do to a task what the verb says; raises ConfigError U025, U120."""
+    changed = await TaskDesk(admin).change(task_id, verb)
+    return TaskChanged(task=changed.task_id, state=str(changed.state))
+
+
+async def task_record(admin: Admin, task_id: str) -> TaskRecordReply:
+    """Return a task's record, checked; raises ConfigError U025."""
+    lines = await TaskDesk(admin).record(task_id)
+    kept = TaskChangeLine.model_fields
+    return TaskRecordReply(changes=tuple(TaskChangeLine(**{name: line[name] for name in kept}) for line in lines))

@@ -1,0 +1,208 @@
+"""`fedit-server task …`: a task's life from a file to the archive."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedit_protocol.errors import ConfigError
+from fedit_server.commands.context import look_up
+from fedit_server.commands.editor import edit_text
+from fedit_server.commands.task_words import edit_lines, record_lines, task_table
+from fedit_server.commands.words import task_lines
+
+if TYPE_CHECKING:
+    from fedit_protocol.task import Task
+    from fedit_server.admin.operations import Admin
+
+task_app = typer.Typer(no_args_is_help=True)
+
+TaskArgument = Annotated[str | None, typer.Argument(help="Task id; may be left out while there is only one.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the task's record.")]
+Base = Annotated[Path | None, typer.Option("--base", help="Local copy of the base model.")]
+
+
+@task_app.command("create")
+def task_create(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Task file (TOML).")],
+    draft: Annotated[bool, typer.Option("--draft", help="Keep it back until `task open`.")] = False,
+    owner: Annotated[str, typer.Option("--owner", help="Who answers for it here: a name or a contact.")] = "",
+    base: Base = None,
+) -> None:
+    """Publish a new task; a running server takes it up within seconds."""
+    from fedit_server.tasks.files import load_task
+
+    task = load_task(file)
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.tasks import TaskDesk
+
+        made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base)
+        return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}
+
+    def lines(data: dict[str, Any]) -> list[str]:
+        if data["state"] == "draft":
+            return [f"task {data['task']} is a draft: fedit-server task open {data['task']}"]
+        return [f"task {data['task']}@{data['version']} is published; invite devices: fedit-server invite"]
+
+    look_up(context, "task create", look, lines)
+
+
+@task_app.command("list")
+def task_list(context: typer.Context) -> None:
+    """List the tasks, drafts and archived ones too."""
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.tasks import TaskDesk
+
+        return {"tasks": await TaskDesk(admin).tasks()}
+
+    look_up(context, "task list", look, task_table)
+
+
+@task_app.command("show")
+def task_show(context: typer.Context, task: TaskArgument = None) -> None:
+    """Show a task with everything that was left to defaults."""
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        found = await admin.task(task)
+        document = found.document
+        return {
+            "state": str(found.state),
+            "reason": found.reason,
+            "owner": found.owner,
+            "digest": document.digest,
+            "adapter_parameters": document.layout.size,
+            "task": document.task.model_dump(mode="json"),
+        }
+
+    look_up(context, "task show", look, task_lines)
+
+
+@task_app.command("log")
+def task_log(context: typer.Context, task: TaskArgument = None) -> None:
+    """Check and print a task's record: who changed what, when and why, signed line by line."""
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.tasks import TaskDesk
+
+        return {"changes": await TaskDesk(admin).record(task)}
+
+    look_up(context, "task log", look, record_lines)
+
+
+@task_app.command("edit")
+def task_edit(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="Task id.")],
+    file: Annotated[Path | None, typer.Argument(help="The changed task file; left out: opens an editor.")] = None,
+    base: Base = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, publish nothing.")] = False,
+) -> None:
+    """Publish a new version, after showing what devices will be asked again; each waits until its owner has agreed."""
+
+    async def look(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.tasks import TaskDesk
+
+        desk = TaskDesk(admin)
+        wanted = _edited(file) if file else _typed(task, await _as_file(admin, task))
+        plan = await (desk.plan_edit(task, wanted, base) if dry_run else desk.edit(task, wanted, base))
+        return {**plan.as_data(), "published": not dry_run}
+
+    look_up(context, "task edit", look, edit_lines)
+
+
+@task_app.command("open")
+def task_open(context: typer.Context, task: TaskArgument = None, reason: Reason = "") -> None:
+    """Publish a draft: devices see it, and rounds open."""
+    _change(context, "open", task, reason)
+
+
+@task_app.command("pause")
+def task_pause(context: typer.Context, task: TaskArgument = None, reason: Reason = "") -> None:
+    """Open no further rounds; an open one ends as it would."""
+    _change(context, "pause", task, reason)
+
+
+@task_app.command("resume")
+def task_resume(context: typer.Context, task: TaskArgument = None, reason: Reason = "") -> None:
+    """Go on with a paused task."""
+    _change(context, "resume", task, reason)
+
+
+@task_app.command("close")
+def task_close(context: typer.Context, task: TaskArgument = None, reason: Reason = "") -> None:
+    """Finish a task before its last round; its adapters stay to be fetched."""
+    _change(context, "close", task, reason)
+
+
+@task_app.command("archive")
+def task_archive(context: typer.Context, task: TaskArgument = None, reason: Reason = "") -> None:
+    """Put a finished task, or a draft, away for good: devices hear of it no more."""
+    _change(context, "archive", task, reason)
+
+
+@task_app.command("check")
+def task_check(context: typer.Context, file: Path) -> None:
+    """Check a task file without publishing it, and whether this server would take its mode."""
+    from fedit_server.home.folder import Home
+    from fedit_server.tasks.files import load_task
+    from fedit_server.tasks.modes import check_allowed, pinned_modes
+
+    task, config = load_task(file), context.obj.config()
+    check_allowed(task, config, pinned_modes(Home(config.home)))
+    data = {"task": task.model_dump(mode="json")}
+    context.obj.console.answer("task check", data, [f"{file}: {task.label} is a valid task"])
+
+
+@task_app.command("schema")
+def task_schema(context: typer.Context) -> None:
+    """Print the JSON Schema of a task file."""
+    import json
+
+    from fedit_protocol.task import Task
+
+    schema = Task.model_json_schema()
+    context.obj.console.answer("task schema", {"schema": schema}, json.dumps(schema, indent=2).splitlines())
+
+
+def _change(context: typer.Context, verb: str, task: str | None, reason: str) -> None:
+    async def look(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.tasks import TaskDesk
+        from fedit_server.tasks.lifecycle import WORDS, Verb
+
+        changed = await TaskDesk(admin).change(task, Verb(verb), reason)
+        return {"task": changed.task_id, "state": str(changed.state), "words": WORDS[changed.state]}
+
+    look_up(context, f"task {verb}", look, lambda data: [f"task {data['task']} is {data['words']}"])
+
+
+def _edited(file: Path) -> "Task":
+    from fedit_server.tasks.files import load_task
+
+    return load_task(file)
+
+
+async def _as_file(admin: "Admin", name: str) -> str:
+    from fedit_server.tasks.editing import task_toml
+
+    return task_toml(await admin.task(name))
+
+
+def _typed(name: str, text: str) -> "Task":
+    """Let the operator edit the task as a file; raises ConfigError U122 without a terminal, C011, C013."""
+    import tomllib
+
+    from fedit_server.tasks.files import check_task
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("an editor needs a terminal", code="U122", fix=f"fedit-server task edit {name} FILE")
+    typed = edit_text(text, f"{name}.toml")
+    try:
+        return check_task(tomllib.loads(typed), "the editor")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"what was typed is not valid TOML: {error}", code="C011", fix=f"fedit-server task edit {name}"
+        ) from error
