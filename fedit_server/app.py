@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -32,6 +33,7 @@ from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.rounds.services import Services
 from fedit_server.rounds.shared import SharedCoordinator
 from fedit_server.routes import add_routes, keys
+from fedit_server.routes.admin import openapi_document
 from fedit_server.routes.owners import OWNERS, Alone, Owners, Replicas
 from fedit_server.storage import BlobStore
 from fedit_server.storage.leases import Leases, Replica
@@ -149,7 +151,16 @@ def build_app(
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
-    add_pages(app, Console(parts.blobs, around or Surroundings(), app[keys.DRAINING], parts.coordinator.look_again))
+    add_pages(
+        app,
+        Console(
+            blobs=parts.blobs,
+            around=app[keys.SURROUNDINGS],
+            draining=app[keys.DRAINING],
+            wake=parts.coordinator.look_again,
+            api=functools.cache(openapi_document),
+        ),
+    )
     app.cleanup_ctx.append(_running_rounds)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)

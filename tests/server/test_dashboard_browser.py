@@ -32,6 +32,7 @@ pytestmark = [
 LONG = "Clinic notes from every ward and outpatient department of the hospitals of the north-western region, 2026"
 PAGES = ("/", "/tasks/notes", "/tasks/notes/rounds", "/tasks/notes/rounds/55", "/tasks/notes/rounds/50",
          "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/invites", "/audit",
+         "/editor", "/editor?task=notes", "/api-docs",
          "/settings")  # fmt: skip
 
 CONTRASTS = Path(__file__).with_name("contrast.js").read_text("utf-8")
@@ -68,7 +69,9 @@ def text_of(driver: Any, selector: str) -> str:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Serving]:
     """A server over HTTPS with one task of three devices, and no round yet."""
-    task = small_task(make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"})
+    task = small_task(
+        make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"}, round={"rounds": 2000}
+    )
     config = ServerConfig(home=tmp_path / "home", listen="127.0.0.1:0", name="Northern clinics", drain_s=0.0)
     async with serving(Plan(config, [task])) as served:
         yield served
@@ -214,6 +217,38 @@ async def code_of(served: Serving) -> str:
         unix_seconds(utc_now()),
     )
     return made.link.code
+
+
+async def test_a_task_is_checked_while_it_is_typed(served: Serving) -> None:
+    link = await login_link(served)
+
+    def type_in() -> None:
+        from selenium.webdriver.common.by import By
+
+        driver, address = browser(), link.partition("/#")[0]
+        try:
+            driver.get(link)
+            until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
+            driver.get(f"{address}/editor?task=notes")
+            until(driver, lambda here: "nothing changes" in text_of(here, "#verdict"))
+            box = driver.find_element(By.ID, "toml")
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = 2000', 'rounds = x')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "not valid TOML" in text_of(here, "#verdict"))
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = x', 'rounds = 9')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "Owners of devices will be asked about" in text_of(here, "#verdict"))
+            assert "round.rounds" in text_of(driver, "#verdict table")
+            driver.find_element(By.CSS_SELECTOR, "button.primary").click()
+            until(driver, lambda here: "Published." in text_of(here, "main"))
+            assert [entry for entry in driver.get_log("browser") if "401" not in entry["message"]] == []
+        finally:
+            driver.quit()
+
+    await asyncio.to_thread(type_in)
+    row = await served.parts.store.tasks.task(NOTES)
+    assert row is not None
+    assert (row.version, row.document.task.round.rounds) == (2, 9)
 
 
 async def test_without_javascript_one_can_sign_in_and_read(served: Serving) -> None:

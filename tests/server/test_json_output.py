@@ -30,6 +30,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "audit tail": (),
     "audit verify": (),
     "bugreport": ("--out", "report.zip"),
+    "cert renew": (),
+    "cert rotate-ca": (),
     "cert show": (),
     "clients list": (),
     "completion": ("bash",),
@@ -63,6 +65,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "adapter export": (("--out", ".", "--adapter-version", "7"), 2),
     "adapter rollback": (("7",), 2),
+    "adapter verify": (("absent",), 3),
     "clients block": (("0123",), 2),
     "clients forget": (("0123",), 2),
     "clients revoke": (("0123",), 2),
