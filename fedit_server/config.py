@@ -66,6 +66,12 @@ class ServerConfig(BaseModel):
         description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"
         " devices only",
     )
+    address_per_minute: int = Field(
+        3000,
+        ge=1,
+        description="check-ins and joins that one address may send a minute, and at once: more where many devices share"
+        " one",
+    )
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
     database: str = Field(
