@@ -99,7 +99,7 @@ class ServerConfig(BaseModel):
         json_schema_extra={"secret": True},
     )
     lease_s: float = Field(
-        10.0, ge=2, le=120, description="how long a replica may be silent before another one goes on with its tasks"
+        10.0, ge=5, le=120, description="how long a replica may be silent before another one goes on with its tasks"
     )
     cert: Path | None = Field(
         None, description="certificate from elsewhere: a PEM file, leaf first; empty: the private authority's own"
