@@ -87,7 +87,6 @@ class Running:
 
 QUICK_ON_POSTGRES: Final = frozenset(
     {
-        "test_a_lost_device_leaves_the_mean_of_the_others",
         "test_rounds_follow_each_other_until_the_task_is_finished",
         "test_too_few_devices_fail_the_round_and_then_pause_the_task",
     }
