@@ -9,9 +9,11 @@ from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
+from fedit_server.storage.lineages import Lineages
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
+from fedit_server.storage.retention import Retentions
 from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
@@ -36,6 +38,8 @@ class Store:
     audit: AuditLog
     records: TaskRecords
     orders: RoundOrders
+    retentions: Retentions
+    lineages: Lineages
     database: Database
 
     @classmethod
@@ -48,8 +52,8 @@ class Store:
         """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database)
-        return cls(members, admissions, log, *rooms, *said, database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
+        return cls(members, admissions, log, *rooms, *said, Lineages(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

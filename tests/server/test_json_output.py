@@ -65,6 +65,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "adapter export": (("--out", ".", "--adapter-version", "7"), 2),
     "adapter rollback": (("7",), 2),
+    "adapter verify": (("absent",), 3),
     "clients block": (("0123",), 2),
     "clients forget": (("0123",), 2),
     "clients revoke": (("0123",), 2),
