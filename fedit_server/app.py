@@ -98,7 +98,7 @@ class Parts:
             admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
             log_book=log_book,
             doorkeeper=doorkeeper,
-            turnstile=Turnstile(),
+            turnstile=Turnstile.of(config.address_per_minute),
             coordinator=coordinator,
             owners=owners,
             evaluations=Evaluations(coordinator, doorkeeper),

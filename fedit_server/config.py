@@ -67,6 +67,12 @@ class ServerConfig(BaseModel):
         description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"
         " devices only",
     )
+    address_per_minute: int = Field(
+        3000,
+        ge=1,
+        description="check-ins and joins that one address may send a minute, and at once: more where many devices share"
+        " one",
+    )
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
     database: str = Field(
@@ -94,7 +100,7 @@ class ServerConfig(BaseModel):
         json_schema_extra={"secret": True},
     )
     lease_s: float = Field(
-        10.0, ge=2, le=120, description="how long a replica may be silent before another one goes on with its tasks"
+        10.0, ge=5, le=120, description="how long a replica may be silent before another one goes on with its tasks"
     )
     cert: Path | None = Field(
         None, description="certificate from elsewhere: a PEM file, leaf first; empty: the private authority's own"

@@ -112,6 +112,7 @@ class Coordinator:
         self._changes.ring()
         for runner in self._runners.values():
             runner.bell.ring()
+            runner.lobby.call_all()
             if runner.live is not None:
                 runner.live.look_again()
 
@@ -134,9 +135,9 @@ class Coordinator:
         if reply.offer is not None or reply.reason in FINAL:
             return reply
         runner.lobby.saw(client, self.services.desk.clock())
-        with runner.lobby.waiting(client):
-            runner.bell.ring()
-            reply = await self._wait_for_offer(runner, client, message)
+        with runner.lobby.waiting(client) as bell:
+            runner.somebody_came()
+            reply = await self._wait_for_offer(runner, client, message, bell)
         if reply.offer is None and reply.reason not in FINAL:
             runner.lobby.saw(client, self.services.desk.clock())
         return reply
@@ -224,11 +225,11 @@ class Coordinator:
             raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
         return row.result
 
-    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn) -> CheckInReply:
+    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell) -> CheckInReply:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.services.long_poll_s
         while True:
-            ear = runner.bell.listen()
+            ear = bell.listen()
             reply = runner.answer(client, message)
             left = until - loop.time()
             if reply.offer is not None or reply.reason in FINAL or left <= 0 or self._stopping:
