@@ -200,6 +200,9 @@ def _count(services: Services, task: TaskRow, report: Mapping[str, Any]) -> None
     for split in ("train", "held_out"):
         if (loss := report.get(f"{split}_loss")) is not None and "epsilon" not in report:
             metrics.evaluated(task.task_id, split, loss)
+    for found in report.get("canary", ()):
+        if found["loss"] is not None:
+            metrics.evaluated(task.task_id, f"canary_{found['class']}", found["loss"])
     if (epsilon := report.get("epsilon")) is not None:
         metrics.spent(task.task_id, epsilon)
 

@@ -15,7 +15,7 @@ from fedit_protocol.task import Task
 from fedit_server.commands.words import status_lines
 from fedit_server.rounds import candidates
 from fedit_server.storage.rows import TaskRow
-from fedit_server.tasks.publishing import _check_succession
+from fedit_server.tasks.publishing import check_succession
 
 from ..server.bases import make_base
 from .federation import StepTrainer, all_take_part, exact_task, federation
@@ -79,8 +79,8 @@ async def test_the_noise_of_a_task_never_changes(tmp_path: Path) -> None:
     louder = old.task.model_copy(update={"privacy": privacy.model_copy(update={"noise_multiplier": 3.0})})
     for task in (louder, old.task.model_copy(update={"privacy": None})):
         with pytest.raises(ConfigError, match="other noise"):
-            _check_succession(old, old.model_copy(update={"task": task}))
-    _check_succession(old, old)
+            check_succession(old, old.model_copy(update={"task": task}))
+    check_succession(old, old)
 
 
 def test_status_says_epsilon() -> None:
