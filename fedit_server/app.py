@@ -14,6 +14,7 @@ from fedit_server.access.proxies import Network
 from fedit_server.access.rate import Buckets, Turnstile
 from fedit_server.access.requests import METRICS, identify, name_answer
 from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
+from fedit_server.admin.courier import Courier
 from fedit_server.admin.health import Surroundings
 from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
@@ -162,6 +163,7 @@ def build_app(
         ),
     )
     app.cleanup_ctx.append(_running_rounds)
+    app.cleanup_ctx.append(_courier)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)
     app.on_response_prepare.append(_say_goodbye)
@@ -177,6 +179,14 @@ async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _courier(app: web.Application) -> AsyncIterator[None]:
+    bringing = asyncio.create_task(Courier(app[ADMIN]).run(), name="courier")
+    yield
+    bringing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await bringing
 
 
 async def _measured_loop(app: web.Application) -> AsyncIterator[None]:

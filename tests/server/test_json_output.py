@@ -59,6 +59,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "task show": (),
     "token create": ("--role", "viewer"),
     "token list": (),
+    "webhook create": ("https://hooks.example.org/fedit",),
+    "webhook list": (),
     "version": (),
 }
 # What is refused on such a folder, with its status. Every other command is tried with an option that it does not have.
@@ -81,6 +83,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "task create": (("none.toml",), 3),
     "task edit": (("none",), 2),
     "token revoke": (("none",), 2),
+    "webhook ping": (("00000000",), 2),
+    "webhook remove": (("00000000",), 2),
 }
 SHORT_FOR = {"rounds": "round list"}
 NO_RECORD = {"config schema", "grafana", "openapi", "task schema", "task show"}
