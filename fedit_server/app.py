@@ -15,6 +15,7 @@ from fedit_server.access.rate import Buckets, Turnstile
 from fedit_server.access.requests import METRICS, identify, name_answer
 from fedit_server.adapters.changes import Changes
 from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
+from fedit_server.admin.courier import Courier
 from fedit_server.admin.health import Surroundings
 from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
@@ -98,7 +99,7 @@ class Parts:
             admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
             log_book=log_book,
             doorkeeper=doorkeeper,
-            turnstile=Turnstile(),
+            turnstile=Turnstile.of(config.address_per_minute),
             coordinator=coordinator,
             owners=owners,
             evaluations=Evaluations(coordinator, doorkeeper),
@@ -164,6 +165,7 @@ def build_app(
         ),
     )
     app.cleanup_ctx.append(_running_rounds)
+    app.cleanup_ctx.append(_courier)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)
     app.on_response_prepare.append(_say_goodbye)
@@ -179,6 +181,14 @@ async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _courier(app: web.Application) -> AsyncIterator[None]:
+    bringing = asyncio.create_task(Courier(app[ADMIN]).run(), name="courier")
+    yield
+    bringing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await bringing
 
 
 async def _measured_loop(app: web.Application) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
 from fedit_protocol.authority import AuthorityCard
@@ -41,6 +41,7 @@ class Running:
     http: ClientSession
     clock: ManualClock
     devices: list[Device] = field(default_factory=list)
+    app: web.Application = field(default_factory=web.Application)
 
     @property
     def authority(self) -> Authority:
@@ -88,7 +89,6 @@ class Running:
 
 QUICK_ON_POSTGRES: Final = frozenset(
     {
-        "test_a_lost_device_leaves_the_mean_of_the_others",
         "test_rounds_follow_each_other_until_the_task_is_finished",
         "test_too_few_devices_fail_the_round_and_then_pause_the_task",
     }
@@ -161,11 +161,12 @@ async def start(
             await Publisher(store, parts.blobs, home.adapters, identity.sign_change).publish(
                 task, unix_seconds(clock())
             )
-        server = TestServer(build_app(parts, around, trusted_proxies))
+        app = build_app(parts, around, trusted_proxies)
+        server = TestServer(app)
         await server.start_server(access_log_class=RequestCounter)
         try:
             async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
-                yield Running(home, parts, http, clock)
+                yield Running(home, parts, http, clock, app=app)
             await gone(server)
         finally:
             await server.close()
