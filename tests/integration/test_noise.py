@@ -48,7 +48,7 @@ async def test_operator_and_devices_hear_the_same_epsilon(tmp_path: Path) -> Non
     assert row.figures.report["train_loss"] is None  # no figure beside the noise
     for events in everything:
         (text,) = [event.text for event in events if event.kind is EventKind.ROUND_COMMITTED]
-        assert f"epsilon ≤ {spent.total_epsilon:.3g} after 1 rounds" in text
+        assert f"epsilon ≤ {spent.total_epsilon:.3g} after 1 round" in text
     for number in range(DEVICES):
         told = standing(ClientConfig.model_validate({"home": tmp_path / f"device-{number}"}))
         assert told.epsilon == pytest.approx(spent.total_epsilon)
@@ -91,5 +91,8 @@ def test_status_says_epsilon() -> None:
         "mode": "masked", "held": None, "suspects": [], "devices_needed": 4,
     }  # fmt: skip
     authority = {"apart": False, "waiting": 0, "waiting_since": None}
-    data = {"server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task]}
+    data = {
+        "server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task],
+        "last_backup": None, "certificate": None,
+    }  # fmt: skip
     assert "  last     epsilon 4.25 so far, 2.5 in one round, at delta 1e-05 (4 devices)" in status_lines(data)
