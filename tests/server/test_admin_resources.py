@@ -157,7 +157,7 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         admin, auditor = await caller(running, Role.ADMIN), await caller(running, Role.AUDITOR)
         await admin.post(f"/tasks/{TASK}:pause")
         await admin.post("/invites", {})
-        async with Admin.open(ServerConfig(home=tmp_path / "home")) as beside:
+        async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as beside:
             await LocalOperations(beside).ask("POST", f"/tasks/{TASK}:resume")
         signers, rows = await whole(auditor)
         pin = running.parts.identity.pin

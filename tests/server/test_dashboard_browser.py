@@ -102,7 +102,9 @@ async def test_an_operator_signs_in_and_every_page_is_readable_in_every_light(se
 def visited(link: str, folder: Path) -> None:
     driver, address = browser(), link.partition("/#")[0]
     try:
-        driver.get(link)
+        driver.get(address)
+        assert "not signed in" in text_of(driver, "main")
+        driver.get(link)  # on the page that is open already, as somebody would paste it
         until(driver, signed_in)
         assert "#" not in driver.current_url, "the secret does not stay in the address"
         complained = [one["message"] for one in driver.get_log("browser")]
