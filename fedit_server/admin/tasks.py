@@ -12,13 +12,22 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.task import Task
 from fedit_protocol.task_record import check_record
 from fedit_server.access.tokens import LOCAL
-from fedit_server.admin.models.tasks import TaskChanged, TaskChangeLine, TaskRecordReply
+from fedit_server.admin.models.tasks import (
+    EditedTask,
+    NewTask,
+    TaskChanged,
+    TaskChangeLine,
+    TaskEdited,
+    TaskMade,
+    TaskRecordReply,
+    TaskSetting,
+)
 from fedit_server.admin.operations import Admin
 from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.rows import RoundState, TaskRow
 from fedit_server.tasks.base_source import read_base
 from fedit_server.tasks.editing import EditPlan, plan_edit
-from fedit_server.tasks.files import resolve
+from fedit_server.tasks.files import check_task, resolve
 from fedit_server.tasks.lifecycle import OPERATOR, Lifecycle, Verb, refuse_archived
 from fedit_server.tasks.modes import check_allowed, pinned_modes
 from fedit_server.tasks.publishing import Publisher, check_succession
@@ -138,6 +147,23 @@ class TaskDesk:
             async with admin.change(action, task.id) as change:
                 change.after = publication.document.digest
                 await admin.store.tasks.publish(publication, admin.now_s)
+
+
+async def create_task(admin: Admin, wanted: NewTask) -> TaskMade:
+    """Publish a new task, or keep a draft; raises ConfigError C013 and others of its file, U121."""
+    task, base = check_task(wanted.task, "task"), Path(wanted.base) if wanted.base else None
+    made = await TaskDesk(admin).create(task, draft=wanted.draft, owner=wanted.owner, base=base)
+    return TaskMade(task=made.task_id, version=made.version, state=str(made.state), owner=made.owner)
+
+
+async def edit_task(admin: Admin, task_id: str, wanted: EditedTask) -> TaskEdited:
+    """Publish a new version, or say what it would change; raises as `TaskDesk.edit`."""
+    desk, task = TaskDesk(admin), check_task(wanted.task, "task")
+    work = desk.plan_edit if wanted.dry_run else desk.edit
+    plan = await work(task_id, task, Path(wanted.base) if wanted.base else None)
+    data = plan.as_data()
+    changes = tuple(TaskSetting(**change) for change in data.pop("changes"))
+    return TaskEdited(**data, changes=changes, published=not wanted.dry_run)
 
 
 async def change_task(admin: Admin, task_id: str, verb: Verb) -> TaskChanged:

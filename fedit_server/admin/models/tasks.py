@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import DigestHex, Reply, Seconds
+from fedit_server.admin.models.common import Body, DigestHex, Reply, Seconds
 from fedit_server.admin.models.rounds import Report
 
 
@@ -72,6 +72,54 @@ class TaskChanged(Reply):
 
     task: str
     state: str
+
+
+class TaskFile(Body):
+    """A task as its file says it, and what this server notes beside it."""
+
+    task: dict[str, Any] = Field(description="The task file's content; `fedit-server task schema` describes it.")
+    base: str = Field("", max_length=4096, description="Folder on the server's machine with a copy of the base.")
+
+
+class NewTask(TaskFile):
+    """A new task."""
+
+    draft: bool = Field(False, description="Keep it back until it is opened.")
+    owner: str = Field("", max_length=200, description="Who answers for it here: a name or a contact.")
+
+
+class EditedTask(TaskFile):
+    """A new version of a task."""
+
+    dry_run: bool = Field(False, description="Say what would change, and publish nothing.")
+
+
+class TaskMade(Reply):
+    """The task as it was made."""
+
+    task: str
+    version: int
+    state: str
+    owner: str
+
+
+class TaskSetting(Reply):
+    """A setting that is no longer as it was."""
+
+    name: str
+    old: str
+    new: str
+
+
+class TaskEdited(Reply):
+    """A new version, and what devices' owners are asked again."""
+
+    task: str
+    version: int
+    old_version: int
+    draft: bool
+    changes: tuple[TaskSetting, ...]
+    published: bool
 
 
 class TaskChangeLine(Reply):

@@ -4,7 +4,16 @@ from typing import Final
 
 from fedit_server.access.roles import Right
 from fedit_server.admin import overview, tasks
-from fedit_server.admin.models.tasks import TaskChanged, TaskDetail, TaskRecordReply, TaskStatusList
+from fedit_server.admin.models.tasks import (
+    EditedTask,
+    NewTask,
+    TaskChanged,
+    TaskDetail,
+    TaskEdited,
+    TaskMade,
+    TaskRecordReply,
+    TaskStatusList,
+)
 from fedit_server.problems import AdminProblem
 from fedit_server.routes.admin.endpoint import Endpoint
 from fedit_server.tasks.lifecycle import Verb
@@ -56,6 +65,26 @@ ENDPOINTS: Final = (
         lambda admin, asked: tasks.task_record(admin, asked.path["task_id"]),
         reply=TaskRecordReply,
         refusals=(AdminProblem.NOT_FOUND,),
+    ),
+    Endpoint(
+        "POST",
+        "/tasks",
+        Right.OPERATE,
+        "Publish a new task, or keep a draft of it.",
+        lambda admin, asked: tasks.create_task(admin, asked.body),
+        reply=TaskMade,
+        body=NewTask,
+        refusals=(AdminProblem.CONFLICT,),
+    ),
+    Endpoint(
+        "PATCH",
+        "/tasks/{task_id}",
+        Right.OPERATE,
+        "Publish a new version; every device waits until its owner has agreed to it.",
+        lambda admin, asked: tasks.edit_task(admin, asked.path["task_id"], asked.body),
+        reply=TaskEdited,
+        body=EditedTask,
+        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
     ),
     *(_changing(verb, said) for verb, said in _VERBS.items()),
 )
