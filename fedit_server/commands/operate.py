@@ -15,6 +15,7 @@ from fedit_server.commands.words import (
     far_off_words,
     invite_lines,
     invite_list_lines,
+    qr_lines,
     revoked_lines,
     rotated_lines,
     round_cells,
@@ -68,19 +69,30 @@ ForTasks = Annotated[
 Expires = Annotated[str | None, typer.Option("--expires", help="How long it is valid: 7d, 12h, 30m.")]
 
 
+Picture = Annotated[bool, typer.Option("--qr", help="Draw the link as a QR code too, for a camera.")]
+
+
 @invite_app.callback()
-def invite(context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None) -> None:
+def invite(
+    context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None, qr: Picture = False
+) -> None:
     """Without a subcommand: create an invite."""
     if context.invoked_subcommand is None:
-        invite_create(context, uses, expires, task)
+        invite_create(context, uses, expires, task, qr)
 
 
 @invite_app.command("create")
-def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None) -> None:
+def invite_create(
+    context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None, qr: Picture = False
+) -> None:
     """Make an invite; its link is shown once."""
 
     wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None, "tasks": task or []}
-    ask(context, "invite create", lambda operations: operations.ask("POST", "/invites", body=wanted), invite_lines)
+
+    def lines(data: dict[str, Any]) -> list[str]:
+        return [*invite_lines(data), *(qr_lines(data["link"]) if qr else [])]
+
+    ask(context, "invite create", lambda operations: operations.ask("POST", "/invites", body=wanted), lines)
 
 
 @invite_app.command("list")

@@ -13,6 +13,7 @@ from fedit_server.storage.lineages import Lineages
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
+from fedit_server.storage.retention import Retentions
 from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
@@ -37,6 +38,7 @@ class Store:
     audit: AuditLog
     records: TaskRecords
     orders: RoundOrders
+    retentions: Retentions
     lineages: Lineages
     database: Database
 
@@ -50,8 +52,8 @@ class Store:
         """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Lineages(database)
-        return cls(members, admissions, log, *rooms, *said, database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
+        return cls(members, admissions, log, *rooms, *said, Lineages(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

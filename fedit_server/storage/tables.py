@@ -299,6 +299,23 @@ audit = Table(
     Column("head", LargeBinary, nullable=False),
 )
 
+retention = Table(
+    "retention",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("keep_last", Integer),
+    Column("keep_every", Integer, nullable=False),
+    Column("rounds_days", Integer),
+)
+
+retired_adapters = Table(
+    "retired_adapters",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("retired_at", Integer, nullable=False),
+)
+
 replicas = Table(
     "replicas",
     metadata,

@@ -41,7 +41,15 @@ async def test_tasks_rounds_and_adapters_over_http(tmp_path: Path, base: Path, c
         detail = await viewer.get(f"/tasks/{TASK}/adapters/2")
         back = await operator.post(f"/tasks/{TASK}/adapters/1:rollback")
         again, problem, _ = await operator.send("POST", f"/tasks/{TASK}/adapters/1:rollback")
-        paused = await operator.post(f"/tasks/{TASK}:pause")
+        paused = await operator.post(f"/tasks/{TASK}:pause", {"reason": "a fair"})
+        dry = await edit(operator, {"round": {"rounds": 9}}, dry_run=True)
+        made = await edit(operator, {"round": {"rounds": 9}})
+        same, problem_of_same, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": {}})
+        wrong, _, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": {"nonsense": 1}})
+        content = {**task["task"], "id": "second"}
+        draft = await operator.post("/tasks", {"task": content, "draft": True, "owner": "Ada"})
+        twice, _, _ = await operator.send("POST", "/tasks", value={"task": content})
+        ended, problem_of_round, _ = await operator.send("POST", f"/tasks/{TASK}/rounds/1:abort")
         listed = await viewer.get("/tasks")
         name = next(file for file in detail["files"] if file["name"].endswith(".safetensors"))
         part, content, headers = await viewer.send(
@@ -58,6 +66,18 @@ async def test_tasks_rounds_and_adapters_over_http(tmp_path: Path, base: Path, c
     assert (paused["state"], listed["tasks"][0]["state"]) == ("paused", "paused")
     assert (part, len(content), headers["Content-Range"]) == (206, 8, f"bytes 0-7/{name['size']}")
     assert missing == 404
+    assert ((dry["published"], dry["version"]), (made["published"], made["version"])) == ((False, 2), (True, 2))
+    assert made["changes"] == [{"name": "round.rounds", "old": "5", "new": "9"}]
+    assert (same, problem_of_same["code"], wrong, twice) == (409, "U125", 422, 409)
+    assert (draft["state"], draft["owner"]) == ("draft", "Ada")
+    assert (ended, problem_of_round["code"]) == (409, "U124")
+
+
+async def edit(operator: Caller, changes: dict[str, Any], **options: bool) -> Any:
+    """Change a task's settings."""
+    status, made, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": changes, **options})
+    assert status == 200, made
+    return made
 
 
 async def test_devices_are_blocked_unblocked_revoked_and_forgotten(

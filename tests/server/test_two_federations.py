@@ -1,4 +1,4 @@
-"""Two tasks on one server, with bases, ranks and devices of their own and one device in both: none notices the other."""
+"""Two tasks on one server, with bases, ranks and devices of their own, one device in both: none notices the other."""
 
 import asyncio
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import Body, DigestHex, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, Body, DigestHex, Reply, Seconds
 from fedit_server.admin.models.rounds import Report
 
 
@@ -74,54 +74,6 @@ class TaskChanged(Reply):
     state: str
 
 
-class TaskFile(Body):
-    """A task as its file says it, and what this server notes beside it."""
-
-    task: dict[str, Any] = Field(description="The task file's content; `fedit-server task schema` describes it.")
-    base: str = Field("", max_length=4096, description="Folder on the server's machine with a copy of the base.")
-
-
-class NewTask(TaskFile):
-    """A new task."""
-
-    draft: bool = Field(False, description="Keep it back until it is opened.")
-    owner: str = Field("", max_length=200, description="Who answers for it here: a name or a contact.")
-
-
-class EditedTask(TaskFile):
-    """A new version of a task."""
-
-    dry_run: bool = Field(False, description="Say what would change, and publish nothing.")
-
-
-class TaskMade(Reply):
-    """The task as it was made."""
-
-    task: str
-    version: int
-    state: str
-    owner: str
-
-
-class TaskSetting(Reply):
-    """A setting that is no longer as it was."""
-
-    name: str
-    old: str
-    new: str
-
-
-class TaskEdited(Reply):
-    """A new version, and what devices' owners are asked again."""
-
-    task: str
-    version: int
-    old_version: int
-    draft: bool
-    changes: tuple[TaskSetting, ...]
-    published: bool
-
-
 class TaskChangeLine(Reply):
     """A line of a task's record; the server's signature over it was checked."""
 
@@ -141,6 +93,55 @@ class TaskRecordReply(Reply):
     """The whole record of a task, oldest line first."""
 
     changes: tuple[TaskChangeLine, ...]
+
+
+class NewTask(Body):
+    """A task to publish, or to keep as a draft."""
+
+    task: dict[str, Any] = Field(description="What a task file says; `fedit-server task schema` describes it.")
+    draft: bool = Field(False, description="Keep it back until it is opened.")
+    owner: str = Field("", max_length=200, pattern=PLAIN, description="Who answers for it here.")
+
+
+class MadeTask(Reply):
+    """A task that was published, or kept as a draft."""
+
+    task: str
+    version: int
+    state: str
+    owner: str
+
+
+class TaskPatch(Body):
+    """What a new version changes, as a JSON merge patch (RFC 7396) of what the task file says."""
+
+    changes: dict[str, Any]
+    dry_run: bool = Field(False, description="Only say what would change.")
+
+
+class SettingChange(Reply):
+    """One setting that is no longer as it was."""
+
+    name: str
+    old: str
+    new: str
+
+
+class EditedTask(Reply):
+    """A new version, and what each device's owner is asked again."""
+
+    task: str
+    version: int
+    old_version: int
+    draft: bool
+    changes: tuple[SettingChange, ...]
+    published: bool
+
+
+class Reasoned(Body):
+    """Why somebody does something."""
+
+    reason: str = Field("", max_length=150, pattern=PLAIN, description="For devices and records.")
 
 
 class RunningServer(Reply):
