@@ -30,7 +30,7 @@ NOTES, TALES = TaskId("notes"), TaskId("tales")
 
 def tasks(folder: Path, **gates: object) -> tuple[Task, Task]:
     """A task on a base of one layer at rank 2, and one on a base of two layers at rank 1."""
-    tales = {"id": TALES, "title": "Tales"}
+    tales: dict[str, object] = {"id": TALES, "title": "Tales"}
     return (
         small_task(make_base(folder / "one"), top={"gates": gates}),
         small_task(make_base(folder / "two", layers=2), adapter={"rank": 1}, top=tales),
@@ -124,7 +124,7 @@ async def test_a_device_knows_of_the_tasks_that_it_was_invited_to(tmp_path: Path
         assert (await bound.check_in(TALES)).reason is WaitReason.GATHERING
         async with running.http.get("/v1/tasks") as reply:
             assert len(decode(TaskList, await reply.read()).tasks) == 2
-        assert [row.tasks for row in await running.parts.store.members.invites()] == [(TALES,), ()]
+        assert {row.tasks for row in await running.parts.store.members.invites()} == {(TALES,), ()}
 
 
 async def test_a_held_round_holds_up_its_own_task_only(tmp_path: Path, clock: ManualClock) -> None:
