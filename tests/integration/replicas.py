@@ -28,7 +28,7 @@ from ..postgres import Cluster
 from ..server.devices import Device, RefusedError
 from .programs import environment, write_task
 
-LEASE_S: Final = 4.0
+LEASE_S: Final = 5.0
 PATIENCE_S: Final = 90.0
 _AGAIN: Final = frozenset({425, 429, 500, 502, 503, 504})
 _START_S: Final = 60.0

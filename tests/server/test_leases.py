@@ -21,7 +21,7 @@ from fedit_server.rounds.lease import SAFETY, Lease
 from fedit_server.rounds.shared import rank
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.disk import DiskBlobs
-from fedit_server.storage.leases import Fence, Holdings, LeaseLostError, Leases, Replica
+from fedit_server.storage.leases import Fence, Holdings, LeaseLostError, Leases, Replica, require_stopped
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
@@ -110,7 +110,11 @@ async def test_a_server_alone_keeps_others_out_and_replicas_have_the_same_keys(s
     with pytest.raises(StorageError) as alone:
         await leases(shared, "two").announce(1)
     assert alone.value.code == "S095"
+    with pytest.raises(StorageError) as running:
+        await require_stopped(shared.database)
+    assert running.value.code == "S095"
     await leases(shared, "one").retire()
+    await require_stopped(shared.database)
     await leases(shared, "two").announce(1)
     other = Leases(shared.database, Replica("three", "10.0.0.3:1", digest_of(b"other")), 30.0)
     with pytest.raises(StorageError) as keys:

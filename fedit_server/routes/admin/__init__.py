@@ -15,6 +15,7 @@ from fedit_server.routes.admin import (
     session,
     tasks,
     tokens,
+    webhooks,
 )
 from fedit_server.routes.admin.endpoint import Endpoint
 from fedit_server.routes.admin.http import route
@@ -29,6 +30,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *invites.ENDPOINTS,
     *clients.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *audit.ENDPOINTS,
 )
 """Everything that the generic route serves, and commands beside the store ask."""
