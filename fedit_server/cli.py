@@ -10,7 +10,18 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval, audit, care, certificates, deploying, retention, settings, watching
+from fedit_server.commands import (
+    access,
+    approval,
+    audit,
+    care,
+    certificates,
+    deploying,
+    retention,
+    settings,
+    watching,
+    webhooks,
+)
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
@@ -47,6 +58,7 @@ app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list
 commands.adapter_app.command("prune")(retention.adapter_prune)
 task_app.command("retention")(retention.task_retention)
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
+app.add_typer(webhooks.webhook_app, name="webhook", help="Who is told of rounds: create, list, ping, remove.")
 app.add_typer(audit.audit_app, name="audit", help="The log of every change: tail, export, verify.")
 
 

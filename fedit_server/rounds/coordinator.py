@@ -16,6 +16,7 @@ from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.rounds.bell import Bell
+from fedit_server.rounds.candidates import show_figures
 from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import LiveRound
@@ -52,6 +53,9 @@ class Coordinator:
             self._runners[row.task_id].live = await self._take_up(row)
         for runner in self._runners.values():
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
+            last = await store.rounds.newest(runner.task.task_id, RoundState.COMMITTED)
+            if last is not None and last.figures is not None:
+                show_figures(self.services, runner.task.task_id, last.figures.report)
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
         if self._only is None:
             await self.services.desk.spool.discard_all_but(live)

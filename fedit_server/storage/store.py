@@ -20,6 +20,7 @@ from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
 from fedit_server.storage.tokens import Tokens
+from fedit_server.storage.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Store:
     orders: RoundOrders
     retentions: Retentions
     lineages: Lineages
+    webhooks: Webhooks
     database: Database
 
     @classmethod
@@ -53,7 +55,7 @@ class Store:
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
-        return cls(members, admissions, log, *rooms, *said, Lineages(database), database)
+        return cls(members, admissions, log, *rooms, *said, Lineages(database), Webhooks(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

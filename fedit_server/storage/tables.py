@@ -344,3 +344,26 @@ sealed_keys = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("sealed_at", Integer, nullable=False),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", String, primary_key=True),
+    Column("url", String, nullable=False),
+    Column("events", String, nullable=False),
+    Column("created_at", Integer, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("webhook_id", String, ForeignKey("webhooks.webhook_id"), primary_key=True),
+    Column("event_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("round_id", String, nullable=False),
+    Column("happened_at", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Integer, nullable=False),
+    Column("status", Integer),
+)

@@ -1,7 +1,9 @@
 """What pages change: only by a form of the session's own page, only with the right role, always in the audit log."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,6 +20,7 @@ from .bases import make_base, small_task
 from .conftest import Running, start
 from .histories import NOTES, add_clients
 from .looking import Operator, Outline, sign_in
+from .test_held_rounds import holding, is_over, played
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEVICE = f"{1:064x}"
@@ -207,3 +210,40 @@ async def test_a_new_task_is_kept_as_a_draft_then_opened_and_put_away(running: R
         assert json.loads((await owner.get("/tasks/letters.json"))[1])["state"] == state
     status, told, _ = await owner.post("/tasks/letters/open")
     assert (status, "FEDIT-U120" in told) == (409, True)
+
+
+@pytest.mark.parametrize(("verb", "state"), [("approve", "committed"), ("reject", "failed")])
+async def test_a_held_round_is_decided_on_its_page(
+    verb: str, state: str, tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, holding(base)) as held:
+        await played(held)
+        operator = await sign_in(held, Role.OPERATOR)
+        page = Outline.of((await operator.get("/tasks/notes/rounds/1"))[1])
+        assert "would become adapter version 1" in page.text
+        assert f"/tasks/notes/rounds/1/{verb}" in page.actions
+        status, _, headers = await operator.post(f"/tasks/notes/rounds/1/{verb}", note="<b>too far</b>")
+        assert (status, headers["Location"].partition("?")[0]) == (303, "/tasks/notes/rounds/1")
+        await held.until(lambda: is_over(held))
+        text = (await operator.get("/tasks/notes/rounds/1"))[1]
+        assert state in Outline.of(text).text
+        assert "<b>" not in text
+        if verb == "reject":
+            assert "rejected by the operator: <b>too far</b>" in Outline.of(text).text
+        status, said, _ = await operator.post(f"/tasks/notes/rounds/1/{verb}")
+        assert (status // 100, "FEDIT-U030" in said) == (4, True)
+
+
+async def test_an_open_round_is_aborted_on_its_page(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        devices = await running.join(3)
+        await asyncio.gather(*(device.offer() for device in devices))
+        operator = await sign_in(running, Role.OPERATOR)
+        assert "/tasks/notes/rounds/1/abort" in Outline.of((await operator.get("/tasks/notes/rounds/1"))[1]).actions
+        sent = asyncio.create_task(operator.post("/tasks/notes/rounds/1/abort", note="wrong rows"))
+        await running.until(lambda: is_over(running))
+        status, _, headers = await sent
+        assert (status, headers["Location"]) == (303, "/tasks/notes/rounds/1?told=aborted")
+        round_ = json.loads((await operator.get("/tasks/notes/rounds/1.json"))[1])
+    assert round_["state"] == "failed"
+    assert "wrong rows" in round_["reason"]
