@@ -45,6 +45,8 @@ class InviteRow:
     max_uses: int
     uses: int
     revoked_at: int | None
+    tasks: tuple[TaskId, ...] = ()
+    """The tasks that it is for; none means every task."""
 
     def state(self, now_s: int) -> str:
         """Return active, used, expired or revoked."""
@@ -65,6 +67,8 @@ class ClientRow:
     state: ClientState
     enrolled_at: int
     last_seen: int
+    invite_id: str | None = None
+    """With which it joined; None where only an authority elsewhere knows."""
 
 
 @dataclass(frozen=True)
