@@ -14,15 +14,19 @@ from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.task_record import TaskRecord, check_record
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.admin.live_rounds import order_round
+from fedit_server.admin.live_rounds import order_round, watch
 from fedit_server.admin.operations import Admin
 from fedit_server.admin.tasks import TaskDesk
 from fedit_server.cli import run
+from fedit_server.commands.editor import edit_text
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.keys.rotation import rotate
 from fedit_server.storage.round_orders import RoundOrder
-from fedit_server.storage.rows import RoundState
+from fedit_server.storage.rows import RoundState, TaskRow
+from fedit_server.tasks.base_model import read_folder
+from fedit_server.tasks.editing import plan_edit, task_toml
+from fedit_server.tasks.files import load_task, resolve
 from fedit_server.tasks.lifecycle import TRANSITIONS, Verb
 
 from .bases import make_base, small_task
@@ -307,6 +311,41 @@ async def test_an_aborted_round_fails_with_the_operators_reason_and_counts_again
         assert (await refusal(Beside(home).order(1, RoundOrder.ABORT)))[0] == "U124"
     assert (result.outcome, result.reason) == (RoundOutcome.FAILED, "aborted by the operator: the wrong base")
     assert reply.reason is WaitReason.GATHERING
+
+
+@ONCE
+async def test_a_watched_round_is_told_as_counts_and_deadlines_and_names_nobody(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    home = tmp_path / "home"
+    async with start(home, clock, small_task(base)) as running:
+        devices = await running.join(3)
+        await asyncio.gather(*(device.offer() for device in devices))
+        async with Admin.open(ServerConfig(home=home)) as admin:
+            events = watch(admin, None, 1)
+            first = await anext(events)
+            await Beside(home).order(1, RoundOrder.ABORT, "enough")
+            await running.until(lambda: is_over(running))
+            told = [event async for event in events]
+    assert (first["state"], first["stage"], first["progress"]["joined"]) == ("open", "advertise_keys", 0)
+    assert first["deadline"] == clock().timestamp() + 60
+    assert [(event["state"], event["reason"]) for event in told] == [("failed", "aborted by the operator: enough")]
+    said = repr([first, *told])
+    assert not any(device.key.public.hex()[:8] in said for device in devices)
+
+
+@ONCE
+def test_a_task_is_edited_in_the_editor_of_ones_choice(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "sed -i s/Notes/Votes/")
+    document = resolve(small_task(base), read_folder(base))
+    known = TaskRow(TASK, 1, TaskState.ACTIVE, "", 0, small_task(base).model_dump_json().encode(), b"", document)
+    file = tmp_path / "edited.toml"
+    file.write_text(edit_text(task_toml(known), "notes.toml"))
+    plan = plan_edit(known, load_task(file))
+    assert [(change.name, change.old, change.new) for change in plan.changes] == [("title", "Notes", "Votes")]
+    assert (plan.task.version, plan.task.round) == (2, small_task(base).round)
 
 
 async def is_over(running: Running) -> bool:
