@@ -13,6 +13,7 @@ from fedit_server.access.auth import Doorkeeper
 from fedit_server.access.proxies import Network
 from fedit_server.access.rate import Buckets, Turnstile
 from fedit_server.access.requests import METRICS, identify, name_answer
+from fedit_server.adapters.changes import Changes
 from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
 from fedit_server.admin.courier import Courier
 from fedit_server.admin.health import Surroundings
@@ -83,7 +84,7 @@ class Parts:
         blobs, spool = open_blobs(config, home), open_spool(config, home)
         metrics = Metrics()
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
-        services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
+        services = Services(store, blobs, identity, desk, home.adapters, long_poll_s, config.adapter_grid)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
         log_book = LogBook(store.key_log)
@@ -138,6 +139,7 @@ def build_app(
     app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
+    app[keys.CHANGES] = Changes(parts.blobs)
     app[keys.PUBLIC_BLOBS] = parts.admin.config.blobs_public
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper

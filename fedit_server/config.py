@@ -62,6 +62,13 @@ class ServerConfig(BaseModel):
         description="also keep whole uploads of open rounds in the S3-compatible store, so that another replica can go"
         " on with a round",
     )
+    adapter_grid: int = Field(
+        0,
+        ge=0,
+        le=24,
+        description="round each new adapter to multiples of 2^-N, 16 for instance, so that its changes are small to"
+        " fetch; 0: not",
+    )
     blobs_public: bool = Field(
         False,
         description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"

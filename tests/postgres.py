@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import pytest
 
+from fedit_server.config import write_setting
 from fedit_server.storage.database import upgrade_database
 from fedit_server.storage.place import Place
 
@@ -64,6 +65,7 @@ class Cluster:
 @contextmanager
 def cluster(*settings: str) -> Iterator[Cluster]:
     """Run a server while the block runs; skips the test where PostgreSQL is not installed."""
+    pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
     missing = [name for name in ("initdb", "postgres", "psql") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"PostgreSQL is not installed: no {', '.join(missing)} on the path")
@@ -132,7 +134,10 @@ class Databases:
         if self.postgres is None:
             return Place.file(file)
         if file not in self._made:
-            self._made[file] = self.postgres.place(self.postgres.create(_TEMPLATE))
+            name = self.postgres.create(_TEMPLATE)
+            self._made[file] = self.postgres.place(name)
+            if file.parent.is_dir():  # the commands that a test runs on this data folder find it too
+                write_setting(file.parent, "database", self.postgres.url(name))
         return self._made[file]
 
     def drop(self) -> None:

@@ -1,10 +1,11 @@
 """What the server's tests share: a base model, a running application with a clock that stands still, its devices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import pytest
@@ -21,6 +22,7 @@ from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app
 from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
+from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, create_identity
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
@@ -147,12 +149,14 @@ async def start(
     modes: tuple[Mode, ...] = (Mode.MASKED,),
     around: Surroundings | None = None,
     trusted_proxies: Collection[Network] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
     identity = create_identity(home, "test", clock(), card, modes)
     async with await Store.open(CHOSEN.place(home.database), migrate=True) as store:
-        parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
+        config = ServerConfig.model_validate({"home": folder, **settings}) if settings else None
+        parts = await Parts.assemble(home, identity, store, clock, long_poll_s, config)
         for task in tasks:
             await Publisher(store, parts.blobs, home.adapters, identity.sign_change).publish(
                 task, unix_seconds(clock())
