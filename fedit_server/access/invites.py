@@ -32,6 +32,8 @@ class Terms:
 
     uses: int
     lifetime_s: int
+    approve: bool = False
+    """Whether each device waits until the operator lets it in."""
 
 
 async def hash_code(code: str, salt: bytes) -> bytes:
@@ -64,6 +66,8 @@ async def create_invite(
 ) -> NewInvite:
     """Make an invite to the server at `address`; the code exists in the returned link and nowhere else."""
     code = new_code(os.urandom(CODE_LENGTH))
-    row = await members.add_invite(await hash_code(code, salt), terms.uses, now_s + terms.lifetime_s, now_s)
+    ends = now_s + terms.lifetime_s
+    hashed = await hash_code(code, salt)
+    row = await members.add_invite(hashed, terms.uses, ends, now_s, needs_approval=terms.approve)
     host, port = address
     return NewInvite(row, InviteLink(host=host, port=port, code=code, pin=pin))

@@ -17,7 +17,7 @@ async def make_invite(admin: Admin, wanted: NewInviteTerms) -> MadeInvite:
             fix="revoke one: fedit-server invite list, fedit-server invite revoke ID; or raise most_invites",
         )
     lifetime_s = round(config.invite_days * 86400) if wanted.lifetime_s is None else wanted.lifetime_s
-    terms = Terms(wanted.uses or config.invite_uses, lifetime_s)
+    terms = Terms(wanted.uses or config.invite_uses, lifetime_s, wanted.approve)
     salt = await members.federation_salt(admin.identity.descriptor.federation_id, admin.now_s)
     async with admin.change("invite.create", "") as change:
         made = await create_invite(members, salt, admin.address(), admin.identity.pin, terms, admin.now_s)

@@ -44,6 +44,8 @@ class InviteRow:
     max_uses: int
     uses: int
     revoked_at: int | None
+    needs_approval: bool = False
+    """Whether each device waits for the operator's yes."""
 
     def state(self, now_s: int) -> str:
         """Return active, used, expired or revoked."""
