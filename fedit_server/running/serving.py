@@ -115,7 +115,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             if plan.config.replica_address:
-                await check_shared(identity, store, parts.blobs, home.replica_id())
+                await check_shared(store, parts.blobs)
             if home.restored.exists():
                 closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
                 home.restored.unlink()

@@ -18,10 +18,10 @@ from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.testing import STEPS
 from fedit_server.adapters.tensors import from_safetensors
 from fedit_server.clock import utc_now
-from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.leases import living
 from fedit_server.storage.store import Store
 
+from ..object_store import fake_s3
 from ..postgres import Cluster, cluster
 from ..server.bases import make_base
 from .federation import UNIT, exact_task, expected_adapter
@@ -79,8 +79,7 @@ async def adapters(running: Replicas) -> list[NDArray[np.float32]]:
     async with await Store.open(running.postgres.place(running.database), migrate=False) as store:
         (task,) = await store.tasks.tasks()
         rows = await store.tasks.adapters(task.task_id)
-        blobs = DiskBlobs(running.blobs)
-        return [from_safetensors(task.document.layout, await blobs.get(row.digest)) for row in rows]
+        return [from_safetensors(task.document.layout, await running.blobs.get(row.digest)) for row in rows]
 
 
 async def assert_committed(running: Replicas, rounds: int) -> None:
@@ -192,6 +191,24 @@ async def direct(running: Replicas, port: int, document: str) -> int:
         asking = PatientDevice(http, running.descriptor, utc_now, device.key, device.certificate)
         reply, _ = await asking.ask("GET", f"{device.round}/{document}")
         return reply.status
+
+
+async def test_uploads_are_found_in_an_object_store_by_the_next_owner(tmp_path: Path, postgres: Cluster) -> None:
+    task = exact_task(make_base(tmp_path / "base"), DEVICES, rounds=9, deadlines=LONG)
+    with fake_s3() as store:
+        async with replicas(tmp_path, task, postgres, store) as together:
+
+            async def kill(name: str) -> None:
+                if name in ("upload", "unmask"):
+                    owner, epoch = await together.owned(), together.epoch
+                    owner.signal(signal.SIGKILL)
+                    assert await together.owned(epoch) is not owner
+                    owner.start("serve")
+                    await owner.ready()
+
+            await together.join(DEVICES)
+            await play(together, kill)
+            await assert_committed(together, 1)
 
 
 async def test_a_stopped_owner_hands_over_at_once_and_replicas_are_listed(running: Replicas) -> None:

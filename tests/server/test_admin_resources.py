@@ -157,7 +157,7 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         admin, auditor = await caller(running, Role.ADMIN), await caller(running, Role.AUDITOR)
         await admin.post(f"/tasks/{TASK}:pause")
         await admin.post("/invites", {})
-        async with Admin.open(ServerConfig(home=tmp_path / "home")) as beside:
+        async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as beside:
             await LocalOperations(beside).ask("POST", f"/tasks/{TASK}:resume")
         signers, rows = await whole(auditor)
         pin = running.parts.identity.pin
@@ -181,3 +181,22 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         audit.check_grown([AuditLineInfo(**row) for row in rows], [AuditLineInfo(**row) for row in rows[:3]])
     with pytest.raises(StorageError, match="another federation"):
         checked(signers.model_copy(update={"pin": "sha256:" + "0" * 64}), rows)
+
+
+async def test_events_follow_a_round_and_end_with_the_token(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        viewer, metrics = await caller(running, Role.VIEWER), await caller(running, Role.METRICS)
+        refused, _, _ = await metrics.send("GET", "/events")
+        devices = await running.join(3)
+        async with running.http.get("/api/v1/events", headers=viewer.headers) as stream:
+            quiet = await stream.content.readuntil(b"\n\n")
+            await asyncio.gather(*(device.offer() for device in devices))
+            told = await stream.content.readuntil(b"\n\n")
+            clock.advance(seconds=3600)
+            running.parts.coordinator.look_again()
+            rest = await stream.content.read()  # to its end
+    event = json.loads(told.partition(b"data: ")[2])
+    assert (stream.content_type, quiet, refused) == ("text/event-stream", b": alive\n\n", 403)
+    assert told.startswith(b"event: round\n")
+    assert (event["task"], event["round"], event["state"]) == (TASK, 1, "open")
+    assert all(client_id(device.key.public).encode() not in told + rest for device in devices)

@@ -37,13 +37,13 @@ async def trained(home: Path, base: Path, clock: ManualClock) -> Digest:
             await play(running, devices, {})
             for device in devices:
                 await device.result()
-        async with Admin.open(ServerConfig(home=home)) as admin:
+        async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
             await admin.roll_back(None, 1)
         return running.parts.identity.pin
 
 
 async def export(home: Path, out: Path, version: int | None = None) -> Path:
-    async with Admin.open(ServerConfig(home=home)) as admin:
+    async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
         task = await admin.task(None)
         folder = await sign_version(admin, task, await admin.version(task.task_id, version))
     return Path(shutil.copytree(folder, out))

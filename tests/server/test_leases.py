@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, StorageError
@@ -241,11 +242,18 @@ def test_sealed_keys_open_nothing_without_their_key(tmp_path: Path) -> None:
 
 
 async def test_replicas_that_do_not_share_their_blobs_are_refused(shared: Store, tmp_path: Path) -> None:
-    identity = create_identity(Home(tmp_path / "one"), "test", utc_now())
-    blobs = DiskBlobs(tmp_path / "blobs")
-    await leases(shared, "one").announce(1)
-    await check_shared(identity, shared, blobs, "one")
-    await check_shared(identity, shared, blobs, "two")
+    await check_shared(shared, DiskBlobs(tmp_path / "blobs"))
     with pytest.raises(StorageError) as apart:
-        await check_shared(identity, shared, DiskBlobs(tmp_path / "elsewhere"), "two")
+        await check_shared(shared, DiskBlobs(tmp_path / "elsewhere"))
     assert apart.value.code == "S097"
+
+
+async def test_a_task_that_is_started_inside_a_transaction_has_none_of_it(shared: Store) -> None:
+    async with shared.database.writing("one") as mine:
+        assert await asyncio.create_task(connection_of(shared)) is not mine
+        assert await connection_of(shared) is mine
+
+
+async def connection_of(store: Store) -> AsyncConnection:
+    async with store.database.reading() as db:
+        return db

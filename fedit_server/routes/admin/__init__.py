@@ -8,6 +8,7 @@ from fedit_server.routes.admin import (
     adapters,
     audit,
     clients,
+    events,
     invites,
     openapi,
     overview,
@@ -36,7 +37,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 """Everything that the generic route serves, and commands beside the store ask."""
 
 
-_DESCRIBED: Final = (*session.ENDPOINTS, *ENDPOINTS)
+_DESCRIBED: Final = (*session.ENDPOINTS, *events.ENDPOINTS, *ENDPOINTS)
 _VERSION: Final = "1"
 """Of the API, as its paths say it: fields and endpoints are only added to it."""
 
@@ -45,6 +46,8 @@ def add_admin_routes(app: web.Application) -> None:
     """Register the admin API."""
     app.add_routes([route(endpoint) for endpoint in ENDPOINTS])
     app.add_routes(session.ROUTES)
+    app.add_routes(events.ROUTES)
+    app[events.STREAMS] = set()
     app.add_routes([openapi.route(_DESCRIBED, _VERSION)])
 
 

@@ -19,6 +19,7 @@ from fedit_server.problems import (
     RefusalError,
     TooLargeError,
     UnacceptableError,
+    UnauthenticatedError,
     UnsupportedMediaError,
 )
 from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint, answer
@@ -80,6 +81,16 @@ async def who_asks(request: web.Request) -> Caller:
     if request.method not in _SAFE:
         found.check_csrf(request.headers.get(sessions.CSRF_HEADER, ""))
     return found.caller
+
+
+async def is_known(request: web.Request) -> bool:
+    """Say whether who asked once may still ask; nothing is counted."""
+    try:
+        if await session_of(request) is None:
+            await request.app[ADMIN].gate.bearer(request.headers.get("Authorization", ""))
+    except UnauthenticatedError:
+        return False
+    return True
 
 
 async def session_of(request: web.Request) -> sessions.Session | None:
