@@ -163,6 +163,7 @@ async def test_refused_access_is_told_and_never_the_secret(answering_403: str, t
     assert (await told(blobs)).code == "S102"
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_gone_is_told(tmp_path: Path, unused_tcp_port: int) -> None:
     fake = FakeS3(f"http://127.0.0.1:{unused_tcp_port}")
     assert (await told(ObjectBlobs(open_bucket("s3://b", fake.credentials(tmp_path)), "s3://b"))).code == "S100"
