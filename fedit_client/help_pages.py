@@ -288,7 +288,13 @@ _CODES: Final[dict[str, str]] = {
     "U004": "An address looks like https://fl.example.org:8443; a pin like sha256: and 64 digits. There is no "
     "plain HTTP.",
     "U005": "To enrol, the server wants an invite code. Ask the organiser for an invite link.",
+    "T121": "An exported adapter, or its lineage, is not as its server signed it; the message names the first thing "
+    "that does not fit. Do not use it.",
+    "T122": "The folder was signed by another federation than the one you trust, or by an older key that nothing here "
+    "leads to. Ask for it to be exported anew, and compare the pin.",
     "U006": "The server has several tasks; choose one with --task.",
+    "U127": "The folder has no lineage.json with its lineage.sig, so nobody has signed for it. A server makes such "
+    "folders with: fedit-server adapter export --out FOLDER",
     "U007": "There is no help page of this name.",
     "U013": "The page could not have the port that was asked for. Without --port it takes a free one.",
     "U012": "--show takes the code of a finding that the same check has listed.",

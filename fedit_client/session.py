@@ -59,6 +59,9 @@ _ENDS_SESSION: Final = frozenset(
 )
 
 
+_LOOK_EVERY_S: Final = 6 * 3600
+"""How often a device that stays looks whether the server's descriptor has a successor."""
+
 _WRONG_FAR_SIDE: Final = frozenset({"T001", "T002", "T003", "T007", "T008"})
 """Another server, clock or membership than expected: says nothing about a round."""
 
@@ -80,6 +83,8 @@ class Session:
         self._device_kind = device_kind
         self._client_version = client_version
         self._told = ""
+        self._looked_at = 0
+        """When this device last looked at the server's descriptor, in seconds since 1970."""
         self._undecided: Round | None = None
         self._saved: Path | None = None
         """The round of this device that the server holds."""
@@ -102,6 +107,8 @@ class Session:
             if not await gate.until_open():
                 break
             await self._with.patience.insist(self._renew)
+            if self._now_s() - self._looked_at >= _LOOK_EVERY_S:
+                await self._with.patience.insist(self._look_at_the_server)
             await asyncio.to_thread(self._with.check_consent)
             # Not while this device may not train: who has checked in is awaited by others.
             reply = await gate.unless_changed(lambda: self._with.patience.insist(self._check_in))
@@ -125,14 +132,16 @@ class Session:
         return committed
 
     async def _look_at_the_server(self) -> None:
-        """Follow a change of the server's key, and say so; raises SecurityError T001 if nobody vouches for the new one.
+        """Follow a change of the server's key or TLS authority, and say so; raises SecurityError T001 if none vouches.
 
-        The authority and the federation's id cannot change with it, so certificate and log watch stay as they are.
+        The enrolment authority and the federation's id cannot change with it, so certificate and log watch stay as they
+        are. Another TLS authority counts from the next start on: until then the one before is still trusted too.
         """
+        self._looked_at = self._now_s()
         if await self._pinned.follow(self._with.transport):
             self._with = replace(self._with, descriptor=self._pinned.descriptor)
             pin = digest_of(self._pinned.raw)[:19]
-            text = f"the server has a new key, signed by its old one; this device follows ({pin}…)"
+            text = f"the server has a new key or TLS authority, signed by its old one; this device follows ({pin}…)"
             self._with.emit(Event(EventKind.NOTICE, text))
 
     async def _look_at_the_log(self) -> None:

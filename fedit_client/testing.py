@@ -334,8 +334,10 @@ class LoopbackTransport:
         self._lose(path)
         return receipt
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
-        """Fetch a blob into a file."""
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
+        """Fetch a blob into a file, always the whole."""
         await self._pass(f"/v1/blobs/{digest}")
         content = self.server.blobs[digest]
         on_bytes(len(content), limit)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -12,7 +13,9 @@ from fedit_server.access.auth import Doorkeeper
 from fedit_server.access.proxies import Network
 from fedit_server.access.rate import Buckets, Turnstile
 from fedit_server.access.requests import METRICS, identify, name_answer
+from fedit_server.adapters.changes import Changes
 from fedit_server.admin.app_keys import ADMIN, ADMIN_CALLS, CALLS
+from fedit_server.admin.courier import Courier
 from fedit_server.admin.health import Surroundings
 from fedit_server.admin.operations import Admin
 from fedit_server.authority.authority import Authority
@@ -32,6 +35,7 @@ from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.rounds.services import Services
 from fedit_server.rounds.shared import SharedCoordinator
 from fedit_server.routes import add_routes, keys
+from fedit_server.routes.admin import openapi_document
 from fedit_server.routes.owners import OWNERS, Alone, Owners, Replicas
 from fedit_server.storage import BlobStore
 from fedit_server.storage.leases import Leases, Replica
@@ -80,7 +84,7 @@ class Parts:
         blobs, spool = open_blobs(config, home), open_spool(config, home)
         metrics = Metrics()
         desk = Desk(store.rounds, spool, blobs, RoundKeys(home.round_keys), identity.keys.server, clock, metrics)
-        services = Services(store, blobs, identity, desk, home.adapters, long_poll_s)
+        services = Services(store, blobs, identity, desk, home.adapters, long_poll_s, config.adapter_grid)
         federation = identity.descriptor.federation_id
         salt = await store.members.federation_salt(federation, unix_seconds(clock()))
         log_book = LogBook(store.key_log)
@@ -95,7 +99,7 @@ class Parts:
             admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
             log_book=log_book,
             doorkeeper=doorkeeper,
-            turnstile=Turnstile(),
+            turnstile=Turnstile.of(config.address_per_minute),
             coordinator=coordinator,
             owners=owners,
             evaluations=Evaluations(coordinator, doorkeeper),
@@ -135,6 +139,7 @@ def build_app(
     app[CALLS] = Buckets(ADMIN_CALLS)
     app[keys.ADMISSION] = parts.admission
     app[keys.BLOBS] = parts.blobs
+    app[keys.CHANGES] = Changes(parts.blobs)
     app[keys.PUBLIC_BLOBS] = parts.admin.config.blobs_public
     app[keys.COORDINATOR] = parts.coordinator
     app[keys.DOORKEEPER] = parts.doorkeeper
@@ -149,8 +154,18 @@ def build_app(
     app[keys.SURROUNDINGS] = around or Surroundings()
     app[keys.TURNSTILE] = parts.turnstile
     add_routes(app, apart=isinstance(parts.admission, AuthorityDesk))
-    add_pages(app, Console(parts.blobs, around or Surroundings(), app[keys.DRAINING], parts.coordinator.look_again))
+    add_pages(
+        app,
+        Console(
+            blobs=parts.blobs,
+            around=app[keys.SURROUNDINGS],
+            draining=app[keys.DRAINING],
+            wake=parts.coordinator.look_again,
+            api=functools.cache(openapi_document),
+        ),
+    )
     app.cleanup_ctx.append(_running_rounds)
+    app.cleanup_ctx.append(_courier)
     app.cleanup_ctx.append(_measured_loop)
     app.on_response_prepare.append(name_answer)
     app.on_response_prepare.append(_say_goodbye)
@@ -166,6 +181,14 @@ async def _running_rounds(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _courier(app: web.Application) -> AsyncIterator[None]:
+    bringing = asyncio.create_task(Courier(app[ADMIN]).run(), name="courier")
+    yield
+    bringing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await bringing
 
 
 async def _measured_loop(app: web.Application) -> AsyncIterator[None]:

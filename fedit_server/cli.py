@@ -10,7 +10,18 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from fedit_protocol.errors import ConfigError, FeditError
-from fedit_server.commands import access, approval, audit, care, certificates, deploying, settings, watching
+from fedit_server.commands import (
+    access,
+    approval,
+    audit,
+    care,
+    certificates,
+    deploying,
+    retention,
+    settings,
+    watching,
+    webhooks,
+)
 from fedit_server.commands import authority as authority_commands
 from fedit_server.commands import operate as commands
 from fedit_server.commands.arguments import command_of, lift_global_options
@@ -44,8 +55,10 @@ app.add_typer(backup_app, name="backup", help="Backups of the whole server: crea
 app.add_typer(db_app, name="db", help="The database: upgrade, check, move-to.")
 app.add_typer(replica_app, name="replica", help="Several servers on one database: list, key, seal.")
 app.add_typer(commands.adapter_app, name="adapter", help="Adapter versions: list, export, rollback.")
-
+commands.adapter_app.command("prune")(retention.adapter_prune)
+task_app.command("retention")(retention.task_retention)
 app.add_typer(access.token_app, name="token", help="Tokens of the admin API, and login links: create, list, revoke.")
+app.add_typer(webhooks.webhook_app, name="webhook", help="Who is told of rounds: create, list, ping, remove.")
 app.add_typer(audit.audit_app, name="audit", help="The log of every change: tail, export, verify.")
 
 
@@ -105,6 +118,7 @@ def up(
     from fedit_server.commands.starting import start
     from fedit_server.running.serving import Plan
     from fedit_server.tasks.files import default_task, load_task
+    from fedit_server.tasks.retention import load_retention
 
     given: CommandContext = context.obj
     before = given.config()
@@ -119,11 +133,16 @@ def up(
         cert=cert,
         key=key,
     )
-    tasks = [load_task(path) for path in task or []]
+    tasks, kept = [], {}
+    for path in task or []:
+        tasks.append(loaded := load_task(path))
+        if (rules := load_retention(path)) is not None:
+            kept[loaded.id] = rules
     if model is not None:
         tasks.append(default_task(model, name))
     configure_logs(as_json=False, quiet=given.console.quiet, verbose=given.console.verbose)
-    plan = Plan(config, tasks, base, card=read_card_file(authority) if authority else None)
+    card = read_card_file(authority) if authority else None
+    plan = Plan(config, tasks, base, retention=kept, card=card)
     raise typer.Exit(asyncio.run(start(plan, given.console)))
 
 
@@ -154,7 +173,7 @@ def status(context: typer.Context) -> None:
 
 
 app.add_typer(settings.config_app, name="config", help="The settings: show, edit, schema.")
-app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew.")
+app.add_typer(certificates.cert_app, name="cert", help="The TLS certificate: show, renew, rotate-ca.")
 for tell in (
     watching.health,
     watching.metrics,

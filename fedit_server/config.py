@@ -43,6 +43,8 @@ class ServerConfig(BaseModel):
     invite_uses: int = Field(40, ge=1, le=100_000, description="devices that one invite admits, unless told otherwise")
     invite_days: float = Field(7.0, gt=0, le=3650, description="days that an invite is valid, unless told otherwise")
     most_tokens: int = Field(100, ge=1, le=10_000, description="tokens of the admin API that may be active at once")
+    most_webhooks: int = Field(20, ge=1, le=200, description="webhooks that may be there at once")
+    most_tasks: int = Field(100, ge=1, le=1000, description="tasks that may be there at once, archived ones aside")
     most_invites: int = Field(200, ge=1, le=10_000, description="invites that may be active at once")
     blobs: str = Field(
         "",
@@ -60,10 +62,23 @@ class ServerConfig(BaseModel):
         description="also keep whole uploads of open rounds in the S3-compatible store, so that another replica can go"
         " on with a round",
     )
+    adapter_grid: int = Field(
+        0,
+        ge=0,
+        le=24,
+        description="round each new adapter to multiples of 2^-N, 16 for instance, so that its changes are small to"
+        " fetch; 0: not",
+    )
     blobs_public: bool = Field(
         False,
         description="hand adapters to everybody who knows their digest, so that any cache may keep them; else enrolled"
         " devices only",
+    )
+    address_per_minute: int = Field(
+        3000,
+        ge=1,
+        description="check-ins and joins that one address may send a minute, and at once: more where many devices share"
+        " one",
     )
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
@@ -92,7 +107,7 @@ class ServerConfig(BaseModel):
         json_schema_extra={"secret": True},
     )
     lease_s: float = Field(
-        10.0, ge=2, le=120, description="how long a replica may be silent before another one goes on with its tasks"
+        10.0, ge=5, le=120, description="how long a replica may be silent before another one goes on with its tasks"
     )
     cert: Path | None = Field(
         None, description="certificate from elsewhere: a PEM file, leaf first; empty: the private authority's own"

@@ -90,9 +90,11 @@ _CODES: Final[dict[str, str]] = {
     "C100": "Blobs in an S3-compatible store need more packages: pip install 'fedit[s3]'",
     "C101": "The setting blobs, or its credentials file, cannot be used as it is; the message says what is wrong.",
     "C102": "The file with the passphrase of a backup cannot be read.",
+    "C103": "The table [retention] of a task file has a key that does not exist, or a value that cannot be.",
     "C110": "A server elsewhere wants a token: --token-file FILE, or FEDIT_TOKEN. On its machine: "
     "fedit-server token create --role operator",
     "C120": "The file describes another task than the one that is edited; the id of a task stays.",
+    "C121": "The folder has no lineage.json with its lineage.sig: it was not exported by a server that signs them.",
     "C130": "The certificate or key file is not PEM: the chain has the server's own certificate first, then "
     "those above "
     "it; the key has no passphrase.",
@@ -169,6 +171,7 @@ _CODES: Final[dict[str, str]] = {
     "U103": "The database is PostgreSQL: run pg_dump first, and give its file with --dump.",
     "U104": "A backup is restored into an empty folder only. Name another one with --home.",
     "U105": "Nobody is here to be asked for the passphrase: --passphrase-file FILE, or FEDIT_BACKUP_PASSPHRASE.",
+    "U106": "The task's retention has let the content of that version go; its digest stays. A backup may have it.",
     "U110": "The file is no export of an audit log: fedit-server audit export --out FILE writes one.",
     "U111": "A field of the request is missing, unknown, or has a value that it cannot have; the answer names it.",
     "U112": "The body of the request is not JSON.",
@@ -189,6 +192,7 @@ _CODES: Final[dict[str, str]] = {
     "U133": "No editor could be used. Name one in VISUAL or EDITOR.",
     "U134": "There is no page of that name. fedit-server help lists them.",
     "U135": "There is a file at that place already, and nothing is overwritten.",
+    "U136": "The private authority cannot be changed now, or is not this server's; the message says which.",
     "X001": "A bug. fedit-server bugreport gathers, redacted, what helps to find it; nothing is sent.",
 }
 

@@ -17,6 +17,8 @@ from fedit_protocol.errors import ConfigError
 
 PREFIX: Final = "FEDIT_SERVER_"
 HIDDEN: Final = "***"
+_NO_SETTINGS: Final = frozenset({"FEDIT_SERVER_URL"})
+"""Of commands that ask a server elsewhere."""
 _FILE: Final = "_file"
 
 
@@ -150,7 +152,11 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return FEDIT_SERVER_NAME=VALUE as settings; a list is written with commas."""
-    return {key.removeprefix(PREFIX).lower(): value for key, value in environment.items() if key.startswith(PREFIX)}
+    return {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(PREFIX) and key not in _NO_SETTINGS
+    }
 
 
 def _plain(value: Any) -> Any:

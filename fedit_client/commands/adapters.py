@@ -15,7 +15,7 @@ from fedit_client.commands.shared import (
 )
 
 adapters_app = typer.Typer(
-    help="The global adapters on this device: list, pull.", no_args_is_help=True, rich_markup_mode=None
+    help="The global adapters on this device: list, pull, verify.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -54,6 +54,27 @@ def pull(
 
     kept = run_async(fetch(given.config(), version, lambda event: given.console.say(event.text, style="dim"), tell))
     given.console.answer("adapters pull", as_data(kept), [f"version {kept.version} is in {kept.folder}"])
+
+
+@adapters_app.command()
+def verify(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A folder that a server exported.")],
+    pin: Annotated[
+        str | None, typer.Option(help="The federation's pin, sha256:…; left out: that of the one joined.")
+    ] = None,
+) -> None:
+    """Check an exported adapter without a network: every byte, every version before it, and who signed it."""
+    from fedit_client.adapters.origin import as_data, as_lines, check_folder
+    from fedit_client.membership.joined import load_membership
+    from fedit_protocol.encoding import digest_of
+    from fedit_protocol.ids import Digest
+
+    given: Globals = context.obj
+    joined = None if pin else load_membership(given.config().paths.membership_file)
+    trusted = None if joined is None else digest_of(joined.descriptor)
+    origin = check_folder(folder, Digest(pin) if pin else trusted)
+    given.console.answer("adapters verify", as_data(origin), as_lines(origin))
 
 
 def chat(

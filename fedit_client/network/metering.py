@@ -46,10 +46,19 @@ class MeteredTransport:
         self._count(len(header) + len(payload), len(receipt))
         return receipt
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
-        """Fetch a blob into a file."""
-        await self._inner.download(digest, target, limit, on_bytes)
-        self._count(0, target.stat().st_size)
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
+        """Fetch a blob into a file; where only its change has come, that counts."""
+        came = 0
+
+        def count(done: int, total: int) -> None:
+            nonlocal came
+            came = done
+            on_bytes(done, total)
+
+        await self._inner.download(digest, target, limit, count, known)
+        self._count(0, came)
 
     def _count(self, up: int, down: int) -> None:
         self.traffic = Traffic(self.traffic.up + up, self.traffic.down + down)

@@ -18,7 +18,8 @@ from fedit_client.home.durable import translating as translating_disk
 from fedit_client.network.bandwidth import Bandwidth, Cap
 from fedit_client.network.problems import BusyError, problem_error, translating
 from fedit_client.network.proxies import proxy_for
-from fedit_protocol.encoding import MAX_CONTROL_BYTES, to_base64url
+from fedit_protocol.change import NAME, apply_change
+from fedit_protocol.encoding import MAX_CONTROL_BYTES, digest_of, to_base64url
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, TransportError
 from fedit_protocol.ids import Digest, FederationId
 from fedit_protocol.requests import authorization
@@ -56,8 +57,13 @@ class Transport(Protocol):
         """Put the payload that the signed header announces, resuming what the server has; return the receipt."""
         ...
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
-        """Fetch a blob of at most `limit` bytes into `target`; it appears there only if its digest is right."""
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
+        """Fetch a blob of at most `limit` bytes into `target`; it appears there only if its digest is right.
+
+        `known` is a file with an earlier version: the server may send the change from it instead (SPEC, section 7.1).
+        """
         ...
 
 
@@ -105,10 +111,13 @@ class HttpTransport:
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
         return await self._retrying(lambda: self._put(path, header, payload, on_bytes))
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
         make_private(target.parent)
-        part = self._part_of(target)
-        await self._retrying(lambda: self._fetch(f"/v1/blobs/{digest}", part, limit, on_bytes))
+        part, path = self._part_of(target), f"/v1/blobs/{digest}"
+        if known is None or not await self._fetch_change(path, known, part, limit, on_bytes, digest):
+            await self._retrying(lambda: self._fetch(path, part, limit, on_bytes))
         found = await asyncio.to_thread(_digest_of_file, part)
         if found != digest:
             part.unlink()
@@ -172,6 +181,34 @@ class HttpTransport:
                 # A HEAD answer has no body, so a refusal cannot explain itself: the PUT that follows will.
                 return min(int(text), length) if response.ok and text.isdigit() and len(text) < 16 else 0
 
+    async def _fetch_change(
+        self, path: str, known: Path, part: Path, limit: int, on_bytes: OnBytes, digest: Digest
+    ) -> bool:
+        """Ask once for the change from a version that is here; False if the whole has to be fetched after all.
+
+        Whatever is wrong with a change is no reason to give up: the whole follows, and is checked like any other.
+        """
+        with translating_disk(known):
+            old = await asyncio.to_thread(known.read_bytes)
+        headers = {"A-IM": NAME, "If-None-Match": f'"{digest_of(old)}"'}
+        try:
+            with translating(self._host, self._port):
+                async with self._request("GET", path, headers=headers, bulk=True) as response:
+                    if response.status != 226:
+                        await self._check(response)
+                        await self._receive(response, part, 0, limit, on_bytes)
+                        return True
+                    change = await _read(response, limit, self._bandwidth.down)
+            new = await asyncio.to_thread(apply_change, old, change, limit)
+        except (ProtocolError, TransportError):
+            return False
+        if digest_of(new) != digest:
+            return False
+        on_bytes(len(change), len(change))
+        with _opened(part, "wb") as write:
+            write(new)
+        return True
+
     async def _fetch(self, path: str, part: Path, limit: int, on_bytes: OnBytes) -> None:
         with translating_disk(part):
             have = part.stat().st_size if part.exists() else 0
@@ -181,18 +218,23 @@ class HttpTransport:
                 if response.status == 416:  # the part is as long as the blob, or longer: its digest will tell
                     return
                 await self._check(response)
-                have = have if response.status == 206 else 0
-                total = have + (response.content_length or 0)
-                if total > limit:
-                    raise _too_large(total, limit)
-                with _opened(part, "ab" if have else "wb") as write:
-                    async for chunk in response.content.iter_chunked(self._bandwidth.down.piece_bytes):
-                        await self._bandwidth.down.take(len(chunk))
-                        have += len(chunk)
-                        if have > limit:
-                            raise _too_large(have, limit)
-                        write(chunk)
-                        on_bytes(have, max(total, have))
+                await self._receive(response, part, have if response.status == 206 else 0, limit, on_bytes)
+
+    async def _receive(
+        self, response: aiohttp.ClientResponse, part: Path, have: int, limit: int, on_bytes: OnBytes
+    ) -> None:
+        """Write a body behind what `part` has already."""
+        total = have + (response.content_length or 0)
+        if total > limit:
+            raise _too_large(total, limit)
+        with _opened(part, "ab" if have else "wb") as write:
+            async for chunk in response.content.iter_chunked(self._bandwidth.down.piece_bytes):
+                await self._bandwidth.down.take(len(chunk))
+                have += len(chunk)
+                if have > limit:
+                    raise _too_large(have, limit)
+                write(chunk)
+                on_bytes(have, max(total, have))
 
     def _request(
         self,
@@ -253,9 +295,11 @@ def _opened(part: Path, mode: str) -> Iterator[Callable[[bytes], object]]:
             file.close()
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse, limit: int, cap: Cap | None = None) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK):
+    async for chunk in response.content.iter_chunked(_CHUNK if cap is None else cap.piece_bytes):
+        if cap is not None:
+            await cap.take(len(chunk))
         body += chunk
         if len(body) > limit:
             raise _too_large(len(body), limit)

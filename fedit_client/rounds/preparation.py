@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fedit_client.base.model import resolve_base, to_fetch
 from fedit_client.config import ClientConfig, DeviceSettings
@@ -23,6 +23,8 @@ from fedit_client.membership.joined import Membership
 from fedit_protocol.errors import ConsentError, DeviceError, FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import Quantization, TaskDocument
+
+_OWN_TRAINER: Final = "the program's own trainer decides"
 
 
 def check_training_stack(settings: DeviceSettings | None = None) -> None:
@@ -82,9 +84,10 @@ def unplanned(document: TaskDocument, settings: DeviceSettings | None = None) ->
         threads=1,
         quantization=(_wanted_class(settings) if settings else None) or document.task.base.allowed[0],
         compute_dtype="float32",
-        reason="the program's own trainer decides",
+        reason=_OWN_TRAINER,
         estimated_bytes=0,
         available_bytes=0,
+        class_reason=_OWN_TRAINER,
     )
 
 

@@ -10,7 +10,7 @@ from fedit_protocol.requests import check_authorization, check_clock
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.signing import Kind, read_envelope, unseal, verify
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.storage.members import Members
+from fedit_server.storage.members import Member, Members
 from fedit_server.storage.rows import ClientRow, ClientState
 
 
@@ -33,26 +33,28 @@ class Doorkeeper:
         key = IdentityKey(read_envelope(received, Kind.CHECK_IN).signer)
         message = unseal(received, Kind.CHECK_IN, federation_context(self.federation_id), CheckIn)
         check_clock(message.sent_at, unix_seconds(self.clock()))
-        client = await self.enrolled(key)
+        member = await self._member(key)
         # An expired certificate in a roster would make every other member refuse the round.
-        await self._valid_certificate(key)
-        return client, message
+        self._certificate_of(member)
+        return member.row, message
 
     async def enrolled(self, key: IdentityKey) -> ClientRow:
         """Return the active client with this key; raises SecurityError (not-enrolled)."""
-        client = await self.members.client(client_id(key))
-        if client is None or client.state is not ClientState.ACTIVE:
-            raise _not_enrolled("this device is not enrolled here")
-        return client
+        return (await self._member(key)).row
 
     async def certificate(self, received: bytes, kind: Kind) -> bytes:
         """Return the valid certificate of an envelope's signer; its signature is the round's business."""
-        key = IdentityKey(read_envelope(received, kind).signer)
-        await self.enrolled(key)  # with an authority apart a device is let go here before its certificate is revoked
-        return await self._valid_certificate(key)
+        # With an authority apart a device is let go here before its certificate is revoked.
+        return self._certificate_of(await self._member(IdentityKey(read_envelope(received, kind).signer)))
 
-    async def _valid_certificate(self, key: IdentityKey) -> bytes:
-        held = await self.members.certificate(client_id(key), unix_seconds(self.clock()))
+    async def _member(self, key: IdentityKey) -> Member:
+        member = await self.members.member(client_id(key))
+        if member is None or member.row.state is not ClientState.ACTIVE:
+            raise _not_enrolled("this device is not enrolled here")
+        return member
+
+    def _certificate_of(self, member: Member) -> bytes:
+        held = member.certificate(unix_seconds(self.clock()))
         if held is None:
             raise _not_enrolled("this device has no valid certificate: it has left, or it joined more than a year ago")
         return held

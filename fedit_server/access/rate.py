@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
 from fedit_protocol.ids import ClientId
 from fedit_server.problems import RateLimitedError
@@ -23,7 +23,7 @@ class Rate:
 DEVICE: Final = Rate(burst=60, per_minute=30)
 """A device polls every 25 seconds and joins a round now and then; twelve times that is a fault or an attack."""
 
-ADDRESS: Final = Rate(burst=3000, per_minute=3000)
+ADDRESS_PER_MINUTE: Final = 3000
 """Hundreds of devices behind one address stay below; what this stops is a flood of signatures to check."""
 
 
@@ -74,8 +74,13 @@ class Turnstile:
     In the other order anybody could use up a device's tokens by naming it.
     """
 
-    addresses: Buckets = field(default_factory=lambda: Buckets(ADDRESS))
+    addresses: Buckets = field(default_factory=lambda: Buckets(Rate(ADDRESS_PER_MINUTE, ADDRESS_PER_MINUTE)))
     devices: Buckets = field(default_factory=lambda: Buckets(DEVICE))
+
+    @classmethod
+    def of(cls, address_per_minute: int) -> Self:
+        """Return a turnstile that lets one address pass so often, and everything else by the defaults."""
+        return cls(Buckets(Rate(address_per_minute, address_per_minute)))
 
     def pass_address(self, address: str, now: datetime) -> None:
         """Count a request from an address; raises RateLimitedError."""

@@ -1,5 +1,6 @@
 """Versions of the global adapter: listing them, their files, going back to one."""
 
+from fedit_server.admin.lineage import sign_version
 from fedit_server.admin.models.adapters import AdapterDetail, AdapterFile, AdapterPage, AdapterVersion, RolledBack
 from fedit_server.admin.models.common import FileReply, Page
 from fedit_server.admin.operations import Admin
@@ -17,14 +18,14 @@ async def list_adapters(admin: Admin, task_id: str, page: Page) -> AdapterPage:
 
 
 async def show_adapter(admin: Admin, task_id: str, version: int) -> AdapterDetail:
-    """Return a version with the files of its folder; raises ConfigError U025."""
+    """Return a version with the files of its folder, signed; raises ConfigError U025."""
     task = await admin.task(task_id)
     found = await admin.version(task.task_id, version)
-    folder = await admin.folder(task, found)
+    folder = await sign_version(admin, task, found)
     files = tuple(
         AdapterFile(name=path.name, size=path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
     )
-    return AdapterDetail(**admin.adapter_data(found), files=files)
+    return AdapterDetail(**admin.adapter_data(found), files=files, pin=admin.identity.pin)
 
 
 async def adapter_file(admin: Admin, task_id: str, version: int, name: str) -> FileReply:

@@ -1,15 +1,19 @@
 """Whether this server can do its work now: what `/readyz`, `fedit-server health` and `doctor` look at."""
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fedit_protocol.errors import FeditError, StorageError
 from fedit_server.storage.migrations import is_current
 from fedit_server.storage.store import Store
+
+_PATIENCE_S: Final = 4.0
+"""A load balancer waits about so long for an answer."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,12 @@ async def _look_at_database(store: Store) -> None:
             )
 
 
-async def _tried(name: str, look: Callable[[], Awaitable[None]]) -> Check:
+async def _tried(name: str, look: Callable[[], Awaitable[object]], patience_s: float = _PATIENCE_S) -> Check:
     try:
-        await look()
+        async with asyncio.timeout(patience_s):
+            await look()
+    except TimeoutError:
+        return Check(name, ok=False, said=f"does not answer within {patience_s:g} s")
     except (FeditError, OSError) as error:
         code = error.code if isinstance(error, FeditError) else "S001"
         return Check(name, ok=False, said=f"fails (FEDIT-{code}); the log says more")

@@ -64,6 +64,13 @@ async def watch(admin: Admin, task: str | None, number: int | None) -> AsyncIter
         await asyncio.sleep(LOOK_S)
 
 
+async def newest_events(admin: Admin) -> list[dict[str, Any]]:
+    """Return where the newest round of each task stands, as `watch` tells it."""
+    names = await admin.store.readings.task_names()
+    rows = [await _watched(admin, task.task_id, None) for task in names]
+    return [_event(row) for row in rows if row is not None]
+
+
 async def _watched(admin: Admin, task_id: str, number: int | None) -> RoundRow | None:
     if number is not None:
         return await admin.round(task_id, number)

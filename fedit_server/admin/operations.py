@@ -25,6 +25,7 @@ from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.audit import AuditHead, Event
 from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.place import place_of
+from fedit_server.storage.retention import RetiredVersion
 from fedit_server.storage.rows import (
     AdapterRow,
     ClientRow,
@@ -219,6 +220,12 @@ class Admin:
         if chosen not in versions:
             raise ConfigError(
                 f"task {task_id} has no adapter version {chosen}", code="U025", fix="fedit-server adapter list"
+            )
+        if RetiredVersion(task_id, chosen) in await self.store.retentions.retired():
+            raise ConfigError(
+                f"the content of version {chosen} of {task_id} is gone: the task's retention does not keep it",
+                code="U106",
+                fix="restore a backup that still has it: fedit-server backup restore FILE --home NEW-DIR",
             )
         return versions[chosen]
 

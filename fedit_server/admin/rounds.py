@@ -1,8 +1,10 @@
 """Rounds: pages of them, one of them, and decisions about held ones."""
 
+from fedit_server.admin.live_rounds import order_round
 from fedit_server.admin.models.common import Page
-from fedit_server.admin.models.rounds import Decided, RoundInfo, RoundPage
+from fedit_server.admin.models.rounds import Decided, Ordered, RoundInfo, RoundPage
 from fedit_server.admin.operations import Admin
+from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import Decision
 
 
@@ -20,6 +22,12 @@ async def list_rounds(admin: Admin, task_id: str, page: Page) -> RoundPage:
 async def show_round(admin: Admin, task_id: str, number: int) -> RoundInfo:
     """Return one round; raises ConfigError U025."""
     return RoundInfo(**(await admin.round(task_id, number)).as_data())
+
+
+async def order(admin: Admin, task_id: str, number: int, what: RoundOrder, reason: str = "") -> Ordered:
+    """Abort an open round, or end its present stage; raises ConfigError U025, StateConflictError U124."""
+    row = await order_round(admin, task_id, number, what, reason=reason)
+    return Ordered(task=row.task_id, round=row.round_no, state=str(row.state), stage=row.view.stage)
 
 
 async def decide(admin: Admin, task_id: str, number: int, decision: Decision, note: str = "") -> Decided:

@@ -1,6 +1,7 @@
 """What operators do to tasks: make, edit, open, pause, resume, close and archive them, and read their records."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,23 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.task import Task
 from fedit_protocol.task_record import check_record
 from fedit_server.access.tokens import LOCAL
-from fedit_server.admin.models.tasks import TaskChanged, TaskChangeLine, TaskRecordReply
+from fedit_server.admin.models.tasks import (
+    EditedTask,
+    MadeTask,
+    NewTask,
+    SettingChange,
+    TaskChanged,
+    TaskChangeLine,
+    TaskPatch,
+    TaskRecordReply,
+)
 from fedit_server.admin.operations import Admin
+from fedit_server.problems import QuotaError
 from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.rows import RoundState, TaskRow
 from fedit_server.tasks.base_source import read_base
 from fedit_server.tasks.editing import EditPlan, plan_edit
-from fedit_server.tasks.files import resolve
+from fedit_server.tasks.files import check_task, resolve
 from fedit_server.tasks.lifecycle import OPERATOR, Lifecycle, Verb, refuse_archived
 from fedit_server.tasks.modes import check_allowed, pinned_modes
 from fedit_server.tasks.publishing import Publisher, check_succession
@@ -33,8 +44,8 @@ class TaskDesk:
     async def create(self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None) -> TaskRow:
         """Publish a new task, or keep it as a draft; a running server takes it up within seconds.
 
-        Raises ConfigError U121 if there is one with this id, C037 or C038 for a mode that is not allowed here; what
-        reading the base raises.
+        Raises ConfigError U121 if there is one with this id, QuotaError U115, C037 or C038 for a mode that is not
+        allowed here; what reading the base raises.
         """
         known = await self.admin.store.tasks.task(task.id)
         if known is not None:
@@ -47,6 +58,12 @@ class TaskDesk:
                 else f"fedit-server task edit {task.id} FILE",
             )
         self._check_mode(task)
+        kept = [row for row in await self.admin.store.tasks.tasks() if row.state is not TaskState.ARCHIVED]
+        if len(kept) >= self.admin.config.most_tasks:
+            raise QuotaError(
+                f"there are {len(kept)} tasks, as many as the settings allow",
+                fix="archive one: fedit-server task list, fedit-server task archive ID; or raise most_tasks",
+            )
         await self._publish(task, "task.create", base, owner, draft=draft)
         return await self.admin.task(task.id)
 
@@ -140,9 +157,40 @@ class TaskDesk:
                 await admin.store.tasks.publish(publication, admin.now_s)
 
 
-async def change_task(admin: Admin, task_id: str, verb: Verb) -> TaskChanged:
+async def create_task(admin: Admin, wanted: NewTask) -> MadeTask:
+    """Publish a task, or keep it as a draft; raises ConfigError U121, C013 and what TaskDesk.create raises."""
+    task = check_task(wanted.task, "the request")
+    made = await TaskDesk(admin).create(task, draft=wanted.draft, owner=wanted.owner)
+    return MadeTask(task=made.task_id, version=made.version, state=str(made.state), owner=made.owner)
+
+
+async def edit_task(admin: Admin, task_id: str, wanted: TaskPatch) -> EditedTask:
+    """Publish a new version with some settings changed; raises ConfigError U025, U120, U125, C013, C120."""
+    known = await admin.task(task_id)
+    merged = merge_patch(json.loads(known.source), wanted.changes)
+    task, desk = check_task(merged, "the request"), TaskDesk(admin)
+    plan = await (desk.plan_edit(task_id, task) if wanted.dry_run else desk.edit(task_id, task))
+    changes = tuple(SettingChange(**vars(change)) for change in plan.changes)
+    return EditedTask(**{**plan.as_data(), "changes": changes}, published=not wanted.dry_run)
+
+
+def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return `target` changed by a JSON merge patch (RFC 7396, section 2): null removes, objects are merged."""
+    merged = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            before = merged.get(name)
+            merged[name] = merge_patch(before if isinstance(before, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+async def change_task(admin: Admin, task_id: str, verb: Verb, reason: str = "") -> TaskChanged:
     """Do to a task what the verb says; raises ConfigError U025, U120."""
-    changed = await TaskDesk(admin).change(task_id, verb)
+    changed = await TaskDesk(admin).change(task_id, verb, reason)
     return TaskChanged(task=changed.task_id, state=str(changed.state))
 
 

@@ -28,6 +28,7 @@ from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage import BlobStore
 from fedit_server.storage.mentions import check_blobs
 from fedit_server.storage.opening import open_blobs
+from fedit_server.storage.retention import RetiredVersion
 from fedit_server.storage.soundness import check_database
 from fedit_server.storage.store import Store
 
@@ -125,6 +126,7 @@ async def _finish(home: Home, identity: Identity, manifest: Manifest, blobs: Blo
 
 async def _lay_out(store: Store, blobs: BlobStore, home: Home) -> None:
     """Write the PEFT folders for people anew: they are copies, so no backup holds them."""
+    gone = await store.retentions.retired()
     for task in await store.tasks.tasks():
         survivors = {
             row.round_no: row.figures.survivors
@@ -132,6 +134,8 @@ async def _lay_out(store: Store, blobs: BlobStore, home: Home) -> None:
             if row.figures is not None
         }
         for row in await store.tasks.adapters(task.task_id):
+            if RetiredVersion(row.task_id, row.version) in gone:
+                continue
             made_by = survivors.get(row.round_no, 0)
             edition = Edition(row.version, row.digest, row.parent_digest, row.round_no, made_by)
             folder = adapter_folder(home.adapters, task.task_id, row.version)

@@ -35,6 +35,7 @@ GROUPS: Final = frozenset(
         "round",
         "task",
         "token",
+        "webhook",
     }
 )
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -3,7 +3,7 @@
 import os
 import signal
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from fedit_server.commands.context import CommandContext
 if TYPE_CHECKING:
     from fedit_server.config import ServerConfig
     from fedit_server.home.folder import Identity
+
+_ABSENT: Final = {"served": "by a proxy, or not yet", "trusted": "what devices' systems trust"}
 
 cert_app = typer.Typer(no_args_is_help=True)
 
@@ -54,6 +56,32 @@ def renew(context: typer.Context) -> None:
     given.console.answer("cert renew", data, _lines(data))
 
 
+@cert_app.command("rotate-ca")
+def rotate_ca(
+    context: typer.Context,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Let the new authority take over; devices that did not come by are lost.")
+    ] = False,
+) -> None:
+    """Change the private authority of the stopped server: first both are trusted, with --finish the new one alone."""
+    from fedit_server.clock import utc_now
+    from fedit_server.home.folder import Home
+    from fedit_server.keys import authority_rotation
+
+    given: CommandContext = context.obj
+    config = given.config()
+    home = Home(config.home)
+    with home.require().lock():
+        step = authority_rotation.finish if finish else authority_rotation.begin
+        data = certificate_data(config, step(home, utc_now()))
+    said = (
+        "the new authority signs from the next start on; a device that was not here since the change has to join again"
+        if finish
+        else "devices trust both authorities once they were here; when all were: fedit-server cert rotate-ca --finish"
+    )
+    given.console.answer("cert rotate-ca", data, [said, *_lines(data)])
+
+
 def certificate_data(config: "ServerConfig", identity: "Identity") -> dict[str, Any]:
     """Return what is served and what devices trust; raises ConfigError, StorageError where that cannot be read."""
     from fedit_server.clock import utc_now
@@ -64,7 +92,7 @@ def certificate_data(config: "ServerConfig", identity: "Identity") -> dict[str, 
         served = None
     else:
         file = config.cert or identity.tls.leaf_files[0]
-        served = {"file": str(file), **describe(read_chain(file)[0], now)}
+        served = {"file": str(file), **describe(read_chain(file)[0], now)} if file.exists() else None
     trusted = identity.descriptor.tls_ca
     return {
         "served": served,
@@ -83,7 +111,9 @@ def _lines(data: dict[str, Any]) -> list[str]:
     lines = []
     for title, found in (("served", data["served"]), ("trusted", data["trusted"])):
         if found is None:
-            lines.append(f"{title:<8} " + ("by a proxy" if title == "served" else "whatever devices' systems trust"))
+            lines.append(
+                f"{title:<8} " + ("by a proxy, or not yet" if title == "served" else "whatever devices' systems trust")
+            )
             continue
         until = datetime.fromisoformat(found["until"])
         lines.append(f"{title:<8} until {until:%Y-%m-%d} ({found['days_left']} days), issued by {found['issuer']}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import Digest
 from fedit_server.commands.arguments import duration_s
 from fedit_server.commands.context import ask, need_server_extra, pages, task_named
 from fedit_server.commands.words import (
@@ -14,6 +15,7 @@ from fedit_server.commands.words import (
     far_off_words,
     invite_lines,
     invite_list_lines,
+    qr_lines,
     revoked_lines,
     rotated_lines,
     round_cells,
@@ -64,19 +66,26 @@ Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that ma
 Expires = Annotated[str | None, typer.Option("--expires", help="How long it is valid: 7d, 12h, 30m.")]
 
 
+Picture = Annotated[bool, typer.Option("--qr", help="Draw the link as a QR code too, for a camera.")]
+
+
 @invite_app.callback()
-def invite(context: typer.Context, uses: Uses = None, expires: Expires = None) -> None:
+def invite(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
     """Without a subcommand: create an invite."""
     if context.invoked_subcommand is None:
-        invite_create(context, uses, expires)
+        invite_create(context, uses, expires, qr)
 
 
 @invite_app.command("create")
-def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None) -> None:
+def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
     """Make an invite; its link is shown once."""
 
     wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None}
-    ask(context, "invite create", lambda operations: operations.ask("POST", "/invites", body=wanted), invite_lines)
+
+    def lines(data: dict[str, Any]) -> list[str]:
+        return [*invite_lines(data), *(qr_lines(data["link"]) if qr else [])]
+
+    ask(context, "invite create", lambda operations: operations.ask("POST", "/invites", body=wanted), lines)
 
 
 @invite_app.command("list")
@@ -209,7 +218,7 @@ def adapter_export(
     ] = None,
     task: TaskName = None,
 ) -> None:
-    """Copy one version as a folder that `PeftModel.from_pretrained` loads."""
+    """Copy one version as a folder that `PeftModel.from_pretrained` loads, signed, with where it comes from."""
     if out.exists():
         raise ConfigError(f"{out} exists already", code="U027", fix="name a folder that does not exist yet")
 
@@ -228,8 +237,31 @@ def adapter_export(
         context,
         "adapter export",
         look,
-        lambda data: [f"version {data['version']} of {data['task']} is in {data['folder']}"],
+        lambda data: [
+            f"version {data['version']} of {data['task']} is in {data['folder']}; anybody can check it:",
+            f"  fedit-client adapters verify {data['folder']} --pin {data['pin']}",
+        ],
     )
+
+
+@adapter_app.command("verify")
+def adapter_verify(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="An exported folder.")],
+    pin: Annotated[
+        str | None, typer.Option("--pin", help="The federation's, as its invites name it; left out: this server's.")
+    ] = None,
+) -> None:
+    """Check an exported folder without a network: every byte, every version before it, and who signed it."""
+    from fedit_server.adapters.origin import check_folder
+    from fedit_server.commands.task_words import origin_data, origin_lines
+    from fedit_server.home.folder import Home, load_identity
+
+    need_server_extra()
+    home = Home(context.obj.config().home)
+    trusted = pin or (load_identity(home).pin if home.descriptor.exists() else None)
+    data = origin_data(check_folder(folder, None if trusted is None else Digest(trusted)))
+    context.obj.console.answer("adapter verify", data, origin_lines(data))
 
 
 @adapter_app.command("rollback")

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.context import CommandContext, ask, need_server_extra, task_named
 from fedit_server.commands.operate import TaskName, round_app
 from fedit_server.commands.task_words import round_line
 
 if TYPE_CHECKING:
-    from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
 
 live_round_app = round_app
 """All commands about rounds, with those of this file."""
@@ -57,12 +57,9 @@ def round_abort(context: typer.Context, number: int, task: TaskName = None, reas
 
 
 def _order(context: typer.Context, verb: str, number: int, task: str | None, reason: str) -> None:
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.live_rounds import order_round
-        from fedit_server.storage.round_orders import RoundOrder
-
-        row = await order_round(admin, task, number, RoundOrder(verb), reason=reason)
-        return {"task": row.task_id, "round": row.round_no, "state": str(row.state), "stage": row.view.stage}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        place = f"/tasks/{await task_named(operations, task)}/rounds/{number}:{verb}"
+        return await operations.ask("POST", place, body={"reason": reason})
 
     def lines(data: dict[str, Any]) -> list[str]:
         what = f"round {data['round']} of {data['task']}"
@@ -71,4 +68,4 @@ def _order(context: typer.Context, verb: str, number: int, task: str | None, rea
             return [f"{what} {later}"]
         return [f"{what} is in stage {data['stage']} now"]
 
-    look_up(context, f"round {verb}", look, lines)
+    ask(context, f"round {verb}", look, lines)

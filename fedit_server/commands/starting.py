@@ -4,6 +4,8 @@ import signal
 from typing import Any
 
 from fedit_server.access.invites import NewInvite, Terms, create_invite
+from fedit_server.admin.models.tokens import MadeLink, NewLink
+from fedit_server.admin.tokens import create_link
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.commands.words import join_line
 from fedit_server.console import Console
@@ -22,7 +24,8 @@ async def start(plan: Plan, console: Console) -> int:
         if by_hand:
             plan.config.save()
         invite = await _invite(server) if by_hand and server.apart is None else None
-        _tell(console, server, invite, fresh=fresh)
+        link = await create_link(server.parts.admin, NewLink()) if by_hand else None
+        _tell(console, server, invite, link, fresh=fresh)
         settle()
         notify("READY=1")
         received = await wait_for_signal()
@@ -45,11 +48,15 @@ async def _invite(server: Serving) -> NewInvite:
     return await create_invite(parts.store.members, parts.invite_salt, server.address, parts.identity.pin, terms, now_s)
 
 
-def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh: bool) -> None:
+def _tell(console: Console, server: Serving, invite: NewInvite | None, link: MadeLink | None, *, fresh: bool) -> None:
     if console.json:
         ready: dict[str, Any] = {"event": "ready", "url": server.url}
         if invite is not None:
             ready["invite"] = str(invite.link)
+        if link:
+            ready["dashboard"] = link
+        if link is not None:
+            ready["dashboard"] = link.link
         if server.apart is not None:
             ready["authority_server"] = server.apart
         ready |= {"pin": server.parts.identity.pin, "home": str(server.config.home), "port": server.port}
@@ -65,6 +72,11 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, *, fresh:
     if server.config.allow_trusted:
         console.done("Trusted mode allowed: a task may let this server see every update (weaker, level T0)")
     console.done(f"Listening    {server.url}")
+    if link:
+        console.done(f"Dashboard    {link}")
+        console.say("  (an admin's link: it works once, for ten minutes; another: fedit-server token create --link)")
+    if link is not None:
+        console.say(f"  Dashboard    {link.link}   (one-time admin link, 10 minutes)")
     if invite is not None:
         config = server.config
         console.say(f"  Invite people with one line ({config.invite_days:g} days, {config.invite_uses} uses):")

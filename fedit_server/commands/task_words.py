@@ -1,9 +1,12 @@
 """Results of the task commands as lines for people."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedit_server.console import table, when
+
+if TYPE_CHECKING:
+    from fedit_protocol.lineage import Origin
 
 
 def task_table(data: Mapping[str, Any]) -> list[str]:
@@ -51,3 +54,32 @@ def round_line(event: Mapping[str, Any]) -> str:
     why = f": {event['reason']}" if event["reason"] else ""
     where = event["stage"] if event["state"] == "open" else event["state"]
     return f"{when(event['time'])}  {event['task']} round {event['round']}  {where} ({counts}{many}){until}{why}"
+
+
+def origin_data(origin: "Origin") -> dict[str, Any]:
+    """Return the data of `adapter verify --json`."""
+    told, newest = origin.lineage, origin.newest
+    return {
+        "task": told.task_id,
+        "version": newest.version,
+        "digest": newest.digest,
+        "round": newest.round_no,
+        "versions": len(told.steps),
+        "base": {"model": told.base_model, "revision": told.base_revision, "digest": told.base_digest},
+        "federation": told.federation_id,
+        "pin": origin.pin,
+        "vouched": origin.vouched,
+        "signed_at": origin.at,
+    }
+
+
+def origin_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `adapter verify` prints."""
+    lines = [
+        f"version {data['version']} of {data['task']}, signed {when(data['signed_at'])}",
+        f"checked: every file, and {data['versions']} versions, each made from the one before",
+        f"base {data['base']['model']}, {data['base']['digest']}",
+    ]
+    if data["vouched"]:
+        return [*lines, f"signed by the federation that you trust, {data['pin']}"]
+    return [*lines, f"whose federation that is nobody here can say: compare its pin, {data['pin']}"]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
-from fedit_server.commands.context import look_up
+from fedit_server.commands.context import ask, look_up, task_named
 from fedit_server.commands.editor import edit_text
 from fedit_server.commands.task_words import edit_lines, record_lines, task_table
 from fedit_server.commands.words import task_lines
@@ -15,6 +16,7 @@ from fedit_server.commands.words import task_lines
 if TYPE_CHECKING:
     from fedit_protocol.task import Task
     from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
 
 task_app = typer.Typer(no_args_is_help=True)
 
@@ -33,13 +35,16 @@ def task_create(
 ) -> None:
     """Publish a new task; a running server takes it up within seconds."""
     from fedit_server.tasks.files import load_task
+    from fedit_server.tasks.retention import load_retention
 
-    task = load_task(file)
+    task, rules = load_task(file), load_retention(file)
 
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
         made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base)
+        if rules is not None:
+            await admin.store.retentions.give(made.task_id, rules)
         return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}
 
     def lines(data: dict[str, Any]) -> list[str]:
@@ -169,14 +174,14 @@ def task_schema(context: typer.Context) -> None:
 
 
 def _change(context: typer.Context, verb: str, task: str | None, reason: str) -> None:
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.tasks import TaskDesk
-        from fedit_server.tasks.lifecycle import WORDS, Verb
+    async def look(operations: "Operations") -> dict[str, Any]:
+        from fedit_server.tasks.lifecycle import WORDS
 
-        changed = await TaskDesk(admin).change(task, Verb(verb), reason)
-        return {"task": changed.task_id, "state": str(changed.state), "words": WORDS[changed.state]}
+        place = f"/tasks/{await task_named(operations, task)}:{verb}"
+        changed = await operations.ask("POST", place, body={"reason": reason})
+        return {**changed, "words": WORDS[TaskState(changed["state"])]}
 
-    look_up(context, f"task {verb}", look, lambda data: [f"task {data['task']} is {data['words']}"])
+    ask(context, f"task {verb}", look, lambda data: [f"task {data['task']} is {data['words']}"])
 
 
 def _edited(file: Path) -> "Task":

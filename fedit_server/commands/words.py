@@ -1,5 +1,6 @@
 """Results of commands as lines for people."""
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -140,6 +141,15 @@ def invite_lines(data: Mapping[str, Any]) -> list[str]:
         f"  {data['link']}",
         f"  {join_line(data['link'])}",
     ]
+
+
+def qr_lines(text: str) -> list[str]:
+    """Return a QR code of half blocks, two rows of it in each line; needs a terminal that shows UTF-8."""
+    import segno
+
+    drawn = io.StringIO()
+    segno.make(text, error="l").terminal(drawn, compact=True, border=2)
+    return drawn.getvalue().splitlines()
 
 
 def audit_lines(data: Mapping[str, Any]) -> list[str]:

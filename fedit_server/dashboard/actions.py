@@ -14,21 +14,24 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from fedit_server.access.roles import Right, role_of
-from fedit_server.admin import adapters, clients, invites, rounds, tasks, tokens
+from fedit_server.admin import adapters, clients, invites, rounds, tokens
+from fedit_server.admin.live_rounds import order_round
 from fedit_server.admin.models.invites import NewInviteTerms
 from fedit_server.admin.models.tokens import NewLink
+from fedit_server.admin.tasks import change_task
 from fedit_server.dashboard.chrome import chrome_of
 from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import Visitor, change_form, for_people, page_response
 from fedit_server.dashboard.pages import TASK
 from fedit_server.dashboard.templating import render
 from fedit_server.problems import InvalidError
+from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import Decision
 from fedit_server.tasks.lifecycle import Verb
 
 _DAY_S: Final = 86400
 _CLIENT: Final = "/clients/{client_id:[0-9a-f]{64}}"
-_HELD: Final = f"{TASK}/rounds/{{number:[0-9]{{1,9}}}}"
+_ROUND: Final = f"{TASK}/rounds/{{number:[0-9]{{1,9}}}}"
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,17 @@ def _action(path: str, right: Right, do: Deed) -> web.RouteDef:
     return web.post(path, for_people(answer))
 
 
-async def _pause(sent: Sent) -> str:
-    task = sent.path("task_id")
-    await tasks.change_task(sent.visitor.admin, task, Verb.PAUSE)
-    return f"/tasks/{task}?told=paused"
+async def _change_task(sent: Sent) -> str:
+    task, verb = sent.path("task_id"), Verb(sent.path("verb"))
+    await change_task(sent.visitor.admin, task, verb)
+    return f"/tasks/{task}?told={verb}"
 
 
-async def _resume(sent: Sent) -> str:
-    task = sent.path("task_id")
-    await tasks.change_task(sent.visitor.admin, task, Verb.RESUME)
-    return f"/tasks/{task}?told=resumed"
+async def _abort(sent: Sent) -> str:
+    task, number = sent.path("task_id"), int(sent.path("number"))
+    why = sent.fields.get("note", "")[:200]
+    await order_round(sent.visitor.admin, task, number, RoundOrder.ABORT, reason=why)
+    return f"/tasks/{task}/rounds/{number}?told=aborted"
 
 
 def _decide(decision: Decision, told: str) -> Deed:
@@ -156,9 +160,9 @@ ROUTES: Final = (
     _action("/tokens/{token_id:[0-9a-f]{8}}/revoke", Right.GOVERN, _revoke_token),
     _action(f"{_CLIENT}/block", Right.OPERATE, _block),
     _action(f"{_CLIENT}/unblock", Right.OPERATE, _unblock),
-    _action(f"{TASK}/pause", Right.OPERATE, _pause),
-    _action(f"{TASK}/resume", Right.OPERATE, _resume),
-    _action(f"{_HELD}/approve", Right.OPERATE, _decide(Decision.APPROVE, "approved")),
-    _action(f"{_HELD}/reject", Right.OPERATE, _decide(Decision.REJECT, "rejected")),
+    _action(f"{TASK}/{{verb:{'|'.join(Verb)}}}", Right.OPERATE, _change_task),
+    _action(f"{_ROUND}/abort", Right.OPERATE, _abort),
+    _action(f"{_ROUND}/approve", Right.OPERATE, _decide(Decision.APPROVE, "approved")),
+    _action(f"{_ROUND}/reject", Right.OPERATE, _decide(Decision.REJECT, "rejected")),
     _action(f"{TASK}/adapters/{{version:[0-9]{{1,9}}}}/rollback", Right.OPERATE, _roll_back),
 )

@@ -10,18 +10,19 @@ from fedit_server.dashboard.door import Visitor
 from fedit_server.storage.readings import TaskName
 
 TOLD: Final = {
-    "paused": "The task is paused; an open round ends as it began.",
-    "resumed": "The task goes on.",
+    "open": "The task is open: devices see it, and rounds open.",
+    "pause": "The task is paused; an open round ends as it began.",
+    "resume": "The task goes on.",
+    "close": "The task is closed; its adapters can be fetched.",
+    "archive": "The task is archived.",
     "approved": "Noted. The server carries it out within seconds.",
     "rejected": "Noted. The server drops the step within seconds.",
-    "aborted": "The round is being aborted.",
-    "closed": "The task is closed.",
-    "opened": "The task is open to devices.",
-    "archived": "The task is archived.",
+    "aborted": "The round is aborted.",
     "blocked": "The device is kept out from now on.",
     "admitted": "The device is admitted.",
     "rolled-back": "The earlier adapter is the newest version now.",
     "revoked": "Revoked.",
+    "kept": "Kept as a draft. Devices hear of it once you open it.",
     "published": "Published. Devices ask their owners before they go on.",
 }
 """What a page says after a change, by the word in its address."""
@@ -40,8 +41,10 @@ PLACES: Final = (
     Place("Overview", "/", Right.READ),
     Place("Devices", "/clients", Right.DEVICES),
     Place("Invites", "/invites", Right.DEVICES),
+    Place("New task", "/editor", Right.OPERATE),
     Place("Audit", "/audit", Right.AUDIT),
     Place("Settings", "/settings", Right.READ),
+    Place("API", "/api-docs", Right.READ),
 )
 
 

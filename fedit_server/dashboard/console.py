@@ -1,9 +1,9 @@
 """What pages need of the application beside the admin room, put together once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -21,6 +21,8 @@ class Console:
     """Set when the server is about to stop: streams end."""
     wake: Callable[[], None]
     """Lets running tasks look at what a page has changed."""
+    api: Callable[[], Mapping[str, Any]]
+    """Returns the OpenAPI document of the admin API."""
     streams: set[object] = field(default_factory=set)
     """Open streams."""
 

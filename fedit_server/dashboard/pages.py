@@ -15,8 +15,10 @@ from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, Handler, Visitor, for_people, page_response, visit
 from fedit_server.dashboard.templating import render
 from fedit_server.dashboard.views.adapters import adapters_page
+from fedit_server.dashboard.views.api_docs import api_page
 from fedit_server.dashboard.views.audit import audit_page
 from fedit_server.dashboard.views.clients import clients_page
+from fedit_server.dashboard.views.editor import editor_page
 from fedit_server.dashboard.views.evaluation import evaluation_page
 from fedit_server.dashboard.views.invites import invites_page
 from fedit_server.dashboard.views.model import View
@@ -130,6 +132,14 @@ async def _settings(asked: Asked) -> View | None:
     return await settings_page(asked.visitor.admin, asked.request.app[CONSOLE].around)
 
 
+async def _editor(asked: Asked) -> View | None:
+    return await editor_page(asked.visitor.admin, asked.request.query.get("task", ""))
+
+
+async def _api(asked: Asked) -> View | None:
+    return api_page(asked.request.app[CONSOLE].api())
+
+
 PAGES: Final = (
     _page("/", "overview.html", _overview, section="Overview"),
     _page(TASK, "task.html", _task, tab="Task"),
@@ -141,7 +151,9 @@ PAGES: Final = (
     _page("/clients", "clients.html", _clients, section="Devices", right=Right.DEVICES),
     _page("/invites", "invites.html", _invites, section="Invites", right=Right.DEVICES),
     _page("/audit", "audit.html", _audit, section="Audit", right=Right.AUDIT),
+    _page("/editor", "editor.html", _editor, section="New task", right=Right.OPERATE),
     _page("/settings", "settings.html", _settings, section="Settings"),
+    _page("/api-docs", "api.html", _api, section="API"),
 )
 
 

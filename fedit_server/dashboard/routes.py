@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from fedit_server.dashboard import actions, files, live, pages, public
+from fedit_server.dashboard import actions, editor, files, live, pages, public
 from fedit_server.dashboard.console import CONSOLE, Console
 from fedit_server.dashboard.door import for_people
 
@@ -31,6 +31,7 @@ def add_pages(app: web.Application, console: Console) -> None:
             web.post("/sign-in", for_people(public.sign_in)),
             web.post("/sign-out", for_people(public.sign_out)),
             *actions.ROUTES,
+            *editor.ROUTES,
             *pages.routes(),
         ]
     )

@@ -9,14 +9,15 @@ _FILE: Final = """\
 # build:  podman build -t fedit-server .
 # run:    podman run --read-only --tmpfs /tmp -v fedit:/data -p 8443:8443 \\
 #             -e FEDIT_SERVER_ADVERTISE=fl.example.org fedit-server
-# Then, for the first task and its invite: podman exec … fedit-server up … does not work beside a running server, so:
-#         podman run --rm -it -v fedit:/data fedit-server up --model ORG/NAME --name TEXT
+# then:   podman exec NAME fedit-server task create /data/task.toml
+#         podman exec NAME fedit-server invite create
 FROM python:3.13-slim
 RUN pip install --no-cache-dir "fedit[server,postgres,s3]=={version}" \\
     && useradd --uid {user} --create-home fedit \\
     && install -d -o {user} -g {user} -m 0700 /data
 USER {user}
 ENV FEDIT_HOME=/data \\
+    HF_HOME=/data/hub \\
     PYTHONDONTWRITEBYTECODE=1 \\
     FEDIT_SERVER_DRAIN_S=5
 VOLUME /data

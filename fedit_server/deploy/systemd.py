@@ -7,7 +7,9 @@ ETC: Final = "/etc/fedit-server/server.toml"
 _UNIT: Final = """\
 # fedit-server systemd > /etc/systemd/system/fedit-server.service
 # then: touch {etc}; systemctl daemon-reload; systemctl enable --now fedit-server
-# Commands: fedit-server --home /var/lib/fedit-server status    (as root)
+# A token, as root:  fedit-server --home /var/lib/fedit-server token create --role admin
+# then from anywhere: fedit-server --server 'https://HOST:8443#sha256:PIN' --token-file FILE task create task.toml
+# (what root writes there itself, the server's own account could not read)
 [Unit]
 Description=FedIT aggregation server
 Wants=network-online.target
@@ -19,7 +21,9 @@ DynamicUser=yes
 StateDirectory=fedit-server
 StateDirectoryMode=0700
 ConfigurationDirectory=fedit-server
+CacheDirectory=fedit-server
 Environment=FEDIT_HOME=%S/fedit-server
+Environment=HF_HOME=%C/fedit-server
 ExecStart={program} serve --init --config {etc}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure

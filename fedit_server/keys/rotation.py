@@ -16,6 +16,7 @@ from fedit_protocol.succession import MOST_SUCCESSIONS, Succession, Successions,
 from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.home.files import flush_folder, storing, write_atomically
 from fedit_server.home.folder import Home, Identity, load_identity, load_successions
+from fedit_server.storage.leases import require_stopped
 from fedit_server.storage.place import Place
 from fedit_server.storage.rows import RoundState
 from fedit_server.storage.store import Store
@@ -30,14 +31,15 @@ async def rotate(home: Home, *, lost: bool, place: Place | None = None) -> Ident
 
     `place` is its database, the folder's own if None.
 
-    Raises StorageError S002 while a server runs, ConfigError U028 while a round is open, U029 for `lost` with the key
-    still there.
+    Raises StorageError S002, S095 while a server runs, ConfigError U028 while a round is open, U029 for `lost` with the
+    key still there.
     """
     with home.require().lock():
         finish_rotation(home)
         if lost:
             return replace_lost_key(home)
         async with await Store.open(place or home.database, migrate=True) as store:
+            await require_stopped(store.database)
             if any(row.state in (RoundState.OPEN, RoundState.HELD) for row in await store.rounds.rounds(None)):
                 # Its documents are signed by the old key; half of it under another one is an alarm on every device.
                 raise ConfigError(

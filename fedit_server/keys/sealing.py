@@ -28,6 +28,8 @@ _FILES: Final = (
     "keys/authority-seal.key",
     "keys/ca.key.pem",
     "keys/ca.pem",
+    "keys/ca.next.key.pem",
+    "keys/ca.next.pem",
     "successions.cbor",
     "descriptor.cbor",
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedit_protocol.errors import StorageError
-from fedit_server.home.files import storing, write_atomically
+from fedit_server.home.files import flush_folder, storing, write_atomically
 
 AUTHORITY_DAYS: Final = 3650
 LEAF_DAYS: Final = 90
@@ -38,13 +39,48 @@ class TlsFiles:
     def __init__(self, folder: Path) -> None:
         self._ca_key = folder / "ca.key.pem"
         self._ca = folder / "ca.pem"
+        self._next_ca_key = folder / "ca.next.key.pem"
+        self._next_ca = folder / "ca.next.pem"
         self._leaf_key = folder / "tls.key.pem"
         self._leaf = folder / "tls.pem"
 
     def create_authority(self, now: datetime) -> None:
         """Make the private authority unless it exists; losing its key would strand every client."""
-        if self._ca_key.exists() and self._ca.exists():
-            return
+        if not (self._ca_key.exists() and self._ca.exists()):
+            self._make_authority(self._ca_key, self._ca, now)
+
+    def create_next_authority(self, now: datetime) -> None:
+        """Make the authority that is to come after the present one, beside it."""
+        self._make_authority(self._next_ca_key, self._next_ca, now)
+
+    @property
+    def is_rotating(self) -> bool:
+        """Whether there is an authority that is to come after the present one."""
+        return self._next_ca.exists() and self._next_ca_key.exists()
+
+    def next_authority_pem(self) -> str:
+        """Return the certificate of the one that is to come."""
+        with storing(self._next_ca):
+            return self._next_ca.read_text("ascii")
+
+    def adopt_next_authority(self) -> None:
+        """Let it take the present one's place. The certificate last: until then a restart does this again."""
+        with storing(self._next_ca):
+            write_atomically(self._ca_key, self._next_ca_key.read_bytes())
+            self._next_ca.replace(self._ca)
+            self._next_ca_key.unlink()
+            flush_folder(self._ca.parent)
+
+    def discard_next_authority(self) -> None:
+        """Forget the one that was to come."""
+        for file in (self._next_ca, self._next_ca_key):
+            file.unlink(missing_ok=True)
+
+    def authority_key(self, *, of_next: bool = False) -> ec.EllipticCurvePrivateKey:
+        """Return the key of the present authority, or of the one that is to come; raises StorageError S005."""
+        return _private_key(self._next_ca_key if of_next else self._ca_key)
+
+    def _make_authority(self, key_file: Path, file: Path, now: datetime) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedIT private authority")])
         certificate = (
@@ -53,8 +89,8 @@ class TlsFiles:
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        write_atomically(self._ca_key, _private_pem(key))
-        write_atomically(self._ca, certificate.public_bytes(Encoding.PEM))
+        write_atomically(key_file, _private_pem(key))
+        write_atomically(file, certificate.public_bytes(Encoding.PEM))
 
     def authority_pem(self) -> str:
         """Return the authority's certificate, as the descriptor carries it."""
@@ -111,21 +147,23 @@ class TlsFiles:
         if key.public_key() != leaf.public_key():  # a power cut fell between the two files
             return False
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if not self._is_ours(leaf):
+            return False
         lasts = leaf.not_valid_after_utc - now > timedelta(days=RENEW_BEFORE_DAYS)
         return lasts and leaf.not_valid_before_utc <= now and wanted <= set(names)
 
+    def _is_ours(self, leaf: x509.Certificate) -> bool:
+        """Whether the present authority has signed it; after a rotation the one before has."""
+        try:
+            leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(self._ca.read_bytes()))
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
     def _load_authority(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        with storing(self._ca_key):
-            key = load_pem_private_key(self._ca_key.read_bytes(), password=None)
+        with storing(self._ca):
             certificate = x509.load_pem_x509_certificate(self._ca.read_bytes())
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise StorageError(
-                "the authority's key is of another kind",
-                code="S005",
-                where=str(self._ca_key),
-                fix="restore keys and descriptor.cbor from one backup",
-            )
-        return key, certificate
+        return _private_key(self._ca_key), certificate
 
 
 def server_context() -> ssl.SSLContext:
@@ -195,6 +233,19 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _private_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    with storing(file):
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StorageError(
+            "the authority's key is of another kind",
+            code="S005",
+            where=str(file),
+            fix="restore keys and descriptor.cbor from one backup",
+        )
+    return key
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

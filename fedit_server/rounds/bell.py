@@ -9,6 +9,11 @@ class Ear:
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
+    @property
+    def has_rung(self) -> bool:
+        """Whether the ring has come."""
+        return self._event.is_set()
+
     async def wait(self, timeout_s: float | None) -> bool:
         """Wait for the ring; returns False if the time ran out first."""
         try:

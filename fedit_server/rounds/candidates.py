@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from fedit_protocol.accounting import spent_after
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import Digest, RoundId
+from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.messages import PrivacySpent, RoundOutcome, RoundResult
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.effects import Fail
@@ -82,7 +82,7 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
         sign=services.identity.sign_change,
     )
     await services.store.rounds.commit(commit, now_s)
-    _count(services, task, commit.figures.report)
+    show_figures(services, task.task_id, commit.figures.report)
     fields = {"task": task.task_id, "round": step.round_no, "adapter_version": row.version}
     log.info("the round is committed", extra={**fields, **commit.figures.report})
     warn_of_drift(commit.figures.report, fields)
@@ -194,14 +194,17 @@ async def count_ending(services: Services, round_id: RoundId) -> None:
         services.desk.metrics.round_ended(row.task_id, row.state, row.ended_at - row.opened_at)
 
 
-def _count(services: Services, task: TaskRow, report: Mapping[str, Any]) -> None:
+def show_figures(services: Services, task_id: TaskId, report: Mapping[str, Any]) -> None:
     """Show the newest figures of a task: means over a cohort, or what noise leaves of the budget."""
     metrics = services.desk.metrics
     for split in ("train", "held_out"):
         if (loss := report.get(f"{split}_loss")) is not None and "epsilon" not in report:
-            metrics.evaluated(task.task_id, split, loss)
+            metrics.evaluated(task_id, split, loss)
+    for found in report.get("canary", ()):
+        if found["loss"] is not None:
+            metrics.evaluated(task_id, f"canary_{found['class']}", found["loss"])
     if (epsilon := report.get("epsilon")) is not None:
-        metrics.spent(task.task_id, epsilon)
+        metrics.spent(task_id, epsilon)
 
 
 def _say_held(task: TaskRow, facts: Facts, reason: str) -> None:

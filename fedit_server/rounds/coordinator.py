@@ -16,6 +16,7 @@ from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk
 from fedit_server.rounds.bell import Bell
+from fedit_server.rounds.candidates import show_figures
 from fedit_server.rounds.driver import Driver, Machine
 from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import LiveRound
@@ -52,6 +53,9 @@ class Coordinator:
             self._runners[row.task_id].live = await self._take_up(row)
         for runner in self._runners.values():
             await runner.refresh()  # a finished task's runner does not run, and still answers check-ins
+            last = await store.rounds.newest(runner.task.task_id, RoundState.COMMITTED)
+            if last is not None and last.figures is not None:
+                show_figures(self.services, runner.task.task_id, last.figures.report)
         live = {runner.live.opening.round_id for runner in self._runners.values() if runner.live is not None}
         if self._only is None:
             await self.services.desk.spool.discard_all_but(live)
@@ -112,6 +116,7 @@ class Coordinator:
         self._changes.ring()
         for runner in self._runners.values():
             runner.bell.ring()
+            runner.lobby.call_all()
             if runner.live is not None:
                 runner.live.look_again()
 
@@ -134,9 +139,9 @@ class Coordinator:
         if reply.offer is not None or reply.reason in FINAL:
             return reply
         runner.lobby.saw(client, self.services.desk.clock())
-        with runner.lobby.waiting(client):
-            runner.bell.ring()
-            reply = await self._wait_for_offer(runner, client, message)
+        with runner.lobby.waiting(client) as bell:
+            runner.somebody_came()
+            reply = await self._wait_for_offer(runner, client, message, bell)
         if reply.offer is None and reply.reason not in FINAL:
             runner.lobby.saw(client, self.services.desk.clock())
         return reply
@@ -224,11 +229,11 @@ class Coordinator:
             raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
         return row.result
 
-    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn) -> CheckInReply:
+    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell) -> CheckInReply:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.services.long_poll_s
         while True:
-            ear = runner.bell.listen()
+            ear = bell.listen()
             reply = runner.answer(client, message)
             left = until - loop.time()
             if reply.offer is not None or reply.reason in FINAL or left <= 0 or self._stopping:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
+from fedit_protocol.change import round_to_grid
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import Offer, PrivacySpent
@@ -92,7 +93,8 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
     offer = decode(Offer, read_envelope(opening.offer, Kind.OFFER).body)
     if parent.version != offer.adapter_version:
         raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round ran")
-    content, alarm = await asyncio.to_thread(_step, task, await services.blobs.get(parent.digest), summed.update)
+    before = await services.blobs.get(parent.digest)
+    content, alarm = await asyncio.to_thread(_step, task, before, summed.update, services.adapter_grid)
     digest, gates = await services.blobs.put(content), task.document.task.gates
     now_s = unix_seconds(services.desk.clock())
     row = CandidateRow(
@@ -134,11 +136,16 @@ async def _correction(services: Services, task: TaskRow, opening: Opening, finis
     return await services.blobs.put(correction_bytes(correction))
 
 
-def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined) -> tuple[bytes, str]:
-    """Apply the task's method to the newest adapter; return the next one's bytes, and why a gate holds it."""
+def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined, grid: int) -> tuple[bytes, str]:
+    """Apply the task's method to the newest adapter; return the next one's bytes, and why a gate holds it.
+
+    Rounding to the grid comes first, so that gates, evaluators, digest and every device see one and the same adapter.
+    """
     layout, method = task.document.layout, METHODS[task.document.task.method.name]
     before = from_safetensors(layout, parent)
     after = method.server_update(before, update)
+    if grid:
+        after = round_to_grid(after, grid)
     alarm = check_step(task.document.task.gates, before, after)
     return to_safetensors(layout, after), alarm
 

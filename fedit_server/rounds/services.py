@@ -21,6 +21,8 @@ class Services:
     adapters: Path
     """The folder of PEFT folders, for people."""
     long_poll_s: float = 25.0
+    adapter_grid: int = 0
+    """New adapters are rounded to multiples of 2^-N before anything is said of them; 0: not."""
 
 
 def adapter_folder(adapters: Path, task_id: TaskId, version: int) -> Path:

@@ -89,14 +89,23 @@ class TaskRunner:
         """Say whether the task was changed since it was read."""
         return (self.task.version, self.task.state) != (standing.version, standing.state)
 
+    def somebody_came(self) -> None:
+        """Let the task look whether a round may open, if one more free client can make the difference."""
+        policy, count = self.task.document.task.round, self.lobby.count(self._services.desk.clock())
+        gathers = self.task.state is TaskState.ACTIVE and self.live is None and self.held is None
+        if gathers and (count == policy.least_clients or count >= policy.most_clients):
+            self.bell.ring()
+
     async def refresh(self) -> None:
         """Read the task and its newest version again; who waits with a yes to another version is awaited no more."""
         store = self._services.store
-        task = await store.tasks.task(self.task.task_id)
+        before, task = self.task, await store.tasks.task(self.task.task_id)
         if task is not None:
             if task.version != self.task.version:
                 self.lobby.empty()
             self.task = task
+        if (before.state, before.version) != (self.task.state, self.task.version):
+            self.lobby.call_all()
         self.round_no = await store.rounds.newest_no(self.task.task_id)
         self.held = await store.rounds.held(self.task.task_id)
         self.adapter_version = (await store.tasks.newest_adapter(self.task.task_id)).version
@@ -137,7 +146,7 @@ class TaskRunner:
         return CheckInReply(
             offer=offer,
             reason=reason,
-            free_clients=len(self.lobby.free(now)),
+            free_clients=self.lobby.count(now),
             wanted_clients=self.task.document.task.round.least_clients,
             round_no=self.round_no,
             adapter_version=self.adapter_version,
@@ -213,6 +222,7 @@ class TaskRunner:
             self.lobby.remove(client)
         self.lobby.start_over()
         self.live, self.round_no = live, facts.round_no
+        self.lobby.call(chain.from_iterable(cohorts))
         services.desk.metrics.cohort_formed(self.task.task_id, sum(map(len, cohorts)))
         log.info("a round is open", extra={**self._fields, "invited": sum(map(len, cohorts)), "cohorts": len(cohorts)})
         self.bell.ring()

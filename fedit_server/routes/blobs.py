@@ -12,9 +12,10 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.change import NAME
 from fedit_protocol.errors import FeditError
 from fedit_protocol.ids import Digest
-from fedit_server.routes.keys import BLOBS, PUBLIC_BLOBS
+from fedit_server.routes.keys import BLOBS, CHANGES, PUBLIC_BLOBS
 from fedit_server.routes.wire import caller
 
 _SLOW_S: Final = 60.0
@@ -23,6 +24,7 @@ _SLOW_S: Final = 60.0
 log = logging.getLogger(__name__)
 
 _FOR_EVER: Final = "max-age=31536000, immutable"
+_TAG: Final = re.compile(r'"(sha256:[0-9a-f]{64})"', re.ASCII)
 _RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})", re.ASCII)
 
 
@@ -41,7 +43,7 @@ class Span:
 
 
 async def blob(request: web.Request) -> web.StreamResponse:
-    """GET and HEAD /v1/blobs/{digest}: 200, 206 for one range, 304 for a copy that is known, 416 beyond the end."""
+    """GET and HEAD /v1/blobs/{digest}: 200; 206 one range; 226 a change; 304 it is known; 416 beyond the end."""
     public = request.app[PUBLIC_BLOBS]
     if not public:
         await caller(request)
@@ -57,6 +59,8 @@ async def blob(request: web.Request) -> web.StreamResponse:
     }
     if _names(request.headers.get("If-None-Match", ""), tag):
         return web.Response(status=304, headers=headers)
+    if (change := await _change(request, digest)) is not None:
+        return change
     span = _span(request, size, tag)
     if span is None:
         return web.Response(status=416, headers=headers | {"Content-Range": f"bytes */{size}"})
@@ -68,6 +72,22 @@ async def blob(request: web.Request) -> web.StreamResponse:
     if request.method != "HEAD":
         await _send(answer, request, digest, span)
     return answer
+
+
+async def _change(request: web.Request, digest: Digest) -> web.Response | None:
+    """Answer a device that holds another version and asks for the change only (RFC 3229); None: send the whole.
+
+    It is 226 and not 200, so that no cache and no client that has not asked takes it for the adapter.
+    """
+    held = _TAG.fullmatch(request.headers.get("If-None-Match", ""))
+    asked = {one.strip() for one in request.headers.get("A-IM", "").split(",")}
+    if held is None or NAME not in asked or "Range" in request.headers:
+        return None
+    content = await request.app[CHANGES].between(Digest(held[1]), digest)
+    if content is None:
+        return None
+    said = {"IM": NAME, "Delta-Base": held[0], "ETag": f'"{digest}"', "Cache-Control": "no-store"}
+    return web.Response(status=226, body=content, headers=said, content_type="application/octet-stream")
 
 
 async def _send(answer: web.StreamResponse, request: web.Request, digest: Digest, span: Span) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from fedit_server.access.auth import Doorkeeper
 from fedit_server.access.rate import Turnstile
+from fedit_server.adapters.changes import Changes
 from fedit_server.admin.health import Surroundings
 from fedit_server.authority.authority import Authority
 from fedit_server.authority.desk import AuthorityDesk
@@ -26,6 +27,7 @@ DRAINING: Final = web.AppKey("draining", asyncio.Event)
 EVALUATIONS: Final = web.AppKey("evaluations", Evaluations)
 IDENTITY: Final = web.AppKey("identity", Identity)
 LOG_BOOK: Final = web.AppKey("log_book", LogBook)
+CHANGES: Final = web.AppKey("changes", Changes)
 PUBLIC_BLOBS: Final = web.AppKey("public_blobs", bool)
 SPOOL: Final = web.AppKey("spool", Spool)
 STORE: Final = web.AppKey("store", Store)

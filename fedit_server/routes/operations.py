@@ -1,15 +1,19 @@
 """For whoever watches the server: is it alive, is it ready, and how is it doing."""
 
+import logging
 from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.errors import StorageError
 from fedit_server.access.requests import METRICS
 from fedit_server.access.roles import Right
 from fedit_server.admin.health import readiness
 from fedit_server.metrics import CONTENT_TYPE
 from fedit_server.routes.admin.http import who_asks
 from fedit_server.routes.keys import BLOBS, COORDINATOR, DOORKEEPER, DRAINING, STORE, SURROUNDINGS
+
+log = logging.getLogger(__name__)
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -40,7 +44,10 @@ async def metrics(request: web.Request) -> web.Response:
     (await who_asks(request)).need(Right.METRICS)
     app = request.app
     figures, around = app[METRICS], app[SURROUNDINGS]
-    figures.clients_enrolled.set(await app[STORE].members.count_active())
+    try:
+        figures.clients_enrolled.set(await app[STORE].members.count_active())
+    except StorageError as error:  # the other figures are wanted all the more
+        log.error("the devices cannot be counted: %s", error, extra={"code": error.code})
     figures.clients_connected.set(app[COORDINATOR].waiting_clients)
     end, free = around.certificate_end(), around.free_bytes()
     if end is not None:

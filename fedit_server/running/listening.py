@@ -19,6 +19,7 @@ from fedit_server.config import ServerConfig, split_address
 from fedit_server.home.folder import Identity
 from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, pinned_authority, read_chain
 from fedit_server.keys.tls import own_names
+from fedit_server.running.connections import allow_many, spare_memory
 
 DRAIN_S: Final = 10.0
 """How long open requests may take to end when the server stops."""
@@ -101,6 +102,8 @@ async def listening(
 
     Raises ConfigError C017.
     """
+    spare_memory()
+    allow_many()
     runner = web.AppRunner(app, access_log_class=RequestCounter, access_log=log, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:

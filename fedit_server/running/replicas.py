@@ -11,10 +11,9 @@ from fedit_protocol.succession import check_successor
 from fedit_protocol.task import Mode
 from fedit_server.clock import unix_seconds
 from fedit_server.config import ServerConfig
-from fedit_server.home.folder import Home, Identity, load_identity
+from fedit_server.home.folder import Home, load_identity
 from fedit_server.keys.sealing import seal_keys, unseal_keys
 from fedit_server.storage import BlobStore
-from fedit_server.storage.leases import living
 from fedit_server.storage.place import place_of
 from fedit_server.storage.sealed_keys import SealedKeys, keep_keys, kept_keys
 from fedit_server.storage.store import Store
@@ -88,20 +87,21 @@ async def exchange_keys(config: ServerConfig, home: Home, now: datetime) -> None
     )
 
 
-async def check_shared(identity: Identity, store: Store, blobs: BlobStore, replica_id: str) -> None:
-    """Raise StorageError S097 if another replica lives whose blobs are not seen here."""
-    others = [row for row in await living(store.database) if row["id"] != replica_id]
-    try:
-        await blobs.get(identity.pin)
-    except ProtocolError as error:
-        if error.problem is not ProblemType.UNKNOWN_BLOB or not others:
-            await blobs.put(identity.descriptor_bytes)
-            return
-        raise StorageError(
-            "this replica does not see the blobs of the others",
-            code="S097",
-            fix="give all of them one S3 store (setting blobs), or mount one shared folder as blobs/ and one as spool/",
-        ) from error
+async def check_shared(store: Store, blobs: BlobStore) -> None:
+    """Raise StorageError S097 if this replica does not see the newest adapters, which another one has stored."""
+    for task in await store.tasks.standings():
+        newest = await store.tasks.newest_adapter(task.task_id)
+        try:
+            await blobs.size(newest.digest)
+        except ProtocolError as error:
+            if error.problem is not ProblemType.UNKNOWN_BLOB:
+                raise
+            raise StorageError(
+                "this replica does not see the blobs of the others",
+                code="S097",
+                fix="give all of them one S3 store (setting blobs), or mount one shared folder as blobs/ and one as"
+                " spool/",
+            ) from error
 
 
 def _leads_to(older: Digest, home: Home) -> bool:

@@ -1,22 +1,26 @@
 """Listens: lock, keys, certificate, database, tasks, then HTTPS until a signal comes."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
 
 from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.catalogue import TaskState
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, FeditError
+from fedit_protocol.ids import TaskId
 from fedit_protocol.task import Task
 from fedit_server.access.address import advertised
 from fedit_server.access.proxies import networks
+from fedit_server.adapters.collecting import Collector
 from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app, drain
 from fedit_server.clock import Clock, unix_seconds, utc_now
@@ -24,14 +28,17 @@ from fedit_server.config import ServerConfig
 from fedit_server.home.files import make_private_folder
 from fedit_server.home.folder import Home, Identity, create_identity, load_identity
 from fedit_server.home.last_backup import last_backup
+from fedit_server.keys.authority_rotation import settle
 from fedit_server.keys.certificate import ServedCertificate
-from fedit_server.keys.rotation import finish_rotation
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
 from fedit_server.tasks.publishing import Publisher
+from fedit_server.tasks.retention import Retention
+
+_COLLECT_S: Final = 6 * 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +54,8 @@ class Plan:
     by_hand: bool = True
     """A person started it: settings are written down, an invite is printed, and there has to be a task."""
     clock: Clock = utc_now
+    retention: Mapping[TaskId, Retention] = field(default_factory=dict)
+    """What task files say of it."""
     card: AuthorityCard | None = None
     """Of an authority that lives apart, for the first start."""
 
@@ -106,18 +115,26 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
         async with await Store.open(place_of(plan.config, home.database), migrate=True) as store:
             parts = await Parts.assemble(home, identity, store, plan.clock, plan.config.long_poll_s, plan.config)
             if plan.config.replica_address:
-                await check_shared(identity, store, parts.blobs, home.replica_id())
+                await check_shared(store, parts.blobs)
             if home.restored.exists():
                 closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
                 home.restored.unlink()
                 log.warning("rounds that ran when the backup was made are closed", extra={"rounds": closed})
             published = await _publish(plan, home, parts)
+            for task_id, rules in plan.retention.items():
+                await store.retentions.give(task_id, rules)
             certificate = certificate_of(plan.config, identity, plan.clock)
             app = build_app(parts, _surroundings(plan.config, home, certificate), networks(plan.config.trusted_proxies))
             async with listening(plan.config, app, certificate) as port:
                 ready = Serving(plan.config, parts, port, published, app, certificate)
                 home.announce(os.getpid(), ready.url)
-                yield ready
+                collecting = asyncio.create_task(_collect(plan, home, parts), name="retention")
+                try:
+                    yield ready
+                finally:
+                    collecting.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await collecting
 
 
 def _require(config: ServerConfig, home: Home) -> None:
@@ -151,6 +168,17 @@ async def wait_for_signal() -> signal.Signals:
         raise
 
 
+async def _collect(plan: Plan, home: Home, parts: Parts) -> None:
+    """Remove what retention does not keep, now and every few hours; a store that fails is asked again next time."""
+    collector = Collector(parts.store, parts.blobs, parts.spool, home.adapters)
+    while True:
+        try:
+            await collector.collect(plan.clock())
+        except FeditError as error:
+            log.warning("what retention does not keep stays for now: %s", error)
+        await asyncio.sleep(_COLLECT_S)
+
+
 def _check_modes(plan: Plan, home: Home) -> None:
     pinned = pinned_modes(home)
     check_setting(plan.config, pinned)
@@ -159,7 +187,7 @@ def _check_modes(plan: Plan, home: Home) -> None:
 
 
 def _identity(plan: Plan, home: Home) -> Identity:
-    finish_rotation(home)
+    settle(home)
     modes = modes_of(plan.config)
     if not plan.create:
         identity = load_identity(home)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -34,7 +34,7 @@ class Database:
         self._engine = engine
         self._dialect = dialect
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._mine: ContextVar[AsyncConnection | None] = ContextVar(
+        self._mine: ContextVar[tuple[asyncio.Task[Any] | None, AsyncConnection] | None] = ContextVar(
             "the transaction that this task is in", default=None
         )
 
@@ -51,7 +51,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """One consistent snapshot; inside `writing`, what that has written too."""
-        if (mine := self._mine.get()) is not None:
+        if (mine := self._present()) is not None:
             yield mine
             return
         with self._translating():
@@ -65,9 +65,9 @@ class Database:
 
         On PostgreSQL, writers that name rows of their own, such as one round's journal, wait for each other only.
         A block inside a block is part of the outer one, so that a change and its line in the audit log stand or fall
-        together. No task may be started inside: it would write into a transaction that is not its own.
+        together. A task that is started inside has no part in it.
         """
-        if (mine := self._mine.get()) is not None:
+        if (mine := self._present()) is not None:
             await self._enter(mine, alone)
             yield mine
             return
@@ -76,11 +76,16 @@ class Database:
             with self._translating():
                 async with self._engine.execution_options(fedit_writes=True).begin() as connection:
                     await self._enter(connection, alone)
-                    token = self._mine.set(connection)
+                    token = self._mine.set((asyncio.current_task(), connection))
                     try:
                         yield connection
                     finally:
                         self._mine.reset(token)
+
+    def _present(self) -> AsyncConnection | None:
+        """Return the connection of the transaction that this very task is in; tasks inherit the variable."""
+        inherited = self._mine.get()
+        return inherited[1] if inherited is not None and inherited[0] is asyncio.current_task() else None
 
     async def _enter(self, connection: AsyncConnection, alone: str) -> None:
         await self._dialect.write(connection, alone)

@@ -164,6 +164,18 @@ class Leases:
         return check
 
 
+async def require_stopped(database: Database) -> None:
+    """Raise StorageError S095 while a server runs on this database; one that was killed counts until its lease ends."""
+    if database.place.path is None and (rows := await living(database)):
+        named = ", ".join(row["address"] or "one that works alone" for row in rows)
+        raise StorageError(
+            f"servers run on this database: {named}",
+            code="S095",
+            where=database.place.shown,
+            fix="stop them first: fedit-server replica list",
+        )
+
+
 async def living(database: Database) -> list[dict[str, Any]]:
     """Return the replicas that live, with the tasks that each owns, for `replica list`."""
     async with database.reading() as db:

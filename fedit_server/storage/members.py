@@ -1,7 +1,7 @@
 """Who belongs to the federation: invites, clients, certificates and the key log."""
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
 from fedit_server.storage.tables import certificates, clients, evaluators, federation, invites, suspicions
+from fedit_server.storage.together import Together
 
 SEEN_STEP_S: Final = 3600
 """When a client was last seen is kept in whole hours: enough to see who is gone, too coarse to follow a day."""
@@ -47,6 +48,18 @@ class Enrolled:
     log: LogState
 
 
+@dataclass(frozen=True)
+class Member:
+    """A client as it stands, and its certificates that were not revoked, each with the second in which it ends."""
+
+    row: ClientRow
+    certificates: tuple[tuple[bytes, int], ...]
+
+    def certificate(self, now_s: int) -> bytes | None:
+        """Return the certificate that is valid now, or None."""
+        return next((envelope for envelope, not_after in self.certificates if not_after > now_s), None)
+
+
 Issue = Callable[[int, LogState], Issued]
 """(serial, log so far) → what the authority signs; called inside the transaction, so that numbers have no gaps."""
 Revoke = Callable[[int, LogState], LogLine]
@@ -57,6 +70,7 @@ class Members:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._members = Together[ClientId, Member](self._look)
 
     async def federation_salt(self, federation_id: FederationId, now_s: int) -> bytes:
         """Return the salt of invite codes, making the federation's row at the first start."""
@@ -148,6 +162,23 @@ class Members:
         async with self._database.reading() as db:
             row = (await db.execute(select(clients).where(clients.c.client_id == client))).first()
             return None if row is None else client_row(row)
+
+    async def member(self, client: ClientId) -> Member | None:
+        """Return one client with its certificates, or None; who asks at the same time shares a query."""
+        return await self._members.get(client)
+
+    async def _look(self, wanted: Sequence[ClientId]) -> dict[ClientId, Member]:
+        held = (certificates.c.client_id == clients.c.client_id) & certificates.c.revoked_at.is_(None)
+        columns = (*clients.c, certificates.c.envelope, certificates.c.not_after)
+        asked = select(*columns).select_from(clients.outerjoin(certificates, held))
+        found: dict[ClientId, Member] = {}
+        async with self._database.reading() as db:
+            for row in await db.execute(asked.where(clients.c.client_id.in_(wanted))):
+                before = found.get(ClientId(row.client_id))
+                mine = before.certificates if before else ()
+                more = () if row.envelope is None else ((row.envelope, row.not_after),)
+                found[ClientId(row.client_id)] = Member(client_row(row), (*mine, *more))
+        return found
 
     async def clients(self) -> list[ClientRow]:
         """Return every client, in the order of enrolment."""

@@ -1,22 +1,31 @@
 """Which blobs the database mentions, and whether each is there and whole."""
 
+from collections.abc import Collection
+
 from sqlalchemy import select
 
 from fedit_protocol.errors import ProtocolError, StorageError
 from fedit_protocol.ids import Digest
 from fedit_server.storage import BlobStore
 from fedit_server.storage.database import Database
+from fedit_server.storage.retention import RetiredVersion
 from fedit_server.storage.rows import RoundState
 from fedit_server.storage.soundness import Soundness
-from fedit_server.storage.tables import adapters, candidates, rounds
+from fedit_server.storage.tables import adapters, candidates, retired_adapters, rounds
 
 
-async def mentioned(database: Database) -> set[Digest]:
-    """Return the digests of all adapter versions, and of the steps of held rounds with their corrections."""
+async def mentioned(database: Database, without: Collection[RetiredVersion] = ()) -> set[Digest]:
+    """Return the digests of adapter versions that have a content, and of held rounds' steps and corrections.
+
+    `without` names versions that are about to lose theirs; a digest that another version has too stays.
+    """
     held = candidates.join(rounds, rounds.c.round_id == candidates.c.round_id)
     waiting = select(candidates.c.digest, candidates.c.correction).select_from(held)
     async with database.reading() as db:
-        found = set((await db.execute(select(adapters.c.digest))).scalars())
+        gone = {(row.task_id, row.version) for row in await db.execute(select(retired_adapters))}
+        gone |= {(one.task_id, one.version) for one in without}
+        every = await db.execute(select(adapters.c.task_id, adapters.c.version, adapters.c.digest))
+        found = {row.digest for row in every if (row.task_id, row.version) not in gone}
         for row in await db.execute(waiting.where(rounds.c.state == RoundState.HELD)):
             found |= {row.digest, row.correction}
     return {Digest(digest) for digest in found if digest}

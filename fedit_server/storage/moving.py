@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fedit_protocol.errors import ConfigError, StorageError
 from fedit_server.storage.database import Database
 from fedit_server.storage.dialects import settle_numbers
+from fedit_server.storage.leases import require_stopped
 from fedit_server.storage.place import Place
 from fedit_server.storage.soundness import rows_of
 from fedit_server.storage.tables import metadata
@@ -30,12 +31,13 @@ class Content:
 async def move(source: Place, target: Place) -> dict[str, Content]:
     """Copy every row of a current database into an empty one, in one transaction; nothing else may write meanwhile.
 
-    Raises ConfigError C092 if the target holds something, StorageError S094 if a copy differs.
+    Raises ConfigError C092 if the target holds something, StorageError S094 if a copy differs, S095 beside a server.
     """
     there = await Database.open(target, migrate=True)
     try:
         here = await Database.open(source, migrate=False)
         try:
+            await require_stopped(here)
             async with here.reading() as old, there.writing() as new:
                 await _require_empty(new, target)
                 for table in metadata.sorted_tables:

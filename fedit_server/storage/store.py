@@ -9,15 +9,18 @@ from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import KeyLog
+from fedit_server.storage.lineages import Lineages
 from fedit_server.storage.members import Members
 from fedit_server.storage.place import Place
 from fedit_server.storage.readings import Readings
+from fedit_server.storage.retention import Retentions
 from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
 from fedit_server.storage.tokens import Tokens
+from fedit_server.storage.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Store:
     audit: AuditLog
     records: TaskRecords
     orders: RoundOrders
+    retentions: Retentions
+    lineages: Lineages
+    webhooks: Webhooks
     database: Database
 
     @classmethod
@@ -48,8 +54,8 @@ class Store:
         """Return the store of an open database."""
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
-        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database)
-        return cls(members, admissions, log, *rooms, *said, database)
+        said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
+        return cls(members, admissions, log, *rooms, *said, Lineages(database), Webhooks(database), database)
 
     async def close(self) -> None:
         """Close every connection."""

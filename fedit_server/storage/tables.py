@@ -299,6 +299,23 @@ audit = Table(
     Column("head", LargeBinary, nullable=False),
 )
 
+retention = Table(
+    "retention",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("keep_last", Integer),
+    Column("keep_every", Integer, nullable=False),
+    Column("rounds_days", Integer),
+)
+
+retired_adapters = Table(
+    "retired_adapters",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.task_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("retired_at", Integer, nullable=False),
+)
+
 replicas = Table(
     "replicas",
     metadata,
@@ -326,4 +343,27 @@ sealed_keys = Table(
     Column("pin", String, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("sealed_at", Integer, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", String, primary_key=True),
+    Column("url", String, nullable=False),
+    Column("events", String, nullable=False),
+    Column("created_at", Integer, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("webhook_id", String, ForeignKey("webhooks.webhook_id"), primary_key=True),
+    Column("event_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("round_id", String, nullable=False),
+    Column("happened_at", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Integer, nullable=False),
+    Column("status", Integer),
 )

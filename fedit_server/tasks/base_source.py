@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, pinned
+from fedit_protocol.base_files import CARD_BYTES, WEIGHTS_ENDING, base_digest, licence_in, pinned
 from fedit_protocol.errors import ConfigError, ModelError
 from fedit_protocol.ids import Digest
 from fedit_protocol.task import BaseModelSpec
@@ -28,6 +28,17 @@ def read_base(spec: BaseModelSpec, local: Path | None) -> BaseModel:
             fix="take the revision that the task was made for, or leave base.digest empty",
         )
     return found
+
+
+def local_licence(spec: BaseModelSpec) -> str:
+    """Return the licence that the card of a base on this machine names, or "" where none does; asks no hub."""
+    folder = Path(spec.model).expanduser()
+    found = folder if folder.is_dir() else _cached(spec) if spec.model.count("/") == 1 else None
+    card = found / "README.md" if found else None
+    if card is None or not card.is_file():
+        return ""
+    with card.open("rb") as file:
+        return licence_in(file.read(CARD_BYTES))
 
 
 def _find(spec: BaseModelSpec, local: Path | None) -> BaseModel:

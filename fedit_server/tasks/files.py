@@ -15,6 +15,7 @@ from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import BaseModelSpec, Mode, Task, TaskDocument
 from fedit_server.tasks.base_model import BaseModel
+from fedit_server.tasks.retention import take_retention
 
 _MAX_FILE_BYTES: Final = 256 * 1024
 _CHECK: Final = "fedit-server task check FILE"
@@ -45,6 +46,7 @@ def load_task(path: Path) -> Task:
             where=str(path),
             fix=f"correct it, then: fedit-server task check {path}",
         ) from error
+    take_retention(values, str(path))  # the operator's own; devices never see it
     return check_task(values, str(path), path.parent)
 
 

@@ -1,5 +1,6 @@
 """Which files of a base model a task pins, the one digest over them, and what none of them may hold."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,10 @@ PINNED_NAMES: Final = frozenset(
 PICKLE_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 """Weights in forms that can run code when they are read, or that are not read here."""
 
+CARD_BYTES: Final = 4096
+"""How much of a model card is read: its table of facts stands first."""
+
+_LICENCE_LINE: Final = re.compile(r"^license:\s*([A-Za-z0-9][A-Za-z0-9._+-]{0,39})\s*$", re.MULTILINE)
 _CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "quantization_config"})
 _KERNEL_ENDING: Final = "_implementation"
 
@@ -72,3 +77,10 @@ def _code_keys(value: object) -> Iterator[str]:
                 if (key in _CODE_KEYS and inner) or (key.endswith(_KERNEL_ENDING) and "/" in str(inner))
             )
             waiting += item.values()
+
+
+def licence_in(card: bytes) -> str:
+    """Return the licence that the beginning of a base's own card (README.md) names, or "" if it names none."""
+    text = card[:CARD_BYTES].decode("utf-8", "replace")
+    found = _LICENCE_LINE.search(text) if text.startswith("---") else None
+    return found.group(1) if found else ""

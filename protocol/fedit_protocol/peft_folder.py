@@ -32,7 +32,8 @@ class Edition:
     """What the model card says of one version; a device that only fetched it knows no round and no devices.
 
     `epsilon` and `delta` are what all rounds together can tell about one device, in tasks with noise. `licence` is the
-    base's, where it is known.
+    base's, where it is known. `rounds` are those that led to it. `tested` are versions with their loss on held-out
+    rows, each a mean over the devices of the round that began with it; version 0 is the base alone.
     """
 
     version: int
@@ -44,6 +45,8 @@ class Edition:
     delta: float | None = None
     licence: str = ""
     own: OwnLoss | None = None
+    rounds: int | None = None
+    tested: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,15 @@ Trained with FedIT: the rows stayed on the devices, and {_who_saw(task)}.
 | LoRA | rank {task.adapter.rank}, alpha {_plain(task.adapter.alpha)}, {", ".join(task.adapter.target_modules)} |
 | prompts | template `{task.prompt.template}`{_of_the_base(task)}, {task.prompt.cutoff_tokens} tokens |
 | privacy | {_privacy(edition)} |
-{_own_row(edition)}| adapter digest | `{edition.digest}` |
+{_tested_row(edition)}{_own_row(edition)}| adapter digest | `{edition.digest}` |
 {_parent_row(edition)}
 {use.block}
+
+## Limits
+- It works on the base model above, by its digest, and on no other; what holds for the base holds for it.
+- Nobody but their owners has seen the rows that it learned from: they may be wrong, one-sided or few. Test it on your
+  own before you rely on it, and let no decision about a person rest on it alone.
+- {_what_may_leak(edition)}
 """
 
 
@@ -143,6 +152,21 @@ def _privacy(edition: Edition) -> str:
     return f"epsilon at most {edition.epsilon:.3g} for one device over all rounds so far, delta {edition.delta:.0e}"
 
 
+def _what_may_leak(edition: Edition) -> str:
+    if edition.epsilon is None:
+        return "What a model has learned can sometimes be drawn out of it again; without noise nothing bounds how much."
+    return "The epsilon above bounds what it says about any one device, not what it says about all of them."
+
+
+def _tested_row(edition: Edition) -> str:
+    if not edition.tested:
+        return ""
+    said = ", ".join(
+        f"{loss:.3f} for {f'version {version}' if version else 'the base alone'}" for version, loss in edition.tested
+    )
+    return f"| evaluation | held-out loss {said}: means over the devices of a round |\n"
+
+
 def _own_row(edition: Edition) -> str:
     own = edition.own
     if own is None:
@@ -157,7 +181,9 @@ def _origin(task: Task, edition: Edition) -> str:
         return f"The untrained starting point of the federated task `{task.label}`."
     if edition.round_no is None or edition.survivors is None:
         return f"A version of the federated task `{task.label}`, run by {task.operator or 'an unnamed operator'}."
-    return f"Round {edition.round_no} of the federated task `{task.label}`, from {bucket(edition.survivors)} devices."
+    devices = bucket(edition.survivors)
+    many = "" if edition.rounds is None else f" It is the outcome of {edition.rounds} committed rounds."
+    return f"Round {edition.round_no} of the federated task `{task.label}`, from {devices} devices.{many}"
 
 
 def _parent_row(edition: Edition) -> str:

@@ -290,6 +290,8 @@ class Task(Section):
     def _canary_compares_hidden_classes(self) -> Self:
         if self.canary and len(self.base.classes) < 2:
             raise ValueError("[canary] compares base classes: list two or more in base.classes")
+        if self.canary and self.canary.hidden_among > self.round.cohort_size:
+            raise ValueError("canary.hidden_among exceeds round.cohort_size, so that no loss would ever be known")
         if self.canary and (self.privacy or self.round.mode is not Mode.MASKED):
             raise ValueError(
                 "[canary] needs round.mode = masked and no [privacy]: its losses are neither sealed nor noisy"

@@ -353,6 +353,7 @@ ROWS: Final[dict[int, Row]] = {
             "client/test_enrollment.py::test_row_32_with_a_wrong_pin_nothing_but_the_descriptor_is_asked_for",
             "client/test_succession.py::test_row_32_an_invite_leads_to_a_new_key_only_where_the_old_one_vouches",
             "protocol/test_enrollment.py::test_row_32_a_relay_reads_nothing_of_a_request",
+            "protocol/test_succession.py::test_row_32_a_tls_authority_is_followed_only_where_the_one_before_vouches",
             "protocol/test_succession.py::test_row_32_who_was_not_appointed_by_the_pinned_key_is_not_followed",
             "server/test_authority_apart.py::test_row_32_the_server_relays_a_code_and_never_reads_it",
             "server/test_enrollment.py::test_row_32_who_may_not_join",

@@ -14,7 +14,9 @@ from typing import Final
 from aiohttp import web
 
 from fedit_protocol.ids import ClientId, RoundId
+from fedit_server.access.requests import METRICS
 from fedit_server.keys.tls import TlsFiles
+from fedit_server.metrics import Metrics
 from fedit_server.routes.keys import SPOOL
 from fedit_server.routes.uploads import store
 from fedit_server.storage.spool import Slot, Spool
@@ -69,6 +71,7 @@ async def _measure(folder: Path) -> dict[str, float]:
     (folder / "authority.pem").write_text(tls.authority_pem())
     app = web.Application()
     app[SPOOL] = Spool(folder / "spool")
+    app[METRICS] = Metrics()
     app.add_routes([web.put("/sink", _sink), web.put("/ingest/{number}", _ingest)])
     runner = web.AppRunner(app)
     await runner.setup()

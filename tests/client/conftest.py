@@ -44,6 +44,8 @@ class HttpsFederation:
     refuse: dict[str, ProtocolError] = field(default_factory=dict)
     cut_upload_after: int | None = None
     stall_blob: asyncio.Event | None = None
+    change: bytes | None = None
+    """What is sent to who asks for the change of a blob only."""
     agents: set[str] = field(default_factory=set)
     left: bool = False
     uploads: dict[tuple[IdentityKey, str], bytes] = field(default_factory=dict)
@@ -83,6 +85,8 @@ class HttpsFederation:
         if path.startswith("/v1/blobs/"):
             self._caller(request)
             content = self.loopback.blobs[path.removeprefix("/v1/blobs/")]  # type: ignore[index] # a digest by its text
+            if self.change is not None and "A-IM" in request.headers:
+                return web.Response(status=226, body=self.change)
             if self.stall_blob is not None:
                 return await self._stall(request, content)
             return ranged(request, content)

@@ -56,7 +56,9 @@ class OneServer:
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
         raise AssertionError("an evaluator uploads nothing")
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
         target.parent.mkdir(exist_ok=True)
         target.write_bytes({digest_of(one): one for one in (BEFORE, AFTER)}[digest])
 

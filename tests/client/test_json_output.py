@@ -53,6 +53,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
 REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "adapters list": ((), 4),
     "adapters pull": ((), 4),
+    "adapters verify": (("absent",), 2),
     "consent diff": ((), 4),
     "consent show": ((), 4),
     "consent withdraw": ((), 4),

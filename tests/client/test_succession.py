@@ -5,13 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedit_client.events import EventKind
 from fedit_client.membership.trust import ServerAddress, recognise
-from fedit_protocol.encoding import encode
+from fedit_protocol.encoding import decode, encode
+from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import SecurityError
 from fedit_protocol.signing import SigningKey
-from fedit_protocol.succession import Successions, succeed
+from fedit_protocol.succession import Successions, replace_tls, succeed
 from fedit_protocol.testing import MemoryFederation, seeded_random, small_task
 
 from .conftest import HttpsFederation
@@ -36,7 +40,7 @@ async def test_members_follow_a_key_that_changed_while_they_were_away(tmp_path: 
     assert world.pinned == [encode(world.federation.descriptor)] * 3
     for device in world.devices:
         first = device.events[0]
-        assert (first.kind, "new key, signed by its old one" in first.text) == (EventKind.NOTICE, True)
+        assert (first.kind, "new key or TLS authority, signed by its old one" in first.text) == (EventKind.NOTICE, True)
 
 
 async def test_members_follow_a_key_that_changes_between_two_rounds(tmp_path: Path) -> None:
@@ -109,3 +113,32 @@ async def test_after_a_lost_key_a_new_invite_is_enough(https: HttpsFederation, t
     after = again.require_membership()
     assert (after.certificate, after.descriptor) == (before.certificate, https.descriptor)
     assert https.asked.count("POST /v1/enroll") == 1
+
+
+def private_authority() -> tuple[EllipticCurvePrivateKey, str]:
+    """A private TLS authority: its key and its certificate."""
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    key = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return key, authority.cert_pem.bytes().decode()
+
+
+async def test_a_device_that_stays_follows_to_another_tls_authority(tmp_path: Path) -> None:
+    """Its server's signing key is the same, so no offer tells: it looks every six hours."""
+    world = World(tmp_path, small_task(3, rounds=3))
+    federation, (old_key, old), (_, new) = world.federation, private_authority(), private_authority()
+    federation.descriptor = federation.descriptor.model_copy(update={"tls_ca": old})
+    for device in world.devices:
+        device.session._pinned.raw = encode(federation.descriptor)
+    after, step = replace_tls(encode(federation.descriptor), federation.server, old_key, new + old, 1)
+
+    def before(path: str) -> None:
+        if path == "/v1/checkin" and len(world.server.results) == 1 and not world.server.successions.steps:
+            world.server.successions = Successions(steps=(step,))
+            federation.descriptor = decode(FederationDescriptor, after)
+            world.server.clock.advance(seconds=6 * 3600)
+
+    for device in world.devices:
+        device.transport.before = before
+    assert await world.run() == [3, 3, 3]
+    assert world.pinned == [after] * 3

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fedit_client.membership.trust import private_tls
 from fedit_client.network import transport as module
 from fedit_client.network.problems import NotReadyError, problem_error
 from fedit_client.network.transport import HttpTransport, OnBytes
+from fedit_protocol.change import encode_change
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError, StorageError, TransportError
 
@@ -109,6 +111,28 @@ async def test_a_download_appears_only_whole_and_with_its_digest(
         await transport.download(digest_of(b"y"), tmp_path / "other", 10, lambda _done, _total: None)
     assert told.value.code == "T012"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob"]
+
+
+async def test_a_change_is_used_if_it_makes_the_right_bytes_and_else_the_whole_is_fetched(
+    https: HttpsFederation, transport: HttpTransport, tmp_path: Path
+) -> None:
+    known, content = tmp_path / "known", b"new!" * 50_000
+    known.write_bytes(b"old!" * 50_000)
+    digest = digest_of(content)
+    https.loopback.blobs[digest] = content
+    right = encode_change(known.read_bytes(), content)
+    bomb = right[:29] + zlib.compress(bytes(10**8), 9)
+    for change, whole in ((right, False), (encode_change(b"", b"other"), True), (bomb, True), (b"nonsense", True)):
+        https.change = change
+        seen: list[int] = []
+
+        def note(done: int, _total: int, to: list[int] = seen) -> None:
+            to.append(done)
+
+        await transport.download(digest, tmp_path / "blob", 10**6, note, known)
+        assert (tmp_path / "blob").read_bytes() == content
+        assert (seen[-1] == len(content)) is whole
+        (tmp_path / "blob").unlink()
 
 
 async def test_a_download_goes_on_where_it_stopped(

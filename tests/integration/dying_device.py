@@ -153,9 +153,11 @@ class DyingTransport(WitnessedTransport):
             self.fate.reach(path, "answered")
         return reply
 
-    async def download(self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes) -> None:
+    async def download(
+        self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
+    ) -> None:
         self.fate.reach_in_newest("training")
-        await super().download(digest, target, limit, on_bytes)
+        await super().download(digest, target, limit, on_bytes, known)
 
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
         self.fate.reach(path, "frozen")

@@ -22,13 +22,18 @@ from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor, InviteLink
 from fedit_protocol.task import Task
 from fedit_server.clock import utc_now
+from fedit_server.config import ServerConfig
+from fedit_server.home.folder import Home
 from fedit_server.keys.sealing import new_replica_key
+from fedit_server.storage import BlobStore
+from fedit_server.storage.opening import open_blobs
 
+from ..object_store import FakeS3
 from ..postgres import Cluster
 from ..server.devices import Device, RefusedError
 from .programs import environment, write_task
 
-LEASE_S: Final = 4.0
+LEASE_S: Final = 5.0
 PATIENCE_S: Final = 90.0
 _AGAIN: Final = frozenset({425, 429, 500, 502, 503, 504})
 _START_S: Final = 60.0
@@ -116,7 +121,7 @@ class Replicas:
     postgres: Cluster
     database: str
     balancer: int
-    blobs: Path
+    blobs: BlobStore
     descriptor: FederationDescriptor
     code: str
     http: aiohttp.ClientSession
@@ -153,8 +158,11 @@ class Replicas:
 
 
 @asynccontextmanager
-async def replicas(folder: Path, task: Task, postgres: Cluster) -> AsyncIterator[Replicas]:
-    """Run three replicas behind nginx while the block runs; the second and third start with empty folders."""
+async def replicas(folder: Path, task: Task, postgres: Cluster, store: FakeS3 | None = None) -> AsyncIterator[Replicas]:
+    """Run three replicas behind nginx while the block runs; the second and third start with empty folders.
+
+    Blobs and uploads lie in a shared folder, or in an object store and nowhere else that two of them see.
+    """
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
     database, balancer = postgres.create(), free_port()
@@ -167,11 +175,15 @@ async def replicas(folder: Path, task: Task, postgres: Cluster) -> AsyncIterator
         "FEDIT_SERVER_ADVERTISE": f"127.0.0.1:{balancer}",
     }
     servers = [Server(name, folder, settings) for name in ("one", "two", "three")]
-    for server in servers:
+    if store is not None:
+        keys = {"FEDIT_SERVER_BLOBS_CREDENTIALS_FILE": str(store.credentials(folder))}
+        settings |= {"FEDIT_SERVER_BLOBS": store.make_bucket("replicas"), "FEDIT_SERVER_COPY_UPLOADS": "true"} | keys
+    for server in servers if store is None else ():
         for name in ("blobs", "spool"):  # as a shared folder is mounted
             (shared / name).mkdir(parents=True, exist_ok=True)
             server.home.mkdir(exist_ok=True)
             (server.home / name).symlink_to(shared / name)
+    blobs = open_blobs(ServerConfig.load({"home": servers[0].home}, settings), Home(servers[0].home))
     try:
         servers[0].start("up", "--task", str(write_task(task, folder)))
         said = await servers[0].ready()
@@ -189,7 +201,7 @@ async def replicas(folder: Path, task: Task, postgres: Cluster) -> AsyncIterator
                 timeout=aiohttp.ClientTimeout(total=20),
             ) as http:
                 code = InviteLink.parse(said["invite"]).code
-                yield Replicas(servers, postgres, database, balancer, shared / "blobs", descriptor, code, http, context)
+                yield Replicas(servers, postgres, database, balancer, blobs, descriptor, code, http, context)
     finally:
         for server in servers:
             if server.process is not None and server.process.poll() is None:

@@ -78,7 +78,7 @@ async def test_two_classes_meet_and_no_loss_of_one_device_reaches_the_server(
     assert (bf16["class"], bf16["devices"], bf16["loss"]) == ("bf16", 3, pytest.approx(3.25))
     assert row.figures.report["drift"] == pytest.approx(nf4["loss"] - 3.25)
     texts = [event.text for events in told for event in events]
-    assert "loading the base model in bf16" in texts
+    assert "loading the base model in bf16: the program's own trainer decides" in texts
     logged = [("the log", "\n".join(said_by(record) for record in caplog.records).encode())]
     assert any("spool" in place for place, _ in during)
     places = [*received, *during, *after, *logged]

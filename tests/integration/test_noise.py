@@ -15,7 +15,7 @@ from fedit_protocol.task import Task
 from fedit_server.commands.words import status_lines
 from fedit_server.rounds import candidates
 from fedit_server.storage.rows import TaskRow
-from fedit_server.tasks.publishing import _check_succession
+from fedit_server.tasks.publishing import check_succession
 
 from ..server.bases import make_base
 from .federation import StepTrainer, all_take_part, exact_task, federation
@@ -48,7 +48,7 @@ async def test_operator_and_devices_hear_the_same_epsilon(tmp_path: Path) -> Non
     assert row.figures.report["train_loss"] is None  # no figure beside the noise
     for events in everything:
         (text,) = [event.text for event in events if event.kind is EventKind.ROUND_COMMITTED]
-        assert f"epsilon ≤ {spent.total_epsilon:.3g} after 1 rounds" in text
+        assert f"epsilon ≤ {spent.total_epsilon:.3g} after 1 round" in text
     for number in range(DEVICES):
         told = standing(ClientConfig.model_validate({"home": tmp_path / f"device-{number}"}))
         assert told.epsilon == pytest.approx(spent.total_epsilon)
@@ -79,8 +79,8 @@ async def test_the_noise_of_a_task_never_changes(tmp_path: Path) -> None:
     louder = old.task.model_copy(update={"privacy": privacy.model_copy(update={"noise_multiplier": 3.0})})
     for task in (louder, old.task.model_copy(update={"privacy": None})):
         with pytest.raises(ConfigError, match="other noise"):
-            _check_succession(old, old.model_copy(update={"task": task}))
-    _check_succession(old, old)
+            check_succession(old, old.model_copy(update={"task": task}))
+    check_succession(old, old)
 
 
 def test_status_says_epsilon() -> None:
@@ -91,5 +91,8 @@ def test_status_says_epsilon() -> None:
         "mode": "masked", "held": None, "suspects": [], "devices_needed": 4,
     }  # fmt: skip
     authority = {"apart": False, "waiting": 0, "waiting_since": None}
-    data = {"server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task]}
+    data = {
+        "server": {"running": False}, "authority": authority, "clients": {"enrolled": 4}, "tasks": [task],
+        "last_backup": None, "certificate": None,
+    }  # fmt: skip
     assert "  last     epsilon 4.25 so far, 2.5 in one round, at delta 1e-05 (4 devices)" in status_lines(data)

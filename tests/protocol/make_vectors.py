@@ -11,6 +11,7 @@ from typing import Final
 
 from fedit_protocol.testing import MemoryFederation, MemoryRound, small_task
 
+from .vector_changes import changes
 from .vector_derivations import Vector, contexts, keylog, keys, masks, shamir
 from .vector_encodings import encodings
 from .vector_messages import messages
@@ -35,6 +36,7 @@ FILES: Final[dict[str, Callable[[], list[Vector] | Vector]]] = {
     "keylog": keylog,
     "encodings": encodings,
     "sealed": sealed,
+    "changes": changes,
     **{f"transcripts/{name}": record for name, record in TRANSCRIPTS.items()},
 }
 """What makes each file below protocol/vectors."""

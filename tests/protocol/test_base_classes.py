@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -10,10 +11,13 @@ from fedit_protocol.errors import ProtocolError, TaskRefusedError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.metrics import CanaryLoss, ClassLoss, Unknown, drift, encode_canary
 from fedit_protocol.round_plan import sum_specs, version_of
+from fedit_protocol.secagg.effects import Compute, Effects
 from fedit_protocol.task import BaseModelSpec, Quantization, Task, TaskDocument
 from fedit_protocol.task_base import CanarySpec
+from fedit_protocol.testing import MemoryFederation, MemoryRound, two_sum_task
 
 from .canaries import NF4_BF16, canary_task
+from .two_sums import factor_updates
 
 NF4, BF16, INT8 = Quantization.NF4, Quantization.BF16, Quantization.INT8
 ROW = {"instruction": "What is a canary?", "response": "A small bird."}
@@ -55,6 +59,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "neither sealed nor noisy",
     ),
     "a canary without rows": ({"base": TWO, "canary": {"rows": []}}, "at least 1 item"),
+    "a floor that no round reaches": (
+        {"base": TWO, "canary": {"rows": [ROW], "hidden_among": 4}, "round": {"cohort_size": 3}},
+        "no loss would ever be known",
+    ),
     "more text than the cap": (
         {"base": TWO, "canary": {"rows": [{**ROW, "context": "x" * 8000}] * 3}},
         "16384 are the most",
@@ -81,6 +89,37 @@ def test_the_slots_follow_from_the_document() -> None:
     slots = sum_specs(canary_task(6, NF4_BF16))[0].ring.canary
     assert slots is not None
     assert (slots.classes, slots.hidden_among) == (NF4_BF16, 2)
+
+
+def two_sums() -> TaskDocument:
+    plain, listing = two_sum_task(9, 3, 2, 1, min_survivors=8), canary_task(9, NF4_BF16).task
+    task = plain.task.model_copy(update={"base": listing.base, "canary": listing.canary})
+    return plain.model_copy(update={"task": task})
+
+
+def test_only_the_first_of_two_sums_has_slots() -> None:
+    first, second = (spec.ring.canary for spec in sum_specs(two_sums()))
+    assert first is not None
+    assert second is None
+
+
+def test_two_sums_and_a_server_that_restarts_know_the_classes_as_well() -> None:
+    round_ = MemoryRound(MemoryFederation(9), two_sums(), adapter=np.zeros(5, np.float32))
+    round_.canary = {number: CanaryLoss(NF4 if number < 5 else BF16, 2.0 + number) for number in range(9)}
+    perform, restarted = round_.perform, list[bool]()
+
+    def stumbling(effects: Effects) -> None:
+        if not restarted and any(isinstance(effect, Compute) for effect in effects):
+            restarted.append(True)
+            round_.restart_server()
+            effects = round_.server.tick(round_.clock())
+        perform(effects)
+
+    round_.perform = stumbling  # type: ignore[method-assign]  # the server's memory is lost before the sum
+    round_.run(factor_updates(9, m=3, n=2, rank=1), [1] * 9)
+    assert round_.finish is not None
+    assert round_.finish.second is not None
+    assert round_.finish.aggregate.report.canary == (ClassLoss(NF4, 5, 4.0), ClassLoss(BF16, 4, 8.5))
 
 
 def test_an_owner_needs_one_class_in_common_with_the_task() -> None:

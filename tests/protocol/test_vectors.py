@@ -76,11 +76,11 @@ def test_messages(vector: Vector) -> None:
 PARTS = {
     "Answer", "CanarySlots", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry",
     "MetricSpec", "NoiseSpec", "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec",
-    "StageSeconds", "SumSpec", "Survivor", "TaskListing",
+    "StageSeconds", "SumSpec", "SignedFile", "Step", "Survivor", "TaskListing",
 }  # fmt: skip
 """What travels inside other messages only."""
-NOTES = {"FailureNote", "NoisySum", "Record"}
-"""What lies on its author's own disk and never travels."""
+NOTES = {"FailureNote", "Lineage", "NoisySum", "Record"}
+"""What lies on its author's own disk, or travels as JSON: never as these bytes."""
 
 
 def test_every_message_of_the_protocol_has_vectors() -> None:

@@ -29,6 +29,7 @@ from fedit_protocol.errors import ProblemType
 from fedit_protocol.evaluation import Candidate, CandidateState, EvaluationReport
 from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
+from fedit_protocol.lineage import LINEAGE, Lineage, LineageProof, LineageSeal, Made, Step, lineage_bytes, prove
 from fedit_protocol.messages import (
     Abort,
     Accept,
@@ -54,6 +55,7 @@ from fedit_protocol.messages import (
     UploadHeader,
     WaitReason,
 )
+from fedit_protocol.peft_folder import WEIGHTS
 from fedit_protocol.signing import Envelope, Kind, read_envelope, seal
 from fedit_protocol.succession import Succession, Successions, succeed
 from fedit_protocol.task import Mode
@@ -72,6 +74,7 @@ KINDS: dict[str, type[Message]] = {
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
         AuthorityCard, AuthorityQueue, AuthorityUpdate,
         ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport, TaskChange, TaskRecord,
+        LineageSeal, LineageProof,
     )
 }  # fmt: skip
 
@@ -167,6 +170,35 @@ def task_record(federation: MemoryFederation) -> list[Message]:
     return [first, second, TaskRecord(changes=(written, sign_change(federation.server, known_as, second)))]
 
 
+def lineage(federation: MemoryFederation) -> list[Message]:
+    """The seal over an exported folder of two files, and the proof that carries it."""
+    first = Step(
+        version=0,
+        digest=digest_of(b"adapter 0"),
+        parent_digest="",
+        made=Made.FIRST,
+        round_no=0,
+        result="",
+        document=digest_of(b"task document"),
+    )
+    told = Lineage(
+        federation_id=federation.descriptor.federation_id,
+        federation="memory",
+        task_id=TaskId("test-task"),
+        title="Test",
+        base_model="org/base",
+        base_revision="",
+        base_digest=digest_of(b"base"),
+        record_lines=2,
+        record_head=digest_of(b"line"),
+        steps=(first,),
+    )
+    files = {WEIGHTS: first.digest, LINEAGE: digest_of(lineage_bytes(told))}
+    proof = prove(federation.server, encode(federation.descriptor), Successions(), told, files, 1_767_225_600)
+    shown = decode(LineageProof, proof)
+    return [decode(LineageSeal, read_envelope(shown.seal, Kind.LINEAGE).body), shown]
+
+
 def samples(round_: MemoryRound) -> list[Message]:
     """One message of every kind; those of a round are the transcript's own."""
     federation, device = round_.federation, round_.federation.devices[0].public
@@ -248,6 +280,7 @@ def samples(round_: MemoryRound) -> list[Message]:
         ),
         *evaluation(adapter),
         *task_record(federation),
+        *lineage(federation),
         Abort(problem=ProblemType.POLICY_REFUSED),
         Leave(sent_at=1_767_225_600),
         TaskList(tasks=(TaskListing(document=encode(round_.document), state="active"),)),

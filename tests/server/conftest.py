@@ -1,14 +1,15 @@
 """What the server's tests share: a base model, a running application with a clock that stands still, its devices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
 from fedit_protocol.authority import AuthorityCard
@@ -21,6 +22,7 @@ from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app
 from fedit_server.authority.authority import Authority
 from fedit_server.clock import unix_seconds
+from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, create_identity
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
@@ -39,6 +41,7 @@ class Running:
     http: ClientSession
     clock: ManualClock
     devices: list[Device] = field(default_factory=list)
+    app: web.Application = field(default_factory=web.Application)
 
     @property
     def authority(self) -> Authority:
@@ -86,7 +89,6 @@ class Running:
 
 QUICK_ON_POSTGRES: Final = frozenset(
     {
-        "test_a_lost_device_leaves_the_mean_of_the_others",
         "test_rounds_follow_each_other_until_the_task_is_finished",
         "test_too_few_devices_fail_the_round_and_then_pause_the_task",
     }
@@ -147,21 +149,24 @@ async def start(
     modes: tuple[Mode, ...] = (Mode.MASKED,),
     around: Surroundings | None = None,
     trusted_proxies: Collection[Network] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Run the application on a data folder over plain HTTP; what the folder holds goes on."""
     home = Home(folder)
     identity = create_identity(home, "test", clock(), card, modes)
     async with await Store.open(CHOSEN.place(home.database), migrate=True) as store:
-        parts = await Parts.assemble(home, identity, store, clock, long_poll_s)
+        config = ServerConfig.model_validate({"home": folder, **settings}) if settings else None
+        parts = await Parts.assemble(home, identity, store, clock, long_poll_s, config)
         for task in tasks:
             await Publisher(store, parts.blobs, home.adapters, identity.sign_change).publish(
                 task, unix_seconds(clock())
             )
-        server = TestServer(build_app(parts, around, trusted_proxies))
+        app = build_app(parts, around, trusted_proxies)
+        server = TestServer(app)
         await server.start_server(access_log_class=RequestCounter)
         try:
             async with ClientSession(server.make_url("/"), timeout=ClientTimeout(total=30)) as http:
-                yield Running(home, parts, http, clock)
+                yield Running(home, parts, http, clock, app=app)
             await gone(server)
         finally:
             await server.close()

@@ -41,7 +41,15 @@ async def test_tasks_rounds_and_adapters_over_http(tmp_path: Path, base: Path, c
         detail = await viewer.get(f"/tasks/{TASK}/adapters/2")
         back = await operator.post(f"/tasks/{TASK}/adapters/1:rollback")
         again, problem, _ = await operator.send("POST", f"/tasks/{TASK}/adapters/1:rollback")
-        paused = await operator.post(f"/tasks/{TASK}:pause")
+        paused = await operator.post(f"/tasks/{TASK}:pause", {"reason": "a fair"})
+        dry = await edit(operator, {"round": {"rounds": 9}}, dry_run=True)
+        made = await edit(operator, {"round": {"rounds": 9}})
+        same, problem_of_same, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": {}})
+        wrong, _, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": {"nonsense": 1}})
+        content = {**task["task"], "id": "second"}
+        draft = await operator.post("/tasks", {"task": content, "draft": True, "owner": "Ada"})
+        twice, _, _ = await operator.send("POST", "/tasks", value={"task": content})
+        ended, problem_of_round, _ = await operator.send("POST", f"/tasks/{TASK}/rounds/1:abort")
         listed = await viewer.get("/tasks")
         name = next(file for file in detail["files"] if file["name"].endswith(".safetensors"))
         part, content, headers = await viewer.send(
@@ -58,6 +66,18 @@ async def test_tasks_rounds_and_adapters_over_http(tmp_path: Path, base: Path, c
     assert (paused["state"], listed["tasks"][0]["state"]) == ("paused", "paused")
     assert (part, len(content), headers["Content-Range"]) == (206, 8, f"bytes 0-7/{name['size']}")
     assert missing == 404
+    assert ((dry["published"], dry["version"]), (made["published"], made["version"])) == ((False, 2), (True, 2))
+    assert made["changes"] == [{"name": "round.rounds", "old": "5", "new": "9"}]
+    assert (same, problem_of_same["code"], wrong, twice) == (409, "U125", 422, 409)
+    assert (draft["state"], draft["owner"]) == ("draft", "Ada")
+    assert (ended, problem_of_round["code"]) == (409, "U124")
+
+
+async def edit(operator: Caller, changes: dict[str, Any], **options: bool) -> Any:
+    """Change a task's settings."""
+    status, made, _ = await operator.send("PATCH", f"/tasks/{TASK}", value={"changes": changes, **options})
+    assert status == 200, made
+    return made
 
 
 async def test_devices_are_blocked_unblocked_revoked_and_forgotten(
@@ -137,7 +157,7 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         admin, auditor = await caller(running, Role.ADMIN), await caller(running, Role.AUDITOR)
         await admin.post(f"/tasks/{TASK}:pause")
         await admin.post("/invites", {})
-        async with Admin.open(ServerConfig(home=tmp_path / "home")) as beside:
+        async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as beside:
             await LocalOperations(beside).ask("POST", f"/tasks/{TASK}:resume")
         signers, rows = await whole(auditor)
         pin = running.parts.identity.pin
@@ -161,3 +181,22 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         audit.check_grown([AuditLineInfo(**row) for row in rows], [AuditLineInfo(**row) for row in rows[:3]])
     with pytest.raises(StorageError, match="another federation"):
         checked(signers.model_copy(update={"pin": "sha256:" + "0" * 64}), rows)
+
+
+async def test_events_follow_a_round_and_end_with_the_token(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        viewer, metrics = await caller(running, Role.VIEWER), await caller(running, Role.METRICS)
+        refused, _, _ = await metrics.send("GET", "/events")
+        devices = await running.join(3)
+        async with running.http.get("/api/v1/events", headers=viewer.headers) as stream:
+            quiet = await stream.content.readuntil(b"\n\n")
+            await asyncio.gather(*(device.offer() for device in devices))
+            told = await stream.content.readuntil(b"\n\n")
+            clock.advance(seconds=3600)
+            running.parts.coordinator.look_again()
+            rest = await stream.content.read()  # to its end
+    event = json.loads(told.partition(b"data: ")[2])
+    assert (stream.content_type, quiet, refused) == ("text/event-stream", b": alive\n\n", 403)
+    assert told.startswith(b"event: round\n")
+    assert (event["task"], event["round"], event["state"]) == (TASK, 1, "open")
+    assert all(client_id(device.key.public).encode() not in told + rest for device in devices)

@@ -320,7 +320,7 @@ async def test_the_operator_blocks_here_and_the_authority_revokes_for_everybody(
     async with apart(tmp_path, clock, small_task(base)) as there:
         device, other = [await there.enroll(await there.code()) for _ in range(2)]
         members = there.running.parts.store.members
-        async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
+        async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as admin:
             await revoke_client(admin, client_id(device.key.public)[:8])
         with pytest.raises(RefusedError) as blocked:
             await device.check_in()

@@ -24,7 +24,7 @@ from .bases import small_task
 async def test_invites_are_made_where_the_authority_is(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with apart(tmp_path, clock, small_task(base)) as there:
         made = await there.admin.create_invite(Terms(1, 60), "fl.example.org")
-        async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
+        async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as admin:
             for attempt in (make_invite(admin, NewInviteTerms()), show_invites(admin), end_invite(admin, "x")):
                 with pytest.raises(ConfigError) as refused:
                     await attempt

@@ -259,5 +259,5 @@ async def test_the_commands_take_the_passphrase_from_file_or_environment_and_nev
     assert await call(*home, "--json", "backup", "verify", str(made)) == 0
     assert await call(*new, "backup", "restore", str(made)) == 0
     assert WORDS not in capsys.readouterr().out
-    async with Admin.open(ServerConfig(home=tmp_path / "new")) as admin:
+    async with Admin.open(ServerConfig.load({"home": tmp_path / "new"}, {})) as admin:
         assert (await overview(admin)).last_backup is None

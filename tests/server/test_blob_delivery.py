@@ -5,20 +5,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
+from fedit_protocol.change import apply_change
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.ids import Digest
 from fedit_protocol.testing import ManualClock
+from fedit_server.adapters.changes import Changes
+from fedit_server.adapters.tensors import from_safetensors
 from fedit_server.problems import problems
 from fedit_server.routes.blobs import ROUTES
-from fedit_server.routes.keys import BLOBS, PUBLIC_BLOBS
+from fedit_server.routes.keys import BLOBS, CHANGES, PUBLIC_BLOBS
 from fedit_server.storage import BlobStore
 from fedit_server.storage.disk import DiskBlobs
 
+from ..protocol.test_change import neighbours
+from .bases import small_task
 from .conftest import gone, start
+from .test_rounds import play
 
 CONTENT = b"0123456789" * 100
 DIGEST = digest_of(CONTENT)
@@ -49,7 +56,7 @@ RANGES = {
 async def public(blobs: BlobStore) -> AsyncIterator[ClientSession]:
     """The route alone, open to everybody."""
     app = web.Application(middlewares=[problems])
-    app[BLOBS], app[PUBLIC_BLOBS] = blobs, True
+    app[BLOBS], app[PUBLIC_BLOBS], app[CHANGES] = blobs, True, Changes(blobs)
     app.add_routes(ROUTES)
     server = TestServer(app)
     await server.start_server()
@@ -101,3 +108,54 @@ async def test_a_blob_that_ends_too_early_cuts_the_line_and_puts_no_error_into_t
         assert await answer.content.read(1000) == CONTENT
         with pytest.raises(aiohttp.ClientError):
             await answer.read()
+
+
+CHANGES_ASKED = {
+    "a version that is here": ({"A-IM": "fedit-delta", "If-None-Match": "OLD"}, 226),
+    "among other ways": ({"A-IM": "gzip, fedit-delta", "If-None-Match": "OLD"}, 226),
+    "another way only": ({"A-IM": "gzip", "If-None-Match": "OLD"}, 200),
+    "no version named": ({"A-IM": "fedit-delta"}, 200),
+    "a version that is not here": ({"A-IM": "fedit-delta", "If-None-Match": f'"{digest_of(b"none")}"'}, 200),
+    "not asked for": ({"If-None-Match": "OLD"}, 200),
+    "a range": ({"A-IM": "fedit-delta", "If-None-Match": "OLD", "Range": "bytes=1-"}, 206),
+    "the version itself": ({"A-IM": "fedit-delta", "If-None-Match": "NEW"}, 304),
+}
+
+
+async def test_a_change_is_sent_to_who_asks_for_it_and_makes_the_same_bytes(tmp_path: Path) -> None:
+    blobs, (old, new) = DiskBlobs(tmp_path), neighbours(16)
+    before, after = await blobs.put(old), await blobs.put(new)
+    async with public(blobs) as anybody:
+        for name, (asked, status) in CHANGES_ASKED.items():
+            tags = {"OLD": f'"{before}"', "NEW": f'"{after}"'}
+            headers = {key: tags.get(value, value) for key, value in asked.items()}
+            async with anybody.get(f"/v1/blobs/{after}", headers=headers) as answer:
+                assert answer.status == status, name
+                content = await answer.read()
+                if status == 226:
+                    assert apply_change(old, content, len(new)) == new
+                    assert len(content) < 0.45 * len(new)
+                    assert (answer.headers["IM"], answer.headers["Delta-Base"]) == ("fedit-delta", f'"{before}"')
+                    assert (answer.headers["ETag"], answer.headers["Cache-Control"]) == (f'"{after}"', "no-store")
+
+
+async def test_a_change_that_is_no_smaller_is_not_sent(tmp_path: Path) -> None:
+    blobs, generator = DiskBlobs(tmp_path), np.random.default_rng(1)
+    old, new = await blobs.put(generator.bytes(9000)), await blobs.put(generator.bytes(9000))
+    headers = {"A-IM": "fedit-delta", "If-None-Match": f'"{old}"'}
+    async with public(blobs) as anybody, anybody.get(f"/v1/blobs/{new}", headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def test_a_new_adapter_lies_on_the_grid_that_the_operator_chose(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base), settings={"adapter_grid": 12}) as running:
+        devices = await running.join(3)
+        await play(running, devices, {})
+        result = await devices[0].result()
+        (task,) = await running.parts.store.tasks.tasks()
+        content = await running.parts.blobs.get(result.adapter_digest)
+        numbers = from_safetensors(task.document.layout, content)
+        assert np.array_equal(np.rint(numbers * 2**12), numbers * 2**12)
+        assert numbers.any()

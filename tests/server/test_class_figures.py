@@ -46,6 +46,7 @@ async def test_a_round_of_two_classes_reports_both_means_and_warns_of_their_drif
         await play(running, devices, {})
         await devices[0].result()
         row = await newest_round(running)
+        shown = running.parts.coordinator.services.desk.metrics.render().decode()
     assert row.figures is not None
     report = row.figures.report
     assert report["canary"] == [
@@ -63,6 +64,7 @@ async def test_a_round_of_two_classes_reports_both_means_and_warns_of_their_drif
         "  classes  canary loss: nf4 2.2500 (3 devices), bf16 4.2500 (3 devices)",
         "  drift    warning: base classes drift apart: 2.0000 nats per token, 0.5 allowed",
     ]
+    assert 'fedit_eval_loss{split="canary_bf16",task="notes"} 4.25' in shown
     assert round_lines(row.as_data())[-2:] == list(class_lines(report))
 
 

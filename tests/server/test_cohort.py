@@ -92,3 +92,22 @@ def test_who_was_invited_is_no_longer_free(clock: ManualClock) -> None:
     lobby.remove(FREE[0])
     lobby.remove(FREE[1])
     assert lobby.free(clock()) == []
+
+
+def test_only_those_who_are_called_wake_up() -> None:
+    lobby = Lobby()
+    with lobby.waiting(FREE[0]) as first, lobby.waiting(FREE[1]) as second:
+        ears = first.listen(), second.listen()
+        lobby.call([FREE[1], FREE[2]])
+        assert [ear.has_rung for ear in ears] == [False, True]
+        lobby.call_all()
+        assert [ear.has_rung for ear in ears] == [True, True]
+
+
+def test_a_client_whose_line_was_cut_while_it_waited_is_not_free_for_long(clock: ManualClock) -> None:
+    lobby = Lobby()
+    lobby.saw(FREE[0], clock())
+    with lobby.waiting(FREE[0]):
+        clock.advance(seconds=25)
+        assert lobby.count(clock()) == 1
+    assert lobby.count(clock()) == 0

@@ -99,6 +99,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one(tmp_path: Path) -> N
     with pytest.raises(ConfigError) as unknown:
         ServerConfig.load({"home": tmp_path / "none"}, {"FEDIT_SERVER_LISTN": "h:1"})
     assert (unknown.value.fix, unknown.value.where) == ("write listen", "environment")
+    assert ServerConfig.load({"home": tmp_path / "none"}, {"FEDIT_SERVER_URL": "https://elsewhere"}).name == ""
 
 
 def test_each_value_says_where_it_comes_from(tmp_path: Path) -> None:

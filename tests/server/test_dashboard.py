@@ -15,6 +15,7 @@ from fedit_server.access.roles import Role
 from fedit_server.dashboard.pages import PAGES
 from fedit_server.dashboard.templating import STATIC
 from fedit_server.dashboard.views.model import MOST_POINTS
+from fedit_server.storage.tokens import TokenKind
 from fedit_server.tasks.lifecycle import Lifecycle, Verb
 
 from .bases import make_base, small_task
@@ -242,11 +243,13 @@ async def test_a_login_link_is_made_by_a_form_of_the_page_only(running: Running)
 
 
 async def test_a_token_is_revoked_and_the_audit_log_says_so(running: Running) -> None:
-    owner = await sign_in(running)
-    rows = await running.parts.store.tokens.all()
-    session = [row for row in rows if row.state(running.parts.admin.now_s) == "active"][-2]
+    owner, before = await sign_in(running), {row.token_id for row in await running.parts.store.tokens.all()}
+    viewer = await sign_in(running, Role.VIEWER)
+    made = [row for row in await running.parts.store.tokens.all() if row.token_id not in before]
+    session = next(row for row in made if row.kind is TokenKind.SESSION)
     status, _, headers = await owner.post(f"/tokens/{session.token_id}/revoke")
     assert (status, headers["Location"]) == (303, "/settings?told=revoked")
     assert "Revoked." in (await owner.get("/settings?told=revoked"))[1]
     log = json.loads((await owner.get("/audit.json"))[1])
     assert (log["lines"][0]["action"], log["lines"][0]["subject"]) == ("token.revoke", session.token_id)
+    assert (await viewer.get("/"))[0] == 401

@@ -32,6 +32,7 @@ pytestmark = [
 LONG = "Clinic notes from every ward and outpatient department of the hospitals of the north-western region, 2026"
 PAGES = ("/", "/tasks/notes", "/tasks/notes/rounds", "/tasks/notes/rounds/55", "/tasks/notes/rounds/50",
          "/tasks/notes/adapters", "/tasks/notes/evaluation", "/tasks/notes/privacy", "/clients", "/invites", "/audit",
+         "/editor", "/editor?task=notes", "/api-docs",
          "/settings")  # fmt: skip
 
 CONTRASTS = Path(__file__).with_name("contrast.js").read_text("utf-8")
@@ -59,6 +60,10 @@ def until(driver: Any, holds: Callable[[Any], object]) -> None:
     WebDriverWait(driver, 60, poll_frequency=0.1, ignored_exceptions=passing).until(holds)
 
 
+def signed_in(driver: Any) -> bool:
+    return str(driver.title).startswith("Overview")
+
+
 def text_of(driver: Any, selector: str) -> str:
     from selenium.webdriver.common.by import By
 
@@ -68,7 +73,9 @@ def text_of(driver: Any, selector: str) -> str:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Serving]:
     """A server over HTTPS with one task of three devices, and no round yet."""
-    task = small_task(make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"})
+    task = small_task(
+        make_base(tmp_path / "base"), top={"title": LONG, "operator": "Example Org"}, round={"rounds": 2000}
+    )
     config = ServerConfig(home=tmp_path / "home", listen="127.0.0.1:0", name="Northern clinics", drain_s=0.0)
     async with serving(Plan(config, [task])) as served:
         yield served
@@ -95,8 +102,10 @@ async def test_an_operator_signs_in_and_every_page_is_readable_in_every_light(se
 def visited(link: str, folder: Path) -> None:
     driver, address = browser(), link.partition("/#")[0]
     try:
-        driver.get(link)
-        until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
+        driver.get(address)
+        assert "not signed in" in text_of(driver, "main")
+        driver.get(link)  # on the page that is open already, as somebody would paste it
+        until(driver, signed_in)
         assert "#" not in driver.current_url, "the secret does not stay in the address"
         complained = [one["message"] for one in driver.get_log("browser")]
         assert [message for message in complained if "401" not in message] == []
@@ -159,7 +168,7 @@ async def test_a_round_is_watched_while_it_runs(served: Serving, tmp_path: Path)
         async with aiohttp.ClientSession(address, connector=aiohttp.TCPConnector(ssl=False)) as http:
             devices = [Device(http, identity.descriptor, utc_now) for _ in range(3)]
             await asyncio.to_thread(driver.get, await login_link(served))
-            await asyncio.to_thread(until, driver, lambda here: "Northern clinics" in text_of(here, "h1"))
+            await asyncio.to_thread(until, driver, signed_in)
             await asyncio.to_thread(driver.get, f"{address}/tasks/notes")
             await shows(driver, "Between rounds")
             code = await code_of(served)
@@ -216,6 +225,38 @@ async def code_of(served: Serving) -> str:
     return made.link.code
 
 
+async def test_a_task_is_checked_while_it_is_typed(served: Serving) -> None:
+    link = await login_link(served)
+
+    def type_in() -> None:
+        from selenium.webdriver.common.by import By
+
+        driver, address = browser(), link.partition("/#")[0]
+        try:
+            driver.get(link)
+            until(driver, signed_in)
+            driver.get(f"{address}/editor?task=notes")
+            until(driver, lambda here: "nothing changes" in text_of(here, "#verdict"))
+            box = driver.find_element(By.ID, "toml")
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = 2000', 'rounds = x')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "not valid TOML" in text_of(here, "#verdict"))
+            driver.execute_script("arguments[0].value = arguments[0].value.replace('rounds = x', 'rounds = 9')", box)
+            box.send_keys(" ")
+            until(driver, lambda here: "Owners of devices will be asked about" in text_of(here, "#verdict"))
+            assert "round.rounds" in text_of(driver, "#verdict table")
+            driver.find_element(By.CSS_SELECTOR, "button.primary").click()
+            until(driver, lambda here: "Published." in text_of(here, "main"))
+            assert [entry for entry in driver.get_log("browser") if "401" not in entry["message"]] == []
+        finally:
+            driver.quit()
+
+    await asyncio.to_thread(type_in)
+    row = await served.parts.store.tasks.task(NOTES)
+    assert row is not None
+    assert (row.version, row.document.task.round.rounds) == (2, 9)
+
+
 async def test_without_javascript_one_can_sign_in_and_read(served: Serving) -> None:
     await with_history(served, 30)
     link = await login_link(served)
@@ -228,7 +269,7 @@ async def test_without_javascript_one_can_sign_in_and_read(served: Serving) -> N
             driver.get(link.partition("#")[0])
             driver.find_element(By.ID, "link").send_keys(link)
             driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-            until(driver, lambda here: "Northern clinics" in text_of(here, "h1"))
+            until(driver, signed_in)
             driver.get(link.partition("#")[0] + "tasks/notes")
             assert "Between rounds" in text_of(driver, "main")
             assert "Curves need JavaScript" in text_of(driver, "main")

@@ -38,7 +38,7 @@ def holding(base: Path, **gates: object) -> Task:
 
 
 async def decide(home: Path, decision: Decision, note: str = "", number: int = 1) -> None:
-    async with Admin.open(ServerConfig(home=home)) as admin:
+    async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
         await admin.decide(None, number, decision, note)
 
 
@@ -72,7 +72,7 @@ async def test_a_held_step_is_stored_and_nobodys_adapter(tmp_path: Path, base: P
         assert row.candidate is not None
         assert await running.parts.blobs.get(row.candidate.digest)
         assert list(running.home.spool.iterdir()) == []
-        async with Admin.open(ServerConfig(home=home)) as admin:
+        async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
             status = (await overview(admin)).model_dump(mode="json")
     assert {(result.outcome, result.reason, result.adapter_version) for result in results} == {
         (RoundOutcome.HELD, WHY, 0)
@@ -178,7 +178,7 @@ async def test_a_step_whose_parent_was_rolled_back_cannot_be_approved(
         for name in STEPS:
             await asyncio.gather(*(device.step(name, update) for device in devices))
         assert (await devices[0].result()).outcome is RoundOutcome.HELD
-        async with Admin.open(ServerConfig(home=home)) as admin:
+        async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
             await admin.roll_back(None, 0)
         await decide(home, Decision.APPROVE, number=2)
         await running.until(lambda: is_over(running))

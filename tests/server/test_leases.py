@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, StorageError
@@ -21,7 +22,7 @@ from fedit_server.rounds.lease import SAFETY, Lease
 from fedit_server.rounds.shared import rank
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
 from fedit_server.storage.disk import DiskBlobs
-from fedit_server.storage.leases import Fence, Holdings, LeaseLostError, Leases, Replica
+from fedit_server.storage.leases import Fence, Holdings, LeaseLostError, Leases, Replica, require_stopped
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.store import Store
 from fedit_server.tasks.publishing import Publisher
@@ -110,7 +111,11 @@ async def test_a_server_alone_keeps_others_out_and_replicas_have_the_same_keys(s
     with pytest.raises(StorageError) as alone:
         await leases(shared, "two").announce(1)
     assert alone.value.code == "S095"
+    with pytest.raises(StorageError) as running:
+        await require_stopped(shared.database)
+    assert running.value.code == "S095"
     await leases(shared, "one").retire()
+    await require_stopped(shared.database)
     await leases(shared, "two").announce(1)
     other = Leases(shared.database, Replica("three", "10.0.0.3:1", digest_of(b"other")), 30.0)
     with pytest.raises(StorageError) as keys:
@@ -237,11 +242,18 @@ def test_sealed_keys_open_nothing_without_their_key(tmp_path: Path) -> None:
 
 
 async def test_replicas_that_do_not_share_their_blobs_are_refused(shared: Store, tmp_path: Path) -> None:
-    identity = create_identity(Home(tmp_path / "one"), "test", utc_now())
-    blobs = DiskBlobs(tmp_path / "blobs")
-    await leases(shared, "one").announce(1)
-    await check_shared(identity, shared, blobs, "one")
-    await check_shared(identity, shared, blobs, "two")
+    await check_shared(shared, DiskBlobs(tmp_path / "blobs"))
     with pytest.raises(StorageError) as apart:
-        await check_shared(identity, shared, DiskBlobs(tmp_path / "elsewhere"), "two")
+        await check_shared(shared, DiskBlobs(tmp_path / "elsewhere"))
     assert apart.value.code == "S097"
+
+
+async def test_a_task_that_is_started_inside_a_transaction_has_none_of_it(shared: Store) -> None:
+    async with shared.database.writing("one") as mine:
+        assert await asyncio.create_task(connection_of(shared)) is not mine
+        assert await connection_of(shared) is mine
+
+
+async def connection_of(store: Store) -> AsyncConnection:
+    async with store.database.reading() as db:
+        return db

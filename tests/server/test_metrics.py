@@ -12,7 +12,7 @@ from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import client_id
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.roles import Role
-from fedit_server.admin.health import Surroundings
+from fedit_server.admin.health import Surroundings, _tried
 from fedit_server.admin.models.tokens import NewToken
 from fedit_server.admin.tokens import create_token
 from fedit_server.metrics import FAMILIES, Metrics, problem_name
@@ -108,10 +108,21 @@ async def test_a_round_in_figures(tmp_path: Path, base: Path, clock: ManualClock
         assert ("fedit_eval_loss", frozenset({("task", task), ("split", "train")})) in found
         for device in devices:
             assert client_id(device.key.public) not in text
+        loss = value("fedit_eval_loss", task=task, split="train")
         assert {name for key in found for name, _ in key[1]} <= {
             "task", "outcome", "stage", "reason", "split", "route", "method", "status", "le",
             "version", "protocol", "python",
         }  # fmt: skip
+
+    async with start(tmp_path, clock, around=around) as running:  # counters begin anew, the newest figures are there
+        found = samples(await scrape(running))
+        assert value("fedit_eval_loss", task=task, split="train") == loss
+        assert ("fedit_rounds_total", frozenset({("task", task), ("outcome", "committed")})) not in found
+
+
+async def test_a_readiness_check_that_hangs_is_not_ready(clock: ManualClock) -> None:
+    said = await _tried("blobs", asyncio.Event().wait, patience_s=0.01)
+    assert (said.ok, said.said) == (False, "does not answer within 0.01 s")
 
 
 async def test_a_refused_request_is_counted_by_its_problem(tmp_path: Path, base: Path, clock: ManualClock) -> None:

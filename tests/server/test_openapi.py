@@ -8,7 +8,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.roles import Role
-from fedit_server.routes.admin import ENDPOINTS, openapi_document, session
+from fedit_server.routes.admin import ENDPOINTS, events, openapi_document, session
 from fedit_server.routes.admin.endpoint import PREFIX
 from fedit_server.routes.admin.openapi import rights_lines
 
@@ -24,7 +24,7 @@ def test_the_document_is_valid() -> None:
 
 
 def test_every_endpoint_is_in_it_and_nothing_else() -> None:
-    served = {(one.method.lower(), PREFIX + one.path) for one in (*ENDPOINTS, *session.ENDPOINTS)}
+    served = {(one.method.lower(), PREFIX + one.path) for one in (*ENDPOINTS, *session.ENDPOINTS, *events.ENDPOINTS)}
     assert {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods} == served
     names = [one["operationId"] for methods in DOCUMENT["paths"].values() for one in methods.values()]
     assert len(names) == len(set(names))

@@ -6,7 +6,7 @@ import pytest
 
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.proxies import networks, real_address
-from fedit_server.access.rate import ADDRESS
+from fedit_server.access.rate import ADDRESS_PER_MINUTE
 
 from .bases import small_task
 from .conftest import start
@@ -42,7 +42,7 @@ async def test_rate_limits_count_the_real_address(
 ) -> None:
     """Other addresses behind one trusted proxy are other callers; the same header from elsewhere changes nothing."""
     async with start(tmp_path, clock, small_task(base), trusted_proxies=networks(trusted)) as running:
-        for _ in range(ADDRESS.burst):
+        for _ in range(ADDRESS_PER_MINUTE):
             who = "127.0.0.1" if not trusted else "198.51.100.1"
             running.parts.turnstile.pass_address(who, clock())
         answers = []

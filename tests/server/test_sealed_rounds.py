@@ -327,7 +327,7 @@ async def test_a_held_step_needs_the_rounds_key_no_more(tmp_path: Path, base: Pa
         assert (await there[0].result()).outcome is RoundOutcome.HELD
         await running.until(lambda: gone(running))
         assert list(running.home.round_keys.iterdir()) == []
-    async with Admin.open(ServerConfig(home=tmp_path / "home")) as admin:
+    async with Admin.open(ServerConfig.load({"home": tmp_path / "home"}, {})) as admin:
         await admin.decide(None, 1, Decision.APPROVE, "")
     async with start(tmp_path / "home", clock, task, modes=BOTH) as running:
         await running.until(lambda: committed(running))

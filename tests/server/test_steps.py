@@ -57,7 +57,7 @@ async def test_a_rejected_round_leaves_the_adapter_and_says_why(tmp_path: Path, 
 
 
 async def roll_back(running: Running, home: Path, version: int) -> None:
-    async with Admin.open(ServerConfig(home=home)) as admin:
+    async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
         await admin.roll_back(None, version)
 
 

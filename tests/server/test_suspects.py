@@ -62,7 +62,7 @@ async def test_row_14_a_persistent_offender_is_named_and_stays_until_the_operato
             return bool((await running.parts.store.suspicions.of_task(TASK))[offender].is_named)
 
         await running.until(is_named)
-        async with Admin.open(ServerConfig(home=home)) as admin:
+        async with Admin.open(ServerConfig.load({"home": home}, {})) as admin:
             listed = (await list_clients(admin, ClientQuery())).model_dump(mode="json")["clients"]
             status = (await overview(admin)).model_dump(mode="json")
         held = await running.parts.store.suspicions.of_task(TASK)

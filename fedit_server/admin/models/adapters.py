@@ -30,9 +30,10 @@ class AdapterFile(Reply):
 
 
 class AdapterDetail(AdapterVersion):
-    """One version with its files."""
+    """One version with its files; `lineage.sig` among them is signed by the federation with this pin."""
 
     files: tuple[AdapterFile, ...]
+    pin: DigestHex
 
 
 class RolledBack(AdapterVersion):

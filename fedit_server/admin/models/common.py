@@ -12,6 +12,9 @@ MOST_LISTED: Final = 200
 SAFE_INTEGER: Final = 2**53 - 1
 """The largest whole number that every JSON reader keeps (RFC 8259, section 6)."""
 
+PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
+"""Text without control characters: it ends up in terminals, in records, and in databases that refuse NUL."""
+
 Seconds = Annotated[int, Field(ge=0, le=SAFE_INTEGER, description="Whole seconds since 1970, UTC.")]
 DigestHex = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$", description="sha256:…; empty for nothing.")]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import Body, DigestHex, Listed, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, Body, DigestHex, Listed, Reply, Seconds
 
 Report = dict[str, Any]
 """Means over a cohort, with `survivors` and `weight`; what is in it depends on the task."""
@@ -73,7 +73,7 @@ class RoundPage(Listed):
 class Rejection(Body):
     """Why a held step is dropped."""
 
-    reason: str = Field("", max_length=150, description="For devices and records.")
+    reason: str = Field("", max_length=150, pattern=PLAIN, description="For devices and records.")
 
 
 class Decided(Reply):
@@ -82,3 +82,12 @@ class Decided(Reply):
     task: str
     no: int
     decision: str
+
+
+class Ordered(Reply):
+    """What became of an open round."""
+
+    task: str
+    round: int
+    state: str
+    stage: str

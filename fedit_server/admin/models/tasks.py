@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import DigestHex, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, Body, DigestHex, Reply, Seconds
 from fedit_server.admin.models.rounds import Report
 
 
@@ -93,6 +93,55 @@ class TaskRecordReply(Reply):
     """The whole record of a task, oldest line first."""
 
     changes: tuple[TaskChangeLine, ...]
+
+
+class NewTask(Body):
+    """A task to publish, or to keep as a draft."""
+
+    task: dict[str, Any] = Field(description="What a task file says; `fedit-server task schema` describes it.")
+    draft: bool = Field(False, description="Keep it back until it is opened.")
+    owner: str = Field("", max_length=200, pattern=PLAIN, description="Who answers for it here.")
+
+
+class MadeTask(Reply):
+    """A task that was published, or kept as a draft."""
+
+    task: str
+    version: int
+    state: str
+    owner: str
+
+
+class TaskPatch(Body):
+    """What a new version changes, as a JSON merge patch (RFC 7396) of what the task file says."""
+
+    changes: dict[str, Any]
+    dry_run: bool = Field(False, description="Only say what would change.")
+
+
+class SettingChange(Reply):
+    """One setting that is no longer as it was."""
+
+    name: str
+    old: str
+    new: str
+
+
+class EditedTask(Reply):
+    """A new version, and what each device's owner is asked again."""
+
+    task: str
+    version: int
+    old_version: int
+    draft: bool
+    changes: tuple[SettingChange, ...]
+    published: bool
+
+
+class Reasoned(Body):
+    """Why somebody does something."""
+
+    reason: str = Field("", max_length=150, pattern=PLAIN, description="For devices and records.")
 
 
 class RunningServer(Reply):

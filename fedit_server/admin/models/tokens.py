@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import Field
 
 from fedit_server.access.roles import Role
-from fedit_server.admin.models.common import Body, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, Body, Reply, Seconds
 
 DAY_S: Final = 86400
 MOST_DAYS: Final = 3650
@@ -34,7 +34,7 @@ class NewToken(Body):
     """A token to make."""
 
     role: Role = Field(strict=False)
-    name: str = Field("", max_length=100, description="What it is for.")
+    name: str = Field("", max_length=100, pattern=PLAIN, description="What it is for.")
     lifetime_s: int = Field(365 * DAY_S, ge=60, le=MOST_DAYS * DAY_S, description="Seconds until it ends.")
 
 

@@ -1,7 +1,7 @@
 // A login link carries its secret behind the #, which browsers never send; it is taken out of the address at once.
 "use strict";
 
-(async () => {
+async function signIn() {
   const secret = new URLSearchParams(location.hash.slice(1)).get("login");
   if (secret === null) return;
   history.replaceState(null, "", location.pathname);
@@ -16,4 +16,7 @@
   }
   const problem = await reply.json().catch(() => ({}));
   told.textContent = `${problem.detail || "the server refused this link"}. Ask for a new one.`;
-})();
+}
+
+signIn();
+addEventListener("hashchange", signIn); // the link was pasted into the address of this very page

@@ -1,7 +1,7 @@
 """One round: its stages in order with times, counts and who was lost, its cohorts, and what came of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from fedit_protocol.encoding import decode
 from fedit_protocol.ids import TaskId
@@ -62,6 +62,16 @@ class CohortLine(View):
     reason: str
 
 
+class ClassLine(View):
+    """One class of the base model in a round: the mean loss of its devices on the task's canary rows."""
+
+    name: str
+    devices: int | None
+    loss: float | None
+    unknown: str
+    """Why there is no figure; empty if there is one."""
+
+
 class Step(View):
     """What a held round would make, and why it waits."""
 
@@ -101,6 +111,10 @@ class RoundPage(View):
     cohorts: tuple[CohortLine, ...]
     cohorts_in_all: int
     cohorts_needed: int
+    classes: tuple[ClassLine, ...]
+    drift: float | None
+    """How far the classes are apart, in nats per token; None where fewer than two are known."""
+    max_drift: float | None
     step: Step | None
     evaluations: tuple[Report, ...]
 
@@ -143,6 +157,17 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
         cohorts=tuple(_cohort(cohort, asked) for cohort in row.cohorts[:MOST_COHORTS]),
         cohorts_in_all=len(row.cohorts),
         cohorts_needed=offer.combination.needed,
+        classes=tuple(
+            ClassLine(
+                name=one["class"],
+                devices=one.get("devices"),
+                loss=one.get("loss"),
+                unknown=one.get("unknown") or "",
+            )
+            for one in _canary(row)
+        ),
+        drift=report.get("drift"),
+        max_drift=report.get("max_drift"),
         step=_step(row),
         evaluations=reports_of(row.evaluations),
     )
@@ -234,6 +259,12 @@ def _cohort(cohort: CohortRow, asked: Mapping[int, int]) -> CohortLine:
         train_loss=figures.report.get("train_loss") if figures else None,
         reason=cohort.view.reason,
     )
+
+
+def _canary(row: RoundRow) -> Sequence[Mapping[str, Any]]:
+    figures: Mapping[str, Any] = row.figures.report if row.figures else {}
+    found: Sequence[Mapping[str, Any]] = figures.get("canary") or ()
+    return found
 
 
 def _step(row: RoundRow) -> Step | None:

@@ -3,6 +3,7 @@
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.ids import TaskId
 from fedit_protocol.task import Mode, Task
+from fedit_protocol.task_record import read_line
 from fedit_server.dashboard.views.curves import adapter_bytes
 from fedit_server.dashboard.views.evaluation import RoundReports, reports_of, together
 from fedit_server.dashboard.views.model import Fact, View
@@ -12,6 +13,17 @@ from fedit_server.storage.rows import RoundState
 from fedit_server.storage.store import Store
 
 _RECENT = 8
+
+
+class RecordLine(View):
+    """One change of a task: who did what, when and why."""
+
+    number: int
+    at: int
+    kind: str
+    version: int
+    by: str
+    reason: str
 
 
 class TaskPage(View):
@@ -39,6 +51,8 @@ class TaskPage(View):
     """The newest round that made a step."""
     evaluated: RoundReports | None
     recent: tuple[RoundSummary, ...]
+    record: tuple[RecordLine, ...]
+    """The newest lines of its signed record, newest first."""
 
 
 async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
@@ -60,7 +74,7 @@ async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
         reason=row.reason,
         operator=task.operator,
         mode=str(task.round.mode),
-        facts=facts(task, row.document.layout.size),
+        facts=task_facts(task, row.document.layout.size),
         committed=counts[RoundState.COMMITTED],
         failed=counts[RoundState.FAILED],
         planned=task.round.rounds,
@@ -73,6 +87,7 @@ async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
         newest=summary(made, payload) if made else None,
         evaluated=await _evaluated(store, task_id),
         recent=tuple(summary(line, payload) for line in lines[:_RECENT]),
+        record=await _record(store, task_id),
     )
 
 
@@ -100,8 +115,8 @@ async def now_view(store: Store, task_id: TaskId) -> NowView | None:
     )
 
 
-def facts(task: Task, size: int) -> tuple[Fact, ...]:
-    """Return what a task trains and how, in a few lines; d = `size`."""
+def task_facts(task: Task, size: int | None = None) -> tuple[Fact, ...]:
+    """Return what a task trains and how, in a few lines; d = `size`, if its base was looked at."""
     policy, training = task.round, task.training
     steps = f"{training.local_steps} steps" if training.local_steps else f"{training.epochs:g} epochs"
     cohorts = f", up to {policy.cohorts} cohorts ({policy.combine})" if policy.cohorts > 1 else ""
@@ -112,7 +127,7 @@ def facts(task: Task, size: int) -> tuple[Fact, ...]:
         Fact(
             name="Adapter",
             value=f"LoRA rank {task.adapter.rank}, alpha {task.adapter.alpha:g}",
-            note=f"{', '.join(task.adapter.target_modules)}; {size:,} numbers",
+            note=", ".join(task.adapter.target_modules) + ("" if size is None else f"; {size:,} numbers"),
         ),
         Fact(
             name="Training",
@@ -124,6 +139,16 @@ def facts(task: Task, size: int) -> tuple[Fact, ...]:
         ),
         Fact(name="Mode", value=str(policy.mode), note=f"{sees}; {noise}"),
         Fact(name="Method", value=task.method.name, note=f"{task.encoding.value_bits} bits a coordinate"),
+    )
+
+
+async def _record(store: Store, task_id: TaskId) -> tuple[RecordLine, ...]:
+    lines = [read_line(envelope) for envelope in await store.records.lines(task_id)]
+    return tuple(
+        RecordLine(
+            number=line.number, at=line.at, kind=str(line.kind), version=line.version, by=line.by, reason=line.reason
+        )
+        for line in lines[: -_RECENT - 1 : -1]
     )
 
 

@@ -8,6 +8,7 @@ from fedit_server.routes.admin import (
     adapters,
     audit,
     clients,
+    events,
     invites,
     openapi,
     overview,
@@ -15,6 +16,7 @@ from fedit_server.routes.admin import (
     session,
     tasks,
     tokens,
+    webhooks,
 )
 from fedit_server.routes.admin.endpoint import Endpoint
 from fedit_server.routes.admin.http import route
@@ -29,12 +31,13 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *invites.ENDPOINTS,
     *clients.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *audit.ENDPOINTS,
 )
 """Everything that the generic route serves, and commands beside the store ask."""
 
 
-_DESCRIBED: Final = (*session.ENDPOINTS, *ENDPOINTS)
+_DESCRIBED: Final = (*session.ENDPOINTS, *events.ENDPOINTS, *ENDPOINTS)
 _VERSION: Final = "1"
 """Of the API, as its paths say it: fields and endpoints are only added to it."""
 
@@ -43,6 +46,8 @@ def add_admin_routes(app: web.Application) -> None:
     """Register the admin API."""
     app.add_routes([route(endpoint) for endpoint in ENDPOINTS])
     app.add_routes(session.ROUTES)
+    app.add_routes(events.ROUTES)
+    app[events.STREAMS] = set()
     app.add_routes([openapi.route(_DESCRIBED, _VERSION)])
 
 

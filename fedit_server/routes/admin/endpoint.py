@@ -77,6 +77,11 @@ class Endpoint:
         return 204 if self.reply is None and self.media == "application/json" else 200
 
     @property
+    def needs_body(self) -> bool:
+        """Whether it makes no sense without a body: some field has no default."""
+        return self.body is not None and any(field.is_required() for field in self.body.model_fields.values())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The parameters in the path."""
         return tuple(re.findall(r"{(\w+)}", self.path))
@@ -121,7 +126,7 @@ def body_of(endpoint: Endpoint, body: bytes) -> BaseModel | None:
             raise InvalidError("this takes no body")
         return None
     try:
-        return endpoint.body.model_validate_json(body)
+        return endpoint.body.model_validate_json(body if body.strip() or endpoint.needs_body else b"{}")
     except ValidationError as error:
         if error.errors(include_input=False, include_url=False)[0]["type"] == "json_invalid":
             raise MalformedError("the body is not JSON") from error

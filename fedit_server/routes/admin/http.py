@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
+from fedit_protocol.errors import ConfigError, FeditError, ProtocolError, StorageError
 from fedit_server.access import sessions
 from fedit_server.access.requests import NAME
 from fedit_server.access.tokens import Caller
@@ -15,8 +16,10 @@ from fedit_server.admin.app_keys import ADMIN, CALLS
 from fedit_server.admin.models.common import FileReply
 from fedit_server.problems import (
     MalformedError,
+    RefusalError,
     TooLargeError,
     UnacceptableError,
+    UnauthenticatedError,
     UnsupportedMediaError,
 )
 from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint, answer
@@ -38,8 +41,13 @@ def route(endpoint: Endpoint) -> web.RouteDef:
         endpoint.check_right(caller)  # before the body is read
         check_accept(request, endpoint.media)
         admin = request.app[ADMIN].asked_by(caller, request_id(request))
-        body = b"" if endpoint.method == "GET" else await read(request, wants_json=endpoint.body is not None)
-        reply = await answer(endpoint, admin, request.match_info, request.query, body)
+        body = b"" if endpoint.method == "GET" else await read(request, endpoint)
+        try:
+            reply = await answer(endpoint, admin, request.match_info, request.query, body)
+        except (ConfigError, ProtocolError, StorageError):
+            raise
+        except FeditError as error:  # of a base model, or of its hub: what was asked for cannot be had
+            raise RefusalError(str(error), code=error.code, where=error.where, fix=error.fix) from error
         if endpoint.method not in _SAFE:
             request.app[COORDINATOR].look_again()
         return respond(reply)
@@ -75,6 +83,16 @@ async def who_asks(request: web.Request) -> Caller:
     return found.caller
 
 
+async def is_known(request: web.Request) -> bool:
+    """Say whether who asked once may still ask; nothing is counted."""
+    try:
+        if await session_of(request) is None:
+            await request.app[ADMIN].gate.bearer(request.headers.get("Authorization", ""))
+    except UnauthenticatedError:
+        return False
+    return True
+
+
 async def session_of(request: web.Request) -> sessions.Session | None:
     """Return the session of a request that brings a cookie and no token; raises UnauthenticatedError T110, T112."""
     cookie = request.cookies.get(sessions.COOKIE)
@@ -101,12 +119,10 @@ def check_accept(request: web.Request, media: str) -> None:
     raise UnacceptableError(media)
 
 
-async def read(request: web.Request, *, wants_json: bool) -> bytes:
+async def read(request: web.Request, endpoint: Endpoint) -> bytes:
     """Return the body, bounded in size and time; raises TooLargeError, UnsupportedMediaError, MalformedError."""
     if request.content_length is not None and request.content_length > MOST_BODY_BYTES:
         raise TooLargeError(MOST_BODY_BYTES)
-    if wants_json and request.content_type != _JSON:
-        raise UnsupportedMediaError
     received = bytearray()
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
@@ -116,6 +132,9 @@ async def read(request: web.Request, *, wants_json: bool) -> bytes:
                     raise TooLargeError(MOST_BODY_BYTES)
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
-    if wants_json and not received.strip():
-        raise MalformedError("the body is empty")
+    if endpoint.body is not None and (received or endpoint.needs_body):
+        if request.content_type != _JSON:
+            raise UnsupportedMediaError
+        if not received.strip():
+            raise MalformedError("the body is empty")
     return bytes(received)

@@ -92,7 +92,7 @@ class _Operation:
             found["description"] = f"Needs the right `{one.right}`: {who_may(one.right)}."
         if one.body is not None:
             found["requestBody"] = {
-                "required": True,
+                "required": one.needs_body,
                 "description": f"At most {MOST_BODY_BYTES} bytes.",
                 "content": {JSON: {"schema": self._schemas[one.body, "validation"]}},
             }

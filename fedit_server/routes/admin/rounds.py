@@ -5,9 +5,11 @@ from typing import Final
 from fedit_server.access.roles import Right
 from fedit_server.admin import rounds
 from fedit_server.admin.models.common import Page
-from fedit_server.admin.models.rounds import Decided, Rejection, RoundInfo, RoundPage
+from fedit_server.admin.models.rounds import Decided, Ordered, Rejection, RoundInfo, RoundPage
+from fedit_server.admin.models.tasks import Reasoned
 from fedit_server.problems import AdminProblem
 from fedit_server.routes.admin.endpoint import Asked, Endpoint
+from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import Decision
 
 
@@ -15,7 +17,22 @@ def _place(asked: Asked) -> tuple[str, int]:
     return asked.path["task_id"], int(asked.path["number"])
 
 
+def _ordering(order: RoundOrder, said: str) -> Endpoint:
+    return Endpoint(
+        "POST",
+        f"/tasks/{{task_id}}/rounds/{{number}}:{order}",
+        Right.OPERATE,
+        said,
+        lambda admin, asked: rounds.order(admin, *_place(asked), order, asked.body.reason),
+        reply=Ordered,
+        body=Reasoned,
+        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
+    )
+
+
 ENDPOINTS: Final = (
+    _ordering(RoundOrder.ABORT, "End an open round without a result."),
+    _ordering(RoundOrder.CLOSE, "End the present stage of an open round now, with the devices that came."),
     Endpoint(
         "GET",
         "/tasks/{task_id}/rounds",

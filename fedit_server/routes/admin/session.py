@@ -44,7 +44,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     admin = request.app[ADMIN]
     request.app[CALLS].take(request.remote or "", admin.clock(), "address")
     check_accept(request, SIGN_IN.media)
-    wanted = body_of(SIGN_IN, await read(request, wants_json=True))
+    wanted = body_of(SIGN_IN, await read(request, SIGN_IN))
     if not isinstance(wanted, SignIn):
         raise RuntimeError("the endpoint takes another body")
     found, cookie = await sessions.sign_in(admin.gate, wanted.login)

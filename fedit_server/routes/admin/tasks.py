@@ -4,7 +4,17 @@ from typing import Final
 
 from fedit_server.access.roles import Right
 from fedit_server.admin import overview, tasks
-from fedit_server.admin.models.tasks import TaskChanged, TaskDetail, TaskRecordReply, TaskStatusList
+from fedit_server.admin.models.tasks import (
+    EditedTask,
+    MadeTask,
+    NewTask,
+    Reasoned,
+    TaskChanged,
+    TaskDetail,
+    TaskPatch,
+    TaskRecordReply,
+    TaskStatusList,
+)
 from fedit_server.problems import AdminProblem
 from fedit_server.routes.admin.endpoint import Endpoint
 from fedit_server.tasks.lifecycle import Verb
@@ -24,8 +34,9 @@ def _changing(verb: Verb, said: str) -> Endpoint:
         f"/tasks/{{task_id}}:{verb}",
         Right.OPERATE,
         said,
-        lambda admin, asked: tasks.change_task(admin, asked.path["task_id"], verb),
+        lambda admin, asked: tasks.change_task(admin, asked.path["task_id"], verb, asked.body.reason),
         reply=TaskChanged,
+        body=Reasoned,
         refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
     )
 
@@ -38,6 +49,26 @@ ENDPOINTS: Final = (
         "List tasks and how far they are.",
         lambda admin, _: overview.list_tasks(admin),
         reply=TaskStatusList,
+    ),
+    Endpoint(
+        "POST",
+        "/tasks",
+        Right.OPERATE,
+        "Publish a task, or keep it as a draft.",
+        lambda admin, asked: tasks.create_task(admin, asked.body),
+        reply=MadeTask,
+        body=NewTask,
+        refusals=(AdminProblem.CONFLICT, AdminProblem.QUOTA),
+    ),
+    Endpoint(
+        "PATCH",
+        "/tasks/{task_id}",
+        Right.OPERATE,
+        "Publish a new version with some settings changed; devices wait until their owners have agreed.",
+        lambda admin, asked: tasks.edit_task(admin, asked.path["task_id"], asked.body),
+        reply=EditedTask,
+        body=TaskPatch,
+        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT),
     ),
     Endpoint(
         "GET",

@@ -1,0 +1,56 @@
+"""Questions that come at the same time, answered by one query."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+MOST_AT_ONCE: Final = 500
+"""Keys in one query: below what either database takes."""
+
+
+class Together(Generic[K, V]):
+    """Looks things up in batches: whatever is asked while one query runs is in the next one.
+
+    Nothing is kept, so no answer is older than its question; a thousand questions a second cost a few dozen queries.
+    """
+
+    def __init__(self, look: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+        """`look` answers up to MOST_AT_ONCE distinct keys; what it leaves out is answered with None."""
+        self._look = look
+        self._asked: dict[K, asyncio.Future[V | None]] = {}
+        self._working: asyncio.Task[None] | None = None
+
+    async def get(self, key: K) -> V | None:
+        """Return what there is for `key` now; raises what the query raises."""
+        if key not in self._asked:
+            self._asked[key] = asyncio.get_running_loop().create_future()
+        answer = self._asked[key]
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await asyncio.shield(answer)  # who gives up must not take the answer from the others
+
+    async def _work(self) -> None:
+        try:
+            while self._asked:
+                await self._answer([*self._asked][:MOST_AT_ONCE])
+        finally:
+            self._working = None
+
+    async def _answer(self, keys: Sequence[K]) -> None:
+        waiting = {key: self._asked.pop(key) for key in keys}
+        try:
+            found = await self._look(keys)
+        except BaseException as error:
+            for answer in waiting.values():
+                if not answer.cancelled():
+                    answer.set_exception(error)
+                    answer.exception()  # seen here: whoever asked may be gone
+            if not isinstance(error, Exception):
+                raise
+            return
+        for key, answer in waiting.items():
+            if not answer.cancelled():
+                answer.set_result(found.get(key))
