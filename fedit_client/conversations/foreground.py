@@ -27,8 +27,6 @@ _ENDING: Final = [
     number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 ]  # Windows has no SIGHUP
 
-_CTRL_C_COUNTS: Final = 2
-
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; Ctrl-C, SIGTERM and a closed terminal cancel it and end as KeyboardInterrupt.
@@ -47,7 +45,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
                 task.cancel()
 
         def interrupt() -> None:
-            if task is not None and task.cancelling() < _CTRL_C_COUNTS:
+            if task is not None:
                 task.cancel()
 
         # Windows has none of this, and a thread that is not the first may not: Ctrl-C works there by itself.

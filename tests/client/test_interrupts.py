@@ -98,15 +98,16 @@ def test_more_of_them_cut_the_goodbye_short_and_leave_nothing_behind() -> None:
             did.append("tidied")
 
     async def work() -> None:
-        beside = asyncio.create_task(tidying())
+        beside = asyncio.create_task(tidying())  # noqa: F841, RUF006 - as a run has tasks beside it
         await asyncio.sleep(0)
         try:
             ctrl_c()
-            await beside
+            await asyncio.Event().wait()
         finally:
             ctrl_c()
             try:
-                await asyncio.Event().wait()  # a goodbye that nobody answers
+                async with asyncio.timeout(10):
+                    await asyncio.Event().wait()  # a goodbye that nobody answers
             except asyncio.CancelledError:
                 did.append("cut short")
                 raise
