@@ -65,6 +65,7 @@ class Cluster:
 @contextmanager
 def cluster(*settings: str) -> Iterator[Cluster]:
     """Run a server while the block runs; skips the test where PostgreSQL is not installed."""
+    pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
     missing = [name for name in ("initdb", "postgres", "psql") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"PostgreSQL is not installed: no {', '.join(missing)} on the path")

@@ -63,6 +63,9 @@ def round_show(context: typer.Context, number: int, task: TaskName = None) -> No
 
 
 Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that may join with it.")]
+ForTasks = Annotated[
+    list[str] | None, typer.Option("--task", help="A task that it is for; may be repeated. Left out: every task.")
+]
 Expires = Annotated[str | None, typer.Option("--expires", help="How long it is valid: 7d, 12h, 30m.")]
 
 
@@ -70,17 +73,21 @@ Picture = Annotated[bool, typer.Option("--qr", help="Draw the link as a QR code 
 
 
 @invite_app.callback()
-def invite(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
+def invite(
+    context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None, qr: Picture = False
+) -> None:
     """Without a subcommand: create an invite."""
     if context.invoked_subcommand is None:
-        invite_create(context, uses, expires, qr)
+        invite_create(context, uses, expires, task, qr)
 
 
 @invite_app.command("create")
-def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
+def invite_create(
+    context: typer.Context, uses: Uses = None, expires: Expires = None, task: ForTasks = None, qr: Picture = False
+) -> None:
     """Make an invite; its link is shown once."""
 
-    wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None}
+    wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None, "tasks": task or []}
 
     def lines(data: dict[str, Any]) -> list[str]:
         return [*invite_lines(data), *(qr_lines(data["link"]) if qr else [])]

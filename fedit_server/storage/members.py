@@ -2,19 +2,19 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import ClientId, FederationId
+from fedit_protocol.ids import ClientId, FederationId, TaskId
 from fedit_protocol.keylog import LogState
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
-from fedit_server.storage.tables import certificates, clients, evaluators, federation, invites, suspicions
+from fedit_server.storage.tables import certificates, clients, evaluators, federation, invite_tasks, invites, suspicions
 from fedit_server.storage.together import Together
 
 SEEN_STEP_S: Final = 3600
@@ -70,6 +70,7 @@ class Members:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._invited_to: dict[str, frozenset[TaskId] | None] = {}
         self._members = Together[ClientId, Member](self._look)
 
     async def federation_salt(self, federation_id: FederationId, now_s: int) -> bytes:
@@ -83,9 +84,11 @@ class Members:
             await db.execute(insert(federation).values(values))
             return salt
 
-    async def add_invite(self, code_hash: bytes, uses: int, expires_at: int, now_s: int) -> InviteRow:
-        """Remember a new invite by the hash of its code."""
-        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None)
+    async def add_invite(
+        self, code_hash: bytes, uses: int, expires_at: int, now_s: int, for_tasks: Sequence[TaskId] = ()
+    ) -> InviteRow:
+        """Remember a new invite by the hash of its code; it is for these tasks, or for every task."""
+        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None, tuple(for_tasks))
         async with self._database.writing() as db:
             await db.execute(
                 insert(invites).values(
@@ -97,13 +100,34 @@ class Members:
                     uses=0,
                 )
             )
+            if row.tasks:
+                bound = [{"invite_id": row.invite_id, "task_id": task} for task in row.tasks]
+                await db.execute(insert(invite_tasks), bound)
         return row
 
     async def invites(self) -> list[InviteRow]:
         """Return every invite, oldest first."""
         async with self._database.reading() as db:
             found = await db.execute(select(invites).order_by(invites.c.created_at, invites.c.invite_id))
-            return [_invite(row) for row in found]
+            rows = [_invite(row) for row in found]
+            bound: dict[str, list[TaskId]] = {}
+            for row in await db.execute(select(invite_tasks).order_by(invite_tasks.c.task_id)):
+                bound.setdefault(row.invite_id, []).append(TaskId(row.task_id))
+            return [replace(row, tasks=tuple(bound.get(row.invite_id, ()))) for row in rows]
+
+    async def tasks_of(self, client: ClientRow) -> frozenset[TaskId] | None:
+        """Return the tasks that a device was invited to; None for every task.
+
+        What an invite is for never changes, so it is read once.
+        """
+        if client.invite_id is None:
+            return None
+        if client.invite_id not in self._invited_to:
+            query = select(invite_tasks.c.task_id).where(invite_tasks.c.invite_id == client.invite_id)
+            async with self._database.reading() as db:
+                found = frozenset(TaskId(row.task_id) for row in await db.execute(query))
+            self._invited_to[client.invite_id] = found or None
+        return self._invited_to[client.invite_id]
 
     async def revoke_invite(self, invite_id: str, now_s: int) -> bool:
         """Make an invite useless; returns False if there is none with this id. Those who used it stay."""
@@ -333,4 +357,5 @@ def client_row(row: Row[Any]) -> ClientRow:
         state=ClientState(row.state),
         enrolled_at=row.enrolled_at,
         last_seen=row.last_seen,
+        invite_id=row.invite_id,
     )

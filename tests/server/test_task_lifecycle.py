@@ -31,6 +31,8 @@ from .devices import Device, RefusedError, one_hot
 from .test_rounds import TASK, newest_round, play, size_of, take_step
 
 OTHER = TaskId("other")
+ONCE = pytest.mark.sqlite
+"""What has nothing to do with the kind of database."""
 
 
 def other(base: Path, **top: object) -> Task:
@@ -89,6 +91,7 @@ async def refusal(work: Any) -> tuple[str, str]:
     return refused.value.code, refused.value.fix or ""
 
 
+@ONCE
 async def test_a_task_made_beside_the_server_trains_without_a_restart(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -104,6 +107,7 @@ async def test_a_task_made_beside_the_server_trains_without_a_restart(
         assert row.owner == "the ward"
 
 
+@ONCE
 async def test_a_draft_is_nobodys_business_until_it_is_opened(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home = tmp_path / "home"
     async with start(home, clock, small_task(base), long_poll_s=0.05) as running:
@@ -125,6 +129,7 @@ async def test_a_draft_is_nobodys_business_until_it_is_opened(tmp_path: Path, ba
         assert await beside.record(OTHER) == [("created", "draft", 1), ("edited", "draft", 1), ("opened", "active", 1)]
 
 
+@ONCE
 async def test_an_edited_task_ends_its_round_under_the_old_version_and_waits_for_consent(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -159,6 +164,7 @@ async def agreed(device: Device, version: int) -> bytes:
             return reply.offer
 
 
+@ONCE
 async def test_a_round_of_an_older_version_goes_on_after_a_restart(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -221,6 +227,7 @@ async def test_a_finished_task_with_more_rounds_goes_on(tmp_path: Path, base: Pa
         ]  # fmt: skip
 
 
+@ONCE
 async def test_a_task_cannot_be_closed_under_a_round(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home = tmp_path / "home"
     async with start(home, clock, small_task(base)) as running:
@@ -237,6 +244,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@ONCE
 @pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES)
 async def test_an_edit_that_cannot_be_is_refused_before_anything_is_written(
     case: tuple[dict[str, Any], str], tmp_path: Path, base: Path, clock: ManualClock
@@ -252,12 +260,14 @@ async def test_an_edit_that_cannot_be_is_refused_before_anything_is_written(
         assert len(await running.parts.store.records.lines(TASK)) == 1
 
 
+@ONCE
 async def test_the_base_of_a_task_stays(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home, changed = tmp_path / "home", make_base(tmp_path / "changed", model_type="mistral")
     async with start(home, clock, small_task(base)):
         assert (await refusal(Beside(home).edit(TASK, small_task(changed))))[0] == "C016"
 
 
+@ONCE
 async def test_anybody_can_check_the_record_also_after_a_change_of_key(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -303,6 +313,7 @@ async def is_over(running: Running) -> bool:
     return (await newest_round(running)).state is not RoundState.OPEN
 
 
+@ONCE
 async def test_a_stage_is_closed_early_only_with_enough_devices(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     task = small_task(base, 5, round={"cohort_min": 4})
     async with start(tmp_path / "home", clock, task) as running:
@@ -339,6 +350,7 @@ def test_the_table_of_transitions_leaves_no_state_without_a_way_on() -> None:
     assert set(TRANSITIONS) == set(Verb)
 
 
+@ONCE
 def test_the_commands_say_what_they_did(
     tmp_path: Path, base: Path, clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ class InviteInfo(Reply):
     uses: int
     max_uses: int
     expires_at: Seconds
+    tasks: tuple[str, ...] = Field(description="The tasks that it is for; none means every task.")
 
 
 class InviteList(Reply):
@@ -31,6 +32,7 @@ class NewInviteTerms(Body):
 
     uses: int | None = Field(None, ge=1, le=MOST_USES, description="Devices that may join with it.")
     lifetime_s: int | None = Field(None, ge=60, le=3650 * _DAY_S, description="Seconds until it ends.")
+    tasks: list[str] = Field(default_factory=list, max_length=64, description="Ids of tasks; none means every task.")
 
 
 class MadeInvite(Reply):
@@ -40,6 +42,7 @@ class MadeInvite(Reply):
     link: str
     uses: int
     expires_at: Seconds
+    tasks: tuple[str, ...]
 
 
 class InviteRevoked(Reply):
