@@ -37,6 +37,7 @@ class NewInviteTerms(Body):
         None, description="Seconds until it ends."
     )
     tasks: list[str] = Field(default_factory=list, max_length=64, description="Ids of tasks; none means every task.")
+    approve: bool = Field(False, description="Each device waits until the operator lets it in.")
 
 
 class MadeInvite(Reply):
