@@ -53,8 +53,6 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, link: Mad
         ready: dict[str, Any] = {"event": "ready", "url": server.url}
         if invite is not None:
             ready["invite"] = str(invite.link)
-        if link:
-            ready["dashboard"] = link
         if link is not None:
             ready["dashboard"] = link.link
         if server.apart is not None:
