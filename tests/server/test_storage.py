@@ -3,8 +3,8 @@
 import asyncio
 import re
 import sqlite3
-from contextlib import closing
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
