@@ -39,19 +39,24 @@ class SoakPlan:
         """The run's length in seconds; enrolment comes before it, the checks come after it."""
         return 60.0 * self.minutes
 
-    def kills(self) -> list[float]:
-        """Seconds from the start at which the server is killed: in the first and in the last third of the run.
+    def lives(self) -> Iterator[float]:
+        """Say how many seconds after it is ready the server is killed, life after life, for ever.
 
-        The third between them is one long life, for what grows only in an old process. One kill in five strikes a
-        server that has hardly started again.
+        One kill in five strikes a server that has hardly started again.
         """
-        chance, mean_s = random.Random(f"{self.seed}/kills"), min(60.0, max(12.0, self.lasts_s / 20))
-        moments, at_s = [], 0.0
-        while at_s < self.lasts_s:
-            at_s += chance.uniform(1.0, 4.0) if chance.random() < 0.2 else mean_s * chance.uniform(0.4, 1.6)
-            if not self.lasts_s / 3 < at_s < 2 * self.lasts_s / 3 and at_s < self.lasts_s - 5:
-                moments.append(at_s)
-        return moments
+        chance, mean_s = random.Random(f"{self.seed}/lives"), min(60.0, max(15.0, self.lasts_s / 20))
+        while True:
+            yield chance.uniform(1.0, 4.0) if chance.random() < 0.2 else mean_s * chance.uniform(0.4, 1.6)
+
+    def kill_at(self, ready_s: float, life_s: float) -> float | None:
+        """Return when to kill a server that was ready at `ready_s`, in seconds from the start; None to let it live.
+
+        The middle third of a run is one long life, for what grows only in an old process.
+        """
+        at_s = ready_s + life_s
+        if self.lasts_s / 3 < at_s < 2 * self.lasts_s / 3:
+            at_s = 2 * self.lasts_s / 3 + life_s
+        return at_s if at_s < self.lasts_s - 5 else None
 
     def cuts(self) -> Iterator[Cut | None]:
         """Say of each new connection where it ends: half of them are left alone; for ever."""

@@ -60,8 +60,11 @@ class Soak:
         self.watch.begins(self.server.pid)
 
     async def kill(self) -> None:
-        """Kill the server at each of the plan's moments, and start it again on the same folder."""
-        for moment in self.plan.kills():
+        """Kill the server when the plan says, life after life, and start it again on the same folder."""
+        for life_s in self.plan.lives():
+            moment = self.plan.kill_at(time.monotonic() - self.watch.started, life_s)
+            if moment is None:
+                return
             await asyncio.sleep(self.watch.started + moment - time.monotonic())
             self.watch.ends()
             await asyncio.to_thread(self.server.kill)

@@ -28,16 +28,21 @@ def test_the_draws_of_a_seed_repeat_and_those_of_another_are_others() -> None:
     plan, again, other = SoakPlan(seed="a"), SoakPlan(seed="a"), SoakPlan(seed="b")
     first = list(itertools.islice(plan.cuts(), 50))
     assert first == list(itertools.islice(again.cuts(), 50)) != list(itertools.islice(other.cuts(), 50))
-    assert plan.kills() == again.kills() != other.kills()
+    lengths = list(itertools.islice(plan.lives(), 50))
+    assert lengths == list(itertools.islice(again.lives(), 50)) != list(itertools.islice(other.lives(), 50))
     assert plan.manners(3).random() == again.manners(3).random() != plan.manners(4).random()
 
 
 @pytest.mark.parametrize("minutes", [1, 3, 5, 60])
 def test_the_middle_third_of_a_run_is_one_life(minutes: float) -> None:
-    plan = SoakPlan(minutes)
-    third = plan.lasts_s / 3
-    assert plan.kills()
-    assert not [at_s for at_s in plan.kills() if third < at_s < 2 * third]
+    plan, moments, third = SoakPlan(minutes), [0.0], 20 * minutes
+    for life_s in plan.lives():
+        if (moment := plan.kill_at(moments[-1], life_s)) is None:
+            break
+        moments.append(moment)
+    assert len(moments) > 2
+    assert not [at_s for at_s in moments if third < at_s < 2 * third]
+    assert moments == sorted(moments)
 
 
 def lives(rss_mb: Callable[[int, int], float]) -> list[Sample]:

@@ -24,5 +24,5 @@ async def test_a_federation_on_bad_lines_with_a_server_that_is_killed_loses_noth
     found = await soak(SoakPlan(MINUTES, DEVICES, SEED), tmp_path)
     sys.stdout.write(json.dumps(found, indent=2))
     assert found["faults"] == []
-    assert found["kills"] == len(SoakPlan(MINUTES, DEVICES, SEED).kills()) > 0
+    assert found["kills"] > 0
     assert found["lines_cut"] > 0
