@@ -34,6 +34,8 @@ class Terms:
     lifetime_s: int
     tasks: tuple[TaskId, ...] = ()
     """The tasks that devices are invited to; none means every task."""
+    approve: bool = False
+    """Whether each device waits until the operator lets it in."""
 
 
 async def hash_code(code: str, salt: bytes) -> bytes:
@@ -68,6 +70,7 @@ async def create_invite(
     """Make an invite to the server at `address`; the code exists in the returned link and nowhere else."""
     code = new_code(os.urandom(CODE_LENGTH))
     ends = now_s + terms.lifetime_s
-    row = await members.add_invite(await hash_code(code, salt), terms.uses, ends, now_s, terms.tasks)
+    hashed = await hash_code(code, salt)
+    row = await members.add_invite(hashed, terms.uses, ends, now_s, terms.tasks, needs_approval=terms.approve)
     host, port = address
     return NewInvite(row, InviteLink(host=host, port=port, code=code, pin=pin))

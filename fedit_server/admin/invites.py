@@ -26,7 +26,8 @@ async def make_invite(admin: Admin, wanted: NewInviteTerms) -> MadeInvite:
     for task in tasks:
         if task.state is TaskState.ARCHIVED:
             refuse_archived(task.task_id)
-    terms = Terms(wanted.uses or config.invite_uses, lifetime_s, tuple(task.task_id for task in tasks))
+    ids = tuple(task.task_id for task in tasks)
+    terms = Terms(wanted.uses or config.invite_uses, lifetime_s, ids, wanted.approve)
     salt = await members.federation_salt(admin.identity.descriptor.federation_id, admin.now_s)
     async with admin.change("invite.create", "") as change:
         made = await create_invite(members, salt, admin.address(), admin.identity.pin, terms, admin.now_s)

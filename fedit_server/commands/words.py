@@ -176,6 +176,12 @@ def invite_list_lines(data: Mapping[str, Any]) -> list[str]:
     return table(("INVITE", "STATE", "USED", "EXPIRES", "TASKS"), rows)
 
 
+def waiting_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `clients list --waiting` prints."""
+    rows = ((row["code"], row["label"], row["invite"], row["asked"]) for row in data["waiting"])
+    return table(("CODE", "LABEL", "INVITE", "ASKED"), rows)
+
+
 def client_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what `clients block` and `clients unblock` print."""
     return [f"client {data['id'][:12]} is {data['state']}"]

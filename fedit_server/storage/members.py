@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, FederationId, TaskId
 from fedit_protocol.keylog import LogState
+from fedit_server.storage.approvals import Waiting, may_join, waits
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
@@ -85,10 +86,17 @@ class Members:
             return salt
 
     async def add_invite(
-        self, code_hash: bytes, uses: int, expires_at: int, now_s: int, for_tasks: Sequence[TaskId] = ()
+        self,
+        code_hash: bytes,
+        uses: int,
+        expires_at: int,
+        now_s: int,
+        for_tasks: Sequence[TaskId] = (),
+        *,
+        needs_approval: bool = False,
     ) -> InviteRow:
         """Remember a new invite by the hash of its code; it is for these tasks, or for every task."""
-        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None, tuple(for_tasks))
+        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None, tuple(for_tasks), needs_approval)
         async with self._database.writing() as db:
             await db.execute(
                 insert(invites).values(
@@ -98,6 +106,7 @@ class Members:
                     expires_at=expires_at,
                     max_uses=uses,
                     uses=0,
+                    needs_approval=needs_approval,
                 )
             )
             if row.tasks:
@@ -141,28 +150,38 @@ class Members:
 
         The same device with the same code again gets the same certificate, so that a lost reply costs nothing. One
         whose certificate has expired gets a new one, and the old one is revoked: one entry counts for one device.
-        Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict.
+        Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict; not-ready while the operator's yes
+        is missing.
         """
         async with self._database.writing() as db:
-            invite = (await db.execute(select(invites).where(invites.c.code_hash == candidate.code_hash))).first()
-            if invite is None:
-                raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T006")
-            known = (await db.execute(select(clients).where(clients.c.client_id == candidate.client_id))).first()
-            held = (await db.execute(_valid_certificate(candidate.client_id, now_s))).scalar_one_or_none()
-            if known is not None and held is not None:
-                if known.invite_id != invite.invite_id:
-                    raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
-                return Enrolled(held, await log_state(db))
-            if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
-                raise ProtocolError(
-                    ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006"
-                )
-            _check_usable(_invite(invite), now_s)
-            await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
-            await _revoke_all(db, candidate.client_id, revoke, now_s)
-            issued = issue(await _next_serial(db), await log_state(db))
-            await _keep(db, candidate.client_id, issued)
-            return Enrolled(issued.certificate, await log_state(db))
+            enrolled = await self._redeem(db, candidate, issue, revoke, now_s)
+        if enrolled is None:  # raised out here, so that the device stays on the list
+            raise waits()
+        return enrolled
+
+    async def _redeem(
+        self, db: AsyncConnection, candidate: Candidate, issue: Issue, revoke: Revoke, now_s: int
+    ) -> Enrolled | None:
+        invite = (await db.execute(select(invites).where(invites.c.code_hash == candidate.code_hash))).first()
+        if invite is None:
+            raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T006")
+        known = (await db.execute(select(clients).where(clients.c.client_id == candidate.client_id))).first()
+        held = (await db.execute(_valid_certificate(candidate.client_id, now_s))).scalar_one_or_none()
+        if known is not None and held is not None:
+            if known.invite_id != invite.invite_id:
+                raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
+            return Enrolled(held, await log_state(db))
+        if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
+            raise ProtocolError(ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006")
+        _check_usable(_invite(invite), now_s)
+        asks = Waiting(candidate.client_id, candidate.label, invite.invite_id, now_s)
+        if invite.needs_approval and not await may_join(db, asks):
+            return None
+        await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
+        await _revoke_all(db, candidate.client_id, revoke, now_s)
+        issued = issue(await _next_serial(db), await log_state(db))
+        await _keep(db, candidate.client_id, issued)
+        return Enrolled(issued.certificate, await log_state(db))
 
     async def _admit(
         self, db: AsyncConnection, candidate: Candidate, invite_id: str, *, returning: bool, now_s: int
@@ -345,7 +364,8 @@ async def _next_serial(db: AsyncConnection) -> int:
 
 
 def _invite(row: Row[Any]) -> InviteRow:
-    return InviteRow(row.invite_id, row.created_at, row.expires_at, row.max_uses, row.uses, row.revoked_at)
+    times = row.created_at, row.expires_at
+    return InviteRow(row.invite_id, *times, row.max_uses, row.uses, row.revoked_at, needs_approval=row.needs_approval)
 
 
 def client_row(row: Row[Any]) -> ClientRow:

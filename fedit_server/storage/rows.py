@@ -47,6 +47,8 @@ class InviteRow:
     revoked_at: int | None
     tasks: tuple[TaskId, ...] = ()
     """The tasks that it is for; none means every task."""
+    needs_approval: bool = False
+    """Whether each device waits for the operator's yes."""
 
     def state(self, now_s: int) -> str:
         """Return active, used, expired or revoked."""

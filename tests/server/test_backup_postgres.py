@@ -1,5 +1,6 @@
 """A backup beside PostgreSQL: the database's own tool makes the copy, and the first start closes what ran."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.testing import ManualClock
 from fedit_server.backup.create import create_backup
 from fedit_server.backup.restore import REASON, restore_backup, verify_backup
+from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
+from fedit_server.running.serving import Plan, serving
+from fedit_server.storage.rows import RoundState
 
 from .bases import small_task
 from .conftest import start
@@ -16,6 +20,7 @@ from .conftest import start
 WORDS = "correct horse battery staple"
 
 
+@pytest.mark.slow
 async def test_postgresql_is_asked_for_its_own_copy_which_goes_along(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -34,3 +39,16 @@ async def test_postgresql_is_asked_for_its_own_copy_which_goes_along(
     restored = await restore_backup(file, new := Home(tmp_path / "new"), WORDS)
     assert (new.root / restored.dump).read_bytes() == b"what pg_dump wrote"
     assert new.restored.read_text() == REASON
+
+
+@pytest.mark.sqlite
+async def test_the_first_start_after_a_restore_closes_what_ran(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        devices = await running.join(3)
+        await asyncio.gather(*(device.offer() for device in devices))
+    Home(tmp_path / "home").restored.write_text(REASON)
+    config = ServerConfig(home=tmp_path / "home", listen="127.0.0.1:0")
+    async with serving(Plan(config, clock=clock)) as server:
+        (row,) = await server.parts.store.rounds.rounds()
+        assert (row.state, row.reason) == (RoundState.FAILED, REASON)
+    assert not Home(tmp_path / "home").restored.exists()

@@ -33,6 +33,7 @@ class NewInviteTerms(Body):
     uses: int | None = Field(None, ge=1, le=MOST_USES, description="Devices that may join with it.")
     lifetime_s: int | None = Field(None, ge=60, le=3650 * _DAY_S, description="Seconds until it ends.")
     tasks: list[str] = Field(default_factory=list, max_length=64, description="Ids of tasks; none means every task.")
+    approve: bool = Field(False, description="Each device waits until the operator lets it in.")
 
 
 class MadeInvite(Reply):
