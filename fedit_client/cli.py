@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a code page without arrows is no reason to end a command
             stream.reconfigure(errors="replace")
     answer_shells()
-    sys.exit(invoke(list(sys.argv[1:] if argv is None else argv)))
+    status = invoke(list(sys.argv[1:] if argv is None else argv))
+    if status == INTERRUPTED:  # and again, and again: nothing is left that could be stopped
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def invoke(arguments: list[str]) -> int:

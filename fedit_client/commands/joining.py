@@ -80,6 +80,9 @@ def run(
     max_rounds: MaxRounds = None,
     until: Annotated[str | None, typer.Option(metavar="[18:30|2h]", help="Begin no round from then on.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail (exit 10) if a rule or a pause holds now.")] = False,
+    wait_for_consent: Annotated[
+        bool, typer.Option("--wait-for-consent", help="Wait for a missing yes without a terminal, as a service does.")
+    ] = False,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
@@ -95,7 +98,7 @@ def run(
         given.console.answer("run", tried.as_data(), tried.lines())
         return
     ending = moment(until, "fedit-client run --until 18:30", "--until 18:30")
-    attend(client, given.console, Stay(max_rounds, ending, not no_wait))
+    attend(client, given.console, Stay(max_rounds, ending, not no_wait, wait_for_consent))
     adapter = client.latest_adapter()
     given.console.answer("run", {"adapter": str(adapter) if adapter else None}, [])
 

@@ -214,7 +214,14 @@ def check_not_withdrawn(agreements: Agreements, membership: Membership) -> None:
     last = agreements.of(membership)
     if last is not None and last.kind == "withdrawn":
         raise ConsentError(f"you took back your consent to {last.label}, so nothing is trained", code="A005",
-                           fix="fedit-client consent diff, to see the task and agree again")  # fmt: skip
+                           fix="fedit-client consent diff")  # fmt: skip
+
+
+def check_agreed(paths: Paths, membership: Membership) -> None:
+    """Raise ConsentError A005 if the yes was taken back, A003 if a version that was seen waits for one."""
+    check_not_withdrawn(Agreements(paths.consents), membership)
+    if (question := open_question(paths, membership)) is not None:
+        raise ConsentError(question, code="A003", fix="fedit-client consent diff")
 
 
 def renewed(membership: Membership, raw: bytes, consent: Consent) -> Membership:

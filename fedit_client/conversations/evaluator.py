@@ -113,6 +113,7 @@ def _tell(console: Console, found: Comparison, became: str) -> dict[str, Any]:
         "loss_after": found.loss_after,
         "rows": found.rows,
         "tokens": found.tokens,
+        "categories": [category.model_dump() for category in found.categories],
         "became": became,
     }
     console.say(

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass
@@ -9,9 +10,16 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from fedit_client.client import Client
+from fedit_client.consent.agreements import check_agreed
 from fedit_client.console import Console
 from fedit_client.conversations.display import RunDisplay
-from fedit_client.conversations.interrupts import QUESTION, Interrupts, ctrl_c_calls, line_from_terminal
+from fedit_client.conversations.interrupts import (
+    QUESTION,
+    Interrupts,
+    call_at_ctrl_c,
+    ctrl_c_calls,
+    line_from_terminal,
+)
 
 T = TypeVar("T")
 
@@ -23,29 +31,40 @@ _ENDING: Final = [
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; Ctrl-C, SIGTERM and a closed terminal cancel it and end as KeyboardInterrupt.
 
-    It cleans up before. What was ignored at the start stays ignored: `nohup` means it, and so does a shell that starts
-    a job in the background without job control (SIGINT, POSIX 2.11).
+    It cleans up before. A second Ctrl-C cuts the goodbyes short, and no more than them: the rest is still cleaned up in
+    the loop, where an exception in its midst would leave tasks behind. What was ignored at the start stays ignored:
+    `nohup` means it, and so does a shell that starts a job in the background without job control (SIGINT, POSIX 2.11).
     """
 
     async def guarded() -> T:
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end() -> None:
             # Once: a closing terminal sends several signals, and a second cancellation would cut the goodbye short.
             if task is not None and not task.cancelling():
                 task.cancel()
 
+        def interrupt() -> None:
+            if task is not None:
+                task.cancel()
+
         # Windows has none of this, and a thread that is not the first may not: Ctrl-C works there by itself.
         with suppress(NotImplementedError, RuntimeError, ValueError):
             for number in _ENDING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    asyncio.get_running_loop().add_signal_handler(number, end)
+                    loop.add_signal_handler(number, end)
+        call_at_ctrl_c(interrupt)
         return await work
 
+    before = signal.getsignal(signal.SIGINT)
     try:
         return asyncio.run(guarded())
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
+    finally:
+        # Not before: asyncio's own way would end its last tidying with an exception in its midst.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -55,11 +74,18 @@ class Stay:
     max_rounds: int | None = None
     until: datetime | None = None
     wait: bool = True
+    wait_for_consent: bool = False
+    """Wait for a yes that is missing at the start, although nobody is there who could be told."""
 
 
 def attend(client: Client, console: Console, stay: Stay) -> None:
-    """Take part until the end or Ctrl-C, and show what happens. Raises PausedError P001 without `stay.wait`."""
+    """Take part until the end or Ctrl-C, and show what happens.
+
+    Raises PausedError P001 without `stay.wait`; ConsentError A003, A005 if a yes is missing and nobody would be told.
+    """
     membership = client.require_membership()
+    if not (console.interactive or stay.wait_for_consent):
+        check_agreed(client.config.paths, membership)
     console.say(f"taking part in {membership.consent}; Ctrl-C leaves cleanly", style="dim")
     try:
         run_async(_watch(client, console, stay))

@@ -48,19 +48,27 @@ class Interrupts:
 @contextmanager
 def ctrl_c_calls(interrupt: Callable[[], None]) -> Iterator[None]:
     """Call `interrupt` in the running loop at each SIGINT, while the block runs; first thread only, else as before."""
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    call_at_ctrl_c(interrupt)
+    try:
         yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def call_at_ctrl_c(interrupt: Callable[[], None]) -> None:
+    """Call `interrupt` in the running loop at each SIGINT from now on; where it is ignored, it stays so."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
 
     def note(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(interrupt)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(interrupt)
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, note)
 
 
 def line_from_terminal(hand_over: Callable[[str], None]) -> None:

@@ -1,13 +1,13 @@
 """An evaluator's work: fetch what a round has made and what was before, compare their losses here, report them signed.
 
-The rows and everything about them but two losses and two counts stay on this machine. Nothing is taken on trust: the
-candidate is the server's signed word, and both adapters are fetched by the digests in it.
+The rows and everything about them but losses, counts and the names of categories stay on this machine. Nothing is taken
+on trust: the candidate is the server's signed word, and both adapters are fetched by the digests in it.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,13 +22,14 @@ from fedit_client.network.transport import Transport, jittered
 from fedit_client.training import OnProgress
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, MembershipError, ProblemType, ProtocolError, SecurityError
-from fedit_protocol.evaluation import Candidate, EvaluationReport, reportable
+from fedit_protocol.evaluation import MOST_CATEGORIES, Candidate, CategoryLoss, EvaluationReport, reportable
 from fedit_protocol.ids import Digest, client_id
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.task import TaskDocument
 
 _BEFORE: Final = "before"
 _AFTER: Final = "after"
+_LONGEST_NAME: Final = 64
 
 
 class Evaluator(Protocol):
@@ -48,6 +49,8 @@ class Comparison:
     loss_after: float
     rows: int
     tokens: int
+    categories: tuple[CategoryLoss, ...] = ()
+    """The same for each category of the rows; empty unless there are two or more."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Bench:
             loss_after=reportable(after.mean),
             rows=len(self.records) - after.skipped_rows,
             tokens=sum(after.tokens.values()),
+            categories=by_category(before, after),
         )
 
     async def _fetch(self, transport: Transport, digest: Digest) -> Path:
@@ -89,6 +93,24 @@ class Bench:
         await transport.download(digest, target, most_bytes(layout), lambda _done, _total: None)
         check_adapter(target, layout)
         return target
+
+
+def by_category(before: CategoryLosses, after: CategoryLosses) -> tuple[CategoryLoss, ...]:
+    """Return the losses of each named category, those with the most tokens first; nothing below two of them."""
+    names = [name for name in after.by_category if name and name in before.by_category and len(name) <= _LONGEST_NAME]
+    shown = sorted(names, key=lambda name: (-after.tokens[name], name))[:MOST_CATEGORIES]
+    if len(shown) < 2:
+        return ()
+    return tuple(
+        CategoryLoss(
+            name=name,
+            loss_before=reportable(before.by_category[name]),
+            loss_after=reportable(after.by_category[name]),
+            tokens=after.tokens[name],
+        )
+        for name in shown
+        if after.tokens[name]
+    )
 
 
 @dataclass
@@ -141,15 +163,22 @@ class Counter:
             loss_after=found.loss_after,
             rows=found.rows,
             tokens=found.tokens,
+            categories=found.categories,
         )
-        sealed = seal(self.key, Kind.EVALUATION, self._context, report)
         try:
-            await self.patience.insist(lambda: self._telling(f"/v1/rounds/{candidate.round_id}/evaluation", sealed))
+            await self._hand_in(report)
         except ProtocolError as error:
             if error.problem is ProblemType.ROUND_FAILED:
                 return False
-            raise
+            if error.problem is not ProblemType.MALFORMED or not report.categories:
+                raise
+            # A server of an earlier version does not know categories, and takes no field that it does not know.
+            return await self.report(replace(found, categories=()))
         return True
+
+    async def _hand_in(self, report: EvaluationReport) -> None:
+        sealed = seal(self.key, Kind.EVALUATION, self._context, report)
+        await self.patience.insist(lambda: self._telling(f"/v1/rounds/{report.round_id}/evaluation", sealed))
 
     async def _asking(self, path: str) -> bytes:
         with _refusals(self.key):

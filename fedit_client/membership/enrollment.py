@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedit_client.network.problems import NotReadyError
+from fedit_client.network.problems import WAITS_FOR_OPERATOR, NotReadyError
 from fedit_client.network.transport import Transport, jittered
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import (
     EnrollReply,
     EnrollRequest,
     FederationDescriptor,
+    approval_code,
     check_certificate,
     check_reply,
     seal_enrollment,
@@ -51,29 +52,51 @@ async def enroll(
 
     An authority that is away is waited for; raises TransportError N012 when that takes too long, and nothing is lost.
     """
-    request = EnrollRequest(code=code, label=label, sent_at=clock())
-    # Sealed to the authority: a relaying server neither reads the code nor can use it for a key of its own.
-    sealed = seal_enrollment(request, key, descriptor)
-    reply = decode(EnrollReply, await _answer(transport, sealed, patience or EnrollPatience()))
+
+    def sealed() -> bytes:
+        # Sealed to the authority: a relaying server neither reads the code nor can use it for a key of its own.
+        return seal_enrollment(EnrollRequest(code=code, label=label, sent_at=clock()), key, descriptor)
+
+    received = await _answer(transport, sealed, approval_code(key.public), patience or EnrollPatience())
+    reply = decode(EnrollReply, received)
     check_reply(reply, descriptor, key.public, clock())
     return Credential(reply.certificate, reply.log_head)
 
 
-async def _answer(transport: Transport, sealed: bytes, patience: EnrollPatience) -> bytes:
-    """Send the same bytes until there is an answer to them."""
+async def _answer(transport: Transport, sealed: Callable[[], bytes], read_out: str, patience: EnrollPatience) -> bytes:
+    """Send a request until there is an answer: the same bytes to an authority apart, new ones while an operator thinks.
+
+    An authority apart knows a request by its bytes. One inside the server knows the device, and takes no old letters.
+    """
     loop = asyncio.get_running_loop()
-    until, told = loop.time() + patience.wait_s, False
+    until, told, request = loop.time() + patience.wait_s, False, sealed()
     while True:
         try:
-            return await transport.post("/v1/enroll", sealed)
+            return await transport.post("/v1/enroll", request)
         except NotReadyError as error:
             minutes = max(1, round(patience.wait_s / 60))
-            if not told:
+            asks_operator = error.code == WAITS_FOR_OPERATOR
+            if asks_operator:
+                request = sealed()
+            if not told and asks_operator:
+                patience.say(
+                    f"the organiser has to let this device in. Read out this code to them: {read_out}  (they run: "
+                    f"fedit-server clients approve {read_out}); waiting up to {minutes} min"
+                )
+            elif not told:
                 patience.say(
                     "the enrolment authority lives apart from the server and has not answered yet; "
                     f"waiting for it, up to {minutes} min (Ctrl-C, and the same command later, is fine)"
                 )
             told = True
+            if loop.time() >= until and asks_operator:
+                raise TransportError(
+                    f"the organiser has not let this device in within {minutes} min; its code is {read_out}, and the "
+                    "same invite is good later",
+                    code="N012",
+                    fix="fedit-client join",
+                    again="",
+                ) from error
             if loop.time() >= until:
                 raise TransportError(
                     f"the federation's enrolment authority has not answered in {minutes} min; the server keeps the "

@@ -50,14 +50,17 @@ _RETRYABLE: Final = {
     ProblemType.STORE_FULL: ("N010", "the server's disk is full"),
 }
 
+WAITS_FOR_OPERATOR: Final = "T117"
+"""The code of a `not-ready` that means: the operator has to let this device in (SPEC, section 3)."""
+
 _TRY_AGAIN: Final = frozenset({408, 429})  # from a proxy or the HTTP library, without a problem document
 
 
 class NotReadyError(ProtocolError):
     """The document does not exist yet; ask again after `retry_after_s`."""
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(ProblemType.NOT_READY, message)
+    def __init__(self, message: str, retry_after_s: float, *, code: str | None = None) -> None:
+        super().__init__(ProblemType.NOT_READY, message, code=code)
         self.retry_after_s = retry_after_s
 
 
@@ -78,7 +81,8 @@ def problem_error(status: int, body: bytes, retry_after: str | None, where: str)
         return _without_problem(status, where)
     detail = _clean(document.get("detail")) or problem.title_text
     if problem is ProblemType.NOT_READY:
-        return NotReadyError(detail, _seconds(retry_after))
+        said = WAITS_FOR_OPERATOR if document.get("code") == WAITS_FOR_OPERATOR else None
+        return NotReadyError(detail, _seconds(retry_after), code=said)
     if problem is ProblemType.RATE_LIMITED:
         return BusyError(f"the server asks for fewer requests: {detail}", where, _seconds(retry_after))
     if problem in _RETRYABLE:

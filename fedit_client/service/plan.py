@@ -28,4 +28,4 @@ class ServicePlan:
         """The command line, absolute, without a shell."""
         home = ("--home", str(self.home)) if self.home else ()
         config = ("--config", str(self.settings_file)) if self.settings_file else ()
-        return str(self.interpreter), "-P", "-m", "fedit_client", *home, *config, "run"
+        return str(self.interpreter), "-P", "-m", "fedit_client", *home, *config, "run", "--wait-for-consent"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from fedit_protocol.enrollment import federation_context
-from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.ids import ClientId, FederationId, IdentityKey, client_id
+from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
+from fedit_protocol.ids import ClientId, FederationId, IdentityKey, TaskId, client_id
 from fedit_protocol.messages import CheckIn
 from fedit_protocol.requests import check_authorization, check_clock
 from fedit_protocol.secagg.context import offer_context
@@ -34,6 +34,7 @@ class Doorkeeper:
         message = unseal(received, Kind.CHECK_IN, federation_context(self.federation_id), CheckIn)
         check_clock(message.sent_at, unix_seconds(self.clock()))
         member = await self._member(key)
+        await self.check_invited(member.row, message.task_id)
         # An expired certificate in a roster would make every other member refuse the round.
         self._certificate_of(member)
         return member.row, message
@@ -41,6 +42,16 @@ class Doorkeeper:
     async def enrolled(self, key: IdentityKey) -> ClientRow:
         """Return the active client with this key; raises SecurityError (not-enrolled)."""
         return (await self._member(key)).row
+
+    async def check_invited(self, client: ClientRow, task_id: TaskId) -> None:
+        """Raise ProtocolError (unknown-task) if the device's invite was for other tasks: it knows of those only."""
+        tasks = await self.members.tasks_of(client)
+        if tasks is not None and task_id not in tasks:
+            raise ProtocolError(
+                ProblemType.UNKNOWN_TASK,
+                f"this device was invited to {', '.join(sorted(tasks))}, not to {task_id}",
+                fix="ask the organiser for an invite to this task: fedit-client leave, then join with it",
+            )
 
     async def certificate(self, received: bytes, kind: Kind) -> bytes:
         """Return the valid certificate of an envelope's signer; its signature is the round's business."""

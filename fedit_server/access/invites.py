@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fedit_protocol.enrollment import CODE_LENGTH, InviteLink, new_code
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.ids import Digest
+from fedit_protocol.ids import Digest, TaskId
 from fedit_server.storage.members import Members
 from fedit_server.storage.rows import InviteRow
 
@@ -32,6 +32,10 @@ class Terms:
 
     uses: int
     lifetime_s: int
+    tasks: tuple[TaskId, ...] = ()
+    """The tasks that devices are invited to; none means every task."""
+    approve: bool = False
+    """Whether each device waits until the operator lets it in."""
 
 
 async def hash_code(code: str, salt: bytes) -> bytes:
@@ -48,6 +52,7 @@ async def list_invites(members: Members, now_s: int) -> list[dict[str, Any]]:
             "uses": row.uses,
             "max_uses": row.max_uses,
             "expires_at": row.expires_at,
+            "tasks": row.tasks,
         }
         for row in await members.invites()
     ]
@@ -64,6 +69,8 @@ async def create_invite(
 ) -> NewInvite:
     """Make an invite to the server at `address`; the code exists in the returned link and nowhere else."""
     code = new_code(os.urandom(CODE_LENGTH))
-    row = await members.add_invite(await hash_code(code, salt), terms.uses, now_s + terms.lifetime_s, now_s)
+    ends = now_s + terms.lifetime_s
+    hashed = await hash_code(code, salt)
+    row = await members.add_invite(hashed, terms.uses, ends, now_s, terms.tasks, needs_approval=terms.approve)
     host, port = address
     return NewInvite(row, InviteLink(host=host, port=port, code=code, pin=pin))

@@ -20,11 +20,13 @@ from fedit_server.commands.words import (
     rotated_lines,
     round_cells,
     round_lines,
+    waiting_lines,
 )
 from fedit_server.console import table
 
 if TYPE_CHECKING:
     from fedit_server.commands.operations import Operations
+    from fedit_server.home.folder import Identity
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
 clients_app, keys_app = typer.Typer(invoke_without_command=True), typer.Typer(no_args_is_help=True)
@@ -63,24 +65,47 @@ def round_show(context: typer.Context, number: int, task: TaskName = None) -> No
 
 
 Uses = Annotated[int | None, typer.Option("--uses", min=1, help="Devices that may join with it.")]
+ForTasks = Annotated[
+    list[str] | None, typer.Option("--task", help="A task that it is for; may be repeated. Left out: every task.")
+]
 Expires = Annotated[str | None, typer.Option("--expires", help="How long it is valid: 7d, 12h, 30m.")]
 
 
+Approve = Annotated[bool, typer.Option("--approve", help="Each device waits until `clients approve` lets it in.")]
 Picture = Annotated[bool, typer.Option("--qr", help="Draw the link as a QR code too, for a camera.")]
 
 
 @invite_app.callback()
-def invite(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
+def invite(
+    context: typer.Context,
+    uses: Uses = None,
+    expires: Expires = None,
+    task: ForTasks = None,
+    qr: Picture = False,
+    approve: Approve = False,
+) -> None:
     """Without a subcommand: create an invite."""
     if context.invoked_subcommand is None:
-        invite_create(context, uses, expires, qr)
+        invite_create(context, uses, expires, task, qr, approve)
 
 
 @invite_app.command("create")
-def invite_create(context: typer.Context, uses: Uses = None, expires: Expires = None, qr: Picture = False) -> None:
+def invite_create(
+    context: typer.Context,
+    uses: Uses = None,
+    expires: Expires = None,
+    task: ForTasks = None,
+    qr: Picture = False,
+    approve: Approve = False,
+) -> None:
     """Make an invite; its link is shown once."""
 
-    wanted = {"uses": uses, "lifetime_s": duration_s(expires) if expires else None}
+    wanted = {
+        "uses": uses,
+        "lifetime_s": duration_s(expires) if expires else None,
+        "tasks": task or [],
+        "approve": approve,
+    }
 
     def lines(data: dict[str, Any]) -> list[str]:
         return [*invite_lines(data), *(qr_lines(data["link"]) if qr else [])]
@@ -115,8 +140,13 @@ def clients(context: typer.Context) -> None:
 
 
 @clients_app.command("list")
-def clients_list(context: typer.Context) -> None:
+def clients_list(
+    context: typer.Context,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Those that wait to be let in instead.")] = False,
+) -> None:
     """List the devices of this federation; when they were last seen in coarse words."""
+    if waiting:
+        return ask(context, "clients list", lambda operations: operations.ask("GET", "/clients/waiting"), waiting_lines)
 
     async def look(operations: "Operations") -> dict[str, Any]:
         return {"clients": await pages(operations, "/clients", "clients")}
@@ -128,7 +158,34 @@ def clients_list(context: typer.Context) -> None:
             ((r["id"][:12], *(r[k] for k in keys), far_off_words(r["far_off"])) for r in data["clients"]),
         )
 
-    ask(context, "clients list", look, lines)
+    return ask(context, "clients list", look, lines)
+
+
+Code = Annotated[str, typer.Argument(metavar="CODE", help="What the device shows and its owner reads out.")]
+
+
+@clients_app.command("approve")
+def clients_approve(context: typer.Context, code: Code) -> None:
+    """Let a waiting device in; it joins by itself within a minute, or with its next `join`."""
+    answer_client(context, "approve", code)
+
+
+@clients_app.command("refuse")
+def clients_refuse(context: typer.Context, code: Code) -> None:
+    """Turn a waiting device away."""
+    answer_client(context, "refuse", code)
+
+
+def answer_client(context: typer.Context, verb: str, code: str) -> None:
+    """Decide about a waiting device and say so."""
+    path = f"/clients/{code.strip().upper()}:{verb}"
+    done = "is let in" if verb == "approve" else "is turned away"
+    ask(
+        context,
+        f"clients {verb}",
+        lambda operations: operations.ask("POST", path),
+        lambda data: [f"the device with the code {data['code']} {done}"],
+    )
 
 
 Device = Annotated[str, typer.Argument(metavar="CLIENT", help="Its id, or how it begins.")]
@@ -182,6 +239,7 @@ def keys_rotate(
     need_server_extra()
     import asyncio
 
+    from fedit_server.admin.audit import note_rotation
     from fedit_server.home.folder import Home
     from fedit_server.keys.rotation import rotate
     from fedit_server.storage.place import place_of
@@ -189,7 +247,13 @@ def keys_rotate(
     given = context.obj
     config = given.config()
     home = Home(config.home)
-    identity = asyncio.run(rotate(home, lost=lost, place=place_of(config, home.database)))
+
+    async def change() -> "Identity":
+        changed = await rotate(home, lost=lost, place=place_of(config, home.database))
+        await note_rotation(config, changed)
+        return changed
+
+    identity = asyncio.run(change())
     given.console.answer(
         "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )

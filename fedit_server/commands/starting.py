@@ -72,9 +72,6 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, link: Mad
     if server.config.allow_trusted:
         console.done("Trusted mode allowed: a task may let this server see every update (weaker, level T0)")
     console.done(f"Listening    {server.url}")
-    if link:
-        console.done(f"Dashboard    {link}")
-        console.say("  (an admin's link: it works once, for ten minutes; another: fedit-server token create --link)")
     if link is not None:
         console.say(f"  Dashboard    {link.link}   (one-time admin link, 10 minutes)")
     if invite is not None:

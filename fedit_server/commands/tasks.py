@@ -110,10 +110,14 @@ def task_edit(
 
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
+        from fedit_server.tasks.retention import load_retention
 
         desk = TaskDesk(admin)
         wanted = _edited(file) if file else _typed(task, await _as_file(admin, task))
         plan = await (desk.plan_edit(task, wanted, base) if dry_run else desk.edit(task, wanted, base))
+        rules = load_retention(file) if file else None
+        if rules is not None and not dry_run:
+            await admin.store.retentions.give(wanted.id, rules)
         return {**plan.as_data(), "published": not dry_run}
 
     look_up(context, "task edit", look, edit_lines)

@@ -1,7 +1,7 @@
 """Results of commands as lines for people."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fedit_protocol.catalogue import TaskState
@@ -139,7 +139,7 @@ def invite_lines(data: Mapping[str, Any]) -> list[str]:
     return [
         f"invite {data['id']}, {data['uses']} uses, until {when(data['expires_at'])}",
         f"  {data['link']}",
-        f"  {join_line(data['link'])}",
+        f"  {join_line(data['link'], data.get('tasks', ()))}",
     ]
 
 
@@ -170,10 +170,16 @@ def audit_lines(data: Mapping[str, Any]) -> list[str]:
 def invite_list_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what `invite list` prints."""
     rows = (
-        (row["id"], row["state"], f"{row['uses']}/{row['max_uses']}", when(row["expires_at"]))
+        (row["id"], row["state"], f"{row['uses']}/{row['max_uses']}", when(row["expires_at"]), ", ".join(row["tasks"]))
         for row in data["invites"]
     )
-    return table(("INVITE", "STATE", "USED", "EXPIRES"), rows)
+    return table(("INVITE", "STATE", "USED", "EXPIRES", "TASKS"), rows)
+
+
+def waiting_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what `clients list --waiting` prints."""
+    rows = ((row["code"], row["label"], row["invite"], row["asked"]) for row in data["waiting"])
+    return table(("CODE", "LABEL", "INVITE", "ASKED"), rows)
 
 
 def client_lines(data: Mapping[str, Any]) -> list[str]:
@@ -205,9 +211,9 @@ def rotated_lines(*, lost: bool, apart: bool) -> list[str]:
     ]
 
 
-def join_line(link: str) -> str:
+def join_line(link: str, tasks: Sequence[str] = ()) -> str:
     """Return the line that people paste; quoted, because a shell would take # for a comment."""
-    return f'fedit-client join --server "{link}"'
+    return f'fedit-client join --server "{link}"{f" --task {tasks[0]}" if tasks else ""}'
 
 
 def task_lines(data: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """What is handed out as files: curves as CSV and JSON, adapter versions, the pages' own scripts and styles."""
 
+import csv
+import io
 import json
 from typing import Final
 
@@ -12,7 +14,7 @@ from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, visit
 from fedit_server.dashboard.templating import STATIC, static_file
 from fedit_server.dashboard.views.curves import csv_lines, curves
-from fedit_server.dashboard.views.evaluation import evaluation_page
+from fedit_server.dashboard.views.evaluation import evaluation_page, gains_by_category
 from fedit_server.problems import NotFoundError
 
 _FOR_GOOD: Final = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
@@ -53,33 +55,44 @@ async def curves_csv(request: web.Request) -> web.StreamResponse:
 
 
 _EVALUATED: Final = ("round", "mean", "gain", "worst", "worst_gain", "spread", "reports")
+Cell = float | None
 
 
-async def _evaluated(request: web.Request) -> tuple[str, list[tuple[float, ...]]]:
+async def _evaluated(request: web.Request) -> tuple[str, list[str], list[list[Cell]]]:
+    """Return the task, the columns, and a row for each evaluated round, oldest first: one column more per category."""
     visitor, task_id = await visit(request, Right.READ), TaskId(request.match_info["task_id"])
     page = await evaluation_page(visitor.admin.store, task_id)
     if page is None:
         raise NotFoundError(_NO_TASK, fix="fedit-server status")
-    return task_id, [
-        (one.round_no, one.mean_loss, one.mean_gain, one.worst_loss, one.worst_gain, one.spread, len(one.reports))
+    names = sorted(line.name for line in page.categories)
+    gains = await gains_by_category(visitor.admin.store, task_id, names) if names else {}
+    rows: list[list[Cell]] = [
+        [
+            *(one.round_no, one.mean_loss, one.mean_gain, one.worst_loss, one.worst_gain, one.spread),
+            len(one.reports),
+            *(gains.get(one.round_no, {}).get(name) for name in names),
+        ]
         for one in reversed(page.rounds)
     ]
+    return task_id, [*_EVALUATED, *(f"gain:{name}" for name in names)], rows
 
 
 async def evaluation_json(request: web.Request) -> web.Response:
     """GET /tasks/{task}/evaluation/curves.json: evaluators' figures by round, oldest first."""
-    task_id, rows = await _evaluated(request)
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(_EVALUATED)}
+    task_id, names, rows = await _evaluated(request)
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
     text = json.dumps({"task": task_id, "columns": columns})
     return web.Response(text=text, content_type="application/json", headers=HEADERS)
 
 
 async def evaluation_csv(request: web.Request) -> web.Response:
     """GET /tasks/{task}/evaluation/curves.csv: the same as a table."""
-    task_id, rows = await _evaluated(request)
-    lines = [",".join(_EVALUATED), *(",".join(map(str, row)) for row in rows)]
+    task_id, names, rows = await _evaluated(request)
+    written = io.StringIO()
+    table = csv.writer(written)
+    table.writerows([names, *rows])
     headers = _attachment(f"{task_id}-evaluation.csv", "text/csv; charset=utf-8")
-    return web.Response(body=("\r\n".join(lines) + "\r\n").encode(), headers=headers)
+    return web.Response(body=written.getvalue().encode(), headers=headers)
 
 
 async def adapter_file(request: web.Request) -> web.StreamResponse:

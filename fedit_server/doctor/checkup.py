@@ -135,7 +135,7 @@ async def _store(config: ServerConfig, home: Home) -> list[Finding]:
         return [Finding.of("database", error)]
     found = [Finding("database", Level.OK, "can be opened, and needs no migration")]
     if not tasks:
-        found.append(Finding("tasks", Level.NOTE, "there is none yet", "fedit-server task check FILE"))
+        found.append(Finding("tasks", Level.NOTE, "there is none yet", "fedit-server task create FILE"))
     return found
 
 

@@ -6,7 +6,8 @@ After a restart `start` takes open rounds up from their journals, or records why
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
@@ -27,6 +28,9 @@ from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
 from fedit_server.storage.tasks import Standing
 from fedit_server.tasks.lifecycle import Lifecycle
+
+_LAST_LOOK_S: Final = 5.0
+"""How long a stop waits for a look into the store that has begun."""
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +82,7 @@ class Coordinator:
             while True:
                 ear = self._changes.listen()
                 try:
-                    await self._look_at_tasks()
-                    await carry_out_orders(self.services.store.orders, [*self._runners.values()])
+                    await _to_its_end(self._look_at_tasks())
                 except StorageError as error:
                     log.error("the store cannot be asked about tasks: %s", error)
                 for runner in self._runners.values():
@@ -89,7 +92,7 @@ class Coordinator:
                 await ear.wait(LOOK_AGAIN_S)
 
     async def _look_at_tasks(self) -> None:
-        """Take up what a command beside this server has made or changed."""
+        """Take up what a command beside this server has made or changed, and what it has ordered."""
         store = self.services.store
         for standing in filter(self._is_mine, await store.tasks.standings()):
             runner = self._runners.get(standing.task_id)
@@ -100,6 +103,7 @@ class Coordinator:
             elif runner is not None and runner.differs_from(standing):
                 await runner.refresh()
                 runner.bell.ring()
+        await carry_out_orders(store.orders, [*self._runners.values()])
 
     @property
     def runners(self) -> Mapping[TaskId, TaskRunner]:
@@ -286,6 +290,16 @@ class Coordinator:
             return None
         log.info("a round goes on after the restart", extra={"task": row.task_id, "round": row.round_no})
         return live
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it although this is cancelled meanwhile: a query that is cut off leaves its connection behind."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_LAST_LOOK_S)
+        raise
 
 
 async def _give_up_lost_cohorts(live: LiveRound) -> None:

@@ -8,7 +8,7 @@ from fedit_protocol.catalogue import LISTED, AdapterInfo, TaskList, TaskListing,
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task_record import MOST_LINES, TaskRecord
-from fedit_server.routes.keys import IDENTITY, STORE
+from fedit_server.routes.keys import DOORKEEPER, IDENTITY, STORE
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.rows import AdapterRow
 
@@ -24,8 +24,12 @@ async def successions(request: web.Request) -> web.Response:
 
 
 async def tasks(request: web.Request) -> web.Response:
-    """GET /v1/tasks: every task that devices are told of, with its document."""
+    """GET /v1/tasks: every task that devices are told of, with its document; to who signs, those it was invited to."""
     found = [task for task in await request.app[STORE].tasks.tasks() if task.state in LISTED]
+    if "Authorization" in request.headers:
+        doorkeeper = request.app[DOORKEEPER]
+        invited_to = await doorkeeper.members.tasks_of(await doorkeeper.enrolled(await caller(request)))
+        found = [task for task in found if invited_to is None or task.task_id in invited_to]
     return cbor(TaskList(tasks=tuple(TaskListing(document=task.document_bytes, state=task.state) for task in found)))
 
 
@@ -41,15 +45,21 @@ async def record(request: web.Request) -> web.Response:
 
 async def adapter(request: web.Request) -> web.Response:
     """GET /v1/tasks/{task_id}/adapter: the newest committed version."""
-    await caller(request)
-    return _listed(await request.app[STORE].tasks.newest_adapter(TaskId(request.match_info["task_id"])))
+    task_id = TaskId(request.match_info["task_id"])
+    await _invited(request, task_id)
+    return _listed(await request.app[STORE].tasks.newest_adapter(task_id))
 
 
 async def adapter_version(request: web.Request) -> web.Response:
     """GET /v1/tasks/{task_id}/adapter/{version}: one committed version, for who wants an earlier one."""
-    await caller(request)
     task_id, version = TaskId(request.match_info["task_id"]), int(request.match_info["version"])
+    await _invited(request, task_id)
     return _listed(await request.app[STORE].tasks.adapter(task_id, version))
+
+
+async def _invited(request: web.Request, task_id: TaskId) -> None:
+    doorkeeper = request.app[DOORKEEPER]
+    await doorkeeper.check_invited(await doorkeeper.enrolled(await caller(request)), task_id)
 
 
 def _listed(row: AdapterRow) -> web.Response:

@@ -2,19 +2,20 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.errors import ProblemType, ProtocolError
-from fedit_protocol.ids import ClientId, FederationId
+from fedit_protocol.ids import ClientId, FederationId, TaskId
 from fedit_protocol.keylog import LogState
+from fedit_server.storage.approvals import Waiting, may_join, waits
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
-from fedit_server.storage.tables import certificates, clients, evaluators, federation, invites, suspicions
+from fedit_server.storage.tables import certificates, clients, evaluators, federation, invite_tasks, invites, suspicions
 from fedit_server.storage.together import Together
 
 SEEN_STEP_S: Final = 3600
@@ -28,6 +29,8 @@ class Candidate:
     client_id: ClientId
     code_hash: bytes
     label: str
+    most_devices: int | None = None
+    """How many devices may be enrolled at once; None for any number."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Members:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._invited_to: dict[str, frozenset[TaskId] | None] = {}
         self._members = Together[ClientId, Member](self._look)
 
     async def federation_salt(self, federation_id: FederationId, now_s: int) -> bytes:
@@ -83,9 +87,18 @@ class Members:
             await db.execute(insert(federation).values(values))
             return salt
 
-    async def add_invite(self, code_hash: bytes, uses: int, expires_at: int, now_s: int) -> InviteRow:
-        """Remember a new invite by the hash of its code."""
-        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None)
+    async def add_invite(
+        self,
+        code_hash: bytes,
+        uses: int,
+        expires_at: int,
+        now_s: int,
+        for_tasks: Sequence[TaskId] = (),
+        *,
+        needs_approval: bool = False,
+    ) -> InviteRow:
+        """Remember a new invite by the hash of its code; it is for these tasks, or for every task."""
+        row = InviteRow(secrets.token_hex(4), now_s, expires_at, uses, 0, None, tuple(for_tasks), needs_approval)
         async with self._database.writing() as db:
             await db.execute(
                 insert(invites).values(
@@ -95,15 +108,37 @@ class Members:
                     expires_at=expires_at,
                     max_uses=uses,
                     uses=0,
+                    needs_approval=needs_approval,
                 )
             )
+            if row.tasks:
+                bound = [{"invite_id": row.invite_id, "task_id": task} for task in row.tasks]
+                await db.execute(insert(invite_tasks), bound)
         return row
 
     async def invites(self) -> list[InviteRow]:
         """Return every invite, oldest first."""
         async with self._database.reading() as db:
             found = await db.execute(select(invites).order_by(invites.c.created_at, invites.c.invite_id))
-            return [_invite(row) for row in found]
+            rows = [_invite(row) for row in found]
+            bound: dict[str, list[TaskId]] = {}
+            for row in await db.execute(select(invite_tasks).order_by(invite_tasks.c.task_id)):
+                bound.setdefault(row.invite_id, []).append(TaskId(row.task_id))
+            return [replace(row, tasks=tuple(bound.get(row.invite_id, ()))) for row in rows]
+
+    async def tasks_of(self, client: ClientRow) -> frozenset[TaskId] | None:
+        """Return the tasks that a device was invited to; None for every task.
+
+        What an invite is for never changes, so it is read once.
+        """
+        if client.invite_id is None:
+            return None
+        if client.invite_id not in self._invited_to:
+            query = select(invite_tasks.c.task_id).where(invite_tasks.c.invite_id == client.invite_id)
+            async with self._database.reading() as db:
+                found = frozenset(TaskId(row.task_id) for row in await db.execute(query))
+            self._invited_to[client.invite_id] = found or None
+        return self._invited_to[client.invite_id]
 
     async def revoke_invite(self, invite_id: str, now_s: int) -> bool:
         """Make an invite useless; returns False if there is none with this id. Those who used it stay."""
@@ -117,28 +152,39 @@ class Members:
 
         The same device with the same code again gets the same certificate, so that a lost reply costs nothing. One
         whose certificate has expired gets a new one, and the old one is revoked: one entry counts for one device.
-        Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict.
+        Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict; not-ready while the operator's yes
+        is missing.
         """
         async with self._database.writing() as db:
-            invite = (await db.execute(select(invites).where(invites.c.code_hash == candidate.code_hash))).first()
-            if invite is None:
-                raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T006")
-            known = (await db.execute(select(clients).where(clients.c.client_id == candidate.client_id))).first()
-            held = (await db.execute(_valid_certificate(candidate.client_id, now_s))).scalar_one_or_none()
-            if known is not None and held is not None:
-                if known.invite_id != invite.invite_id:
-                    raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
-                return Enrolled(held, await log_state(db))
-            if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
-                raise ProtocolError(
-                    ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006"
-                )
-            _check_usable(_invite(invite), now_s)
-            await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
-            await _revoke_all(db, candidate.client_id, revoke, now_s)
-            issued = issue(await _next_serial(db), await log_state(db))
-            await _keep(db, candidate.client_id, issued)
-            return Enrolled(issued.certificate, await log_state(db))
+            enrolled = await self._redeem(db, candidate, issue, revoke, now_s)
+        if enrolled is None:  # raised out here, so that the device stays on the list
+            raise waits()
+        return enrolled
+
+    async def _redeem(
+        self, db: AsyncConnection, candidate: Candidate, issue: Issue, revoke: Revoke, now_s: int
+    ) -> Enrolled | None:
+        invite = (await db.execute(select(invites).where(invites.c.code_hash == candidate.code_hash))).first()
+        if invite is None:
+            raise ProtocolError(ProblemType.INVITE_REFUSED, "this invite is not known here", code="T006")
+        known = (await db.execute(select(clients).where(clients.c.client_id == candidate.client_id))).first()
+        held = (await db.execute(_valid_certificate(candidate.client_id, now_s))).scalar_one_or_none()
+        if known is not None and held is not None:
+            if known.invite_id != invite.invite_id:
+                raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
+            return Enrolled(held, await log_state(db))
+        if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
+            raise ProtocolError(ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006")
+        _check_usable(_invite(invite), now_s)
+        await _check_room(db, candidate.most_devices)
+        asks = Waiting(candidate.client_id, candidate.label, invite.invite_id, now_s)
+        if invite.needs_approval and not await may_join(db, asks):
+            return None
+        await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
+        await _revoke_all(db, candidate.client_id, revoke, now_s)
+        issued = issue(await _next_serial(db), await log_state(db))
+        await _keep(db, candidate.client_id, issued)
+        return Enrolled(issued.certificate, await log_state(db))
 
     async def _admit(
         self, db: AsyncConnection, candidate: Candidate, invite_id: str, *, returning: bool, now_s: int
@@ -307,6 +353,12 @@ def _check_usable(invite: InviteRow, now_s: int) -> None:
             raise ProtocolError(ProblemType.INVITE_USED, "this invite is used up", code="T005", fix=_NEW_INVITE)
 
 
+async def _check_room(db: AsyncConnection, most: int | None) -> None:
+    active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
+    if most is not None and (await db.execute(active)).scalar_one() >= most:
+        raise ProtocolError(ProblemType.POLICY_REFUSED, "this federation has as many devices as it takes", code="T118")
+
+
 _NEW_INVITE: Final = "ask the organiser for a new link: fedit-server invite create"
 
 
@@ -321,7 +373,8 @@ async def _next_serial(db: AsyncConnection) -> int:
 
 
 def _invite(row: Row[Any]) -> InviteRow:
-    return InviteRow(row.invite_id, row.created_at, row.expires_at, row.max_uses, row.uses, row.revoked_at)
+    times = row.created_at, row.expires_at
+    return InviteRow(row.invite_id, *times, row.max_uses, row.uses, row.revoked_at, needs_approval=row.needs_approval)
 
 
 def client_row(row: Row[Any]) -> ClientRow:
@@ -333,4 +386,5 @@ def client_row(row: Row[Any]) -> ClientRow:
         state=ClientState(row.state),
         enrolled_at=row.enrolled_at,
         last_seen=row.last_seen,
+        invite_id=row.invite_id,
     )

@@ -95,6 +95,8 @@ class Evaluated:
     loss_after: float
     rows: int
     tokens: int
+    envelope: bytes
+    """As signed: the losses by category are in it."""
 
 
 class Readings:
@@ -206,7 +208,9 @@ class Readings:
             query = query.where(rounds.c.round_no <= until)
         async with self._database.reading() as db:
             return [
-                Evaluated(row.round_no, row.client_id, row.loss_before, row.loss_after, row.rows, row.tokens)
+                Evaluated(
+                    row.round_no, row.client_id, row.loss_before, row.loss_after, row.rows, row.tokens, row.envelope
+                )
                 for row in await db.execute(query)
             ]
 
@@ -222,6 +226,18 @@ class Readings:
             standing = await _standing(db, ids)
             asked = await _invited(db, ids)
         return [_line(row, standing.get(row.round_id, []), asked.get(row.round_id, 0)) for row in found]
+
+
+def _evaluated(row: Any) -> Evaluated:
+    return Evaluated(
+        round_no=row.round_no,
+        evaluator=row.client_id,
+        loss_before=row.loss_before,
+        loss_after=row.loss_after,
+        rows=row.rows,
+        tokens=row.tokens,
+        envelope=row.envelope,
+    )
 
 
 def _task_name(row: Any) -> TaskName:

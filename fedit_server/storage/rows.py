@@ -8,6 +8,7 @@ from typing import Any
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode
+from fedit_protocol.evaluation import CategoryLoss, EvaluationReport
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
 from fedit_protocol.messages import Offer
 from fedit_protocol.secagg.stages import Stage
@@ -44,6 +45,10 @@ class InviteRow:
     max_uses: int
     uses: int
     revoked_at: int | None
+    tasks: tuple[TaskId, ...] = ()
+    """The tasks that it is for; none means every task."""
+    needs_approval: bool = False
+    """Whether each device waits for the operator's yes."""
 
     def state(self, now_s: int) -> str:
         """Return active, used, expired or revoked."""
@@ -64,6 +69,8 @@ class ClientRow:
     state: ClientState
     enrolled_at: int
     last_seen: int
+    invite_id: str | None = None
+    """With which it joined; None where only an authority elsewhere knows."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,11 @@ class CohortRow:
         }
 
 
+def categories_of(envelope: bytes) -> tuple[CategoryLoss, ...]:
+    """Return the losses by category in a stored report; empty where it has none."""
+    return decode(EvaluationReport, read_envelope(envelope, Kind.EVALUATION).body).categories
+
+
 class Decision(StrEnum):
     """What the operator wants to become of a held round."""
 
@@ -185,6 +197,11 @@ class EvaluationRow:
     rows: int
     tokens: int
     received_at: int
+
+    @property
+    def categories(self) -> tuple[CategoryLoss, ...]:
+        """The losses by category, as the evaluator signed them."""
+        return categories_of(self.envelope)
 
     def as_data(self) -> dict[str, Any]:
         """Return one evaluation of `round show --json`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from fedit_server.storage.admissions import Admissions
+from fedit_server.storage.approvals import Approvals
 from fedit_server.storage.audit import AuditLog
 from fedit_server.storage.candidates import Candidates
 from fedit_server.storage.database import Database
@@ -42,6 +43,7 @@ class Store:
     retentions: Retentions
     lineages: Lineages
     webhooks: Webhooks
+    approvals: Approvals
     database: Database
 
     @classmethod
@@ -55,7 +57,17 @@ class Store:
         members, admissions, log = Members(database), Admissions(database), KeyLog(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
-        return cls(members, admissions, log, *rooms, *said, Lineages(database), Webhooks(database), database)
+        return cls(
+            members,
+            admissions,
+            log,
+            *rooms,
+            *said,
+            Lineages(database),
+            Webhooks(database),
+            Approvals(database),
+            database,
+        )
 
     async def close(self) -> None:
         """Close every connection."""

@@ -48,6 +48,17 @@ invites = Table(
     Column("max_uses", Integer, nullable=False),
     Column("uses", Integer, nullable=False),
     Column("revoked_at", Integer),
+    Column("needs_approval", Boolean, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("client_id", String, primary_key=True),
+    Column("label", String, nullable=False),
+    Column("invite_id", String, ForeignKey("invites.invite_id"), nullable=False),
+    Column("asked_at", Integer, nullable=False),
+    Column("approved_at", Integer),
 )
 
 clients = Table(

@@ -1,6 +1,7 @@
 """Where a task's base model is looked at: a folder, a local copy of a hub model, or the hub's own metadata."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ def read_base(spec: BaseModelSpec, local: Path | None) -> BaseModel:
 
 def local_licence(spec: BaseModelSpec) -> str:
     """Return the licence that the card of a base on this machine names, or "" where none does; asks no hub."""
-    folder = Path(spec.model).expanduser()
-    found = folder if folder.is_dir() else _cached(spec) if spec.model.count("/") == 1 else None
+    found = _folder(spec.model) or (_cached(spec) if spec.model.count("/") == 1 else None)
     card = found / "README.md" if found else None
     if card is None or not card.is_file():
         return ""
@@ -51,13 +51,20 @@ def _find(spec: BaseModelSpec, local: Path | None) -> BaseModel:
                 fix="name the folder that holds config.json and the safetensors, or leave --base out",
             )
         return read_folder(local)
-    folder = Path(spec.model).expanduser()
-    if folder.is_dir():
+    if folder := _folder(spec.model):
         return read_folder(folder)
     if spec.model.startswith(("/", "./", "../", "~")) or spec.model.count("/") != 1:
         raise ModelError(f"there is no folder {spec.model}, and it is no hub id (org/name)", where="base.model")
     cached = _cached(spec)
     return read_folder(cached) if cached else _from_hub(spec)
+
+
+def _folder(model: str) -> Path | None:
+    """Return the folder that a base is named by, or None: whoever writes a task may write anything there."""
+    with suppress(OSError, RuntimeError, ValueError):  # too long, nobody's home, a NUL
+        folder = Path(model).expanduser()
+        return folder if folder.is_dir() else None
+    return None
 
 
 def _cached(spec: BaseModelSpec) -> Path | None:

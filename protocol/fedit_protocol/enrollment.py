@@ -132,6 +132,13 @@ def new_code(random: bytes) -> str:
     return "".join(CODE_ALPHABET[byte % 32] for byte in random)
 
 
+def approval_code(key: IdentityKey) -> str:
+    """Return the eight symbols that a waiting device shows and an operator hears: 40 bits of its key's SHA-256."""
+    number = int.from_bytes(hashlib.sha256(b"fedit/v1/approval" + key).digest()[:5], "big")
+    symbols = "".join(CODE_ALPHABET[number >> 5 * place & 31] for place in reversed(range(8)))
+    return f"{symbols[:4]}-{symbols[4:]}"
+
+
 def federation_context(federation_id: FederationId) -> bytes:
     """Return the 32-byte signature context of certificates, log heads and requests."""
     return hash_parts("federation", federation_id)

@@ -6,13 +6,17 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from fedit_protocol.encoding import DigestText, Message
+from fedit_protocol.encoding import AsTuple, DigestText, Message
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import RoundId, TaskId
 from fedit_protocol.task import SLUG
 
 MAX_LOSS: Final = 1000.0
 """Nats per token; what is larger, or no number, is reported as this."""
+
+
+MOST_CATEGORIES: Final = 32
+"""Categories of one report."""
 
 
 class CandidateState(StrEnum):
@@ -36,6 +40,15 @@ class Candidate(Message):
     reported: bool = Field(description="the reader's own report has arrived already")
 
 
+class CategoryLoss(Message):
+    """The losses of both adapters on one category of an evaluator's rows."""
+
+    name: str = Field(min_length=1, max_length=64)
+    loss_before: float = Field(ge=0, le=MAX_LOSS)
+    loss_after: float = Field(ge=0, le=MAX_LOSS)
+    tokens: int = Field(ge=1, le=2**40)
+
+
 class EvaluationReport(Message):
     """The held-out losses of a candidate and of its parent on an evaluator's rows. Signed by the device, federation."""
 
@@ -47,6 +60,12 @@ class EvaluationReport(Message):
     loss_after: float = Field(ge=0, le=MAX_LOSS, description="nats per token, of the candidate")
     rows: int = Field(ge=1, le=2**31)
     tokens: int = Field(ge=1, le=2**40, description="tokens that the losses are means over")
+    categories: Annotated[tuple[CategoryLoss, ...], AsTuple] = Field(
+        (),
+        max_length=MOST_CATEGORIES,
+        exclude_if=lambda value: not value,
+        description="of rows that have a category; absent unless there are two or more",
+    )
 
 
 def reportable(loss: float) -> float:

@@ -5,9 +5,10 @@ import importlib
 import json
 from collections.abc import Sequence
 
-from . import training_options
+from . import options as bench_options
 
-BENCHES = ("secagg", "training")
+BENCHES = ("secagg", "training", "server")
+TAKING_OPTIONS = {"training", "server"}
 
 Figure = float | str | None
 Result = dict[str, Figure | dict[str, Figure]]
@@ -16,7 +17,7 @@ Result = dict[str, Figure | dict[str, Figure]]
 def measure(name: str, options: argparse.Namespace) -> Result:
     """Run one bench; its module is imported only now, so that `secagg` never waits for torch."""
     bench = importlib.import_module(f"tests.bench.{name}")
-    result: Result = bench.run(options) if name == "training" else bench.run()
+    result: Result = bench.run(options) if name in TAKING_OPTIONS else bench.run()
     return result
 
 
@@ -51,7 +52,7 @@ def shown(value: Figure) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, run the benches one after the other, print."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description=__doc__, parents=[training_options.parser()]
+        prog="python -m tests.bench", description=__doc__, parents=[bench_options.parser()]
     )
     parser.add_argument("names", nargs="*", metavar="bench", help=f"one or more of {', '.join(BENCHES)}; all if none")
     parser.add_argument("--json", action="store_true", help="print one JSON object: bench → name → value")

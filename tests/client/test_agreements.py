@@ -57,7 +57,7 @@ async def test_a_yes_that_was_taken_back_ends_the_next_run_until_it_is_given_aga
     assert invoke(["consent", "withdraw", *home]) == 0
     assert invoke(["consent", "show", *home]) == 0
     assert "you took back your consent to test-task@1" in capsys.readouterr().out
-    assert await asyncio.to_thread(invoke, ["run", "--no-input", *home]) == 7
+    assert await asyncio.to_thread(invoke, ["run", *home]) == 7  # no terminal: nobody would be told to agree
     said = capsys.readouterr().err
     assert "FEDIT-A005" in said
     assert f"fix:   fedit-client --home {tmp_path} consent diff" in said

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedit_client.evaluation.comparing import Bench, Comparison, Counter
+from fedit_client.evaluation import CategoryLosses
+from fedit_client.evaluation.comparing import Bench, Comparison, Counter, by_category
 from fedit_client.events import Event
 from fedit_client.membership.succession import PinnedDescriptor
 from fedit_client.network.patience import Patience
@@ -18,7 +19,7 @@ from fedit_client.testing import FakeEvaluator
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, MembershipError, ProblemType, ProtocolError, SecurityError
-from fedit_protocol.evaluation import Candidate, CandidateState, EvaluationReport
+from fedit_protocol.evaluation import MOST_CATEGORIES, Candidate, CandidateState, EvaluationReport
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.signing import Kind, SigningKey, seal, unseal
 from fedit_protocol.task import TaskDocument
@@ -38,6 +39,7 @@ class OneServer:
 
     answer: bytes = b""
     refusal: ProtocolError | None = None
+    knows_categories: bool = True
     posted: list[tuple[str, bytes]] = field(default_factory=list)
 
     async def get(self, path: str) -> bytes:
@@ -51,6 +53,8 @@ class OneServer:
         if self.refusal is not None:
             raise self.refusal
         self.posted.append((path, body))
+        if not self.knows_categories and b"categories" in body:
+            raise ProtocolError(ProblemType.MALFORMED, "categories: this field does not exist")
         return b""
 
     async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
@@ -144,3 +148,25 @@ async def test_a_refusal_names_who_can_appoint_this_device() -> None:
         await counter(server).newest(0)
     assert refused.value.code == "J005"
     assert "fedit-server evaluator add" in (refused.value.fix or "")
+
+
+BY_CATEGORY = CategoryLosses({"letters": 2.0, "lists": 3.0, "": 1.0}, {"letters": 10, "lists": 90, "": 5})
+BETTER = CategoryLosses({"letters": 1.5, "lists": float("nan"), "": 1.0}, {"letters": 10, "lists": 90, "": 5})
+
+
+def test_named_categories_are_compared_those_with_most_tokens_first() -> None:
+    lists, letters = by_category(BY_CATEGORY, BETTER)
+    assert (lists.name, lists.loss_after, lists.tokens) == ("lists", 1000.0, 90)
+    assert (letters.name, letters.loss_before, letters.loss_after) == ("letters", 2.0, 1.5)
+    one = CategoryLosses({"letters": 2.0, "x" * 65: 1.0, "": 1.0}, {"letters": 10, "x" * 65: 5, "": 5})
+    assert by_category(one, one) == (), "one category says no more than the whole"
+    many = CategoryLosses({str(n): 1.0 for n in range(40)}, {str(n): n + 1 for n in range(40)})
+    assert len(by_category(many, many)) == MOST_CATEGORIES
+
+
+async def test_a_server_of_before_gets_the_report_without_categories() -> None:
+    server = OneServer(knows_categories=False)
+    found = Comparison(candidate(), 2.0, 1.5, 3, 100, by_category(BY_CATEGORY, BETTER))
+    assert await counter(server).report(found)
+    reports = [unseal(body, Kind.EVALUATION, CONTEXT, EvaluationReport) for _, body in server.posted]
+    assert [len(report.categories) for report in reports] == [2, 0]

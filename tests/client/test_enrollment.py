@@ -6,8 +6,9 @@ import pytest
 
 from fedit_client.membership.enrollment import EnrollPatience, enroll
 from fedit_client.membership.trust import PinnedBy, ServerAddress, recognise
-from fedit_client.network.problems import NotReadyError
+from fedit_client.network.problems import WAITS_FOR_OPERATOR, NotReadyError
 from fedit_client.network.transport import HttpTransport
+from fedit_protocol.enrollment import approval_code
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TransportError
 from fedit_protocol.signing import SigningKey
 
@@ -170,3 +171,33 @@ def test_paths_of_a_home_stay_inside_it(tmp_path: Path) -> None:
     from fedit_client.home.paths import Paths
 
     assert all(place.is_relative_to(tmp_path) for place in Paths.under(tmp_path).labelled().values())
+
+
+async def test_a_device_that_waits_for_the_operator_shows_its_code_and_asks_anew(https: HttpsFederation) -> None:
+    answers: list[bytes] = []
+    said: list[str] = []
+
+    class Waits:
+        async def post(self, _path: str, body: bytes) -> bytes:
+            answers.append(body)
+            if len(answers) < 3:
+                raise NotReadyError("wait", 0.0, code=WAITS_FOR_OPERATOR)
+            return https._enroll(body)
+
+    clock = iter(range(NOW, NOW + 100))
+    patience = EnrollPatience(60.0, said.append)
+    credential = await enroll(Waits(), https.federation.descriptor, KEY, CODE, "", lambda: next(clock), patience)  # type: ignore[arg-type] # posts only
+    assert credential.certificate
+    assert len(set(answers)) == 3, "an old letter would be refused after some minutes"
+    (line,) = said
+    assert f"Read out this code to them: {approval_code(KEY.public)}" in line
+
+
+async def test_an_operator_who_stays_away_costs_nothing(https: HttpsFederation) -> None:
+    class Waits:
+        async def post(self, _path: str, _body: bytes) -> bytes:
+            raise NotReadyError("wait", 0.0, code=WAITS_FOR_OPERATOR)
+
+    with pytest.raises(TransportError, match="has not let this device in") as late:
+        await enroll(Waits(), https.federation.descriptor, KEY, CODE, "", lambda: NOW, EnrollPatience(0.0))  # type: ignore[arg-type] # posts only
+    assert (late.value.code, late.value.exit_code) == ("N012", 75)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from fedit_client.conversations.foreground import run_async
 from fedit_client.conversations.interrupts import Interrupts, ctrl_c_calls
 
 
@@ -79,3 +80,43 @@ async def test_the_signal_reaches_the_loop_and_the_handler_before_comes_back() -
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.wait_for(seen.wait(), 5)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process on Windows cannot send itself Ctrl-C alone")
+def test_more_of_them_cut_the_goodbye_short_and_leave_nothing_behind() -> None:
+    did: list[str] = []
+
+    def ctrl_c() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    async def tidying() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ctrl_c()
+            await asyncio.sleep(0)
+            did.append("tidied")
+
+    async def work() -> None:
+        beside = asyncio.create_task(tidying())  # noqa: F841, RUF006 - as a run has tasks beside it
+        await asyncio.sleep(0)
+        try:
+            ctrl_c()
+            await asyncio.Event().wait()
+        finally:
+            ctrl_c()
+            try:
+                async with asyncio.timeout(10):
+                    await asyncio.Event().wait()  # a goodbye that nobody answers
+            except asyncio.CancelledError:
+                did.append("cut short")
+                raise
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_async(work())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sorted(did) == ["cut short", "tidied"]

@@ -26,7 +26,7 @@ from fedit_protocol.enrollment import (
     Renew,
 )
 from fedit_protocol.errors import ProblemType
-from fedit_protocol.evaluation import Candidate, CandidateState, EvaluationReport
+from fedit_protocol.evaluation import Candidate, CandidateState, CategoryLoss, EvaluationReport
 from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.keylog import LogEntry, LogGrowth, LogHead, LogInclusion, LogPage, MerkleTree
 from fedit_protocol.lineage import LINEAGE, Lineage, LineageProof, LineageSeal, Made, Step, lineage_bytes, prove
@@ -73,8 +73,8 @@ KINDS: dict[str, type[Message]] = {
         LogHead, LogInclusion, LogPage, Offer, Receipt, Roster, RoundResult, SecondInput, Sharers,
         Shares, Survivors, TaskList, UnmaskAnswer, UploadHeader,
         AuthorityCard, AuthorityQueue, AuthorityUpdate,
-        ProvenCertificate, Renew, Succession, Successions, Candidate, EvaluationReport, TaskChange, TaskRecord,
-        LineageSeal, LineageProof,
+        ProvenCertificate, Renew, Succession, Successions, Candidate, CategoryLoss, EvaluationReport,
+        TaskChange, TaskRecord, LineageSeal, LineageProof,
     )
 }  # fmt: skip
 
@@ -137,6 +137,9 @@ def evaluation(adapter: Digest) -> list[Message]:
         rows=60,
         tokens=4711,
     )
+    letters = CategoryLoss(name="letters", loss_before=2.0, loss_after=1.75, tokens=711)
+    lists = CategoryLoss(name="lists", loss_before=2.5, loss_after=2.125, tokens=4000)
+    by_category = report.model_copy(update={"categories": (letters, lists)})
     held = RoundResult(
         outcome=RoundOutcome.HELD,
         reason="waiting for an evaluator's report",
@@ -146,7 +149,7 @@ def evaluation(adapter: Digest) -> list[Message]:
         cohorts=0,
         sums_done=0,
     )
-    return [candidate, report, held]
+    return [candidate, report, by_category, letters, held]
 
 
 def task_record(federation: MemoryFederation) -> list[Message]:
@@ -327,11 +330,13 @@ def _odd_messages(round_: MemoryRound) -> list[Vector]:
     short_key = cbor2.loads(read_envelope(join, Kind.JOIN).body) | {"share_key": bytes(31)}
     bad = ProblemType.MALFORMED
     report = evaluation(digest_of(b"adapter 1"))[1].model_dump()
+    nameless = {"name": "", "loss_before": 2.0, "loss_after": 1.0, "tokens": 1}
     return [
         _message("EvaluationReport", "a loss that is no number", _cbor({**report, "loss_after": math.nan}), bad),
         _message("EvaluationReport", "a loss without end", _cbor({**report, "loss_after": math.inf}), bad),
         _message("EvaluationReport", "a negative loss", _cbor({**report, "loss_before": -0.5}), bad),
         _message("EvaluationReport", "a loss above 1000", _cbor({**report, "loss_before": 1000.5}), bad),
+        _message("EvaluationReport", "a category without a name", _cbor({**report, "categories": [nameless]}), bad),
         _message("EvaluationReport", "no rows", _cbor({**report, "rows": 0}), bad),
         _message("Ack", "an integer in a longer form", b"\xa1jcomplaints\x81\x18\x05", bad),
         _message("Ack", "a member beyond the largest cohort", _cbor({"complaints": [128]}), bad),

@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import insert
 
 from fedit_protocol.encoding import digest_of
+from fedit_protocol.evaluation import CategoryLoss, EvaluationReport
 from fedit_protocol.ids import Digest, RoundId, TaskId
+from fedit_protocol.signing import Kind, SigningKey, seal
 from fedit_protocol.task import TaskDocument
 from fedit_server.home.folder import Identity
 from fedit_server.rounds.offers import RoundFacts, signed_offer
@@ -31,6 +33,27 @@ EVERY_S = 900
 """A round every quarter of an hour."""
 RESULT = bytes(500)
 """As long as a signed result."""
+
+
+def _report() -> bytes:
+    """A signed report with three categories; the losses beside it in the table are another round's."""
+    categories = (
+        CategoryLoss(name="letters", loss_before=2.0, loss_after=1.75, tokens=900),
+        CategoryLoss(name="lists", loss_before=1.5, loss_after=1.625, tokens=500),
+        CategoryLoss(name="=notes, old", loss_before=3.0, loss_after=2.5, tokens=100),
+    )
+    report = EvaluationReport(
+        task_id=NOTES,
+        round_id=RoundId("0" * 32),
+        adapter_digest=Digest(_digest(1)),
+        parent_digest=Digest(_digest(0)),
+        loss_before=2.0,
+        loss_after=1.75,
+        rows=200,
+        tokens=9000,
+        categories=categories,
+    )
+    return seal(SigningKey(bytes(32)), Kind.EVALUATION, bytes(32), report)
 
 
 def offer_of(identity: Identity, document: TaskDocument) -> bytes:
@@ -175,13 +198,16 @@ def _evaluation(number: int, name: str, harder: float) -> dict[str, Any]:
     return {
         "round_id": f"{number:032x}",
         "client_id": name,
-        "envelope": b"signed",
+        "envelope": REPORT,
         "loss_before": _loss(number - 1) + harder,
         "loss_after": _loss(number) + harder,
         "rows": 200,
         "tokens": 9000,
         "received_at": BEGAN + number * EVERY_S + 400,
     }
+
+
+REPORT = _report()
 
 
 async def _insert(store: Store, table: Any, rows: Iterable[dict[str, Any]]) -> None:

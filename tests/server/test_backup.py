@@ -207,6 +207,7 @@ BROKEN: dict[str, tuple[Callable[[str, bytes], bytes | None], str]] = {
 }
 
 
+@pytest.mark.slow
 async def test_a_changed_backup_is_refused_and_leaves_the_folder_empty(stopped: Path, tmp_path: Path) -> None:
     for name, (change, code) in BROKEN.items():
         home = Home(tmp_path / "new")
@@ -238,6 +239,7 @@ def test_a_seal_needs_a_passphrase_that_is_not_guessed() -> None:
     assert other.value.code == "U101"
 
 
+@pytest.mark.slow
 async def test_the_commands_take_the_passphrase_from_file_or_environment_and_never_ask_without_a_terminal(
     stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,7 @@ async def test_a_change_that_is_no_smaller_is_not_sent(tmp_path: Path) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.slow
 async def test_a_new_adapter_lies_on_the_grid_that_the_operator_chose(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:

@@ -15,8 +15,12 @@ from cryptography import x509
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import FeditError
+from fedit_protocol.messages import CheckIn, CheckInReply
+from fedit_protocol.signing import Kind
 from fedit_protocol.testing import ManualClock
+from fedit_protocol.version import PROTOCOL_VERSION
 from fedit_server.admin.overview import overview
+from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.commands.words import status_lines
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
@@ -27,6 +31,7 @@ from fedit_server.running.serving import Plan, Serving, serving
 
 from .bases import small_task
 from .conftest import start
+from .test_serving import enrolled
 
 pytestmark = pytest.mark.sqlite
 
@@ -193,13 +198,25 @@ async def test_a_unix_socket_for_a_proxy(tmp_path: Path, base: Path) -> None:
 
 
 async def test_draining_says_so_before_the_port_closes(tmp_path: Path, base: Path) -> None:
-    config = ServerConfig(home=tmp_path, listen="127.0.0.1:0")
+    """`/readyz` is 503, a long poll ends with Retry-After, and what else is asked is still answered."""
+    config = ServerConfig(home=tmp_path, listen="127.0.0.1:0", long_poll_s=60)
     async with serving(Plan(config, [small_task(base)])) as server:
         context = ssl.create_default_context(cadata=server.parts.identity.descriptor.tls_ca)
         async with ClientSession(server.url, connector=TCPConnector(ssl=context)) as http:
+            (device,) = await enrolled(server, http, 1)
+            message = CheckIn(
+                version=PROTOCOL_VERSION, client_version="0.1.0", device_kind="cpu", task_id=small_task(base).id,
+                consent_version=1, sent_at=unix_seconds(utc_now()), certificate=device.certificate,
+            )  # fmt: skip
+            polling = asyncio.create_task(http.post("/v1/checkin", data=device.signed(Kind.CHECK_IN, message)))
+            while not server.parts.coordinator.waiting_clients:  # noqa: ASYNC110  the server's own state
+                await asyncio.sleep(0.005)
             async with http.get("/readyz") as reply:
                 assert reply.status == 200
             await server.drain()
+            async with await polling as reply:
+                assert (reply.status, reply.headers["Retry-After"]) == (200, "5")
+                assert decode(CheckInReply, await reply.read()).offer is None
             async with http.get("/readyz") as reply:
                 assert (reply.status, reply.headers["Retry-After"], reply.headers["Connection"]) == (503, "5", "close")
             async with http.get("/livez") as reply:

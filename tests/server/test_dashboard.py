@@ -253,3 +253,18 @@ async def test_a_token_is_revoked_and_the_audit_log_says_so(running: Running) ->
     log = json.loads((await owner.get("/audit.json"))[1])
     assert (log["lines"][0]["action"], log["lines"][0]["subject"]) == ("token.revoke", session.token_id)
     assert (await viewer.get("/"))[0] == 401
+
+
+async def test_gain_is_shown_per_category_with_the_worst_first_and_the_spread(owner: Operator) -> None:
+    page = json.loads((await owner.get("/tasks/notes/evaluation.json"))[1])
+    assert [(line["name"], line["gain"]) for line in page["categories"]] == [
+        ("lists", -0.125), ("letters", 0.25), ("=notes, old", 0.5),
+    ]  # fmt: skip
+    assert page["category_spread"] == 2.5 - 1.625
+    assert [line["evaluators"] for line in page["categories"]] == [2, 2, 2]
+    columns = json.loads((await owner.get("/tasks/notes/evaluation/curves.json"))[1])["columns"]
+    assert set(columns["gain:lists"]) == {-0.125}
+    table = (await owner.get("/tasks/notes/evaluation/curves.csv"))[1].splitlines()
+    assert '"gain:=notes, old",gain:letters,gain:lists' in table[0], "a name is no formula and no column of its own"
+    assert len(table) == len(columns["round"]) + 1
+    assert "By category, round 60" in Outline.of((await owner.get("/tasks/notes/evaluation"))[1]).text

@@ -19,6 +19,7 @@ SHARED: Final = {
     "T005": "the invite is used up",
     "T006": "the invite is not known, or was revoked",
     "T008": "the device is not enrolled",
+    "T117": "the device waits for the operator",
     "U001": "the command line is not understood",
 }
 """Codes that server and client, or server and protocol, raise or explain with the same meaning."""

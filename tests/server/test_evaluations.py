@@ -109,6 +109,17 @@ async def test_a_good_report_publishes_the_step_and_is_kept(tmp_path: Path, base
     assert (after.state, after.reported) == (CandidateState.COMMITTED, True)
 
 
+async def test_a_report_keeps_the_losses_by_category(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    letters = {"name": "letters", "loss_before": 2.0, "loss_after": 1.5, "tokens": 7}
+    lists = {**letters, "name": "lists"}
+    async with scene(tmp_path, base, clock) as here:
+        await here.send(await here.report(1.1, categories=(letters, lists)))
+        assert await here.ends() is RoundState.COMMITTED
+        row = await newest_round(here.running)
+    (evaluation,) = row.evaluations
+    assert [one.model_dump() for one in evaluation.categories] == [letters, lists]
+
+
 async def test_a_bad_report_rejects_the_step(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with scene(tmp_path, base, clock) as here:
         await here.send(await here.report(1.2))

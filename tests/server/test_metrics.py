@@ -10,6 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.ids import client_id
+from fedit_protocol.messages import Abort
+from fedit_protocol.secagg.context import offer_context
+from fedit_protocol.signing import Kind, read_envelope, seal
 from fedit_protocol.testing import ManualClock
 from fedit_server.access.roles import Role
 from fedit_server.admin.health import Surroundings, _tried
@@ -118,6 +121,24 @@ async def test_a_round_in_figures(tmp_path: Path, base: Path, clock: ManualClock
         found = samples(await scrape(running))
         assert value("fedit_eval_loss", task=task, split="train") == loss
         assert ("fedit_rounds_total", frozenset({("task", task), ("outcome", "committed")})) not in found
+
+
+async def test_a_device_that_gives_up_is_counted_by_its_reason(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    """Abort and dropout are each counted once, without a name; the round goes on with the others."""
+    async with start(tmp_path, clock, small_task(base)) as running:
+        devices = await running.join(3)
+        for device, offer in zip(devices, await asyncio.gather(*(one.offer() for one in devices)), strict=True):
+            device.accept(offer)
+        await asyncio.gather(*(device.step("join", one_hot(SIZE, 0)) for device in devices))
+        leaver = devices[2]
+        context = offer_context(read_envelope(leaver.participant_offer, Kind.OFFER).body)
+        goodbye = seal(leaver.key, Kind.ABORT, context, Abort(problem=ProblemType.TOO_LATE))
+        await leaver.call("POST", f"{leaver.round}/abort", goodbye)
+        for device in devices[:2]:
+            await device.step("shares", one_hot(SIZE, 0))
+        found = samples(await scrape(running))
+        assert found["fedit_secagg_aborts_total", frozenset({("reason", "too-late")})] == 1
+        assert found["fedit_secagg_dropouts_total", frozenset({("stage", "share_keys")})] == 1
 
 
 async def test_a_readiness_check_that_hangs_is_not_ready(clock: ManualClock) -> None:

@@ -1,5 +1,6 @@
 """Blobs in an S3-compatible store: what the folder does, and what is said when it fails. moto plays the store."""
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, Digest, RoundId
+from fedit_protocol.testing import STEPS, ManualClock
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.storage import BlobStore
@@ -21,6 +23,9 @@ from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Slot
 
 from ..object_store import FakeS3, fake_s3
+from .bases import small_task
+from .conftest import start
+from .test_rounds import take_step
 
 LARGE = bytes(range(256)) * 4096 * 12
 """12 MiB: more than one part."""
@@ -158,6 +163,7 @@ async def test_refused_access_is_told_and_never_the_secret(answering_403: str, t
     assert (await told(blobs)).code == "S102"
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_gone_is_told(tmp_path: Path, unused_tcp_port: int) -> None:
     fake = FakeS3(f"http://127.0.0.1:{unused_tcp_port}")
     assert (await told(ObjectBlobs(open_bucket("s3://b", fake.credentials(tmp_path)), "s3://b"))).code == "S100"
@@ -211,3 +217,32 @@ async def test_a_round_goes_on_with_its_uploads_on_a_machine_that_never_received
     assert await second.copies.rounds() == {slot.round_id}
     await second.discard(slot.round_id)
     assert await second.copies.rounds() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.sqlite
+async def test_a_round_has_its_adapters_in_the_bucket_and_waits_while_that_is_gone(
+    s3: FakeS3, tmp_path: Path, base: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def waits() -> bool:
+        return "there is no such bucket" in caplog.text
+
+    url = s3.make_bucket("ours")
+    settings = {"blobs": url, "blobs_credentials_file": str(s3.credentials(tmp_path))}
+    async with start(tmp_path / "home", clock, small_task(base), settings=settings) as running:
+        devices, blobs = await running.join(3), running.parts.blobs
+        (first,) = [found.digest async for found in blobs.stored()]
+        content = await blobs.get(first)
+        for device, offer in zip(devices, await asyncio.gather(*(d.offer() for d in devices)), strict=True):
+            device.accept(offer)
+        for step in STEPS[:-1]:
+            await take_step(running, devices, step, {})
+        s3.forget()  # and with it the bucket
+        await take_step(running, devices, STEPS[-1], {})
+        await running.until(waits)
+        s3.make_bucket("ours")
+        assert await blobs.put(content) == first
+        results = [await device.result() for device in devices]
+        assert {result.adapter_version for result in results} == {1}
+        assert {found.digest async for found in blobs.stored()} == {first, results[0].adapter_digest}
+        assert list((tmp_path / "home" / "blobs").iterdir()) == []

@@ -108,6 +108,7 @@ async def test_contents_beyond_retention_go_and_the_chain_of_digests_stays(
         assert gone.value.code == "U106"
 
 
+@pytest.mark.slow
 async def test_a_content_that_a_kept_version_has_too_stays(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         await grown(running, 3)
@@ -183,6 +184,7 @@ async def test_a_run_that_is_killed_in_between_is_finished_by_the_next(
         assert [path.name for path in (running.home.adapters / TASK).iterdir()] == ["5"]
 
 
+@pytest.mark.slow
 def test_the_commands_show_set_and_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def make() -> None:
         async with start(tmp_path / "home", ManualClock(), small_task(make_base(tmp_path / "base"))) as running:

@@ -18,11 +18,15 @@ from fedit_server.admin.live_rounds import order_round
 from fedit_server.admin.operations import Admin
 from fedit_server.admin.tasks import TaskDesk
 from fedit_server.cli import run
+from fedit_server.commands.editor import edit_text
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home
 from fedit_server.keys.rotation import rotate
 from fedit_server.storage.round_orders import RoundOrder
-from fedit_server.storage.rows import RoundState
+from fedit_server.storage.rows import RoundState, TaskRow
+from fedit_server.tasks.base_model import read_folder
+from fedit_server.tasks.editing import plan_edit, task_toml
+from fedit_server.tasks.files import load_task, resolve
 from fedit_server.tasks.lifecycle import TRANSITIONS, Verb
 
 from .bases import make_base, small_task
@@ -31,6 +35,8 @@ from .devices import Device, RefusedError, one_hot
 from .test_rounds import TASK, newest_round, play, size_of, take_step
 
 OTHER = TaskId("other")
+ONCE = pytest.mark.sqlite
+"""What has nothing to do with the kind of database."""
 
 
 def other(base: Path, **top: object) -> Task:
@@ -89,6 +95,7 @@ async def refusal(work: Any) -> tuple[str, str]:
     return refused.value.code, refused.value.fix or ""
 
 
+@ONCE
 async def test_a_task_made_beside_the_server_trains_without_a_restart(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -104,6 +111,7 @@ async def test_a_task_made_beside_the_server_trains_without_a_restart(
         assert row.owner == "the ward"
 
 
+@ONCE
 async def test_a_draft_is_nobodys_business_until_it_is_opened(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home = tmp_path / "home"
     async with start(home, clock, small_task(base), long_poll_s=0.05) as running:
@@ -125,6 +133,7 @@ async def test_a_draft_is_nobodys_business_until_it_is_opened(tmp_path: Path, ba
         assert await beside.record(OTHER) == [("created", "draft", 1), ("edited", "draft", 1), ("opened", "active", 1)]
 
 
+@ONCE
 async def test_an_edited_task_ends_its_round_under_the_old_version_and_waits_for_consent(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -159,6 +168,7 @@ async def agreed(device: Device, version: int) -> bytes:
             return reply.offer
 
 
+@ONCE
 async def test_a_round_of_an_older_version_goes_on_after_a_restart(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -221,6 +231,7 @@ async def test_a_finished_task_with_more_rounds_goes_on(tmp_path: Path, base: Pa
         ]  # fmt: skip
 
 
+@ONCE
 async def test_a_task_cannot_be_closed_under_a_round(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home = tmp_path / "home"
     async with start(home, clock, small_task(base)) as running:
@@ -237,6 +248,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@ONCE
 @pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES)
 async def test_an_edit_that_cannot_be_is_refused_before_anything_is_written(
     case: tuple[dict[str, Any], str], tmp_path: Path, base: Path, clock: ManualClock
@@ -252,12 +264,14 @@ async def test_an_edit_that_cannot_be_is_refused_before_anything_is_written(
         assert len(await running.parts.store.records.lines(TASK)) == 1
 
 
+@ONCE
 async def test_the_base_of_a_task_stays(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     home, changed = tmp_path / "home", make_base(tmp_path / "changed", model_type="mistral")
     async with start(home, clock, small_task(base)):
         assert (await refusal(Beside(home).edit(TASK, small_task(changed))))[0] == "C016"
 
 
+@ONCE
 async def test_anybody_can_check_the_record_also_after_a_change_of_key(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -280,57 +294,18 @@ async def test_anybody_can_check_the_record_also_after_a_change_of_key(
         check_record(changes, described.federation_id, TASK, IdentityKey(first.server_key))
 
 
-async def test_an_aborted_round_fails_with_the_operators_reason_and_counts_against_nobody(
-    tmp_path: Path, base: Path, clock: ManualClock
+@ONCE
+def test_a_task_is_edited_in_the_editor_of_ones_choice(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = tmp_path / "home"
-    async with start(home, clock, small_task(base, round={"max_failures": 1}), long_poll_s=0.05) as running:
-        devices = await running.join(3)
-        offers = await asyncio.gather(*(device.offer() for device in devices))
-        for device, offer in zip(devices, offers, strict=True):
-            device.accept(offer)
-        await devices[0].step("join", one_hot(1, 0))
-        await Beside(home).order(1, RoundOrder.ABORT, "the wrong base")
-        await running.until(lambda: is_over(running))
-        result = await devices[0].result()
-        reply = await devices[0].check_in()
-        assert (await refusal(Beside(home).order(1, RoundOrder.ABORT)))[0] == "U124"
-    assert (result.outcome, result.reason) == (RoundOutcome.FAILED, "aborted by the operator: the wrong base")
-    assert reply.reason is WaitReason.GATHERING
-
-
-async def is_over(running: Running) -> bool:
-    return (await newest_round(running)).state is not RoundState.OPEN
-
-
-async def test_a_stage_is_closed_early_only_with_enough_devices(tmp_path: Path, base: Path, clock: ManualClock) -> None:
-    task = small_task(base, 5, round={"cohort_min": 4})
-    async with start(tmp_path / "home", clock, task) as running:
-        devices = await running.join(5)
-        offers = await asyncio.gather(*(device.offer() for device in devices))
-        for device, offer in zip(devices, offers, strict=True):
-            device.accept(offer)
-        orders, row = running.parts.store.orders, await newest_round(running)
-
-        async def answer(stage: str) -> str:
-            given = await orders.give(row.round_id, RoundOrder.CLOSE, stage, "operator", "", 1)
-
-            async def answered() -> bool:
-                return (await orders.order(given)).answer is not None
-
-            await running.until(answered)
-            return (await orders.order(given)).answer or ""
-
-        await asyncio.gather(*(devices[i].step("join", one_hot(1, 0)) for i in range(3)))
-        assert await answer("advertise_keys") == "3 devices joined, 4 are needed: the stage cannot be closed yet"
-        await devices[3].step("join", one_hot(1, 0))
-        assert await answer("advertise_keys") == ""
-        assert await answer("advertise_keys") == "the round is no longer in the stage advertise_keys"
-        size = await size_of(running)
-        for name in STEPS[1:]:
-            await asyncio.gather(*(devices[i].step(name, one_hot(size, i)) for i in range(4)))
-        result = await devices[0].result()
-    assert (result.outcome, result.survivors) == (RoundOutcome.COMMITTED, 4)
+    monkeypatch.setenv("VISUAL", "sed -i s/Notes/Votes/")
+    document = resolve(small_task(base), read_folder(base))
+    known = TaskRow(TASK, 1, TaskState.ACTIVE, "", 0, small_task(base).model_dump_json().encode(), b"", document)
+    file = tmp_path / "edited.toml"
+    file.write_text(edit_text(task_toml(known), "notes.toml"))
+    plan = plan_edit(known, load_task(file))
+    assert [(change.name, change.old, change.new) for change in plan.changes] == [("title", "Notes", "Votes")]
+    assert (plan.task.version, plan.task.round) == (2, small_task(base).round)
 
 
 def test_the_table_of_transitions_leaves_no_state_without_a_way_on() -> None:
@@ -339,6 +314,7 @@ def test_the_table_of_transitions_leaves_no_state_without_a_way_on() -> None:
     assert set(TRANSITIONS) == set(Verb)
 
 
+@ONCE
 def test_the_commands_say_what_they_did(
     tmp_path: Path, base: Path, clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,30 @@ class ClientChanged(Reply):
     logged: bool = Field(description="Whether the log that every device checks says so; else this server alone acts.")
 
 
+class WaitingClient(Reply):
+    """A device that asks to be let in."""
+
+    code: str = Field(description="What its owner reads out.")
+    id: str
+    label: str
+    invite: str
+    asked: str = Field(description="In coarse words.")
+
+
+class WaitingList(Reply):
+    """Who waits for the operator's yes, longest first."""
+
+    waiting: tuple[WaitingClient, ...]
+
+
+class Answered(Reply):
+    """What the operator has decided about a waiting device."""
+
+    code: str
+    id: str
+    approved: bool
+
+
 class EvaluatorList(Reply):
     """The devices whose reported losses count."""
 

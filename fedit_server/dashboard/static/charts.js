@@ -26,7 +26,7 @@ function tick(value, unit) {
   return unit === "bytes" ? bytes(value) : Number(value.toPrecision(6)).toLocaleString("en");
 }
 
-function options(figure, plot) {
+function options(figure, plot, columns) {
   const unit = figure.dataset.unit || "";
   const grid = { stroke: colour("--line"), width: 1 };
   const axis = { stroke: colour("--quiet"), grid, ticks: grid, font: "12px system-ui, sans-serif" };
@@ -43,8 +43,8 @@ function options(figure, plot) {
     ],
     series: [
       { label: "Round", value: (_, value) => (value === null || value === undefined ? "–" : String(value)) },
-      ...lines(figure).map(([, label], place) => ({
-        label, stroke: colour(STROKES[place % 4]), dash: DASHES[place % 4], width: 1.75, spanGaps: true,
+      ...lines(figure, columns).map(([, label], place) => ({
+        label, stroke: colour(STROKES[place % 4]), dash: DASHES[(place + (place >> 2)) % 4], width: 1.75, spanGaps: true,
         points: { show: false }, value: (_, value) => shown(value, unit),
       })),
     ],
@@ -64,15 +64,19 @@ function showNewest(chart) {
   chart.setLegend({ idx: newest < 0 ? chart.data[0].length - 1 : newest }, false);
 }
 
-function lines(figure) {
-  return figure.dataset.lines.split(",").map((line) => line.split(":"));
+// Pairs of column and label: named in the page, or every column with a prefix.
+function lines(figure, columns) {
+  const prefix = figure.dataset.prefix;
+  if (!prefix) return figure.dataset.lines.split(",").map((line) => line.split(":"));
+  const names = Object.keys(columns).filter((name) => name.startsWith(prefix)).slice(0, 8);
+  return names.map((name) => [name, name.slice(prefix.length)]);
 }
 
 function draw(figure, columns) {
   const plot = figure.querySelector(".plot");
-  const data = [columns.round, ...lines(figure).map(([name]) => columns[name])];
+  const data = [columns.round, ...lines(figure, columns).map(([name]) => columns[name])];
   if (drawn.has(figure)) drawn.get(figure).destroy();
-  drawn.set(figure, new uPlot(options(figure, plot), data, plot));
+  drawn.set(figure, new uPlot(options(figure, plot, columns), data, plot));
 }
 
 async function start() {

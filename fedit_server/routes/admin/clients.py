@@ -4,14 +4,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fedit_server.access.roles import Right
-from fedit_server.admin import clients
+from fedit_server.admin import approvals, clients
 from fedit_server.admin.models.clients import (
+    Answered,
     ClientChanged,
     ClientInfo,
     ClientPage,
     ClientQuery,
     EvaluatorChanged,
     EvaluatorList,
+    WaitingList,
 )
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import AdminProblem
@@ -34,6 +36,18 @@ def _verb(
     )
 
 
+def _answering(verb: str, summary: str, *, approve: bool) -> Endpoint:
+    return Endpoint(
+        "POST",
+        f"/clients/{{code}}:{verb}",
+        Right.OPERATE,
+        summary,
+        lambda admin, asked: approvals.answer(admin, asked.path["code"], approve=approve),
+        reply=Answered,
+        refusals=(*_MAY_MISS, AdminProblem.CONFLICT),
+    )
+
+
 ENDPOINTS: Final = (
     Endpoint(
         "GET",
@@ -53,6 +67,16 @@ ENDPOINTS: Final = (
         reply=ClientInfo,
         refusals=_MAY_MISS,
     ),
+    Endpoint(
+        "GET",
+        "/clients/waiting",
+        Right.DEVICES,
+        "List the devices that wait for the operator's yes.",
+        lambda admin, _: approvals.list_waiting(admin),
+        reply=WaitingList,
+    ),
+    _answering("approve", "Let a waiting device in, by the code that its owner reads out.", approve=True),
+    _answering("refuse", "Turn a waiting device away.", approve=False),
     _verb("block", Right.OPERATE, "Keep a device out until it is unblocked.", clients.block_client, may_conflict=True),
     _verb("unblock", Right.OPERATE, "Let a blocked device in again.", clients.unblock_client, may_conflict=True),
     _verb(
