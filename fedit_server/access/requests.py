@@ -65,7 +65,7 @@ class RequestCounter(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Count one answer; what was no HTTP never reached the application, and is not counted."""
-        if not isinstance(request, web.Request):
+        if not isinstance(request, web.Request) or NAME not in request:
             return
         metrics = request.config_dict.get(METRICS)
         if metrics is None:

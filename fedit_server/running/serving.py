@@ -32,6 +32,7 @@ from fedit_server.keys.authority_rotation import settle
 from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
+from fedit_server.storage.leases import forget_replicas
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
 from fedit_server.tasks.modes import check_allowed, check_setting, modes_of, pinned_modes
@@ -117,6 +118,7 @@ async def serving(plan: Plan) -> AsyncIterator[Serving]:
             if plan.config.replica_address:
                 await check_shared(store, parts.blobs)
             if home.restored.exists():
+                await forget_replicas(store.database)
                 closed = await parts.coordinator.close_open_rounds(home.restored.read_text("utf-8"))
                 home.restored.unlink()
                 log.warning("rounds that ran when the backup was made are closed", extra={"rounds": closed})

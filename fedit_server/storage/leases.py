@@ -217,3 +217,10 @@ def _check_company(me: Replica, other: Any) -> None:
             code="S096",
             fix="after `fedit-server keys rotate`, restart every other replica",
         )
+
+
+async def forget_replicas(database: Database) -> None:
+    """Forget who ran and owned what, for a database that was restored: epochs stay, so that they only ever grow."""
+    async with database.writing() as db:
+        await db.execute(delete(replicas))
+        await db.execute(update(leases).values(expires_at=0.0))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_LISTED: Final = 200
 """How many of a growing list one answer may hold."""
@@ -17,6 +17,14 @@ PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
 
 Seconds = Annotated[int, Field(ge=0, le=SAFE_INTEGER, description="Whole seconds since 1970, UTC.")]
 DigestHex = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$", description="sha256:…; empty for nothing.")]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+"""On a number in a body: 60.0 is the integer 60 too, for JSON has one kind of number. The bounds stand before it."""
 
 
 class Body(BaseModel):

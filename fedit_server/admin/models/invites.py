@@ -1,10 +1,10 @@
 """Invites."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import Body, Reply, Seconds
+from fedit_server.admin.models.common import WHOLE, Body, Reply, Seconds
 
 _DAY_S: Final = 86400
 MOST_USES: Final = 100_000
@@ -30,8 +30,12 @@ class InviteList(Reply):
 class NewInviteTerms(Body):
     """What a new invite allows; what is left out is as the settings say."""
 
-    uses: int | None = Field(None, ge=1, le=MOST_USES, description="Devices that may join with it.")
-    lifetime_s: int | None = Field(None, ge=60, le=3650 * _DAY_S, description="Seconds until it ends.")
+    uses: Annotated[int, Field(ge=1, le=MOST_USES), WHOLE] | None = Field(
+        None, description="Devices that may join with it."
+    )
+    lifetime_s: Annotated[int, Field(ge=60, le=3650 * _DAY_S), WHOLE] | None = Field(
+        None, description="Seconds until it ends."
+    )
     tasks: list[str] = Field(default_factory=list, max_length=64, description="Ids of tasks; none means every task.")
     approve: bool = Field(False, description="Each device waits until the operator lets it in.")
 

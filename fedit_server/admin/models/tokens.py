@@ -1,11 +1,11 @@
 """Tokens, login links and sessions."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from fedit_server.access.roles import Role
-from fedit_server.admin.models.common import PLAIN, Body, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, WHOLE, Body, Reply, Seconds
 
 DAY_S: Final = 86400
 MOST_DAYS: Final = 3650
@@ -35,7 +35,9 @@ class NewToken(Body):
 
     role: Role = Field(strict=False)
     name: str = Field("", max_length=100, pattern=PLAIN, description="What it is for.")
-    lifetime_s: int = Field(365 * DAY_S, ge=60, le=MOST_DAYS * DAY_S, description="Seconds until it ends.")
+    lifetime_s: Annotated[int, Field(ge=60, le=MOST_DAYS * DAY_S), WHOLE] = Field(
+        365 * DAY_S, description="Seconds until it ends."
+    )
 
 
 class MadeToken(Reply):

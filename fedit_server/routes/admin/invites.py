@@ -26,7 +26,7 @@ ENDPOINTS: Final = (
         lambda admin, asked: invites.make_invite(admin, asked.body),
         reply=MadeInvite,
         body=NewInviteTerms,
-        refusals=(AdminProblem.CONFLICT, AdminProblem.QUOTA),
+        refusals=(AdminProblem.NOT_FOUND, AdminProblem.CONFLICT, AdminProblem.QUOTA),
     ),
     Endpoint(
         "DELETE",
