@@ -179,7 +179,7 @@ _CODES: Final[dict[str, str]] = {
     'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
     "C080": "A service starts in another folder, so it would run without the ./fedit.toml that lies here, perhaps with "
     "looser limits. The fix puts its settings into your own; then install again.",
-    "T120": "The server keeps a signed record of every change to a task, each line bound to the one before. One of them "
+    "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "
     "does not hold: it was changed, or the whole comes from another server. Ask the organiser; trust nothing of it.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
