@@ -90,13 +90,16 @@ class Parts:
         log_book = LogBook(store.key_log)
         doorkeeper = Doorkeeper(federation, store.members, clock)
         coordinator, owners = _coordinator(services, home, config)
+        admission = _admission(identity, store, salt, clock, log_book, long_poll_s)
+        if isinstance(admission, Authority):
+            admission.most_devices = config.most_devices
         return cls(
             identity=identity,
             store=store,
             blobs=blobs,
             spool=spool,
             invite_salt=salt,
-            admission=_admission(identity, store, salt, clock, log_book, long_poll_s),
+            admission=admission,
             log_book=log_book,
             doorkeeper=doorkeeper,
             turnstile=Turnstile.of(config.address_per_minute),

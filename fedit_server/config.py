@@ -43,6 +43,9 @@ class ServerConfig(BaseModel):
     invite_uses: int = Field(40, ge=1, le=100_000, description="devices that one invite admits, unless told otherwise")
     invite_days: float = Field(7.0, gt=0, le=3650, description="days that an invite is valid, unless told otherwise")
     most_tokens: int = Field(100, ge=1, le=10_000, description="tokens of the admin API that may be active at once")
+    most_devices: int = Field(
+        1_000_000, ge=1, le=10_000_000, description="devices that may be enrolled at once; further ones are refused"
+    )
     most_webhooks: int = Field(20, ge=1, le=200, description="webhooks that may be there at once")
     most_tasks: int = Field(100, ge=1, le=1000, description="tasks that may be there at once, archived ones aside")
     most_invites: int = Field(200, ge=1, le=10_000, description="invites that may be active at once")

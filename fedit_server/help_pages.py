@@ -157,6 +157,7 @@ _CODES: Final[dict[str, str]] = {
     "T115": "Another server answers than the pin names. Nothing was sent. Ask for its pin: fedit-server status",
     "T116": "The certificate is private and no pin was given. Compare the fingerprint with fedit-server status there.",
     "T117": "The device waits until the operator lets it in: fedit-server clients list --waiting, clients approve CODE",
+    "T118": "As many devices are enrolled as the setting most_devices allows.",
     "U001": "The command line is not understood. fedit-server COMMAND --help lists what there is.",
     "U024": "A length of time is a number with s, m, h, d or w behind it: 7d, 12h, 30m.",
     "U025": "There is no such task, round, version, device, invite or token; the list command of each shows them.",

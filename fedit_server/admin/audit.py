@@ -14,7 +14,11 @@ from fedit_protocol.succession import Succession, Successions, check_successor
 from fedit_server.admin.models.audit import AuditLineInfo, AuditPage, AuditSigners
 from fedit_server.admin.models.common import Page
 from fedit_server.admin.operations import Admin
+from fedit_server.config import ServerConfig
+from fedit_server.home.folder import Home, Identity
 from fedit_server.storage.audit import NOTHING, AuditHead, AuditLine, broken, check_chain
+from fedit_server.storage.place import place_of
+from fedit_server.storage.store import Store
 
 FIRST_LINE: Final = "fedit-audit/1"
 
@@ -44,6 +48,16 @@ async def signers(admin: Admin) -> AuditSigners:
         descriptor=to_base64url(admin.identity.descriptor_bytes),
         successions=tuple(map(to_base64url, admin.identity.successions.steps)),
     )
+
+
+async def note_rotation(config: ServerConfig, identity: Identity) -> None:
+    """Write a change of the server's key down: the log's newest entry is then signed by the key that verifiers know."""
+    home = Home(config.home)
+    async with (
+        await Store.open(place_of(config, home.database), migrate=True) as store,
+        Admin(home, config, identity, store).change("keys.rotate", identity.pin),
+    ):
+        pass  # the key itself lies in a file, and has been changed
 
 
 def check_log(named: AuditSigners, rows: Sequence[AuditLineInfo]) -> Checked:

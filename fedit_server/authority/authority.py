@@ -48,6 +48,7 @@ class Authority:
     salt: bytes = field(repr=False)
     clock: Clock
     patience_s: int = MAX_CLOCK_SKEW_S
+    most_devices: int | None = None
     lockout: Lockout = field(default_factory=Lockout)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
@@ -71,7 +72,7 @@ class Authority:
         self._check_age(request.sent_at)
         # Hashed before anything is looked up: a wrong code takes as long as a right one.
         code_hash = await hash_code(request.code, self.salt)
-        candidate = Candidate(client_id(key), code_hash, request.label.strip())
+        candidate = Candidate(client_id(key), code_hash, request.label.strip(), self.most_devices)
         enrolled = await self.members.enroll(
             candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), now_s
         )

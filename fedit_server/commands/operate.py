@@ -26,6 +26,7 @@ from fedit_server.console import table
 
 if TYPE_CHECKING:
     from fedit_server.commands.operations import Operations
+    from fedit_server.home.folder import Identity
 
 round_app, invite_app = typer.Typer(no_args_is_help=True), typer.Typer(invoke_without_command=True)
 clients_app, keys_app = typer.Typer(invoke_without_command=True), typer.Typer(no_args_is_help=True)
@@ -238,6 +239,7 @@ def keys_rotate(
     need_server_extra()
     import asyncio
 
+    from fedit_server.admin.audit import note_rotation
     from fedit_server.home.folder import Home
     from fedit_server.keys.rotation import rotate
     from fedit_server.storage.place import place_of
@@ -245,7 +247,13 @@ def keys_rotate(
     given = context.obj
     config = given.config()
     home = Home(config.home)
-    identity = asyncio.run(rotate(home, lost=lost, place=place_of(config, home.database)))
+
+    async def change() -> "Identity":
+        changed = await rotate(home, lost=lost, place=place_of(config, home.database))
+        await note_rotation(config, changed)
+        return changed
+
+    identity = asyncio.run(change())
     given.console.answer(
         "keys rotate", {"pin": identity.pin}, rotated_lines(lost=lost, apart=identity.keys.authority is None)
     )

@@ -29,6 +29,8 @@ class Candidate:
     client_id: ClientId
     code_hash: bytes
     label: str
+    most_devices: int | None = None
+    """How many devices may be enrolled at once; None for any number."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Members:
         if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
             raise ProtocolError(ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006")
         _check_usable(_invite(invite), now_s)
+        await _check_room(db, candidate.most_devices)
         asks = Waiting(candidate.client_id, candidate.label, invite.invite_id, now_s)
         if invite.needs_approval and not await may_join(db, asks):
             return None
@@ -348,6 +351,12 @@ def _check_usable(invite: InviteRow, now_s: int) -> None:
             raise ProtocolError(ProblemType.INVITE_EXPIRED, "this invite has expired", code="T004", fix=_NEW_INVITE)
         case "used":
             raise ProtocolError(ProblemType.INVITE_USED, "this invite is used up", code="T005", fix=_NEW_INVITE)
+
+
+async def _check_room(db: AsyncConnection, most: int | None) -> None:
+    active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
+    if most is not None and (await db.execute(active)).scalar_one() >= most:
+        raise ProtocolError(ProblemType.POLICY_REFUSED, "this federation has as many devices as it takes", code="T118")
 
 
 _NEW_INVITE: Final = "ask the organiser for a new link: fedit-server invite create"

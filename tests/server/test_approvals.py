@@ -62,5 +62,16 @@ async def test_who_was_let_in_has_a_week_and_no_more(tmp_path: Path, clock: Manu
     assert late.value.problem["code"] == "T117"
 
 
+async def test_a_federation_that_is_full_takes_no_more_devices(tmp_path: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock) as running:
+        running.authority.most_devices = 2
+        devices = await running.join(2)
+        with pytest.raises(RefusedError) as full:
+            await running.device().enroll(await running.code())
+        await running.authority.revoke(client_id(devices[0].key.public))
+        await running.device().enroll(await running.code())
+    assert (full.value.status, full.value.problem["code"]) == (403, "T118")
+
+
 def test_a_code_is_made_to_be_read_out() -> None:
     assert approval_code(IdentityKey(bytes(32))) == "XGS8-S02C"

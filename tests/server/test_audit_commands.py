@@ -48,3 +48,20 @@ def test_a_log_is_exported_and_checked_anywhere(home: Path, capsys: pytest.Captu
     assert (cut["code"], cut["exit"]) == ("FEDIT-S110", 12)
     assert invoke(capsys, "audit", "verify", "--file", "forged.jsonl")["code"] == "FEDIT-S110"
     assert invoke(capsys, "audit", "verify", "--file", "none.jsonl")["code"] == "FEDIT-U110"
+
+
+@pytest.mark.sqlite
+def test_the_log_is_signed_by_the_servers_key_whatever_became_of_the_one_before(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invoke(capsys, "token", "create", "--role", "viewer")
+    invoke(capsys, "audit", "export", "--out", "before.jsonl")
+    rotated = invoke(capsys, "keys", "rotate")
+    after = invoke(capsys, "audit", "verify", "--against", "before.jsonl")
+    (home / "keys" / "server.key").unlink()
+    lost = invoke(capsys, "keys", "rotate", "--lost")
+    last = invoke(capsys, "audit", "verify", "--against", "before.jsonl")
+    tail = invoke(capsys, "audit", "tail", "-n", "2")
+    assert (after["size"], after["pin"]) == (2, rotated["pin"])
+    assert (last["size"], last["pin"]) == (3, lost["pin"])
+    assert [row["action"] for row in tail["lines"]] == ["keys.rotate", "keys.rotate"]
