@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 JOBS   ?= 2
 BENCH  ?= secagg training
+MINUTES ?= 60
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -14,7 +15,7 @@ SITE  := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 TESTS  = env PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(WHEEL)/bin:$$PATH" \
 	FEDIT_WHEEL="$$(echo "$(CURDIR)"/build/*.whl)" $(WHEEL)/bin/python -m pytest -n $(JOBS) --dist loadgroup
 
-.PHONY: help setup demo test test-all check format bench mutants wheel wheel-env release clean
+.PHONY: help setup demo test test-all check format bench soak mutants wheel wheel-env release clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -49,6 +50,9 @@ format: $(READY) ## let ruff format, and repair what it can
 
 bench: $(READY) ## timings; BENCH=secagg for one of them, ARGS=--json for machines
 	@$(BIN)/python -m tests.bench $(BENCH) $(ARGS)
+
+soak: $(READY) ## 500 devices, bad lines, a server killed again and again; MINUTES=60, ARGS="--seed 7 --json"
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 mutants: $(READY) ## hours: change each line of the masked sum and see a test fail; ARGS="shamir ring" for some modules
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[mutants]"

@@ -177,6 +177,10 @@ _CODES: Final[dict[str, str]] = {
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
     "C007": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
     'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
+    "C080": "A service starts in another folder, so it would run without the ./fedit.toml that lies here, perhaps with "
+    "looser limits. The fix puts its settings into your own; then install again.",
+    "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "
+    "does not hold: it was changed, or the whole comes from another server. Ask the organiser; trust nothing of it.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "
@@ -303,6 +307,8 @@ _CODES: Final[dict[str, str]] = {
     "U009": "The outbox holds the newest uploads only; fedit-client outbox list shows which. fedit-client history "
     "keeps a signed line about each for good.",
     "U010": "An export never replaces what is there. Name another folder with --out, or remove the old one.",
+    "U080": "export writes peft (an adapter for PEFT), merged (a folder for transformers and vLLM), gguf (a file for "
+    "llama.cpp), gguf-lora (an adapter for llama.cpp) or ollama.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }

@@ -83,6 +83,15 @@ class ServerConfig(BaseModel):
         description="check-ins and joins that one address may send a minute, and at once: more where many devices share"
         " one",
     )
+    most_connections: int = Field(
+        20_000, ge=10, le=1_000_000, description="connections that may be open at once; a further one is closed at once"
+    )
+    most_connections_per_address: int = Field(
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="of these from one address, or one IPv6 /64; trusted proxies and this machine are not counted",
+    )
     long_poll_s: float = Field(25.0, gt=0, le=60, description="longest time that a question waits for its answer")
 
     database: str = Field(

@@ -195,6 +195,7 @@ _CODES: Final[dict[str, str]] = {
     "U134": "There is no page of that name. fedit-server help lists them.",
     "U135": "There is a file at that place already, and nothing is overwritten.",
     "U136": "The private authority cannot be changed now, or is not this server's; the message says which.",
+    "U150": "The request has a Content-Encoding such as gzip. No body is unpacked here; send it as it is.",
     "X001": "A bug. fedit-server bugreport gathers, redacted, what helps to find it; nothing is sent.",
 }
 

@@ -138,6 +138,16 @@ class UnsupportedMediaError(RefusalError):
         super().__init__("a body has to be application/json", fix="send Content-Type: application/json")
 
 
+class EncodedBodyError(RefusalError):
+    """The body is compressed: what it would become is not bounded by what it is."""
+
+    problem = AdminProblem.UNSUPPORTED_MEDIA
+    default_code = "U150"
+
+    def __init__(self) -> None:
+        super().__init__("a body with a Content-Encoding is not taken", fix="send it as it is")
+
+
 class TooLargeError(RefusalError):
     """The body is larger than any that makes sense."""
 
@@ -208,8 +218,13 @@ class RateLimitedError(ComeAgainError):
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with problem details; what is not meant for the wire becomes `internal`, logged by class."""
+    """Answer every error with problem details; what is not meant for the wire becomes `internal`, logged by class.
+
+    An encoded body is refused here: aiohttp would unpack it for any handler that reads it.
+    """
     try:
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise EncodedBodyError
         return await handler(request)
     except ProtocolError as error:
         return problem_response(error)

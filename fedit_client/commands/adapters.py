@@ -14,6 +14,8 @@ from fedit_client.commands.shared import (
     device_flags,
 )
 
+_FORMS = ("peft", "merged", "gguf", "gguf-lora", "ollama")
+
 adapters_app = typer.Typer(
     help="The global adapters on this device: list, pull, verify.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -21,7 +23,7 @@ adapters_app = typer.Typer(
 
 @adapters_app.command("list")
 def list_adapters(context: typer.Context) -> None:
-    """List the adapter versions on this device with their rounds, and their losses on your own held-out rows."""
+    """List the adapter versions on this device. With their rounds, and their losses on your own held-out rows."""
     from fedit_client.adapters.editions import as_data, kept_versions
     from fedit_client.membership.joined import joined_or_left
 
@@ -38,7 +40,7 @@ def pull(
     context: typer.Context,
     version: Annotated[int | None, typer.Argument(min=0, help="Which version; default: the newest.")] = None,
 ) -> None:
-    """Fetch an adapter version from the server, without taking part in a round."""
+    """Fetch an adapter version without taking part in a round."""
     from fedit_client.adapters.editions import as_data
     from fedit_client.consent.terms import size_text
     from fedit_client.conversations.foreground import run_async
@@ -64,7 +66,7 @@ def verify(
         str | None, typer.Option(help="The federation's pin, sha256:…; left out: that of the one joined.")
     ] = None,
 ) -> None:
-    """Check an exported adapter without a network: every byte, every version before it, and who signed it."""
+    """Check an exported adapter without a network. Every byte, every version before it, and who signed it."""
     from fedit_client.adapters.origin import as_data, as_lines, check_folder
     from fedit_client.membership.joined import load_membership
     from fedit_protocol.encoding import digest_of
@@ -104,8 +106,7 @@ def chat(
 def export(
     context: typer.Context,
     to: Annotated[
-        Literal["peft", "merged", "gguf", "gguf-lora", "ollama"],
-        typer.Option("--to", help="peft, merged, gguf, gguf-lora or ollama."),
+        str, typer.Option("--to", metavar="FORM", help=", ".join(_FORMS), autocompletion=lambda: list(_FORMS))
     ],
     out: Annotated[Path | None, typer.Option(help="A new folder; default: under exports, see `paths`.")] = None,
     version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
@@ -115,13 +116,13 @@ def export(
     ] = None,
     model: Model = None,
 ) -> None:
-    """Write an adapter as a folder or file that other programs load, and say what comes next."""
-    from fedit_client.conversations.exporting import ExportWishes, Form
+    """Write an adapter in a form that other programs load. It says what comes next."""
+    from fedit_client.conversations.exporting import ExportWishes, form_named
     from fedit_client.conversations.exporting import export as write
     from fedit_client.export.precision import Precision
 
     given: Globals = context.obj
-    wishes = ExportWishes(Form(to), out, version, Precision(dtype) if dtype else None)
+    wishes = ExportWishes(form_named(to), out, version, Precision(dtype) if dtype else None)
     made = write(given.config(model=model), wishes, given.console.say)
     given.console.answer("export", made.as_data(), made.lines())
 
@@ -143,7 +144,7 @@ def evaluate(
     threads: Threads = None,
     model: Model = None,
 ) -> None:
-    """Measure base, last and newest adapter on your held-out rows; with --watch or URL, report to the organiser."""
+    """Measure base and newest adapters on your held-out rows. With --watch or URL, report to the organiser."""
     from fedit_client.conversations.foreground import run_async
 
     given: Globals = context.obj

@@ -18,7 +18,7 @@ def doctor(
         bool, typer.Option("--network", help="Also ask server and hub; sends nothing of yours.")
     ] = False,
 ) -> None:
-    """Say what stands in the way on this machine, the worst first, each with the command that helps."""
+    """Say what stands in the way here, the worst first. Each comes with the command that helps."""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.doctor import examine
 
@@ -33,7 +33,7 @@ def bugreport(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(metavar="FILE.zip", help="Where to; else the current folder.")] = None,
 ) -> None:
-    """Show what helps to find a bug, redacted, and write it into a zip here. Nothing is sent: that is up to you."""
+    """Write what helps to find a bug, redacted, into a zip here. It is shown first, and sent by nobody but you."""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.doctor import examine
     from fedit_client.doctor.bugreport import bug_report
@@ -55,7 +55,7 @@ def bugreport(
 def completion(
     context: typer.Context, shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], typer.Argument()]
 ) -> None:
-    """Print the script that lets a shell complete commands and options; it says itself where to put it."""
+    """Print the script that completes commands in your shell. It says itself where to put it."""
     from fedit_client.commands.shell_completion import HOW, completion_script
 
     given: Globals = context.obj

@@ -13,7 +13,7 @@ consent_app = typer.Typer(
 
 @consent_app.command()
 def show(context: typer.Context) -> None:
-    """Show what was agreed to, when, and whether a newer version waits for a yes. Nothing is sent."""
+    """Show what was agreed to, and when. Also whether a newer version waits for a yes. Nothing is sent."""
     from fedit_client.conversations.consenting import agreed
 
     given: Globals = context.obj
@@ -26,7 +26,7 @@ def diff(
     context: typer.Context,
     accept: Annotated[str | None, typer.Option(metavar="TASK@N", help="Agree to exactly this version.")] = None,
 ) -> None:
-    """Show what changed in the task since you agreed, old → new, and ask for a new yes."""
+    """Show what changed since you agreed, and ask for a new yes. Every change is shown as old → new."""
     from fedit_client.conversations.consenting import changes_data, decide, look
     from fedit_client.conversations.foreground import run_async
 
@@ -48,7 +48,7 @@ def diff(
 
 @consent_app.command()
 def withdraw(context: typer.Context) -> None:
-    """Take your yes back: nothing is trained or sent until you agree again. The device stays enrolled."""
+    """Take your yes back. Nothing is trained or sent until you agree again. The device stays enrolled."""
     from fedit_client.consent.agreements import Agreements
     from fedit_client.installed import installed_version
     from fedit_client.membership.joined import require_membership

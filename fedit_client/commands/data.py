@@ -58,7 +58,7 @@ def check(
     on_error: OnErrorOption = "skip",
     show: Annotated[str | None, typer.Option(metavar="CODE", help="List every line of one finding.")] = None,
 ) -> None:
-    """Look for what is wrong or doubtful: broken rows, duplicates, lengths, secrets. Warns, and changes nothing."""
+    """Look for what is wrong or doubtful; it changes nothing. Broken rows, duplicates, lengths, secrets."""
     from fedit_client.conversations.checking import check_sources
 
     given: Globals = context.obj
@@ -75,7 +75,7 @@ def preview(
     as_shape: AsShape = None,
     on_error: OnErrorOption = "stop",
 ) -> None:
-    """Show rows as training sees them: template, tokens that are trained on, where rows are cut, how long all are."""
+    """Show rows as training sees them. Template, tokens that are trained on, where rows are cut, how long all are."""
     from fedit_client.conversations.previewing import preview as show
 
     given: Globals = context.obj
@@ -92,7 +92,7 @@ def convert(
     as_shape: AsShape = None,
     on_error: OnErrorOption = "stop",
 ) -> None:
-    """Write the rows as JSON lines of messages, for other programs or for a look."""
+    """Write the rows as JSON lines of messages. For other programs, or for a look."""
     from fedit_client.conversations.adding import convert_source
 
     given: Globals = context.obj

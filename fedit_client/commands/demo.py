@@ -19,7 +19,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep everything in this folder.")] = None,
     no_chat: Annotated[bool, typer.Option("--no-chat", help="Skip the answers before and after.")] = False,
 ) -> None:
-    """Run a server and three clients here, and compare what each learns alone with what they learn together."""
+    """Run a server and three clients here, and compare. What does each learn alone, and what together?"""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.demo.federation import DemoWishes, rehearse
 

@@ -47,7 +47,7 @@ def join(
     no_run: Annotated[bool, typer.Option("--no-run", help="Join only; `run` takes part later.")] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Join a federation, agree to its task, and take part until it ends or Ctrl-C."""
+    """Join a federation, agree to its task, and take part. It goes on until the task ends or Ctrl-C."""
     from fedit_client.conversations.foreground import Stay, attend, run_async
     from fedit_client.conversations.joining import JoinWishes, rehearse_join
     from fedit_client.conversations.joining import join as lead_through
@@ -124,7 +124,7 @@ def uninstall(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List every path, and change nothing.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not tell the server; for one that is gone.")] = False,
 ) -> None:
-    """Remove everything of this program from this machine but the program itself; list it first with --dry-run."""
+    """Remove everything of this program here but the program itself. List it first with --dry-run."""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.conversations.uninstalling import own_service, traces, traces_data, traces_lines
     from fedit_client.service.systems import system_here

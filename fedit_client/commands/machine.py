@@ -13,7 +13,7 @@ def fit(
     device: DeviceOption = None,
     threads: Threads = None,
 ) -> None:
-    """Say whether a task fits this machine: memory, disk, minutes and megabytes, before anything is fetched."""
+    """Say whether a task fits this machine, before any download. Memory, disk, minutes and megabytes are estimated."""
     from fedit_client.conversations.fitting import fit_here
 
     given: Globals = context.obj
@@ -23,7 +23,7 @@ def fit(
 
 
 def prefetch(context: typer.Context, model: Model = None) -> None:
-    """Fetch the joined task's base model now, so that no round has to wait for it."""
+    """Fetch the joined task's base model now. No round has to wait for it then."""
     from fedit_client.conversations.fitting import fetch_base
     from fedit_client.conversations.foreground import run_async
 
@@ -39,7 +39,7 @@ def setup(
         Literal["auto", "cuda", "rocm", "xpu", "mps", "cpu"], typer.Option(help="What trains; auto looks at the GPU.")
     ] = "auto",
 ) -> None:
-    """Make a training environment in FedIT's own folder, with the PyTorch that this machine needs."""
+    """Make a training environment in FedIT's own folder. It has the PyTorch that this machine needs."""
     from fedit_client.conversations.setting_up import set_up
 
     given: Globals = context.obj

@@ -37,7 +37,7 @@ def show(
     number: Number,
     whole: Annotated[bool, typer.Option("--all", help="Every tensor, not the first few.")] = False,
 ) -> None:
-    """Show one upload: what it said, tensor by tensor, and the digest of the bytes that left."""
+    """Show one upload. What it said, tensor by tensor, and the digest of the bytes that left."""
     from fedit_client.records.outbox import entry_lines
 
     given: Globals = context.obj
@@ -53,7 +53,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(),
     to: Annotated[Literal["npz", "safetensors"], typer.Option(help="The form of the values.")] = "npz",
 ) -> None:
-    """Write an upload's values and its figures into two files of your own."""
+    """Write an upload's values and figures into two files."""
     given: Globals = context.obj
     files = _outbox(given).export(number, out, to)
     given.console.answer("outbox export", {"files": [str(path) for path in files]}, [f"wrote {path}" for path in files])

@@ -14,7 +14,7 @@ def ui(
         int | None, typer.Option(min=1, max=65535, help="A port of this machine; else 7717, or a free one.")
     ] = None,
 ) -> None:
-    """Show state, rounds, adapters, outbox and a chat on a page for this machine's browser only, until Ctrl-C."""
+    """Show all of this, and a chat, on a page in your browser. It is for this machine only, and there until Ctrl-C."""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.page.serving import serve
 

@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(metavar="KEY", help="A limit; `policy show`
 
 @policy_app.command()
 def show(context: typer.Context) -> None:
-    """Show every limit with its value, default and meaning, and whether the joined task keeps to them."""
+    """Show every limit with its value, default and meaning. Also whether the joined task keeps to them."""
     from fedit_client.consent.policy import policy_of
 
     given: Globals = context.obj
@@ -32,7 +32,7 @@ def set_limit(
     name: Name,
     value: Annotated[str, typer.Argument(help="The new value; a list with commas, empty for none.")],
 ) -> None:
-    """Change one limit in client.toml; comments and other lines in the file stay."""
+    """Change one limit in client.toml. Comments and other lines in the file stay."""
     from fedit_client.consent.policy import TRUSTED_MEANS, wished, write
 
     given: Globals = context.obj

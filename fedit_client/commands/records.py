@@ -14,7 +14,7 @@ def history(
         bool, typer.Option("--verify", help="Check every signature and that no line is missing.")
     ] = False,
 ) -> None:
-    """Show every round that this device took part in, from its own signed log."""
+    """Show every round of this device, from its own signed log."""
     from fedit_client.conversations.privacy_report import broken, verified
     from fedit_client.evaluation.own_losses import losses_here, own_change
     from fedit_client.records.history import History
@@ -37,7 +37,7 @@ def history(
 
 
 def privacy(context: typer.Context) -> None:
-    """Show what was given so far and how well it hides: epsilon, devices in each sum, the member log."""
+    """Show what was given so far and how well it hides. That is epsilon, devices in each sum, the member log."""
     from fedit_client.conversations.privacy_report import privacy_report
 
     given: Globals = context.obj
@@ -48,7 +48,7 @@ def privacy(context: typer.Context) -> None:
 def explain(
     context: typer.Context, topic: Annotated[Literal["network"], typer.Argument(help="What to explain.")]
 ) -> None:
-    """Explain what this program does on the network: every host, why, and when it was last contacted."""
+    """Explain what this program does on the network. Every host, why, and when it was last contacted."""
     from dataclasses import asdict
 
     from fedit_client.membership.joined import load_membership
@@ -70,7 +70,7 @@ def identity(
         Literal["keyring", "file"] | None, typer.Option(help="Keep the key there from now on, and in no other place.")
     ] = None,
 ) -> None:
-    """Show where the key of this device is kept, or move it between the system's keyring and a private file."""
+    """Show where the key of this device is kept, or move it. It lies in the system's keyring or in a private file."""
     from fedit_client.config import edit_settings
     from fedit_client.home.key_ring import KeyStore
     from fedit_client.home.lock import held_alone

@@ -1,6 +1,7 @@
 """`fedit-client service`: run without a terminal, from log-in on."""
 
 import os
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from fedit_client.service.plan import ServicePlan
 
 service_app = typer.Typer(
-    help="Take part from log-in on, without a terminal and without privileges.",
+    help="Take part from log-in on, without a terminal.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -28,6 +29,7 @@ def install(context: typer.Context, dry_run: DryRun = False) -> None:
 
     given: Globals = context.obj
     _refuse_environment()
+    _refuse_lying_file(given)
     config = given.config()
     manager, plan = system_here(), _plan(given)
     commands = [" ".join(command) for command in manager.begin()]
@@ -46,7 +48,7 @@ def install(context: typer.Context, dry_run: DryRun = False) -> None:
 
 @service_app.command()
 def status(context: typer.Context) -> None:
-    """Say whether the service is installed, whether it runs, and what the client does."""
+    """Say whether the service runs, and what the client does."""
     from fedit_client.manners.control import read_now, read_wish
     from fedit_client.network.patience import utc_now
     from fedit_client.running.doing import doing_lines
@@ -63,7 +65,7 @@ def status(context: typer.Context) -> None:
 
 @service_app.command()
 def uninstall(context: typer.Context, dry_run: DryRun = False) -> None:
-    """Stop the service and remove its description; the membership, rows and adapters stay."""
+    """Stop the service and remove its description. The membership, rows and adapters stay."""
     from fedit_client.service.systems import system_here
 
     given: Globals = context.obj
@@ -97,8 +99,37 @@ def _refuse_environment() -> None:
     named = sorted(name for name in os.environ if name.upper().partition("__")[0] in settings)
     if named:
         key = named[0].upper().removeprefix("FEDIT_").lower().replace("__", ".")
-        raise ConfigError(f"a service does not see the settings of this shell: {', '.join(named)}", code="C006",
-                          where="environment", fix=f"fedit-client set {key}=VALUE, and unset {named[0]}")  # fmt: skip
+        limit = key.removeprefix("limits.")
+        raise ConfigError(
+            f"a service does not see the settings of this shell: {', '.join(named)}", code="C006", where="environment",
+            fix=f"fedit-client set {key}=VALUE, and unset {named[0]}"
+            if limit == key
+            else f"fedit-client policy set {limit} VALUE, and unset {named[0]}",
+        )  # fmt: skip
+
+
+def _refuse_lying_file(given: Globals) -> None:
+    """Raise ConfigError C080 for settings of a ./fedit.toml: a service runs elsewhere, with other limits."""
+    from fedit_client.config import ClientConfig, load_config
+    from fedit_client.settings.origin import shown
+    from fedit_client.settings.project_file import leaves, value_of
+
+    loaded = given.loaded()
+    if loaded.file is None or given.settings_file is not None:
+        return
+    alone = load_config(given.home)
+    told = {
+        key: shown(value_of(loaded.config, key))
+        for key, _ in leaves(ClientConfig)
+        if value_of(loaded.config, key) != value_of(alone, key)
+    }
+    if told:
+        settings = [f"{key}={quote(value)}" for key, value in told.items() if not key.startswith("limits.")]
+        limits = [f"fedit-client policy set {key.removeprefix('limits.')} {quote(value)}"
+                  for key, value in told.items() if key.startswith("limits.")]  # fmt: skip
+        lines = [f"fedit-client set {' '.join(settings)}"] * bool(settings) + limits
+        raise ConfigError(f"a service does not see the settings of this folder: {', '.join(told)}", code="C080",
+                          where=str(loaded.file.path), fix="\n".join(lines))  # fmt: skip
 
 
 def _text(content: bytes) -> str:

@@ -8,7 +8,7 @@ from fedit_client.commands.shared import Globals
 from fedit_protocol.errors import ConfigError
 
 config_app = typer.Typer(
-    help="The settings in force: show, edit, reset; where each comes from.", no_args_is_help=True, rich_markup_mode=None
+    help="The settings in force, and where each comes from.", no_args_is_help=True, rich_markup_mode=None
 )
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A setting, such as device.threads.")]
 
@@ -17,7 +17,7 @@ def change(
     context: typer.Context,
     settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="Such as device.threads=2.")],
 ) -> None:
-    """Change settings in client.toml, and say the new rule back; comments in the file stay."""
+    """Change settings in client.toml, and say the new rule back. Comments in the file stay."""
     from fedit_client.config import ClientConfig, assigned, config_paths, edit_settings
     from fedit_client.settings.assignments import check_assignments
 
@@ -59,7 +59,7 @@ def show(
 
 @config_app.command()
 def schema(context: typer.Context) -> None:
-    """Print the JSON Schema of client.toml, for editors that check while one types."""
+    """Print the JSON Schema of client.toml. For editors that check while one types."""
     import json
 
     from fedit_client.config import ClientConfig
@@ -71,7 +71,7 @@ def schema(context: typer.Context) -> None:
 
 @config_app.command()
 def edit(context: typer.Context) -> None:
-    """Open client.toml in your editor ($VISUAL, $EDITOR); it is replaced only by settings that can be."""
+    """Open client.toml in your editor ($VISUAL, $EDITOR). It is replaced only by settings that can be."""
     from fedit_client.config import config_paths
     from fedit_client.settings.edit import edit as open_editor
 
@@ -86,7 +86,7 @@ def edit(context: typer.Context) -> None:
 
 @config_app.command()
 def reset(context: typer.Context, key: Key) -> None:
-    """Take one setting out of client.toml; it goes back to its default, also where its value cannot be read."""
+    """Take one setting out of client.toml. It goes back to its default, also where its value cannot be read."""
     from fedit_client.config import config_paths, edit_settings
 
     given: Globals = context.obj

@@ -14,7 +14,7 @@ def status(
     context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", help="Say what changes, until Ctrl-C.")] = False,
 ) -> None:
-    """Show what goes on and why not, what was joined, how far it is, and where the newest adapter lies."""
+    """Show what goes on, or why not, and what was joined. Also how far it is, and where the newest adapter lies."""
     from dataclasses import asdict
 
     from fedit_client.running.standing import standing
@@ -42,7 +42,7 @@ def pause(
         str | None, typer.Argument(metavar="[2h|90m|18:30]", help="How long; else until resume.")
     ] = None,
 ) -> None:
-    """Pause training and check-ins, at once and from any terminal; kept while nothing runs."""
+    """Pause training and check-ins at once, from any terminal. It is kept while nothing runs."""
     from fedit_client.manners.control import ask_pause, read_now
     from fedit_client.manners.rules import owners_pause
     from fedit_client.network.patience import utc_now

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from fedit_client.adapters.editions import KeptVersion, version_here
@@ -21,8 +23,9 @@ from fedit_client.export.tensors import OnTensor
 from fedit_client.export.tokens import end_piece, tokens_of
 from fedit_client.export.turns import Turns, turns_of
 from fedit_client.home.durable import translating
+from fedit_client.home.paths import free_name
 from fedit_client.membership.joined import joined_or_left
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, ModelError
 from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, Usage, model_card, peft_usage
 from fedit_protocol.task import Task, TaskDocument, Template
 
@@ -46,6 +49,29 @@ class Form(StrEnum):
 
 _ALONE: Final = frozenset({Form.PEFT, Form.GGUF_LORA})
 """The adapter by itself, in float32 as it was trained."""
+
+
+_LOADED_BY: Final = {
+    Form.MERGED: ("transformers", "huggingface", "hf", "vllm", "safetensors", "tgi", "full"),
+    Form.GGUF: ("llama.cpp", "llamacpp", "llama-cpp", "llama-server", "lmstudio", "lm-studio", "gpt4all", "koboldcpp"),
+    Form.PEFT: ("lora", "adapter"),
+    Form.GGUF_LORA: ("gguf_lora", "lora-gguf", "ggml-lora"),
+}
+"""Programs and other names → the form that is meant."""
+
+
+def form_named(name: str) -> Form:
+    """Return a form by its name; raises ConfigError U080 with the nearest for anything else."""
+    wanted = name.strip().lower()
+    if wanted in set(Form):
+        return Form(wanted)
+    others = {other: form for form, names in _LOADED_BY.items() for other in names}
+    near = next(iter(get_close_matches(wanted, [*others, *Form], n=1)), None)
+    meant = None if near is None else others.get(near) or Form(near)
+    hint = f"; for {near} it is {meant}" if near in others else ""
+    raise ConfigError(f"{name} is no form of export{hint}; there are {', '.join(Form)}", code="U080",
+                      fix=f"fedit-client export --to {meant or Form.MERGED}",
+                      again=f"--to {meant or Form.MERGED}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +139,8 @@ def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None
         expected=stated.digest or None,
         say=say,
     )
-    work = _Work(document, kept, Base(folder), wishes, say)
+    home = f" --home {quote(str(config.home))}" if config.home else ""
+    work = _Work(document, kept, Base(folder), wishes, say, f"fedit-client{home}")
     return work.make(*_place(config, document.task, kept, wishes, work.precision))
 
 
@@ -151,6 +178,8 @@ class _Work:
     base: Base
     wishes: ExportWishes
     say: Callable[[str], None]
+    client: str
+    """How this client is called again, on the same home."""
 
     @property
     def task(self) -> Task:
@@ -200,12 +229,34 @@ class _Work:
 
     def _gguf_lora(self, folder: Path, target: Path, name: str) -> "_Written":
         write_lora(self.base, self._delta(), self.task.adapter.alpha, self._about(name), folder / f"{name}.gguf")
-        # The untrained version changes nothing: merged, it is the base.
-        plain = target.with_name(f"{self.task.id}-base")
-        make = f"fedit-client export --to gguf --version 0 --out {plain}"
-        line = f"llama-server -m {plain}/{self.task.id}-v0-gguf-f16.gguf --lora {target / name}.gguf"
+        beside = target.with_name(f"{self.task.id}-base")
+        plain = free_name(beside) if beside.exists() else beside
+        make, file = self._make_base(plain)
+        line = f"llama-server -m {quote(str(file))} --lora {quote(str(target / name))}.gguf"
         usage = _usage("gguf", "sh", f"llama-server -m BASE.gguf --lora {name}.gguf  # {self.task.base.model} as GGUF")
-        return None, usage, (make, line)
+        return None, usage, (*make, line)
+
+    def _make_base(self, plain: Path) -> tuple[tuple[str, ...], Path]:
+        """Return the commands that make the base's own GGUF file, and where it will lie.
+
+        The untrained version changes nothing: merged, it is the base. Where its tokenizer is one that this exporter
+        does not know (M012), llama.cpp's own converter is what is left.
+        """
+        try:
+            tokens_of(self.base)
+            gguf_plan(self.base, Precision.F16)
+        except ModelError:
+            file = plain.with_suffix(".gguf")
+            line = f"python convert_hf_to_gguf.py {quote(str(self.base.folder))} --outfile {quote(str(file))}"
+            return (f"{line}   # of llama.cpp",), file
+        make = f"{self.client} export --to gguf --version 0 --out {quote(str(plain))}"
+        pull = () if self.has_untrained else (f"{self.client} adapters pull 0",)
+        return (*pull, make), plain / f"{self.task.id}-v0-gguf-f16.gguf"
+
+    @property
+    def has_untrained(self) -> bool:
+        """Whether version 0 is on this device."""
+        return (self.kept.folder.parent / "0" / CARD).exists()
 
     def _ollama(self, folder: Path, target: Path, name: str) -> "_Written":
         tokens = tokens_of(self.base)

@@ -113,10 +113,7 @@ def look_up(
     from fedit_server.admin.operations import Admin
 
     given: CommandContext = context.obj
-    if given.server is not None:
-        raise ConfigError(
-            "this command works on the server's own machine only", code="U118", fix=f"there: fedit-server {command}"
-        )
+    need_this_machine(given, command)
 
     async def ask() -> dict[str, Any]:
         async with Admin.open(given.config()) as admin:
@@ -124,6 +121,14 @@ def look_up(
 
     data = asyncio.run(ask())
     given.console.answer(command, data, lines(data) if not given.console.json else ())
+
+
+def need_this_machine(given: CommandContext, command: str) -> None:
+    """Raise ConfigError U118 where a command that needs the data folder was meant for a server elsewhere."""
+    if given.elsewhere is not None:
+        raise ConfigError(
+            "this command works on the server's own machine only", code="U118", fix=f"there: fedit-server {command}"
+        )
 
 
 def need_server_extra() -> None:

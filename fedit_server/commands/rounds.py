@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit_server.commands.context import CommandContext, ask, need_server_extra, task_named
+from fedit_server.commands.context import CommandContext, ask, need_server_extra, need_this_machine, task_named
 from fedit_server.commands.operate import TaskName, round_app
 from fedit_server.commands.task_words import round_line
 
@@ -32,6 +32,7 @@ def round_watch(
     from fedit_server.admin.operations import Admin
 
     given: CommandContext = context.obj
+    need_this_machine(given, "round watch")
 
     async def follow() -> None:
         async with Admin.open(given.config()) as admin:

@@ -71,19 +71,10 @@ def task_list(context: typer.Context) -> None:
 def task_show(context: typer.Context, task: TaskArgument = None) -> None:
     """Show a task with everything that was left to defaults."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        found = await admin.task(task)
-        document = found.document
-        return {
-            "state": str(found.state),
-            "reason": found.reason,
-            "owner": found.owner,
-            "digest": document.digest,
-            "adapter_parameters": document.layout.size,
-            "task": document.task.model_dump(mode="json"),
-        }
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return await operations.ask("GET", f"/tasks/{await task_named(operations, task)}")
 
-    look_up(context, "task show", look, task_lines)
+    ask(context, "task show", look, task_lines)
 
 
 @task_app.command("log")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from fedit_server.access.roles import Right, role_of
-from fedit_server.admin import adapters, clients, invites, rounds, tokens
+from fedit_server.admin import adapters, approvals, clients, invites, rounds, tokens
 from fedit_server.admin.live_rounds import order_round
 from fedit_server.admin.models.invites import NewInviteTerms
 from fedit_server.admin.models.tokens import NewLink
@@ -31,6 +31,7 @@ from fedit_server.tasks.lifecycle import Verb
 
 _DAY_S: Final = 86400
 _CLIENT: Final = "/clients/{client_id:[0-9a-f]{64}}"
+_WAITING: Final = "/clients/waiting/{code:[0-9A-Z]{4}-[0-9A-Z]{4}}"
 _ROUND: Final = f"{TASK}/rounds/{{number:[0-9]{{1,9}}}}"
 
 
@@ -106,6 +107,14 @@ async def _unblock(sent: Sent) -> str:
     return "/clients?told=admitted"
 
 
+def _answer(told: str, *, approve: bool) -> Deed:
+    async def do(sent: Sent) -> str:
+        await approvals.answer(sent.visitor.admin, sent.path("code"), approve=approve)
+        return f"/clients?told={told}"
+
+    return do
+
+
 async def _revoke_invite(sent: Sent) -> str:
     await invites.end_invite(sent.visitor.admin, sent.path("invite_id"))
     return "/invites?told=revoked"
@@ -121,7 +130,9 @@ async def make_invite(request: web.Request) -> web.StreamResponse:
     visitor, fields = await change_form(request, Right.OPERATE)
     sent = Sent(visitor, request, fields)
     try:
-        terms = NewInviteTerms(uses=sent.number("uses"), lifetime_s=sent.number("days") * _DAY_S)
+        terms = NewInviteTerms(
+            uses=sent.number("uses"), lifetime_s=sent.number("days") * _DAY_S, approve=fields.get("approve") == "yes"
+        )
     except ValidationError as error:
         raise InvalidError("an invite is for 1 to 100,000 devices and lasts 1 to 3,650 days") from error
     made = await invites.make_invite(visitor.admin, terms)
@@ -160,6 +171,8 @@ ROUTES: Final = (
     _action("/tokens/{token_id:[0-9a-f]{8}}/revoke", Right.GOVERN, _revoke_token),
     _action(f"{_CLIENT}/block", Right.OPERATE, _block),
     _action(f"{_CLIENT}/unblock", Right.OPERATE, _unblock),
+    _action(f"{_WAITING}/approve", Right.OPERATE, _answer("admitted", approve=True)),
+    _action(f"{_WAITING}/refuse", Right.OPERATE, _answer("refused", approve=False)),
     _action(f"{TASK}/{{verb:{'|'.join(Verb)}}}", Right.OPERATE, _change_task),
     _action(f"{_ROUND}/abort", Right.OPERATE, _abort),
     _action(f"{_ROUND}/approve", Right.OPERATE, _decide(Decision.APPROVE, "approved")),

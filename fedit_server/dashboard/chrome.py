@@ -20,6 +20,7 @@ TOLD: Final = {
     "aborted": "The round is aborted.",
     "blocked": "The device is kept out from now on.",
     "admitted": "The device is admitted.",
+    "refused": "The device is turned away.",
     "rolled-back": "The earlier adapter is the newest version now.",
     "revoked": "Revoked.",
     "kept": "Kept as a draft. Devices hear of it once you open it.",

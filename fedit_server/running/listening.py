@@ -8,11 +8,12 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from fedit_protocol.errors import ConfigError, FeditError
+from fedit_server.access.proxies import networks
 from fedit_server.access.requests import RequestCounter
 from fedit_server.clock import Clock
 from fedit_server.config import ServerConfig, split_address
@@ -20,6 +21,7 @@ from fedit_server.home.folder import Identity
 from fedit_server.keys.certificate import GivenFiles, PrivateLeaf, ServedCertificate, pinned_authority, read_chain
 from fedit_server.keys.tls import own_names
 from fedit_server.running.connections import allow_many, spare_memory
+from fedit_server.running.door import HANDSHAKE_S, KEEP_S, LOOPBACK, Door, Limits
 
 DRAIN_S: Final = 10.0
 """How long open requests may take to end when the server stops."""
@@ -96,19 +98,33 @@ def names_of(config: ServerConfig) -> list[str]:
 
 @asynccontextmanager
 async def listening(
-    config: ServerConfig, app: web.Application, certificate: ServedCertificate | None
+    config: ServerConfig,
+    app: web.Application,
+    certificate: ServedCertificate | None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[int]:
     """Listen while the block runs, and give the port; SIGHUP and changed files give new connections a new certificate.
 
-    Raises ConfigError C017.
+    Without `limits` those of the settings hold. Raises ConfigError C017.
     """
+    limits = limits or _limits(config)
     spare_memory()
     allow_many()
-    runner = web.AppRunner(app, access_log_class=RequestCounter, access_log=log, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(
+        app,
+        access_log_class=RequestCounter,
+        access_log=log,
+        auto_decompress=False,  # a few bytes could become gigabytes; whoever sends encoded bodies is refused
+        keepalive_timeout=KEEP_S,
+        lingering_time=limits.linger_s,
+        shutdown_timeout=DRAIN_S,
+    )
     await runner.setup()
     try:
-        port = await _bind(runner, config, certificate)
-        with contextlib.ExitStack() as kept:
+        async with contextlib.AsyncExitStack() as kept:
+            listener = await _bind(runner, config, certificate, limits)
+            kept.callback(listener.close)
+            port = config.port if config.unix_path is not None else int(listener.sockets[0].getsockname()[1])
             if certificate is not None:
                 kept.enter_context(_reloading_on_signal(certificate))
                 kept.callback(asyncio.create_task(_watch(certificate), name="certificate").cancel)
@@ -127,15 +143,26 @@ async def try_address(config: ServerConfig) -> None:
         bound.close()
 
 
-async def _bind(runner: web.AppRunner, config: ServerConfig, certificate: ServedCertificate | None) -> int:
+def _limits(config: ServerConfig) -> Limits:
+    proxies = networks(config.trusted_proxies)
+    return Limits(config.most_connections, config.most_connections_per_address, (*LOOPBACK, *proxies))
+
+
+async def _bind(
+    runner: web.AppRunner, config: ServerConfig, certificate: ServedCertificate | None, limits: Limits
+) -> asyncio.Server:
+    if runner.server is None:
+        raise RuntimeError("the runner is set up first")
+    door, loop = Door(runner.server, limits), asyncio.get_running_loop()
     with _binding(config):
         if config.unix_path is not None:
-            await web.UnixSite(runner, config.unix_path).start()
+            listener = await loop.create_unix_server(door.protocol, config.unix_path)
             config.unix_path.chmod(0o660)  # the proxy's group, and nobody else on this machine
-            return config.port
-        context = None if certificate is None else certificate.context
-        await web.TCPSite(runner, config.host, config.port, ssl_context=context).start()
-    return int(runner.addresses[0][1])
+            return listener
+        tls: dict[str, Any] = {}
+        if certificate is not None:
+            tls = {"ssl": certificate.context, "ssl_handshake_timeout": HANDSHAKE_S}
+        return await loop.create_server(door.protocol, config.host, config.port, backlog=128, **tls)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ class Case:
 
 ROW = '{"prompt":"a","completion":"b"}\n'
 JOIN = ("join", "--server", LINK, "--data", "rows.jsonl")
+ADD = ("data", "add", "rows.jsonl")
 CASES = {
     "nothing was joined": Case(("run",), 4, "J001", "has not joined"),
     "chat before joining": Case(("chat", "--prompt", "hello"), 4, "J001", "has not joined"),
@@ -89,10 +90,10 @@ CASES = {
     "an unknown option": Case(("join", "--frobnicate"), 2, "U001", "frobnicate"),
     "an unknown command": Case(("frobnicate",), 2, "U001", "frobnicate"),
     "no data": Case(JOIN[:3], 9, "D020", "no data was given"),
-    "a data file that is missing": Case(JOIN, 9, "D001", "does not exist"),
-    "an empty data file": Case(JOIN, 9, "D002", "not a single row", ""),
-    "a broken line": Case(JOIN, 9, "D005", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
-    "unknown columns": Case(JOIN, 9, "D004", "found a, q", '{"q":"a","a":"b"}\n'),
+    "a data file that is missing": Case(ADD, 9, "D001", "does not exist"),
+    "an empty data file": Case(ADD, 9, "D002", "not a single row", ""),
+    "a broken line": Case(ADD, 9, "D005", "line 2", '{"prompt":"a","completion":"b"}\n{"prompt":\n'),
+    "unknown columns": Case(ADD, 9, "D004", "found a, q", '{"q":"a","a":"b"}\n'),
     "an unreachable server": Case(JOIN, 5, "N001", "127.0.0.1 port 1", '{"prompt":"a","completion":"b"}\n'),
     "a setting that cannot be": Case(("set", "device.threads=many"), 3, "C001", "device.threads"),
     "no such page": Case(("help", "Z999"), 2, "U007", "Z999"),

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from fedit_client.cli import invoke
 from fedit_client.config import ClientConfig
-from fedit_client.conversations.exporting import ExportWishes, Form, export
+from fedit_client.conversations.exporting import ExportWishes, Form, export, form_named
 from fedit_client.data import Message, Role
 from fedit_client.export.families import FAMILIES, rotated
 from fedit_client.export.place import made_whole
@@ -170,7 +170,10 @@ def test_q_and_k_are_reordered_for_llama_cpp() -> None:
 def test_a_lora_file_holds_both_factors_and_the_scale(home: ClientConfig) -> None:
     from gguf import GGUFReader
 
-    (file,) = export(home, ExportWishes(Form.GGUF_LORA)).folder.glob("*.gguf")
+    made = export(home, ExportWishes(Form.GGUF_LORA))
+    assert f"--home {home.home} export --to gguf --version 0 --out " in made.following[-2]
+    assert made.following[-1].startswith("llama-server -m ")
+    (file,) = made.folder.glob("*.gguf")
     reader = GGUFReader(file)
     assert {tensor.name: tensor.shape.tolist() for tensor in reader.tensors} == {
         "blk.0.attn_q.weight.lora_a": [8, 2],
@@ -319,3 +322,14 @@ def test_a_peft_export_says_what_comes_next(
     kept = json.loads((Path(told["folder"]) / "adapter_config.json").read_text())
     assert (kept["r"], kept["revision"]) == (2, None)
     assert invoke(["export", "--to", "peft", "--out", told["folder"]]) == ConfigError("", code="U010").exit_code
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("transformers", "merged"), ("Llama.cpp", "gguf"), ("huggingface", "merged"), ("lora", "peft"), ("gguff", "gguf")],
+)
+def test_another_name_leads_to_the_form_that_is_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        form_named(name)
+    assert (told.value.code, told.value.again) == ("U080", f"--to {meant}")
+    assert [form_named(form) for form in Form] == list(Form)

@@ -98,6 +98,21 @@ def test_a_service_keeps_the_settings_file_it_was_given(
     assert f"--config {tmp_path / 'strict.toml'} run" in json.loads(capsys.readouterr().out)["data"]["content"]
 
 
+def test_a_service_would_not_see_a_file_of_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "fedit.toml").write_text("[limits]\nhidden_among = 9\n[polite]\nmax_temp_c = 70\n")
+    assert invoke(["service", "install", "--dry-run"]) == 3
+    said = capsys.readouterr().err
+    assert "FEDIT-C080" in said
+    for line in ("set polite.max_temp_c=70", "policy set hidden_among 9"):
+        assert f"fedit-client {line}\n" in said
+        assert invoke([*line.split(), "--yes"]) == 0
+    assert invoke(["service", "install", "--dry-run"]) == 0
+
+
 def test_a_service_would_not_see_settings_of_this_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +121,7 @@ def test_a_service_would_not_see_settings_of_this_shell(
     assert invoke(["service", "install", "--dry-run"]) == 3
     said = capsys.readouterr().err
     assert "FEDIT-C006" in said
-    assert "fedit-client set limits.hidden_among=VALUE" in said
+    assert "fedit-client policy set hidden_among VALUE" in said
     monkeypatch.delenv("FEDIT_LIMITS__HIDDEN_AMONG")
     assert invoke(["service", "install", "--dry-run"]) == 0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fedit_client import Client, ConfigError, DataError, Event, EventKind, MembershipError, SyncClient
+from fedit_client import Client, ConfigError, DataError, Event, EventKind, MembershipError, RoundStage, SyncClient
 from fedit_client.data import Source
 from fedit_client.data.remembered import add_source
 from fedit_client.home.paths import Paths, app_home
@@ -73,7 +73,7 @@ async def test_leaving_the_loop_early_leaves_the_round(https: HttpsFederation, t
             client.add_records(ROWS)
             client.join(consent=client.fetch_offer().accept())
             for event in client.run():
-                if event.kind is EventKind.PROGRESS and event.text.startswith("train"):
+                if event.kind is EventKind.PROGRESS and event.stage is RoundStage.TRAIN:
                     break
 
     async with asyncio.timeout(30):

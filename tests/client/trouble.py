@@ -136,8 +136,11 @@ async def listening(
         trustme.CA(organization_name="Corp Inspection CA").issue_cert("127.0.0.1").configure_cert(context)
 
     async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):  # the client may have had enough
-            await serve(reader, writer)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):  # the client may have had enough
+                await serve(reader, writer)
+        finally:
+            writer.close()  # also where the answer broke off: a transport left open warns when it is collected
 
     server = await asyncio.start_server(quietly, "127.0.0.1", 0, ssl=context)
     try:

@@ -60,6 +60,23 @@ def test_who_has_not_uploaded_at_the_deadline_is_left_out() -> None:
     assert result.survivors == 3
 
 
+def test_a_stage_is_closed_early_with_those_who_came_if_they_are_enough() -> None:
+    play = played(5, dropout_fraction=0.4, cohort_min=4)
+    play.accept(0, 1, 2)
+    refused(play, ProblemType.STAGE_MISMATCH, lambda: play.server.close_stage(play.clock()))
+    play.accept(3)
+    play.perform(play.server.close_stage(play.clock()))
+    for number in (0, 1):
+        play.upload(number, one_hot(number))
+    refused(play, ProblemType.STAGE_MISMATCH, lambda: play.server.close_stage(play.clock()))
+    play.upload(2, one_hot(2))
+    play.perform(play.server.close_stage(play.clock()))
+    refused(play, ProblemType.STAGE_MISMATCH, lambda: play.server.close_stage(play.clock()))
+    result = play.open()
+    assert result is not None
+    assert (result.survivors, result.total.tolist()) == (3, [1, 1, 1, 0, 0, 0, 0, 0])
+
+
 def test_who_gives_up_is_not_waited_for() -> None:
     play = played(4, dropout_fraction=0.3)
     play.accept(0, 1, 2, 3)

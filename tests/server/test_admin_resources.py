@@ -80,6 +80,7 @@ async def edit(operator: Caller, changes: dict[str, Any], **options: bool) -> An
     return made
 
 
+@pytest.mark.sqlite
 async def test_devices_are_blocked_unblocked_revoked_and_forgotten(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -117,6 +118,7 @@ async def test_devices_are_blocked_unblocked_revoked_and_forgotten(
     assert unknown == 404
 
 
+@pytest.mark.sqlite
 async def test_a_held_round_is_decided_over_http(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     gates: dict[str, object] = {"gates": {"max_coordinate": 0.1, "hold": ["max_coordinate"]}}
     async with start(tmp_path / "home", clock, small_task(base, top=gates), long_poll_s=0.05) as running:
@@ -150,6 +152,7 @@ def checked(signers: AuditSigners, rows: list[dict[str, Any]]) -> audit.Checked:
     return audit.check_log(signers, [AuditLineInfo(**row) for row in rows])
 
 
+@pytest.mark.sqlite
 async def test_the_audit_log_shows_every_change_and_every_tampering(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
@@ -183,6 +186,7 @@ async def test_the_audit_log_shows_every_change_and_every_tampering(
         checked(signers.model_copy(update={"pin": "sha256:" + "0" * 64}), rows)
 
 
+@pytest.mark.sqlite
 async def test_events_follow_a_round_and_end_with_the_token(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         viewer, metrics = await caller(running, Role.VIEWER), await caller(running, Role.METRICS)

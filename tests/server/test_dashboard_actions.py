@@ -18,6 +18,7 @@ from fedit_server.storage.rows import ClientState
 
 from .bases import make_base, small_task
 from .conftest import Running, start
+from .devices import RefusedError
 from .histories import NOTES, add_clients
 from .looking import Operator, Outline, sign_in
 from .test_held_rounds import holding, is_over, played
@@ -247,3 +248,25 @@ async def test_an_open_round_is_aborted_on_its_page(tmp_path: Path, base: Path, 
         round_ = json.loads((await operator.get("/tasks/notes/rounds/1.json"))[1])
     assert round_["state"] == "failed"
     assert "wrong rows" in round_["reason"]
+
+
+async def test_a_device_waits_until_it_is_let_in_by_the_code_that_it_shows(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        operator = await sign_in(running, Role.OPERATOR)
+        _, text, _ = await operator.post("/invites", uses="2", days="1", approve="yes")
+        code = Outline.of(text).text.partition("/j/")[2].partition("#")[0].replace("-", "")
+        device = running.device()
+        with pytest.raises(RefusedError):
+            await device.enroll(code, label="ward desk")
+        (waiting,) = json.loads((await operator.get("/clients.json"))[1])["waiting"]
+        assert waiting["label"] == "ward desk"
+        page = Outline.of((await operator.get("/clients"))[1])
+        assert "Waiting to be let in" in page.text
+        path = f"/clients/waiting/{waiting['code']}/approve"
+        assert path in page.actions
+        status, _, headers = await operator.post(path)
+        assert (status, headers["Location"]) == (303, "/clients?told=admitted")
+        await device.enroll(code, label="ward desk")
+        assert json.loads((await operator.get("/clients.json"))[1])["counts"]["active"] == 1

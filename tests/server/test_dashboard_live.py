@@ -16,8 +16,10 @@ from fedit_server.tasks.lifecycle import Verb
 
 from .bases import small_task
 from .conftest import start
+from .devices import one_hot
 from .histories import NOTES
 from .looking import Operator, sign_in
+from .test_sealed_rounds import BOTH, guests, trusted_task
 
 
 async def test_a_stream_sends_the_page_again_when_it_has_changed_and_ends_with_the_server(
@@ -60,3 +62,26 @@ async def test_so_many_streams_are_open_at_most(tmp_path: Path, base: Path, cloc
         assert "Retry-After" in headers
         assert (await viewer.get("/tasks/none/live"))[0] == 404
         assert (await Operator(running, "", "").get("/tasks/notes/live"))[0] == 401
+
+
+async def test_a_trusted_round_has_stages_of_its_own(tmp_path: Path, base: Path, clock: ManualClock) -> None:
+    async with start(tmp_path / "home", clock, trusted_task(base), modes=BOTH) as running:
+        everybody, viewer = await guests(running, 3), await sign_in(running, Role.VIEWER)
+        for guest in everybody[:2]:
+            await guest.accept()
+        joining = json.loads((await viewer.get("/tasks/notes/rounds/1.json"))[1])
+        assert [(line["stage"], line["state"]) for line in joining["stages"]] == [
+            ("accept", "now"), ("sealed_update", "ahead"), ("open", "ahead"),
+        ]  # fmt: skip
+        assert (joining["stages"][0]["came"], joining["stages"][0]["of"]) == (2, 3)
+        assert joining["dropouts"] == {"join": 0, "keys": 0, "upload": 0}, "the third may yet come"
+        await everybody[2].accept()
+        size = (await running.parts.store.tasks.tasks())[0].document.layout.size
+        for guest in everybody:
+            await guest.upload(one_hot(size, 0))
+        await everybody[0].result()
+        done = json.loads((await viewer.get("/tasks/notes/rounds/1.json"))[1])
+        page = (await viewer.get("/tasks/notes/privacy"))[1]
+    assert {line["state"] for line in done["stages"]} == {"past"}
+    assert (done["mode"], done["survivors"]) == ("trusted", 3)
+    assert "This server sees every update" in page

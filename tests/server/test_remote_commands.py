@@ -66,7 +66,8 @@ async def test_commands_work_over_https_with_the_rights_of_their_token(elsewhere
     export = await elsewhere.command("adapter", "export", "--out", str(elsewhere.folder / "v0"), *viewer, pin=pin)
     refused = await elsewhere.command("invite", "create", *viewer, pin=pin)
     missing = await elsewhere.command("round", "show", "7", *viewer, pin=pin)
-    here_only = await elsewhere.command("task", "show", *viewer, pin=pin)
+    shown = await elsewhere.command("task", "show", *viewer, pin=pin)
+    here_only = await elsewhere.command("task", "list", *viewer, pin=pin)
     lines = await elsewhere.server.parts.store.audit.lines(0, 10)
     assert (status["server"]["url"], status["federation"]["pin"]) == (elsewhere.server.url, pin)
     assert invite["uses"] == 3
@@ -78,7 +79,7 @@ async def test_commands_work_over_https_with_the_rights_of_their_token(elsewhere
         True,
     )
     assert (missing["code"], missing["exit"]) == ("FEDIT-U025", 2)
-    assert here_only.get("code", "FEDIT-U118") == "FEDIT-U118"
+    assert (shown["task"]["id"], here_only["code"]) == ("notes", "FEDIT-U118")
     assert lines[-1].content.action == "invite.create"
     assert lines[-1].content.who.startswith("token ")
 

@@ -139,7 +139,7 @@ async def test_an_edited_task_ends_its_round_under_the_old_version_and_waits_for
 ) -> None:
     home = tmp_path / "home"
     longer = small_task(base, round={"rounds": 3}, top={"title": "Longer notes"})
-    async with start(home, clock, small_task(base), long_poll_s=0.05) as running:
+    async with start(home, clock, small_task(base), long_poll_s=0.5) as running:
         devices = await running.join(4)
         offers = await asyncio.gather(*(device.offer() for device in devices[:3]))
         assert await Beside(home).edit(TASK, longer) == ["title", "round.rounds"]

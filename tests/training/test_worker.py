@@ -128,6 +128,7 @@ def watched(base: Path, folder: Path) -> TrainingRequest:
     return replace(asked, document=asked.document.model_copy(update={"task": task}))
 
 
+@pytest.mark.slow  # two workers load the base and the training stack
 async def test_a_killed_worker_goes_on_from_its_last_step_with_the_same_bits(base: Path, tmp_path: Path) -> None:
     from fedit_client.training.local import load, train_here
 

@@ -23,9 +23,19 @@ class ClientLine(View):
     """Tasks in which its cohorts keep being far from the others."""
 
 
+class WaitingLine(View):
+    """A device that has been invited and waits to be let in."""
+
+    code: str
+    """What its owner reads out: it is derived from the device's key."""
+    label: str
+    invite: str
+
+
 class ClientsPage(View):
     """One page of devices, those that joined last first."""
 
+    waiting: tuple[WaitingLine, ...]
     counts: dict[str, int]
     kinds: dict[str, int]
     state: str
@@ -41,7 +51,9 @@ async def clients_page(store: Store, now_s: int, state: ClientState | None, offs
     evaluators = await store.candidates.evaluators()
     suspects = await _suspects(store)
     counts = await store.readings.client_counts()
+    waiting = await store.approvals.waiting()
     return ClientsPage(
+        waiting=tuple(WaitingLine(code=one.code, label=one.label, invite=one.invite_id) for one in waiting),
         counts={str(name): count for name, count in counts.items()},
         kinds=await store.readings.device_kinds(),
         state="" if state is None else str(state),

@@ -175,8 +175,10 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
 
 def stage_lines(row: RoundRow, offer: Offer, times: Sequence[StageTime], invited: int) -> tuple[StageLine, ...]:
     """Return the stages of a round in order: of several cohorts the slowest counts, as in `round status`."""
-    view, order = row.view, _order(offer)
-    entered = _entered(times)
+    view, entered = row.view, _entered(times)
+    order = _order(offer)
+    if Stage.SECOND_INPUT in {*entered, Stage(view.stage)}:
+        order.append((Stage.SECOND_INPUT, ""))
     ended_in = _ended_in(row, entered, [stage for stage, _ in order]) if row.state is RoundState.FAILED else None
     here = Stage(ended_in or view.stage)
     places = [stage for stage, _ in order]
