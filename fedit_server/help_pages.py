@@ -121,7 +121,7 @@ _CODES: Final[dict[str, str]] = {
     "S001": "A file of the data folder cannot be read or written; `fix` shows what to look at.",
     "S002": "One server at a time works on a data folder. The message names the process.",
     "S003": "Program and database are of different versions. SQLite is migrated when the server starts; PostgreSQL by "
-    "fedit-server db upgrade.",
+    "fedit-server db upgrade. A database of a newer program is left as it is: install that program again.",
     "S004": "The disk is full. Nothing was half taken; clients come again. Make room: no restart is needed.",
     "S005": "Keys and descriptor are not of one federation, or one is missing. Restore both from one backup.",
     "S006": "A stored adapter is not what its digest says. Restore the blobs from a backup.",

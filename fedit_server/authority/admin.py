@@ -100,7 +100,7 @@ async def _opened(home: AuthorityHome, *, migrate: bool) -> Store:
     try:
         return await Store.open(home.database, migrate=migrate)
     except StorageError as error:
-        if error.code == "S003":
+        if error.code == "S003" and not migrate:
             error.fix = "end `fedit-server authority run` if it runs, then: fedit-server authority init"
         raise
 

@@ -53,7 +53,7 @@ def backup_create(
     def lines(data: dict[str, Any]) -> list[str]:
         told = [f"{data['file']}: {data['files']} files, {data['bytes']:,} bytes; keys and settings are sealed"]
         if data["open_rounds"]:
-            told.append(f"{data['open_rounds']} rounds were running: a restore closes them")
+            told.append(f"rounds that run now: {data['open_rounds']}; a restore closes them for good")
         return [*told, f"check it: fedit-server backup verify {data['file']}"]
 
     look_up(context, "backup create", look, lines)
@@ -82,11 +82,13 @@ def backup_restore(context: typer.Context, file: File, passphrase_file: Passphra
     done = asyncio.run(restore_backup(file, home, passphrase(passphrase_file)))
     lines = [f"{home.root}: restored ({_checked(done.checked)})"]
     if done.closed_rounds:
-        lines.append(f"{done.closed_rounds} rounds that were open are closed for good")
+        lines.append(f"rounds that ran then: {done.closed_rounds}, closed for good")
     if done.dump:
         lines.append(
             f"then: pg_restore --clean --if-exists --dbname=URL {home.root / done.dump}; start ONE server first"
         )
+    else:
+        lines.append(f"with the old server stopped for good: fedit-server serve --home {home.root}")
     given.console.answer("backup restore", {"home": str(home.root), **done.as_data()}, lines)
 
 

@@ -45,7 +45,11 @@ async def _invite(server: Serving) -> NewInvite:
     config, parts = server.config, server.parts
     terms = Terms(config.invite_uses, round(config.invite_days * 86400))
     now_s = unix_seconds(utc_now())
-    return await create_invite(parts.store.members, parts.invite_salt, server.address, parts.identity.pin, terms, now_s)
+    members, salt, pin = parts.store.members, parts.invite_salt, parts.identity.pin
+    async with parts.admin.change("invite.create", "") as change:
+        made = await create_invite(members, salt, server.address, pin, terms, now_s)
+        change.after = made.row.__dict__
+    return made
 
 
 def _tell(console: Console, server: Serving, invite: NewInvite | None, link: MadeLink | None, *, fresh: bool) -> None:
@@ -53,8 +57,6 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, link: Mad
         ready: dict[str, Any] = {"event": "ready", "url": server.url}
         if invite is not None:
             ready["invite"] = str(invite.link)
-        if link:
-            ready["dashboard"] = link
         if link is not None:
             ready["dashboard"] = link.link
         if server.apart is not None:

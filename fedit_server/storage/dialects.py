@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from fedit_protocol.errors import ConfigError, StorageError
 from fedit_server.home.files import PRIVATE
-from fedit_server.storage.migrations import found_revision, is_current, newest_revision, upgrade
+from fedit_server.storage.migrations import found_revision, is_current, newest_revision, refuse_newer, upgrade
 from fedit_server.storage.place import Place
 
 BUSY_TIMEOUT_S: Final = 30
@@ -183,6 +183,7 @@ class Sqlite:
         try:
             with engine.connect() as connection:
                 before = found_revision(connection)
+                refuse_newer(before, str(self._path))
                 if migrate:
                     self._keep_a_copy(connection)
                     upgrade(connection)
@@ -258,6 +259,7 @@ class Postgres:
                 await self._check_durable(connection)
                 await connection.execute(text("SET lock_timeout = 0"))
                 before: str | None = await connection.run_sync(found_revision)
+                refuse_newer(before, self._place.shown)
                 await self.write(connection, "")  # two commands at once: the second one finds the work done
                 await connection.run_sync(upgrade)
                 return before, newest_revision()
@@ -355,6 +357,7 @@ class Postgres:
             await connection.run_sync(upgrade)
         elif not await connection.run_sync(is_current):
             found = await connection.run_sync(found_revision)
+            refuse_newer(found, self._place.shown)
             raise StorageError(
                 f"the PostgreSQL database is at schema {found or 'none'}, this version needs {newest_revision()}",
                 code="S003",

@@ -57,13 +57,19 @@ async def test_no_confirmed_write_may_be_lost(postgres: Cluster) -> None:
 
 
 async def test_an_older_schema_waits_for_its_command(postgres: Cluster) -> None:
-    place = postgres.place(postgres.create())
+    name = postgres.create()
+    place = postgres.place(name)
     async with connected(place) as connection:
         await connection.run_sync(upgrade_to, REVISIONS[-2])
     with pytest.raises(StorageError) as refused:
         await Store.open(place, migrate=True)
     assert (refused.value.code, refused.value.fix) == ("S003", "fedit-server db upgrade")
     assert f"at schema {REVISIONS[-2]}, this version needs {REVISIONS[-1]}" in str(refused.value)
+    postgres.sql("UPDATE alembic_version SET version_num = '9000'", name)
+    for attempt in (Store.open(place, migrate=True), upgrade_database(place)):
+        with pytest.raises(StorageError, match="at schema 9000"):
+            await attempt
+    postgres.sql(f"UPDATE alembic_version SET version_num = '{REVISIONS[-2]}'", name)
     twice = [await upgrade_database(place) for _ in range(2)]
     assert twice == [(REVISIONS[-2], newest_revision()), (newest_revision(), newest_revision())]
     async with await Store.open(place, migrate=False) as store:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ async def test_another_version_of_the_database_is_not_touched(tmp_path: Path) ->
     with pytest.raises(StorageError) as old:
         await Store.open(tmp_path / "fedit.db", migrate=False)
     assert old.value.code == "S003"
+
+
+@pytest.mark.parametrize("migrate", [True, False])
+async def test_the_database_of_a_newer_program_is_left_as_it_is(tmp_path: Path, migrate: bool) -> None:
+    with closing(sqlite3.connect(tmp_path / "fedit.db")) as newer, newer:
+        newer.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        newer.execute("INSERT INTO alembic_version VALUES ('9000')")
+    with pytest.raises(StorageError) as refused:
+        await Store.open(tmp_path / "fedit.db", migrate=migrate)
+    assert (refused.value.code, refused.value.fix) == ("S003", "uv tool upgrade fedit")
+    assert "at schema 9000" in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["fedit.db"]
 
 
 async def test_a_file_that_is_no_database_is_an_error_for_people(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-__all__ = ["found_revision", "is_current", "newest_revision", "upgrade"]
+from fedit_protocol.errors import StorageError
+
+__all__ = ["found_revision", "is_current", "newest_revision", "refuse_newer", "upgrade"]
 
 
 def upgrade(connection: Connection) -> None:
@@ -34,6 +36,19 @@ def found_revision(connection: Connection) -> str | None:
 def newest_revision() -> str:
     """Return the version that this program was written for."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def refuse_newer(found: str | None, where: str) -> None:
+    """Raise StorageError S003 if the database's version is of a newer program than this one."""
+    if found in {None, newest_revision()}:
+        return
+    if found not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
+        raise StorageError(
+            f"a newer fedit-server made this database: it is at schema {found}, this version knows {newest_revision()}",
+            code="S003",
+            where=where,
+            fix="uv tool upgrade fedit",
+        )
 
 
 def _config() -> Config:
