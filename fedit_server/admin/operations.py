@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError
@@ -34,6 +35,7 @@ from fedit_server.storage.rows import (
     TaskRow,
 )
 from fedit_server.storage.store import Store
+from fedit_server.tasks.lifecycle import refuse_archived
 
 _HOUR_S: Final = 3600
 
@@ -191,12 +193,14 @@ class Admin:
         return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
-        """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such.
+        """Make an earlier version's content the newest version; raises ConfigError U025 if there is none such, U120.
 
         A number once used is never used again, so devices accept it as the successor of what they know; a round that is
         open fails with this reason when it ends, for its updates belong to another adapter.
         """
         found = await self.task(task)
+        if found.state is TaskState.ARCHIVED:
+            refuse_archived(found.task_id)
         chosen = await self.version(found.task_id, version)
         newest = await self.store.tasks.newest_adapter(found.task_id)
         if chosen.digest == newest.digest:

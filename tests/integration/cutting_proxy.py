@@ -64,16 +64,16 @@ class Line:
 
 @dataclass
 class CuttingProxy:
-    """Listens on `port`; the nth connection gets the nth cut, if any, and those beyond the last are left alone."""
+    """Listens on `port`; the nth connection gets the nth cut, and those beyond the last are left alone."""
 
     target_port: int
-    cuts: Iterator[Cut | None] = field(default_factory=lambda: iter(()))
+    cuts: Iterator[Cut] = field(default_factory=lambda: iter(()))
     port: int = 0
     lines: list[Line] = field(default_factory=list)
     _open: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    def cut_from_now_on(self, cuts: Iterable[Cut | None]) -> None:
-        """Give the next connections these cuts, None for none; one that is open already is not touched."""
+    def cut_from_now_on(self, cuts: Iterable[Cut]) -> None:
+        """Give the next connections these cuts; one that is open already is not touched."""
         self.cuts = iter(cuts)
 
     @property

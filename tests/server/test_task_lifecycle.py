@@ -57,6 +57,10 @@ class Beside:
         async with Admin.open(self._config) as admin:
             return [change.name for change in (await TaskDesk(admin).edit(name, task)).changes]
 
+    async def roll_back(self, version: int) -> None:
+        async with Admin.open(self._config) as admin:
+            await admin.roll_back(None, version)
+
     async def change(self, verb: Verb, name: str | None = None, reason: str = "") -> TaskState:
         async with Admin.open(self._config) as admin:
             return (await TaskDesk(admin).change(name, verb, reason)).state
@@ -210,7 +214,8 @@ async def test_an_archived_task_is_gone_for_devices_and_stays_for_the_operator(
         with pytest.raises(RefusedError) as gone:
             await device.check_in()
         assert "archived" in gone.value.problem["detail"]
-        for work in (beside.change(Verb.OPEN), beside.edit(TASK, small_task(base, top={"title": "New"}))):
+        changed = small_task(base, top={"title": "New"})
+        for work in (beside.change(Verb.OPEN), beside.edit(TASK, changed), beside.roll_back(0)):
             assert (await refusal(work))[0] == "U120"
         assert (await refusal(beside.create(small_task(base))))[0] == "U121"
         assert [kind for kind, *_ in await beside.record()] == ["created", "closed", "archived"]
