@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedit_protocol.errors import ConfigError, FeditError
@@ -87,6 +88,7 @@ def describe(certificate: x509.Certificate, now: datetime) -> dict[str, Any]:
         "from": certificate.not_valid_before_utc.isoformat(),
         "until": certificate.not_valid_after_utc.isoformat(),
         "days_left": (certificate.not_valid_after_utc - now).days,
+        "sha256": certificate.fingerprint(SHA256()).hex(),
     }
 
 

@@ -27,6 +27,7 @@ import fedit_server.adapters.peft_folder
 import fedit_server.commands.starting
 import fedit_server.home.files
 import fedit_server.rounds.task_runner
+import fedit_server.running.listening
 import fedit_server.running.serving
 import fedit_server.storage.spool
 from fedit_protocol.sealed.opening import OpeningJob
@@ -121,7 +122,7 @@ def install(point: Point) -> None:
     for module, name, label in (
         (fedit_server.rounds.task_runner, "record_ending", "ending"),
         (fedit_server.running.serving, "_publish", "publishing"),
-        (fedit_server.running.serving, "_bind", "listening"),
+        (fedit_server.running.listening, "_bind", "listening"),
     ):
         _replace(module, name, _around_async(getattr(module, name), point, label))
     _replace(fedit_server.commands.starting, "_tell", _around(fedit_server.commands.starting._tell, point, "ready"))
@@ -135,10 +136,10 @@ def _install_database(point: Point) -> None:
     writing = Database.writing
 
     @asynccontextmanager
-    async def watched(self: Database) -> AsyncIterator[Any]:
+    async def watched(self: Database, *words: Any, **options: Any) -> AsyncIterator[Any]:
         names = _doing.get().split("+")
         point(f"{names[0]}: before the transaction")
-        async with writing(self) as connection:
+        async with writing(self, *words, **options) as connection:
             yield connection
             for name in names:
                 point(f"{name}: before the commit")
@@ -150,7 +151,7 @@ def _install_database(point: Point) -> None:
         _replace(Rounds, verb, _labelled(getattr(Rounds, verb), f"round {verb}"))
     append = Rounds.append
 
-    async def appended(self: Rounds, round_id: Any, cohort_id: Any, records: Any, view: Any) -> None:
+    async def appended(self: Rounds, round_id: Any, cohort_id: Any, records: Any, *words: Any, **options: Any) -> None:
         """Name the transaction after its records' numbers in the round's journal, which counts over all lives."""
         async with self._database.reading() as db:
             query = select(func.count()).select_from(journal).where(journal.c.round_id == round_id)
@@ -158,7 +159,7 @@ def _install_database(point: Point) -> None:
         numbers = [f"record {first + place}" for place in range(len(records))]
         token = _doing.set("+".join(["journal", *numbers]) if records else "view")
         try:
-            await append(self, round_id, cohort_id, records, view)
+            await append(self, round_id, cohort_id, records, *words, **options)
         finally:
             _doing.reset(token)
 

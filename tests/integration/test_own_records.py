@@ -78,7 +78,7 @@ async def test_noise_is_in_the_outbox_and_counted_in_history_and_privacy(tmp_pat
     assert max(tensor["nonzeros"] for tensor in entry.payload["tensors"]) > 10  # the trainer moved one number only
     report = privacy_report(ClientConfig.model_validate({"home": tmp_path / "device-0"}))
     assert report.epsilon_spent == noted.epsilon == report.epsilon_promised
-    assert any("spent of" in line and "promised over 1 rounds" in line for line in report.lines())
+    assert any("spent of" in line and "promised over 1 round" in line for line in report.lines())
 
 
 async def test_a_new_key_joins_again_and_starts_a_history_of_its_own(tmp_path: Path) -> None:
