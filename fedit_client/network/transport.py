@@ -34,6 +34,7 @@ _CHUNK: Final = 64 * 1024
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 45.0  # a long poll ends within 25 s (SPEC, section 7), and then has to travel
 _STALLED_S: Final = 60.0
+_GOODBYE_S: Final = 0.1  # what closing a TLS connection takes when the other side is closing it as well
 _ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 0.25
 _STALE_PART_S: Final = 24 * 3600.0
@@ -89,6 +90,7 @@ class HttpTransport:
         self._no_proxy = no_proxy
         self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         self._http: aiohttp.ClientSession | None = None
+        self._ended_by_server = False
 
     async def __aenter__(self) -> "HttpTransport":
         return self
@@ -101,6 +103,9 @@ class HttpTransport:
         if self._http:
             await self._http.close()
             self._http = None
+            if self._ended_by_server:
+                # The session no longer counts a connection that the server has ended, and does not wait for its close.
+                await asyncio.sleep(_GOODBYE_S)
 
     async def get(self, path: str) -> bytes:
         return await self._retrying(lambda: self._control("GET", path, None))
@@ -267,6 +272,7 @@ class HttpTransport:
         )
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
+        self._ended_by_server |= response.headers.get("Connection", "").lower() == "close"
         if response.status >= 300:
             body = await _read(response, _MAX_PROBLEM_BYTES)
             retry_after = response.headers.get("Retry-After")
