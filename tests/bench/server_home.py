@@ -130,7 +130,7 @@ async def _enrol(home: Home, count: int) -> tuple[BenchDevice, ...]:
 async def _write(database: Database, rows: Sequence[tuple[dict[str, Any], ...]], now_s: int) -> None:
     async with database.writing() as db:
         invite = {"invite_id": "bench", "code_hash": b"", "created_at": now_s, "expires_at": now_s, "max_uses": 1}
-        await db.execute(insert(invites).values(**invite, uses=1))
+        await db.execute(insert(invites).values(**invite, uses=1, needs_approval=False))
         for table, part in zip((clients, certificates, key_log), zip(*rows, strict=True), strict=True):
             await db.execute(insert(table), list(part))
 
