@@ -17,6 +17,7 @@ from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
+from fedit_protocol.task_fairness import FairnessSpec, check_fairness
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
@@ -285,6 +286,15 @@ class Task(Section):
     canary: CanarySpec | None = Field(
         None, exclude_if=absent_at(None), description="public rows that compare base classes; may be left out"
     )
+
+    fairness: FairnessSpec | None = Field(
+        None, exclude_if=absent_at(None), description="losses by domain, and weights that follow them; may be left out"
+    )
+
+    @model_validator(mode="after")
+    def _fairness_fits(self) -> Self:
+        check_fairness(self)
+        return self
 
     @model_validator(mode="after")
     def _canary_compares_hidden_classes(self) -> Self:

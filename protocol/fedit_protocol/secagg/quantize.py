@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.domains import decode_domain, encode_domains
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.metrics import (
@@ -30,6 +31,7 @@ from fedit_protocol.secagg.ring import (
     canary_classes,
     coordinate_count,
     counted_specs,
+    domain_names,
     levels,
     limb_bits,
     limb_count,
@@ -86,7 +88,7 @@ def encode_update(
     sketch = slice(ring.size, coordinate_count(ring))
     round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
     report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
-    slots = encode_canary(canary_classes(ring), canary)
+    slots = encode_canary(canary_classes(ring), canary) | encode_domains(domain_names(ring), report.domains)
     write_tail(words, {WEIGHT: weight, **encode_report(report, weight), **slots}, ring)
     return words
 
@@ -116,11 +118,12 @@ def decode_sum(
     sum_index: int = 1,
     noise: int = 0,
     canary: Mapping[Quantization, int | Unknown] = MappingProxyType({}),
+    domains: Mapping[str, int | Unknown] = MappingProxyType({}),
 ) -> Aggregate:
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
     `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise. `canary` says of each base
-    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`).
+    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`); `domains` of each domain.
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
@@ -140,7 +143,11 @@ def decode_sum(
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
     report = decode_report(tail, weight) if ring.metrics else NO_REPORT
-    report = replace(report, canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()))
+    report = replace(
+        report,
+        canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()),
+        domains=tuple(decode_domain(tail, name, known) for name, known in domains.items()),
+    )
     sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
     return Aggregate(total, weight, survivors, report, coordinates, sum_index, sketched)
 

@@ -1,7 +1,7 @@
 """Which ring a round sums in, and where each coordinate of a payload lies (SPEC, section 6).
 
 A payload is d adapter coordinates, a sketch if the method has one, then the tail: the weight, each metric, and the
-canary slots of each base class if the task has canary rows, in limbs small enough never to overflow.
+canary slots of each base class and the slots of each domain if the task has such, in limbs too small to overflow.
 """
 
 from math import ceil, log2
@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from fedit_protocol.domains import domain_specs
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CanarySlots, CohortRules, NoiseSpec, RingSpec
+from fedit_protocol.messages import CanarySlots, CohortRules, DomainSlots, NoiseSpec, RingSpec
 from fedit_protocol.metrics import MetricSpec, canary_specs, metric_specs
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
@@ -76,6 +77,7 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         metrics=ring_metrics(encoding.max_weight, noise),
         noise=noise,
         canary=_canary_slots(task),
+        domains=_domain_slots(task),
     )
     bits = _bits(ring, cohort_rules(task))
     if bits > 32:
@@ -94,6 +96,13 @@ def ring_metrics(max_weight: int, noise: NoiseSpec | None) -> tuple[MetricSpec, 
 
 def _canary_slots(task: Task) -> CanarySlots | None:
     return CanarySlots(classes=task.base.classes, hidden_among=task.canary.hidden_among) if task.canary else None
+
+
+def _domain_slots(task: Task) -> DomainSlots | None:
+    fairness = task.fairness
+    if fairness is None or not fairness.domains:
+        return None
+    return DomainSlots(names=fairness.domains, hidden_among=fairness.hidden_among)
 
 
 def cohort_rules(task: Task) -> CohortRules:
@@ -123,8 +132,8 @@ def as_words(payload: bytes, ring: RingSpec) -> Words:
 
 
 def tail_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
-    """Return the values behind the adapter coordinates: the weight, the metrics, then the canary slots."""
-    return (*counted_specs(ring), *canary_specs(canary_classes(ring)))
+    """Return the values behind the adapter coordinates: the weight, the metrics, the canary slots, those of domains."""
+    return (*counted_specs(ring), *canary_specs(canary_classes(ring)), *domain_specs(domain_names(ring)))
 
 
 def counted_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
@@ -142,6 +151,20 @@ def canary_place(ring: RingSpec, base_class: Quantization) -> slice:
     start = coordinate_count(ring) + sum(limb_count(ring, spec.maximum) for spec in counted_specs(ring))
     size = sum(limb_count(ring, spec.maximum) for spec in canary_specs((base_class,)))
     start += size * canary_classes(ring).index(base_class)
+    return slice(start, start + size)
+
+
+def domain_names(ring: RingSpec) -> tuple[str, ...]:
+    """Return the domains that have a slot, in their order; none without such."""
+    return ring.domains.names if ring.domains else ()
+
+
+def domain_place(ring: RingSpec, name: str) -> slice:
+    """Return where the slot of one domain lies in a payload: the limbs of its loss and of its rows."""
+    before = (*counted_specs(ring), *canary_specs(canary_classes(ring)))
+    start = coordinate_count(ring) + sum(limb_count(ring, spec.maximum) for spec in before)
+    size = sum(limb_count(ring, spec.maximum) for spec in domain_specs((name,)))
+    start += size * domain_names(ring).index(name)
     return slice(start, start + size)
 
 
