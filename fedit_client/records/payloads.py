@@ -93,7 +93,7 @@ class Payload:
 
 def decode_words(words: Words, ring: RingSpec, layout: AdapterLayout) -> Payload:
     """Return what plain ring words say, shape (word_count,); the arrays are copies."""
-    coordinates = signed(words[: coordinate_count(ring)])
+    coordinates = signed(words[: coordinate_count(ring)], ring)
     if ring.size == layout.size:
         tensors: dict[str, Values] = {
             tensor.name: coordinates[span].reshape(tensor.shape).copy() for tensor, span in layout.spans()

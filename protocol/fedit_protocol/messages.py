@@ -102,6 +102,14 @@ class RingSpec(Message):
     domains: DomainSlots | None = Field(
         None, exclude_if=absent_at(None), description="from version 2.2 on; left out where there is none"
     )
+    packed_bits: int = Field(
+        0,
+        ge=0,
+        le=32,
+        exclude_if=absent_at(0),
+        description="from version 2.2 on: b, the ring is modulo 2^b and a word takes b bits on the wire; 0 means"
+        " word_bits",
+    )
 
 
 class CohortRules(Message):

@@ -40,6 +40,11 @@ class EncodingSpec(Section):
     )
     max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
     rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
+    packed: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="true: a word takes as many bits on the wire as the sum of a cohort needs, instead of 16 or 32",
+    )
 
 
 class PrivacySpec(Section):

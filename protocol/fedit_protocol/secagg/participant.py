@@ -47,7 +47,7 @@ from fedit_protocol.secagg.keys import ShareKey, SumSecrets, open_share, seal_sh
 from fedit_protocol.secagg.masking import Show, apply_masks, read_only, unseen
 from fedit_protocol.secagg.own_sum import OwnSum, check_sharers, survivors_hash
 from fedit_protocol.secagg.own_words import own_words
-from fedit_protocol.secagg.ring import canary_place
+from fedit_protocol.secagg.ring import as_payload, canary_place
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
@@ -235,7 +235,7 @@ class Participant:
         for place, slot_pads in padded:
             apply_masks(words[place], slot_pads)
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
-        payload = words.tobytes()
+        payload = as_payload(words, own.ring)
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
         header = UploadHeader(sum_index=own.index, length=len(payload), digest=digest)
         own.header = seal(self._key, Kind.UPLOAD, own.context, header)

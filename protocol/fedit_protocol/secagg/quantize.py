@@ -35,6 +35,8 @@ from fedit_protocol.secagg.ring import (
     levels,
     limb_bits,
     limb_count,
+    modulus_bits,
+    reduced,
     tail_specs,
     word_count,
     word_type,
@@ -127,6 +129,7 @@ def decode_sum(
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
+    words = reduced(words, ring)
     tail = read_tail(words, ring)
     for spec in counted_specs(ring):
         if tail[spec.name] > survivors * spec.maximum:
@@ -134,7 +137,7 @@ def decode_sum(
     weight = tail.pop(WEIGHT)
     if weight < survivors:
         raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
-    lifted = signed(words[: coordinate_count(ring)]).astype(np.int64)
+    lifted = signed(words[: coordinate_count(ring)], ring).astype(np.int64)
     if len(lifted) and np.abs(lifted).max() > weight * levels(ring) + noise:
         raise _refused("a coordinate of the sum exceeds what its weight allows")
     coordinates, sketch = lifted[: ring.size], lifted[ring.size :]
@@ -158,9 +161,11 @@ def _class_loss(tail: Mapping[str, int], base_class: Quantization, known: int | 
     return ClassLoss(base_class, 0, None, known)
 
 
-def signed(words: Words) -> NDArray[np.int16] | NDArray[np.int32]:
-    """Return ring words as the integers nearest to zero that they stand for; no copy."""
-    return words.view(np.dtype("<i2")) if words.dtype.itemsize == 2 else words.view(np.dtype("<i4"))
+def signed(words: Words, ring: RingSpec) -> NDArray[np.int16] | NDArray[np.int32]:
+    """Return ring words as the integers nearest to zero that they stand for; no copy where all their bits count."""
+    values = words.view(np.dtype("<i2")) if words.dtype.itemsize == 2 else words.view(np.dtype("<i4"))
+    spare = ring.word_bits - modulus_bits(ring)
+    return (values << spare) >> spare if spare else values  # the highest bit that counts is the sign
 
 
 def round_into(
