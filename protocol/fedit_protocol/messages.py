@@ -87,7 +87,7 @@ class RingSpec(Message):
 
     size: int = Field(ge=1, le=2**32, description="d, adapter coordinates")
     clip_norm: float = Field(gt=0)
-    value_bits: int = Field(ge=4, le=16)
+    value_bits: int = Field(ge=2, le=16, description="4 or more, but for signs: 2 bits are -1, 0, 1")
     value_range: float = Field(gt=0)
     max_weight: int = Field(ge=1, le=1024)
     cohort_max: int = Field(ge=3, le=MAX_COHORT, description="the n that the ring is wide enough for")
