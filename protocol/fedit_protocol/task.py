@@ -55,6 +55,13 @@ class Optimizer(StrEnum):
     PAGED_ADAMW_8BIT = "paged_adamw_8bit"
 
 
+class ProximalForm(StrEnum):
+    """Where FedProx pulls: in the loss, or as a step of its own behind the optimizer's."""
+
+    LOSS = "loss"
+    DECOUPLED = "decoupled"
+
+
 class Batching(StrEnum):
     """How rows of unlike length meet in one pass of the model; what a step learns from does not depend on it."""
 
@@ -146,6 +153,19 @@ class TrainingSpec(Section):
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, le=1000, description="each step's gradient is clipped to this L2 norm")
+    proximal: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        exclude_if=absent_at(0.0),
+        description="FedProx: mu, how strongly training is drawn back to the global adapter; 0 means not at all",
+    )
+    proximal_form: ProximalForm = Field(
+        ProximalForm.LOSS,
+        exclude_if=absent_at(ProximalForm.LOSS),
+        description="loss: mu/2 times the squared distance is added to the loss; decoupled: a step of its own, as"
+        " AdamW does it with weight decay",
+    )
     held_out_fraction: float = Field(
         0.05, ge=0, le=0.5, description="share of the rows kept for evaluation on the device"
     )
