@@ -202,6 +202,9 @@ def _message(request: TrainingRequest) -> Json:
         "split_seed": to_base64url(request.split_seed),
         "plan": plan_values(request.plan),
         "canary": request.canary,
+        "version": request.version,
+        "public": str(request.public or ""),
+        "own": str(request.own or ""),
     }
 
 
@@ -230,4 +233,5 @@ def _result(message: Json, update: Vector, seconds: float) -> LocalResult:
         tokens_per_second=message.get("tokens_per_second", 0.0),
         peak_bytes=message.get("peak_bytes", 0),
         canary_loss=message.get("canary_loss"),
+        statistics=message.get("statistics", {}),
     )
