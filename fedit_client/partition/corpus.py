@@ -25,6 +25,8 @@ Indices = NDArray[np.int64]
 CATEGORY: Final = "category"
 _IN_MEMORY: Final = 64 * 1024 * 1024
 _MOST_NAMED: Final = 12
+# Dates and the like come from parquet; as text they are what a JSON file would have held.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,7 @@ def _check(name: str, shapes: Sequence[Shape], problems: Sequence[RowProblem]) -
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    # Dates and the like come from parquet; as text they are what a JSON file would have held.
-    return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
+    return _ENCODER.encode(row).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _answered(record: Record) -> int:
