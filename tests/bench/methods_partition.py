@@ -28,7 +28,7 @@ _RUNS: Final = 3
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Return `partition_1000_s`, from the JSONL file to a written folder but for the plot, and the largest deviation."""
+    """Return `partition_1000_s`, from file to written folder without the plot, and the largest deviation from TABLE."""
     rows = _dolly()
     if not rows.is_file():
         return {"partition_1000_s": None, "partition_tv_error": None}
