@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from fedit_client.help_evaluation import EVALUATION_CODES
 from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
 
 _POLICY: Final = (
@@ -24,6 +25,7 @@ _STATUSES: Final = {
     10: "paused by your own rules",
     11: "the task is refused",
     12: "a file or disk of this machine",
+    13: "an evaluation, or its judge",
 }
 
 _TOPICS: Final[dict[str, str]] = {
@@ -313,16 +315,19 @@ _CODES: Final[dict[str, str]] = {
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
 }
 
+CODES: Final = {**_CODES, **EVALUATION_CODES}
+"""Every page about an error code."""
+
 
 def help_lines(topic: str) -> list[str]:
     """Return one page, or the list of pages; raises ConfigError U007 for a page that is not there."""
     wanted = topic.strip().upper().removeprefix("FEDIT-")
     if not wanted:
-        codes = " ".join(sorted(_CODES))
+        codes = " ".join(sorted(CODES))
         return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
                 f"topics: exit-codes json {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
-    if wanted in _CODES:
-        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", _CODES[wanted]]
+    if wanted in CODES:
+        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", CODES[wanted]]
     if wanted.lower() in _TOPICS:
         return [_TOPICS[wanted.lower()]]
     if wanted == "EXIT-CODES":
@@ -346,4 +351,4 @@ def exit_code_lines() -> list[str]:
 
 def documented_codes() -> frozenset[str]:
     """Return every code that has a page, for the test that compares them with the code."""
-    return frozenset(_CODES)
+    return frozenset(CODES)
