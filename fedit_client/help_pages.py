@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from fedit_client.help_evaluation import EVALUATION_CODES
+from fedit_client.evaluation_pages import CODES as EVALUATION_CODES
+from fedit_client.experiment_pages import CODES as EXPERIMENT_CODES
+from fedit_client.experiment_pages import partition_lines
 from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
 
 _POLICY: Final = (
@@ -313,25 +315,26 @@ _CODES: Final[dict[str, str]] = {
     "llama.cpp), gguf-lora (an adapter for llama.cpp) or ollama.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
+    **EVALUATION_CODES,
+    **EXPERIMENT_CODES,
 }
-
-CODES: Final = {**_CODES, **EVALUATION_CODES}
-"""Every page about an error code."""
 
 
 def help_lines(topic: str) -> list[str]:
     """Return one page, or the list of pages; raises ConfigError U007 for a page that is not there."""
     wanted = topic.strip().upper().removeprefix("FEDIT-")
     if not wanted:
-        codes = " ".join(sorted(CODES))
+        codes = " ".join(sorted(_CODES))
         return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
-                f"topics: exit-codes json {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
-    if wanted in CODES:
-        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", CODES[wanted]]
+                f"topics: exit-codes json partition {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
+    if wanted in _CODES:
+        return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", _CODES[wanted]]
     if wanted.lower() in _TOPICS:
         return [_TOPICS[wanted.lower()]]
     if wanted == "EXIT-CODES":
         return exit_code_lines()
+    if wanted == "PARTITION":
+        return partition_lines()
     if wanted == "JSON":
         from fedit_client.commands.json_output import schema_lines
 
@@ -351,4 +354,4 @@ def exit_code_lines() -> list[str]:
 
 def documented_codes() -> frozenset[str]:
     """Return every code that has a page, for the test that compares them with the code."""
-    return frozenset(CODES)
+    return frozenset(_CODES)

@@ -35,6 +35,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "help": ("D014",),
     "history": (),
     "outbox list": (),
+    "partition": ("rows.jsonl", "--clients=1", "--by=iid", "--test-rows=0", "--out=parts", "--no-plot"),
     "paths": (),
     "pause": ("2h",),
     "policy reset": ("min_cohort",),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-EVALUATION_CODES: Final[dict[str, str]] = {
+CODES: Final[dict[str, str]] = {
     "V001": "A file that should hold results of evaluations does not: one JSON object a line, as "
     "fedit-client eval models --out FILE writes them.",
     "V002": "Losses can be compared only where they were measured on the same rows, cut into the same tokens. Measure "
