@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from fedit_client.evaluation_pages import CODES as EVALUATION_CODES
 from fedit_client.experiment_pages import CODES as EXPERIMENT_CODES
 from fedit_client.experiment_pages import partition_lines
 from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
@@ -26,6 +27,7 @@ _STATUSES: Final = {
     10: "paused by your own rules",
     11: "the task is refused",
     12: "a file or disk of this machine",
+    13: "an evaluation, or its judge",
 }
 
 _TOPICS: Final[dict[str, str]] = {
@@ -313,6 +315,7 @@ _CODES: Final[dict[str, str]] = {
     "llama.cpp), gguf-lora (an adapter for llama.cpp) or ollama.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
+    **EVALUATION_CODES,
     **EXPERIMENT_CODES,
 }
 
