@@ -20,6 +20,7 @@ from fedit_protocol.secagg.packing import GROUP, pack, packed_bytes, unpack
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.statistics import statistic_specs
 from fedit_protocol.task import Quantization, Task
 
 ReadBytes = Callable[[IdentityKey, int, int], NDArray[np.uint8]]
@@ -81,7 +82,7 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         max_weight=encoding.max_weight,
         cohort_max=task.round.cohort_size,
         word_bits=32,
-        metrics=ring_metrics(encoding.max_weight, noise),
+        metrics=ring_metrics(encoding.max_weight, noise) + (() if noise else statistic_specs(task)),
         noise=noise,
         canary=_canary_slots(task),
         domains=_domain_slots(task),
