@@ -207,7 +207,9 @@ def _domain_losses(task: Task) -> list[str]:
         hidden = f"only as sums over all devices of a round that have it, {spec.hidden_among} honest ones at least"
         lines.append(f"for each of {counted(len(spec.domains), 'domain')}, rows and loss of yours: {hidden}")
     if spec.rule is not FairRule.ROWS:
-        lines.append(f"a weight that follows your losses (rule {spec.rule}), readable only inside the sum of all weights")
+        lines.append(
+            f"a weight that follows your losses (rule {spec.rule}), readable only inside the sum of all weights"
+        )
     return lines
 
 

@@ -16,7 +16,10 @@ from fedit_protocol.task import TaskDocument
 
 PERSONAL: Final = "personal.safetensors"
 """In the task's own folder: the tensors that never leave, float32, by the layout's names."""
+LEFT: Final = "left.safetensors"
+"""Beside it: what compression has put off to this device's next update."""
 _FORMAT: Final = "fedit-personal/1"
+_MISSED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,27 @@ def write_personal(own: Path, part: PersonalPart) -> None:
     """Replace what was kept, durably, in one step and for the owner only; raises StorageError."""
     about = {"format": _FORMAT, "version": str(part.version), "loss": json.dumps(part.loss)}
     write_atomic(own / PERSONAL, save(dict(part.tensors), about))
+
+
+def write_left(own: Path, version: int, left: Mapping[str, Any]) -> None:
+    """Keep what compression has put off in a round from this version, by tensor; raises StorageError."""
+    write_atomic(own / LEFT, save(dict(left), {"version": str(version)}))
+
+
+def read_left(own: Path, version: int) -> dict[str, Any]:
+    """Return what was put off, for a round from this version; nothing after more than five missed rounds.
+
+    An old rest points where the adapter has long been. A file that cannot be read is worth no more than that.
+    """
+    try:
+        with safe_open(own / LEFT, "np") as file:
+            kept = int((file.metadata() or {})["version"])
+            left = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - this is no dict
+    except Exception as error:
+        if not (isinstance(error, OSError | KeyError | ValueError) or type(error).__name__ == "SafetensorError"):
+            raise
+        return {}
+    return left if 0 < version - kept <= _MISSED + 1 else {}
 
 
 def read_personal(own: Path, document: TaskDocument) -> PersonalPart | None:

@@ -11,7 +11,9 @@ _LOOKED_AT: Final = 32
 """Rows that are looked at, of all domains together: the looking must not outlast the training."""
 
 
-def start_figures(model: Any, examples: Sequence[Example], feeding: Feeding, domains: Sequence[str]) -> dict[str, float]:
+def start_figures(
+    model: Any, examples: Sequence[Example], feeding: Feeding, domains: Sequence[str]
+) -> dict[str, float]:
     """Return `rows D` and `loss D` (nats per trained token) of each domain D that has rows, and `start_loss` over all.
 
     The overall loss weighs each domain, and the rows of none, by how many rows there are. The model stays as it is.

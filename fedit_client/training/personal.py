@@ -43,7 +43,7 @@ class Personal:
         return self.shared
 
     def pulls(self, model: Any, steps: int) -> tuple[Pull, ...]:
-        """Return what holds A still while a new device trains B alone: as many steps as the task says, at most half."""
+        """Return what holds A still while a new device trains B alone: for the task's many steps, at most half."""
         if self._method is not MethodName.FEDSA or self.part is not None:
             return ()
         alone = min(self.request.document.task.method.personal_steps, steps // 2)
@@ -62,7 +62,7 @@ class Personal:
             write_personal(own, PersonalPart({name: trained[name] for name in names}, self.request.version, loss))
 
     def begin_again(self, model: Any, begin: Callable[[], Run]) -> Run:
-        """Return the run of the personal adapter: v − rate·λ(v − x) follows each of AdamW's steps (Ditto, decoupled)."""
+        """Return the run of the personal adapter: v − rate·λ(v − x) follows each step of AdamW (Ditto, decoupled)."""
         write_adapter(model, self.shared)
         anchors = anchors_of(model)
         write_adapter(model, self.part.tensors if self.part is not None else self.shared)

@@ -1,8 +1,8 @@
 """Smaller updates under masks: ranges that fit, signs, and coordinates in common. Pure numpy, both sides (SPEC, 21).
 
-What all devices leave out must be the same for all, or sums would mean nothing: ranges and the choice of coordinates are
-public, made from earlier sums. What one device's own values lose by it goes into its next update (error feedback: Seide et
-al. 2014; Karimireddy et al. 2019), so nothing is lost for good.
+What devices leave out must be the same for all, or sums would mean nothing: ranges and the choice of coordinates are
+public, made from earlier sums. What one device's own values lose by it goes into its next update (error feedback:
+Seide et al. 2014; Karimireddy et al. 2019), so nothing is lost for good.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from fedit_protocol.secagg.prg import KeyStream
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import needed_bits
 from fedit_protocol.task import Task
-from fedit_protocol.task_compression import CompressionKind, CompressionSpec
+from fedit_protocol.task_compression import SIZE, SIZE_DEVICES, CompressionKind, CompressionSpec
 
 State = Mapping[str, NDArray[np.floating[Any]]]
 
@@ -31,17 +31,13 @@ RANGES: Final = "compression/ranges"
 CHOSEN: Final = "compression/chosen"
 """Which coordinates the next round sends: the bytes of a bit per coordinate, as float32."""
 
-SIZE: Final = "size"
-SIZE_DEVICES: Final = "size_devices"
-KINDS: Final = frozenset({SIZE, SIZE_DEVICES})
-"""The statistics that fit ranges (`statistics`)."""
 _SIZE_UNIT: Final = 10**6
 _MOST_SIZE: Final = 4
 _GROWTH: Final = 2.0
 """A range changes by no more than this factor in a round: one odd round does not throw the next away."""
 _LEAST_RANGE: Final = 1e-4
-_EXPLORED: Final = 0.5
-"""Share of the sparse choice that is drawn, so that a coordinate that was never sent can be."""
+_IN_TURN: Final = 0.75
+"""Share of the sparse choice that goes round, so that what a device has put off is sent before long."""
 _SIGN_BITS: Final = 2
 
 
@@ -76,12 +72,22 @@ class Compression:
     def ring(self, ring: RingSpec) -> RingSpec:
         """Return the ring of what is left, from that of the whole update."""
         size = self.size
-        changes: dict[str, object] = {"size": size, "clip_norm": self.value_range * sqrt(size) * (1 + 1e-6)}
+        changes: dict[str, object] = {
+            "size": size,
+            "value_range": self.reach,
+            "clip_norm": self.reach * sqrt(size) * (1 + 1e-6),
+            "metrics": (*ring.metrics, *self.specs()),
+        }
         if self.spec.kind is CompressionKind.SIGN:
             changes["value_bits"] = _SIGN_BITS
             if ring.packed_bits:
                 changes["packed_bits"] = needed_bits(ring.cohort_max, ring.max_weight, _SIGN_BITS)
         return RingSpec.model_validate(ring.model_dump() | changes)
+
+    @property
+    def reach(self) -> float:
+        """The largest value that is sent: of sparse rounds what gathers until a coordinate's turn comes."""
+        return self.value_range / self.spec.density if self.spec.kind is CompressionKind.SPARSE else self.value_range
 
     @property
     def size(self) -> int:
@@ -95,14 +101,14 @@ class Compression:
         """
         norm = float(np.linalg.norm(update.astype(np.float64)))
         scale = min(1.0, self.clip_norm / norm) if norm else 1.0
-        wanted = update.astype(np.float64) * scale
+        wanted: NDArray[np.float64] = update.astype(np.float64) * scale
         for tensor, span in self.layout.spans():
             if (kept := left.get(tensor.name)) is not None and kept.shape == (tensor.size,):
                 wanted[span] += kept
         match self.spec.kind:
             case CompressionKind.SPARSE:
                 chosen = self.chosen(public)
-                sent = np.where(chosen, np.clip(wanted, -self.value_range, self.value_range), 0.0)
+                sent = np.where(chosen, np.clip(wanted, -self.reach, self.reach), 0.0)
                 return Compressed(sent[chosen].astype(np.float32), self._named(wanted - sent), {})
             case CompressionKind.SIGN:
                 ranges = self._spread(self.ranges(public))
@@ -191,23 +197,23 @@ class Compression:
         return {SIZE_DEVICES: 1, **told}
 
     def _choose(self, change: NDArray[np.float64], version: int) -> NDArray[np.bool_]:
-        """Choose of each tensor those that moved most, and as many more by a public draw: all could be sent in time."""
+        """Choose of each tensor some that moved most, and else the next ones of a public order: each has its turn."""
         words = bytearray(4 * self.layout.size)
-        seed = hash_parts("coordinates", version.to_bytes(8, "big"), *(t.name for t in self.layout.tensors))
-        drawn = KeyStream(seed, np.dtype("<u4")).read_into(words, self.layout.size).astype(np.float64)
+        seed = hash_parts("coordinates", *(tensor.name for tensor in self.layout.tensors))
+        drawn = KeyStream(seed, np.dtype("<u4")).read_into(words, self.layout.size)
         chosen = np.zeros(self.layout.size, dtype=np.bool_)
-        for count, (_, span) in zip(self._kept, self.layout.spans(), strict=True):
-            moved, lot = np.abs(change[span]), drawn[span]
-            most = np.argsort(-moved, kind="stable")[: round(count * (1 - _EXPLORED)) if moved.any() else 0]
-            lot = lot.copy()
-            lot[most] = np.inf
-            taken = np.concatenate([most, np.argsort(lot, kind="stable")[: count - len(most)]])
-            chosen[span.start + taken] = True
+        for count, (tensor, span) in zip(self._kept, self.layout.spans(), strict=True):
+            own, moved = chosen[span], np.abs(change[span])
+            if moved.any():
+                own[np.argsort(-moved, kind="stable")[: round(count * (1 - _IN_TURN))]] = True
+            in_turn = count - int(own.sum())
+            order = np.roll(
+                np.argsort(drawn[span], kind="stable"), -(version * max(1, round(count * _IN_TURN))) % tensor.size
+            )
+            own[order[~own[order]][:in_turn]] = True
         return chosen
 
 
-def expanded(
-    compression: Compression | None, first: Aggregate | Combined, public: State
-) -> Aggregate | Combined:
+def expanded(compression: Compression | None, first: Aggregate | Combined, public: State) -> Aggregate | Combined:
     """Return sums whose total is that of whole updates, as every method reads them."""
     return first if compression is None else replace(first, total=compression.expand(first.total, public))

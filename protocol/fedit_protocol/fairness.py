@@ -31,9 +31,7 @@ def even(domains: int) -> Shares:
     return np.full(domains, 1.0 / domains)
 
 
-def next_shares(
-    shares: Shares, losses: Sequence[float | None], step: float, floor: float | None = None
-) -> Shares:
+def next_shares(shares: Shares, losses: Sequence[float | None], step: float, floor: float | None = None) -> Shares:
     """Return λ after a round, (G,): λ_g ∝ λ_g·exp(step·F_g), none below `floor`, together 1.
 
     A domain whose loss is unknown (None) moves like the mean of those that are known. `floor` is 0.5 / G unless given.
@@ -47,7 +45,7 @@ def next_shares(
 
 
 def floored(shares: Shares, floor: float) -> Shares:
-    """Return shares that sum to 1 with none below `floor`: the others give, in proportion to what they have above it."""
+    """Return shares that sum to 1 with none below `floor`: the others give, as far as they are above it."""
     lifted = np.maximum(shares, floor)
     above = lifted - floor
     left = 1.0 - floor * len(shares)
@@ -56,10 +54,10 @@ def floored(shares: Shares, floor: float) -> Shares:
 
 def share_ratios(shares: Shares, rows: Shares) -> Shares:
     """Return λ_g / π_g, (G,), π_g being a domain's share of all rows; 1 for a domain whose rows are not known (0)."""
-    total = rows.sum()
-    if not total:
-        return np.ones(len(shares))
-    return np.divide(shares * total, rows, out=np.ones(len(shares)), where=rows > 0)
+    total, ratios = float(rows.sum()), np.ones(len(shares))
+    if total:
+        np.divide(shares * total, rows, out=ratios, where=rows > 0)
+    return ratios
 
 
 def domain_rows_weight(rows: Mapping[str, int], other: int, ratios: Mapping[str, float]) -> float:
@@ -136,7 +134,8 @@ def client_weight(task: Task, own: OwnFigures, public: State) -> int:
         step = qffl_step(own.loss, own.update_norm, spec.power, spec.lipschitz, spec.loss_cap)
         return max(1, round(encoding.max_weight * step.weight))
     if spec is not None and spec.rule is FairRule.AFL and ROWS in public:
-        ratios = dict(zip(spec.domains, map(float, share_ratios(public[SHARES], public[ROWS])), strict=True))
+        found = share_ratios(public[SHARES].astype(np.float64), public[ROWS].astype(np.float64))
+        ratios = dict(zip(spec.domains, map(float, found), strict=True))
         rows = domain_rows_weight(own.domains, own.rows - sum(own.domains.values()), ratios)
     if spec is not None and spec.rule is FairRule.TERM and own.loss is not None and REFERENCE in public:
         rows = tilted_rows(rows, own.loss, float(public[REFERENCE][0]), spec.tilt)
@@ -174,9 +173,7 @@ def fair_statistics(task: Task, own: OwnFigures) -> dict[str, int]:
     return told
 
 
-def fair_change(
-    task: Task, change: NDArray[np.float64], weight: int, report: CohortReport
-) -> NDArray[np.float64]:
+def fair_change(change: NDArray[np.float64], weight: int, report: CohortReport) -> NDArray[np.float64]:
     """Return the round's step: the weighted mean, for q-FFL times Σ weight / Σ step (see `qffl_step`)."""
     step = report.statistics.get(QFFL_STEP, 0)
     return change * (weight * _STEP_UNIT / step) if step else change

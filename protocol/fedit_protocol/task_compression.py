@@ -10,6 +10,11 @@ from fedit_protocol.task_tables import Section
 if TYPE_CHECKING:
     from fedit_protocol.task import Task
 
+SIZE: Final = "size"
+SIZE_DEVICES: Final = "size_devices"
+KINDS: Final = frozenset({SIZE, SIZE_DEVICES})
+"""The statistics that fit ranges (`statistics`)."""
+
 _PLAIN_METHODS: Final = frozenset({"fedavg", "ffa", "rolora", "fedsa", "ditto"})
 """Those whose message is the update's own coordinates and nothing else."""
 
@@ -27,8 +32,8 @@ class CompressionSpec(Section):
 
     kind: CompressionKind = Field(
         description="fitted: ranges by tensor that follow the updates, for few value_bits; sign: the sign of each"
-        " coordinate; sparse: coordinates that all devices of a round have in common. sign and sparse keep what they left"
-        " out on the device and send it later",
+        " coordinate; sparse: coordinates that all devices of a round have in common. sign and sparse keep what they"
+        " left out on the device and send it later",
     )
     density: float = Field(0.25, gt=0, lt=1, description="sparse: share of each tensor's coordinates that is sent")
     range_rms: float = Field(
@@ -47,8 +52,8 @@ def check_compression(task: "Task") -> None:
         return
     if task.round.mode != "masked" or task.privacy:
         raise ValueError(
-            "[compression] needs round.mode = masked and no [privacy]: it changes what the ring holds and what noise would"
-            " have to cover; leave it out"
+            "[compression] needs round.mode = masked and no [privacy]: it changes what the ring holds and what noise"
+            " would have to cover; leave it out"
         )
     if task.method.name not in _PLAIN_METHODS:
         raise ValueError(

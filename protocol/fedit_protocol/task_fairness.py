@@ -46,7 +46,9 @@ class FairnessSpec(Section):
     floor: float = Field(0.5, ge=0, lt=1, description="afl: least weight of a domain, in even shares of all domains")
     tilt: float = Field(1.0, ge=0, le=10, description="term: t; 0 is rows")
     power: float = Field(1.0, ge=0, le=5, description="qffl: q; 0 has every device count alike")
-    lipschitz: float = Field(1.0, gt=0, le=1e6, description="qffl: L; larger makes smaller steps where updates are long")
+    lipschitz: float = Field(
+        1.0, gt=0, le=1e6, description="qffl: L; larger makes smaller steps where updates are long"
+    )
     loss_cap: float = Field(5.0, gt=0, le=30, description="qffl: losses beyond this many nats count as this")
 
     @model_validator(mode="after")
@@ -65,7 +67,7 @@ def check_fairness(task: "Task") -> None:
         return
     if task.privacy or task.round.mode != "masked":
         raise ValueError(
-            "[fairness] needs round.mode = masked and no [privacy]: its losses are sums, and have no noise; leave it out"
+            "[fairness] needs round.mode = masked and no [privacy]: its losses are sums without noise; leave it out"
         )
     if spec.domains and spec.hidden_among > task.round.cohort_size:
         raise ValueError("fairness.hidden_among exceeds round.cohort_size, so that no loss would ever be known")

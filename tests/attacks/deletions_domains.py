@@ -5,7 +5,10 @@ from typing import Final
 from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
 
-_SLOTS, _ABSTAINS = P + "secagg/domain_slots.py", _attack("domains", "row_11_who_cannot_keep_to_the_floor_declares_no_domain")
+_SLOTS, _ABSTAINS = (
+    P + "secagg/domain_slots.py",
+    _attack("domains", "row_11_who_cannot_keep_to_the_floor_declares_no_domain"),
+)
 _FEW, _DROPPED = (
     _attack("domains", "row_11_a_domain_of_too_few_sends_nothing"),
     _attack("domains", "row_11_a_dropout_takes_its_domains_out_of_sight"),
@@ -40,8 +43,8 @@ DOMAINS: Final = (
     ),
     Deletion(
         "S2", "offered domains only", P + "secagg/roster.py",
-        "if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= set(domain_names(offer.sums[0].ring)):",
-        OFF, _attack("domains", "row_11_a_domain_that_was_not_offered_is_turned_away"),
+        "if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= offered:", OFF,
+        _attack("domains", "row_11_a_domain_that_was_not_offered_is_turned_away"),
     ),
     Deletion(
         "C20", "the mark of a domain", P + "secagg/own_words.py", "or report.domains", "or False",

@@ -159,7 +159,7 @@ def test_row_11_a_device_that_feeds_a_domain_notes_the_adapter_first() -> None:
              if isinstance(effect, Persist) and effect.record.kind == "canary"]  # fmt: skip
     assert marks
     assert marks[0] < len(effects) - 1
+    other = round_.members[1]
+    other.on_sharers(round_.server.sharers(round_.device(1)))
     with pytest.raises(RuntimeError, match="its loss is awaited"):
-        other = round_.members[1]
-        other.on_sharers(round_.server.sharers(round_.device(1)))
         other.freeze(one_hot_updates(6, 8)[1], 1, ClientReport(1, 1.0, None))

@@ -45,6 +45,7 @@ class Looking(StepTrainer):
 def fair_task(base: Path, **fairness: Any) -> Task:
     plain = exact_task(base, 5, rounds=2, cohort_min=5)
     values = plain.model_dump(mode="json") | {"fairness": {"domains": ["de", "en"], **fairness}}
+    values["encoding"] |= {"rows_per_weight": 1, "max_weight": 63}
     return Task.model_validate(values)
 
 
@@ -74,14 +75,15 @@ async def test_domains_meet_as_sums_and_the_next_rounds_weights_follow_them(
     report = first.figures.report
     assert report["domains"] == [
         {"domain": "de", "devices": 4, "rows": 40, "loss": 1.0, "unknown": None},
-        {"domain": "en", "devices": 5, "rows": 50, "loss": pytest.approx(sum(map(lambda f: round(f, 3), LOSSES)) / 5),
+        {"domain": "en", "devices": 5, "rows": 50, "loss": pytest.approx(sum(round(loss, 3) for loss in LOSSES) / 5),
          "unknown": None},
     ]  # fmt: skip
     assert report["spread"]["worst"] == "en"
     assert second.figures is not None
-    # Devices with both domains had weight 2 of 20 rows; en has the higher loss, so rows of it count more now.
+    # By rows the last device would count 10 / 20 of the first; en has the higher loss, so rows of it count more now:
+    # lambda is 1/4 for de (its floor) and 3/4 for en, of 40 and 50 rows.
     moved = (two - one)[:5] / UNIT
-    assert moved[4] > moved[0]
+    assert moved[4] / moved[0] == pytest.approx(round(10 * 1.35) / round(10 * 0.5625 + 10 * 1.35), rel=1e-3)
     needle = b"7654"  # the first device's loss in thousandths
     logged = "\n".join(said_by(record) for record in caplog.records).encode()
     assert [name for name, content in [*places, ("log", logged)] if needle in content] == []
@@ -120,7 +122,7 @@ async def test_a_real_federation_learns_by_each_rule(kind: str, tmp_path: Path) 
             async with fed.client(f"device-{number}", trainer=None, device={"prefer": "cpu", "threads": 1}) as client:
                 client.add_records(ROWS)
                 await client.join(consent=(await client.fetch_offer()).accept())
-                kinds = [event.kind async for event in client.run(max_rounds=2)]
+                kinds = [str(event.kind) async for event in client.run(max_rounds=2)]
                 outbox = outbox_of(client.config)
                 assert outbox is not None
                 document = client.require_membership().task_document

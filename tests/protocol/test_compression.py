@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedit_protocol.adapter import AdapterLayout, TensorSpec
-from fedit_protocol.compression import CHOSEN, RANGES, SIZE_DEVICES, Compression
+from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
+from fedit_protocol.compression import CHOSEN, RANGES, Compression
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.secagg.ring import ring_spec
 from fedit_protocol.task import Task
+from fedit_protocol.task_compression import SIZE_DEVICES
 
 LAYOUT = AdapterLayout(tensors=(TensorSpec(name="a", shape=(8, 50)), TensorSpec(name="b", shape=(30, 8))))
 
@@ -28,10 +29,17 @@ def rule(kind: str) -> Compression:
     return found
 
 
-def updates(count: int = 5, scale: float = 0.002) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+def updates(count: int = 5, scale: float = 0.002) -> list[Vector]:
     draw = np.random.default_rng(3)
     common = draw.standard_normal(LAYOUT.size) * scale
     return [(common + draw.standard_normal(LAYOUT.size) * scale / 2).astype(np.float32) for _ in range(count)]
+
+
+def flat_update() -> Vector:
+    """Return an update as AdamW makes them: nearly all coordinates move nearly as far."""
+    draw = np.random.default_rng(5)
+    sizes = draw.uniform(0.5, 1.5, LAYOUT.size) * draw.choice([-1.0, 1.0], LAYOUT.size)
+    return np.asarray(0.002 * sizes, dtype=np.float32)
 
 
 def report(parts: list[dict[str, int]]) -> CohortReport:
@@ -72,7 +80,7 @@ def test_a_fitted_message_fills_the_ring_and_comes_back() -> None:
 def test_what_was_left_out_is_sent_later(kind: str) -> None:
     """With error feedback the sum over rounds follows the sum of the updates; what is missing does not grow."""
     compression, public, left = rule(kind), dict[str, Any](), dict[str, Any]()
-    update, sent, missing = updates(1)[0], np.zeros(LAYOUT.size), list[float]()
+    update, sent, missing = flat_update(), np.zeros(LAYOUT.size), list[float]()
     for version in range(30):
         found = compression.compress(update, public, left)
         change = compression.expand(found.message.astype(np.float64), public)
@@ -82,7 +90,7 @@ def test_what_was_left_out_is_sent_later(kind: str) -> None:
         missing.append(float(np.linalg.norm(sent - (version + 1) * update) / np.linalg.norm(update)))
     whole = np.concatenate([left["a"], left["b"]])
     assert np.linalg.norm(sent + whole - 30 * update) == pytest.approx(0, abs=1e-4)
-    assert missing[-1] < 1.2 * max(missing[10:20])
+    assert missing[-1] < 1.5 * max(missing[10:20])
 
 
 def test_a_sparse_round_has_the_same_coordinates_on_every_device() -> None:
@@ -116,8 +124,9 @@ def test_an_update_is_clipped_before_it_is_compressed() -> None:
     compression, update = rule("sparse"), np.full(LAYOUT.size, 1.0, np.float32)
     sent = compression.compress(update, {}, {})
     share = 1 / np.sqrt(LAYOUT.size)
-    assert sent.message == pytest.approx(np.full(160, 0.01))
+    assert sent.message == pytest.approx(np.full(160, min(share, 0.04)))
     assert np.concatenate([sent.left["a"], sent.left["b"]]).max() == pytest.approx(share, rel=1e-5)
+    assert compression.ring(ring_spec(task("sparse"), LAYOUT.size)).value_range == pytest.approx(0.04)
     assert SIZE_DEVICES not in sent.figures
 
 

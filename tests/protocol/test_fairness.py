@@ -90,9 +90,7 @@ def test_afl_weighs_devices_by_what_the_last_rounds_sums_said() -> None:
     afl = task("afl", step=1.0)
     first = OwnFigures(60, domains={"a": 40})
     assert client_weight(afl, first, {}) == 6  # nothing is known yet: by rows
-    public = next_public(
-        afl, {}, report(DomainLoss("a", 5, 300, 1.0), DomainLoss("b", 5, 100, 2.0))
-    )
+    public = next_public(afl, {}, report(DomainLoss("a", 5, 300, 1.0), DomainLoss("b", 5, 100, 2.0)))
     assert public[ROWS].tolist() == [300.0, 100.0]
     assert public[SHARES] == pytest.approx(next_shares(even(2), [1.0, 2.0], 1.0, 0.25))
     ratios = share_ratios(public[SHARES], public[ROWS])
@@ -118,10 +116,10 @@ def test_a_qffl_round_comes_out_as_the_formula_says() -> None:
     assert weights == [8, 15]  # 15 * F / 4, rounded
     steps = sum(fair_statistics(qffl, own)[QFFL_STEP] for own in owns)
     mean = np.array([0.3])
-    found = fair_change(qffl, mean, sum(weights), report(**{QFFL_STEP: steps}))
+    found = fair_change(mean, sum(weights), report(**{QFFL_STEP: steps}))
     exact = [qffl_step(own.loss or 0, own.update_norm, 1.0, 1.0, 4.0).step for own in owns]
     assert found == pytest.approx(mean * sum(weights) / (15 * sum(exact)), rel=1e-3)
-    assert fair_change(task("afl"), mean, 5, report()) is mean
+    assert fair_change(mean, 5, report()) is mean
 
 
 @pytest.mark.parametrize("rule", ["rows", "afl", "term", "qffl"])

@@ -31,7 +31,8 @@ def ring_of(document: TaskDocument) -> RingSpec:
 @pytest.mark.parametrize("count", [1, 8, 21])
 def test_packed_words_come_back(bits: int, count: int) -> None:
     word = np.dtype("<u2") if bits <= 16 else np.dtype("<u4")
-    words = np.random.default_rng(bits).integers(0, 2**bits, count, dtype=np.uint64).astype(word)
+    drawn = np.random.default_rng(bits).integers(0, 2**bits, count, dtype=np.uint64)
+    words = drawn.astype("<u2") if bits <= 16 else drawn.astype("<u4")
     content = pack(words, bits)
     assert len(content) == packed_bytes(count, bits)
     assert unpack(np.frombuffer(content, np.uint8), count, bits, word).tolist() == words.tolist()
@@ -41,7 +42,8 @@ def test_packed_words_come_back(bits: int, count: int) -> None:
 
 def test_a_range_is_read_without_its_neighbours() -> None:
     ring = ring_of(packed_task(5, 30))
-    words = np.arange(word_count(ring)).astype(word_type(ring))
+    assert word_type(ring) == np.dtype("<u2")
+    words = np.arange(word_count(ring)).astype(np.uint16)
     content = np.frombuffer(as_payload(words, ring), np.uint8)
     read = word_reader(ring, lambda member, start, stop: content[start:stop])
     assert read(MEMBER, 8, 19).tolist() == list(range(8, 19))
@@ -60,7 +62,7 @@ def test_negative_numbers_are_those_of_the_narrow_ring() -> None:
 
 @pytest.mark.parametrize("value_bits", [4, 8, 12])
 def test_a_packed_round_sums_as_a_plain_one_does_in_fewer_bytes(value_bits: int) -> None:
-    updates = [np.linspace(-1, 1, 40, dtype=np.float32) * (number - 2) / 2 for number in range(5)]
+    updates = [(np.linspace(-1, 1, 40) * (number - 2) / 2).astype(np.float32) for number in range(5)]
     reports = [ClientReport(1000 + number, 1.25, 2.5) for number in range(5)]
     found = {}
     for packed in (False, True):

@@ -4,4 +4,4 @@ from fedit_protocol.methods.fedavg import FedAvg
 
 
 class Ditto(FedAvg):
-    """Average as FedIT does. The personal adapter is trained on the device after the shared one, and never leaves it."""
+    """Average as FedIT does. The personal adapter is trained after the shared one, and never leaves the device."""

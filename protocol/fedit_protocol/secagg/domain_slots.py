@@ -1,8 +1,8 @@
 """Which domains' losses a device adds to a sum, and what keeps one device's loss out of sight (SPEC, section 20).
 
-As with canary losses (`canary`), members who declared a domain cover its slot with pads of each pair, which cancel in the
-sum of all of them and in no other. A domain that too few have stays empty; a device that would make them too few by
-its owner's own floor declares none.
+As with canary losses (`canary`), members who declared a domain cover its slot with pads of each pair, which cancel in
+the sum of all of them and in no other. A domain that too few have stays empty; a device whose owner wants a higher
+floor declares none.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,9 +21,7 @@ Padded = tuple[slice, list[Mask]]
 """Where a slot lies among the words, and the pads over it."""
 
 
-def may_declare_domains(
-    offer: Offer, own: Collection[str], limits: Limits, last: LastSeen | None
-) -> tuple[str, ...]:
+def may_declare_domains(offer: Offer, own: Collection[str], limits: Limits, last: LastSeen | None) -> tuple[str, ...]:
     """Return which of its domains a device joins with, sorted; none where its owner asks for more, as with C20.
 
     Once per adapter: a loss on an adapter is a constant, and would show itself in the difference of two sums.
@@ -39,9 +37,7 @@ def may_declare_domains(
     return tuple(sorted(set(own) & set(slots.names)))
 
 
-def domain_members(
-    roster: VerifiedRoster, participants: Collection[int], name: str, ring: RingSpec
-) -> tuple[int, ...]:
+def domain_members(roster: VerifiedRoster, participants: Collection[int], name: str, ring: RingSpec) -> tuple[int, ...]:
     """Return the members of U2 whose losses make up a domain's sum; none if they would hide one among too few."""
     members = tuple(index for index in participants if name in roster.members[index].join.domains)
     least = roster.thresholds.corrupt + (ring.domains.hidden_among if ring.domains else 0)

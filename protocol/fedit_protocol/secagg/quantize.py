@@ -126,7 +126,7 @@ def decode_sum(
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
     `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise. `canary` says of each base
-    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`); `domains` of each domain.
+    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`); `domains` of domains.
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """

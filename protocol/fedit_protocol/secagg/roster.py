@@ -101,7 +101,8 @@ def check_declared(join: Join, offer: Offer) -> None:
     """Raise SecurityError (policy-refused) for a base class or a domain that the offer has no slot for (C20, S2)."""
     if join.base_class is not None and join.base_class not in canary_classes(offer.sums[0].ring):
         raise SecurityError(ProblemType.POLICY_REFUSED, f"the round has no base class {join.base_class}")
-    if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= set(domain_names(offer.sums[0].ring)):
+    offered = set(domain_names(offer.sums[0].ring))
+    if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= offered:
         raise SecurityError(ProblemType.POLICY_REFUSED, "a join names domains that the round does not have")
 
 
