@@ -14,7 +14,8 @@ from fedit_client.network.transport import OnBytes
 from fedit_client.records.own_part import read_left, write_left
 from fedit_client.records.payloads import Payload, decode_words
 from fedit_client.rounds.contribution import Contribution, contribution
-from fedit_client.rounds.device_round import Engagement, Round, over_is_fine
+from fedit_client.rounds.device_round import Round, over_is_fine
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_client.training.request import MeasuresStart, ScoresCanary

@@ -9,7 +9,8 @@ from fedit_client.consent.terms import size_text
 from fedit_client.events import RoundStage
 from fedit_client.records.payloads import decode_sealed
 from fedit_client.rounds.contribution import contribution
-from fedit_client.rounds.device_round import Engagement, Round, over_is_fine
+from fedit_client.rounds.device_round import Round, over_is_fine
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_protocol.enrollment import EnrolledView

@@ -329,8 +329,8 @@ class MemoryRound:
     @property
     def start(self) -> RoundStart:
         """What the round starts from: version 0, and zeros unless an adapter was given."""
-        adapter = np.zeros(self.document.layout.size, np.float32) if self.adapter is None else self.adapter
-        return RoundStart(self.document, 0, adapter, self.context0)
+        zeros = np.zeros(self.document.layout.size, np.float32)
+        return RoundStart(self.document, 0, zeros if self.adapter is None else self.adapter, self.context0)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""
