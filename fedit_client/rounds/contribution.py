@@ -1,10 +1,11 @@
 """What a device gives to a round's first sum: the message of its method, made smaller, its weight and its figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult
 from fedit_protocol.adapter import Vector
 from fedit_protocol.compression import Compression
@@ -12,7 +13,6 @@ from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_
 from fedit_protocol.methods import RoundStart, method_of
 from fedit_protocol.metrics import ClientReport, OwnDomain
 from fedit_protocol.round_plan import sent_layout
-from fedit_protocol.statistics import statistic_specs
 from fedit_protocol.task import TaskDocument
 
 _ROWS, _LOSS = "rows ", "loss "
@@ -41,7 +41,11 @@ def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vecto
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
     weight = client_weight(document.task, own, start.public)
-    return Contribution(message, weight, report_of(local, document, statistics), later)
+    report = report_of(local, document.task)
+    report = replace(
+        report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document)
+    )
+    return Contribution(message, weight, report, later)
 
 
 def own_figures(local: LocalResult, document: TaskDocument, message: Vector) -> OwnFigures:
@@ -52,19 +56,13 @@ def own_figures(local: LocalResult, document: TaskDocument, message: Vector) -> 
     return OwnFigures(local.examples, found.get(START_LOSS), rows, norm)
 
 
-def report_of(local: LocalResult, document: TaskDocument, more: Mapping[str, int] | None = None) -> ClientReport:
-    """Return what a device says of its round; of what a task asks for besides, 0 where nothing was measured."""
-    asked = {spec.name: spec.maximum for spec in statistic_specs(document.task)}
-    told = {name: min(round(local.statistics.get(name, 0)), most) for name, most in asked.items()}
+def _own_domains(local: LocalResult, document: TaskDocument) -> dict[str, OwnDomain]:
     found = local.statistics
-    domains = {
+    return {
         name: OwnDomain(round(found[_ROWS + name]), found[_LOSS + name])
         for name in _domains(document)
         if _ROWS + name in found
     }
-    return ClientReport(
-        local.examples, local.train_loss, local.held_out_loss, statistics=told | dict(more or {}), domains=domains
-    )
 
 
 def _domains(document: TaskDocument) -> tuple[str, ...]:

@@ -22,8 +22,5 @@ def canary_task(members: int, classes: tuple[Quantization, ...], **policy: objec
 
 def figures_of(report: CohortReport) -> dict[str, Any]:
     """Return a report as vectors show it: without what the round has none of, as before."""
-    return {
-        name: value
-        for name, value in asdict(report).items()
-        if value or name not in ("canary", "domains", "statistics")
-    }
+    later = ("canary", "domains", "statistics")
+    return {name: value for name, value in asdict(report).items() if value or name not in later}
