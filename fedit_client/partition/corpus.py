@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, gettempdir
 from types import TracebackType
@@ -105,7 +107,9 @@ class Corpus:
         missing = sum(value is None for value in values)
         if missing == len(values):
             shown = ", ".join(self.columns[:_MOST_NAMED]) + (" …" if len(self.columns) > _MOST_NAMED else "")
-            raise self._cannot_tell(f"the rows have no column {field}; there are {shown}")
+            nearest = get_close_matches(field, self.columns, n=1)
+            again = f"--by by:{nearest[0]}" if nearest else "--by iid"
+            raise self._cannot_tell(f"the rows have no column {field}; there are {shown}", again)
         if missing:
             first = values.index(None) + 1
             raise self._cannot_tell(
@@ -140,8 +144,8 @@ class Corpus:
         )
         return tuple(record for record in made if isinstance(record, Record))
 
-    def _cannot_tell(self, why: str) -> DataError:
-        return DataError(why, code="D042", where=self.name, fix="deal the rows without it: --by iid", again="--by iid")
+    def _cannot_tell(self, why: str, again: str = "--by iid") -> DataError:
+        return DataError(why, code="D042", where=self.name, fix=f"fedit-client partition DATA {again}", again=again)
 
 
 def read_corpus(source: Source, fields: Sequence[str] = ()) -> Corpus:
@@ -161,7 +165,8 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], fields: Sequence[str] = (), sha
 def _gathered(name: str, rows: Iterable[StreamedRow | RowProblem], fields: Sequence[str]) -> Corpus:
     digest, columns, shapes = hashlib.sha256(), dict[str, None](), dict[Shape, None]()
     values: dict[str, list[str | None]] = {name: [] for name in (CATEGORY, *fields)}
-    starts, lengths, problems = [0], [], []
+    known: dict[str | None, str | None] = {}  # one text for all rows that say the same
+    starts, lengths, problems = array("q", [0]), array("q"), list[RowProblem]()
     lines = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed with the corpus
     try:
         with translating(Path(gettempdir())):
@@ -177,13 +182,14 @@ def _gathered(name: str, rows: Iterable[StreamedRow | RowProblem], fields: Seque
                 columns |= dict.fromkeys(map(str, item.row))
                 shapes[item.shape] = None
                 for field, found in values.items():
-                    found.append(item.record.category if field == CATEGORY else _text(item.row.get(field)))
+                    value = item.record.category if field == CATEGORY else _text(item.row.get(field))
+                    found.append(known.setdefault(value, value))
         _check(name, list(shapes), problems)
     except BaseException:
         lines.close()
         raise
-    return Corpus(name, next(iter(shapes)), f"sha256:{digest.hexdigest()}", np.array(lengths, dtype=np.int64),
-                  tuple(columns), len(problems), values, lines, np.array(starts, dtype=np.int64))  # fmt: skip
+    return Corpus(name, next(iter(shapes)), f"sha256:{digest.hexdigest()}", _numbers(lengths),
+                  tuple(columns), len(problems), values, lines, _numbers(starts))  # fmt: skip
 
 
 def _check(name: str, shapes: Sequence[Shape], problems: Sequence[RowProblem]) -> None:
@@ -198,6 +204,10 @@ def _check(name: str, shapes: Sequence[Shape], problems: Sequence[RowProblem]) -
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return _ENCODER.encode(row).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _numbers(values: "array[int]") -> NDArray[np.int64]:
+    return np.frombuffer(values, dtype=np.int64).copy()
 
 
 def _answered(record: Record) -> int:

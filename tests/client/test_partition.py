@@ -254,6 +254,7 @@ def test_every_form_has_a_line_of_help() -> None:
         ("users:user", 12, 0, "D041", "--clients 11"),
         ("iid", 2, 15, "D041", "--test-rows 14"),
         ("by:colour", 2, 0, "D042", "--by iid"),
+        ("by:langauge", 2, 0, "D042", "--by by:language"),
         ("quality:language", 2, 0, "D042", "--by iid"),
         ("dirichlet:0.5:min=80", 2, 0, "D043", "--by dirichlet:0.5:min=37"),
         ("dirichlet:0.01:min=20", 7, 0, "D043", "--clients 1"),
