@@ -117,8 +117,8 @@ class Compression:
                 return Compressed(message, self._named(wanted - signs * ranges), self._sizes(np.abs(wanted), 2))
             case CompressionKind.FITTED:
                 ranges = self._spread(self.ranges(public))
-                message = np.clip(wanted / ranges, -1.0, 1.0) * self.value_range
-                return Compressed(message.astype(np.float32), {}, self._sizes(np.square(wanted), 1))
+                filled = np.clip(wanted / ranges, -1.0, 1.0) * self.value_range
+                return Compressed(filled.astype(np.float32), {}, self._sizes(np.square(wanted), 1))
 
     def expand(self, total: NDArray[np.float64], public: State) -> NDArray[np.float64]:
         """Return the sum of the updates (layout.size,) that a sum of messages (size,) stands for."""
