@@ -42,9 +42,7 @@ def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vecto
         statistics |= smaller.figures
     weight = client_weight(document.task, own, start.public)
     report = report_of(local, document.task)
-    report = replace(
-        report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document)
-    )
+    report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)
 
 
