@@ -9,7 +9,7 @@ import pytest
 
 from fedit_client.records.own_part import PERSONAL, PersonalPart, read_personal, write_personal
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
-from fedit_client.training.local import train_here
+from fedit_client.training.local import Loaded, train_here
 from fedit_client.training.model import load_tensors
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import StorageError
@@ -31,8 +31,14 @@ def asked(base: Path, folder: Path, method: str, **training: Any) -> TrainingReq
     return replace(plain, document=document, own=folder / "own")
 
 
+LOADED: list[Loaded] = []
+"""One model for all: training leaves nothing behind in it that the next does not set."""
+
+
 def run(wanted: TrainingRequest, told: list[TrainingProgress] | None = None) -> LocalResult:
-    return train_here(prepared(wanted), wanted, (told if told is not None else []).append)
+    if not LOADED:
+        LOADED.append(prepared(wanted))
+    return train_here(LOADED[0], wanted, (told if told is not None else []).append)
 
 
 def kept(wanted: TrainingRequest) -> PersonalPart:
@@ -81,19 +87,20 @@ def test_the_next_fedsa_round_goes_on_with_the_own_b(base: Path, tmp_path: Path)
 
 
 def test_ditto_shares_what_fedit_would_and_keeps_an_adapter_beside_it(base: Path, tmp_path: Path) -> None:
-    plain = run(replace(asked(base, tmp_path, "fedavg"), own=None))
-    wanted, told = asked(base, tmp_path, "ditto"), list[TrainingProgress]()
+    plain = run(replace(asked(base, tmp_path, "fedavg", local_steps=4), own=None))
+    wanted, told = asked(base, tmp_path, "ditto", local_steps=4), list[TrainingProgress]()
     result = run(wanted, told)
     assert np.array_equal(result.update, plain.update)
     assert kept(wanted).tensors.keys() == set(personal_names(wanted.document))
     steps = [progress for progress in told if progress.stage == "train"]
-    assert [(step.done, step.total) for step in steps] == [(done, 16) for done in range(1, 17)]
+    assert [(step.done, step.total) for step in steps] == [(done, 8) for done in range(1, 9)]
     loss = kept(wanted).loss
     assert loss is not None
     assert result.held_out_loss is not None
     assert loss < result.held_out_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pull", [0.01, 20.0])
 def test_a_stronger_pull_keeps_the_personal_adapter_nearer(pull: float, base: Path, tmp_path: Path) -> None:
     wanted = asked(base, tmp_path, "ditto")
@@ -107,7 +114,7 @@ def test_a_stronger_pull_keeps_the_personal_adapter_nearer(pull: float, base: Pa
 
 
 def test_without_a_folder_nothing_is_kept(base: Path, tmp_path: Path) -> None:
-    run(replace(asked(base, tmp_path, "fedsa"), own=None))
+    run(replace(asked(base, tmp_path, "fedsa", local_steps=1), own=None))
     assert not (tmp_path / "own").exists()
 
 
@@ -130,7 +137,7 @@ def test_a_part_of_another_shape_is_that_of_no_one(base: Path, tmp_path: Path) -
 
 
 def test_rows_of_the_domains_are_looked_at_before_training(base: Path, tmp_path: Path) -> None:
-    plain = request(base, tmp_path, cpu())
+    plain = request(base, tmp_path, cpu(), local_steps=1)
     values = plain.document.task.model_dump(mode="json") | {"fairness": {"domains": ["even", "none"]}}
     task = type(plain.document.task).model_validate(values)
     wanted = replace(plain, document=plain.document.model_copy(update={"task": task}))
