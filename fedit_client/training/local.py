@@ -20,6 +20,7 @@ from fedit_client.training.group import Group
 from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes, use_of
+from fedit_client.training.mixture import mix
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -40,6 +41,7 @@ from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
+from fedit_protocol.task_tables import MethodName
 
 _HELD_OUT_ROWS: Final = 32
 """Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
@@ -65,6 +67,8 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
     fuse(model)
+    if document.task.method.name is MethodName.FEDALT:
+        mix(model)
     return Loaded(model, load_tokenizer(base))
 
 
@@ -88,8 +92,8 @@ def train_here(
     kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, layout))
-    before = own.start
-    write_adapter(loaded.model, before)
+    write_adapter(loaded.model, own.start)
+    own.prepare(loaded.model)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
@@ -111,7 +115,7 @@ def train_here(
 
     trained = train(run, rows.examples, feeding, keeper, tell)
     loss_after = own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    update, tokens = update_of(read_adapter(loaded.model), before, layout), trained.tokens
+    update, tokens = update_of(read_adapter(loaded.model), own.shared, layout), trained.tokens
     if own.trains_again:
         keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
         again = partial(tell, done=run.done)

@@ -28,6 +28,9 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDALT: MethodTraits(
+        why="its devices send values, not changes, and take their own out of one exact mean"
+    ),
     MethodName.FEDIT_RS: MethodTraits(why="it sums twice, and a sketch is not clipped, so noise bounds nothing"),
 }
 
@@ -45,6 +48,8 @@ def check_method(task: "Task") -> None:
         raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.FEDALT:
+        _check_values(task)
     if name is MethodName.FEDSA and task.gates.max_loss_ratio:
         raise ValueError(
             "method.name = fedsa has no adapter without a device's own B, so gates.max_loss_ratio would compare the"
@@ -52,6 +57,19 @@ def check_method(task: "Task") -> None:
         )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
+
+
+def _check_values(task: "Task") -> None:
+    """Raise ValueError unless a task of fedalt says how large values may be, and leaves their mean as it is."""
+    if not task.encoding.value_range:
+        raise ValueError(
+            "method.name = fedalt sends values that grow over rounds, so encoding.value_range must be stated: what a"
+            " round can move times round.rounds is enough"
+        )
+    if task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            "method.name = fedalt needs the mean itself, which fairness.rule = qffl scales: take afl or term"
+        )
 
 
 def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:

@@ -67,6 +67,7 @@ class MethodName(StrEnum):
     FEDIT_RS = "fedit_rs"
     FEDSA = "fedsa"
     DITTO = "ditto"
+    FEDALT = "fedalt"
 
 
 class MethodSpec(Section):
@@ -76,7 +77,8 @@ class MethodSpec(Section):
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
         " of the mean product B·A that averaging the factors loses; fedsa: the factors A are averaged, each device"
-        " keeps its own B; ditto: as fedavg, and each device keeps an adapter of its own near the shared one",
+        " keeps its own B; ditto: as fedavg, and each device keeps an adapter of its own near the shared one;"
+        " fedalt: the mean of the devices' own adapters, which each mixes with its own, token by token",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"

@@ -6,16 +6,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from fedit_client.records.own_part import PERSONAL, PersonalPart, read_personal, write_personal
+from fedit_client.records.own_part import (
+    PERSONAL,
+    PersonalPart,
+    SentPart,
+    read_personal,
+    write_personal,
+    write_sent,
+)
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.local import Loaded, train_here
 from fedit_client.training.model import load_tensors
+from fedit_client.training.personal import Personal
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import StorageError
 from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods.fedalt import WEIGHT, mixer_shapes
 from fedit_protocol.methods.fedsa import kept_names
-from fedit_protocol.methods.personal_parts import personal_names
+from fedit_protocol.methods.personal_parts import personal_shapes
+from fedit_protocol.task_tables import MethodName
 
 from .rows import cpu
 from .test_local import prepared, request
@@ -91,13 +102,43 @@ def test_ditto_shares_what_fedit_would_and_keeps_an_adapter_beside_it(base: Path
     wanted, told = asked(base, tmp_path, "ditto", local_steps=4), list[TrainingProgress]()
     result = run(wanted, told)
     assert np.array_equal(result.update, plain.update)
-    assert kept(wanted).tensors.keys() == set(personal_names(wanted.document))
+    assert kept(wanted).tensors.keys() == personal_shapes(wanted.document).keys()
     steps = [progress for progress in told if progress.stage == "train"]
     assert [(step.done, step.total) for step in steps] == [(done, 8) for done in range(1, 9)]
     loss = kept(wanted).loss
     assert loss is not None
     assert result.held_out_loss is not None
     assert loss < result.held_out_loss
+
+
+def test_fedalt_mixes_its_own_adapter_with_those_of_the_others(base: Path, tmp_path: Path) -> None:
+    plain = asked(base, tmp_path, "fedavg", local_steps=3)
+    ranged = plain.document.task.encoding.model_copy(update={"value_range": 0.5})
+    method = plain.document.task.method.model_copy(update={"name": MethodName.FEDALT})
+    task = plain.document.task.model_copy(update={"encoding": ranged, "method": method})
+    wanted = replace(plain, document=plain.document.model_copy(update={"task": task}))
+    loaded, layout = prepared(wanted), wanted.document.layout
+    first = train_here(loaded, wanted, lambda _: None)
+    own, mixers = kept(wanted), mixer_shapes(wanted.document)
+    assert own.tensors.keys() == personal_shapes(wanted.document).keys()
+    shared = load_tensors(wanted.global_adapter, layout)
+    trained = layout.flatten({name: own.tensors[name] for name in shared})
+    assert np.array_equal(first.update, trained - layout.flatten(shared))
+    assert wanted.own is not None
+    # The mean is this device's adapter, twice as heavy as another's that is all zeros but A.
+    others = {name: np.zeros_like(part) if "lora_B" in name else part for name, part in shared.items()}
+    mean = {name: (2 * own.tensors[name] + others[name]) / 3 for name in shared}
+    write_sent(wanted.own, SentPart({name: own.tensors[name] for name in shared}, 2, 1))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(save({WEIGHT: np.array([3.0])}))
+    later = replace(wanted, version=1, public=state)
+    rest = Personal(later, mean, own).rest
+    assert {name: rest[name].tolist() for name in rest} == {
+        name: pytest.approx(others[name], abs=1e-5) for name in others
+    }
+    second = train_here(loaded, later, lambda _: None)
+    assert np.linalg.norm(second.update) > 0
+    assert any(np.abs(kept(later).tensors[name]).max() > 0 for name in mixers)  # the mixers learn
 
 
 @pytest.mark.slow

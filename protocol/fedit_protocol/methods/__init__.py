@@ -7,6 +7,7 @@ from typing import Final
 
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
 from fedit_protocol.methods.ditto import Ditto
+from fedit_protocol.methods.fedalt import FedAlt
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
 from fedit_protocol.methods.fedsa import FedSa
@@ -20,6 +21,7 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDIT_RS: FedItRs(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
+    MethodName.FEDALT: FedAlt(),
 }
 """The name in `[method]` of a task → the method."""
 
