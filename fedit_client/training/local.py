@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from fedit_client.data import Record
 from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
@@ -31,6 +33,7 @@ from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
+from fedit_client.training.unpacked import unpack
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.task import Optimizer, Task, TaskDocument
@@ -52,9 +55,15 @@ class Loaded:
         return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id)
 
 
-def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
-    """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError."""
-    model = attach_adapter(load_base(base, plan), document.task.adapter, document.layout)
+def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool = False) -> Loaded:
+    """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError.
+
+    A 4-bit base that is `unpacked` gives the same numbers with more memory and less time (`unpacked`).
+    """
+    held = load_base(base, plan)
+    if unpacked:
+        unpack(held, getattr(torch, plan.compute_dtype))
+    model = attach_adapter(held, document.task.adapter, document.layout)
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
