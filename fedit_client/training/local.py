@@ -28,6 +28,7 @@ from fedit_client.training.model import (
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
+from fedit_client.training.pull import pulls_of
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -139,7 +140,9 @@ def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[Tra
 def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
     spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run.pulls = pulls_of(spec, loaded.model)
+    return run
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:

@@ -1,1 +1,1 @@
-"""Timings of what costs time: `python -m tests.bench [secagg] [training] [--json]`."""
+"""Timings of what costs time: `python -m tests.bench [secagg] [training] [server] [methods] [--json]`."""

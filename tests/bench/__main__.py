@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from . import options as bench_options
 
-BENCHES = ("secagg", "training", "server")
-TAKING_OPTIONS = {"training", "server"}
+BENCHES = ("secagg", "training", "server", "methods")
+TAKING_OPTIONS = {"training", "server", "methods"}
 
 Figure = float | str | None
 Result = dict[str, Figure | dict[str, Figure]]

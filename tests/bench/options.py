@@ -15,4 +15,5 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", default="", help="training: a file that gets each part's figures as they come")
     made.add_argument("--devices", type=int, default=10_000, help="server: devices that wait at it")
     made.add_argument("--lasts", type=float, default=300.0, help="server: seconds of that load, after a minute's ramp")
+    made.add_argument("--only", default="", help="methods: these parts alone, NAME,NAME")
     return made
