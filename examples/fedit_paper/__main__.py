@@ -17,7 +17,6 @@ from fedit_protocol.task import Quantization
 from . import data
 from .plan import Profile, read_profile, read_rows, runs_of
 from .pool import Shift, in_processes
-from .report import write_report
 from .runner import Bench
 from .tiny import tiny_base
 
@@ -40,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             in_processes([*given, "--until", str(until)], options.processes)
         else:
             Shift(_bench(profile, options, out), runs, until).work()
-    if not options.worker:
+    if not options.worker and not options.no_report:
+        from .report import write_report  # brings a plotting library, which a machine that only trains may lack
+
         print(write_report(out, rows, profile))
     return 0
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=0, help="begin no run that would not end within this time")
     parser.add_argument("--curve", action="store_true", help="measure after every round, whatever the profile says")
     parser.add_argument("--report", action="store_true", help="train nothing, write the report of what is there")
+    parser.add_argument("--no-report", action="store_true", help="train only")
     parser.add_argument("--list", action="store_true", help="show all runs in their order, and do nothing")
     parser.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Record, Source, records_from
-from fedit_client.partition import Corpus, hold_out_more, make_partition, published_partition, read_corpus
+from fedit_client.partition import Corpus, hold_out_more, load_partition, make_partition, read_corpus
 from fedit_protocol.errors import DataError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ class Dolly:
         """Read it once; raises DataError."""
         self._place = place
         self.corpus: Corpus = read_corpus(Source(str(place / DOLLY)))
-        published = published_partition(self.corpus, place / PUBLISHED["shards"])
+        published = load_partition(place / PUBLISHED["shards"], self.corpus)
         with_test = hold_out_more(self.corpus, published, per_category=_MORE_TEST, seed=_SEED)
         with_both = hold_out_more(self.corpus, with_test, per_category=_VALIDATION, seed=_SEED + 1)
         self.test: Places = with_test.test
@@ -73,7 +73,7 @@ class Dolly:
     def deal(self, partition: str) -> Deal:
         """Return the rows of a partition: a published one's name, or `CLIENTS of FORM` such as `100 of shards:2`."""
         if partition in PUBLISHED:
-            part = published_partition(self.corpus, self._place / PUBLISHED[partition])
+            part = load_partition(self._place / PUBLISHED[partition], self.corpus)
         else:
             clients, _, form = partition.partition(" of ")
             part = make_partition(self.corpus, form, clients=int(clients), seed=_SEED, test_rows=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 from fedit_client.evaluation.statistics import Interval
@@ -103,10 +104,19 @@ def _others(results: Results) -> Iterator[str]:
 def _two(results: Results) -> Iterator[str]:
     yield from _differences(results, ("two",), "fedit")
     for model in results.models("two"):
-        alone = [one for one in results.models("alone") if one.seed == model.seed and one.told["client"] in (0, 5)]
+        alone = [one for one in results.models("alone") if one.seed == model.seed and one.told["client"] in (4, 9)]
         if alone:
             best = min(alone, key=lambda one: one.loss)
             yield f"seed {model.seed}: the two together {model.loss:.3f}, the better of them alone {best.loss:.3f}"
+
+
+def _selection(results: Results) -> Iterator[str]:
+    yield from _differences(results, ("select_stratified", "select_oort"), "select_uniform")
+    for row in ("select_uniform", "select_stratified", "select_oort"):
+        for model in results.models(row):
+            shares = [float(note["coverage"]) for note in model.told["rounds"] if "coverage" in note]
+            if shares:
+                yield f"{model.told['title']}, seed {model.seed}: a round covers {fmean(shares):.0%} of the categories"
 
 
 def _single(results: Results) -> Iterator[str]:
@@ -169,8 +179,8 @@ EXPERIMENTS: Final = (
         "selection",
         "Client selection",
         "Four of ten clients a round: does it matter how they are chosen?",
-        ("select",),
-        findings=_against_fedit("select"),
+        ("select_uniform", "select_stratified", "select_oort"),
+        findings=_selection,
     ),
     Experiment("fairness", "Fairness across categories", "Can the worst category gain without the mean losing?", ("afl", "term", "qffl"), findings=_fairness),
     Experiment("compression", "Fewer bits", "What do 4 bits cost against 8?", ("bits4", "sign"), findings=_against_fedit("bits4", "sign")),

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
@@ -24,8 +24,7 @@ class Profile:
     precision: str
     partition: str
     seeds: int
-    measure: Literal["each", "end"]
-    """Whether the test rows are measured after each round or once."""
+    """Of every row; 0 leaves it to the rows."""
     task: Values = field(repr=False)
     limits: Values = field(repr=False)
     """What the profile says otherwise about a row, by the row's name: `rounds`, `variants`, `clients`."""
@@ -48,7 +47,8 @@ class Row:
     choose: Values
     carrier: str
     attack: Values
-    needs: tuple[str, ...]
+    curve: bool
+    """Whether the test rows are measured after each round and not only at the end."""
     task: Values = field(repr=False)
     variants: Mapping[str, Values] = field(repr=False)
 
@@ -114,9 +114,11 @@ def _row(path: Path) -> Row:
     values = {**_DEFAULTS, **tomllib.loads(path.read_text("utf-8"))}
     clients = values["clients"]
     values["clients"] = clients if isinstance(clients, str) else tuple(cast("list[int]", clients))
-    values["needs"] = tuple(values["needs"])
     return Row(name=path.stem, **values)
 
+
+_LATER_SEEDS: Final = 15
+"""By how much a further seed of a row comes later than its first: the main rows' before the first of the last ones."""
 
 _DEFAULTS: Values = {
     "kind": "federated",
@@ -127,24 +129,25 @@ _DEFAULTS: Values = {
     "choose": {},
     "carrier": "ring",
     "attack": {},
-    "needs": [],
+    "curve": False,
     "task": {},
     "variants": {},
 }
 
 
 def runs_of(rows: Sequence[Row], profile: Profile, chosen: Sequence[str], seeds: int) -> list[Run]:
-    """Return all runs, first seeds first; `chosen` are names of rows or experiments, all without any; F023."""
+    """Return all runs, the most valuable first; `chosen` are names of rows or experiments, all without any; F023."""
     known = {row.name for row in rows} | {row.experiment for row in rows}
     if unknown := sorted(set(chosen) - known):
         raise ConfigError(f"there is no row or experiment {unknown[0]}", code="F023", fix="--list shows them")
     wanted = [row for row in rows if not chosen or {row.name, row.experiment} & set(chosen)]
-    found: list[Run] = []
-    for seed in range(1, 1 + (seeds or max(profile.seeds, *(row.seeds for row in wanted), 1))):
-        for row in wanted:
-            if seed <= (seeds or max(row.seeds, profile.seeds)):
-                found += _runs(row, profile, seed)
-    return found
+    found = [
+        run
+        for row in wanted
+        for seed in range(1, 1 + (seeds or profile.seeds or row.seeds))
+        for run in _runs(row, profile, seed)
+    ]
+    return sorted(found, key=lambda run: run.row.order + _LATER_SEEDS * (run.seed - 1))
 
 
 def _runs(row: Row, profile: Profile, seed: int) -> Iterator[Run]:

@@ -55,7 +55,11 @@ class Shift:
         for run in self.runs:
             if (self.bench.out / "runs" / run.name / RESULT).is_file():
                 continue
-            steps = steps_of(run, self.bench.profile, self.bench.plan.kind)
+            try:
+                steps = steps_of(run, self.bench.profile, self.bench.plan.kind)
+            except FeditError as error:
+                print(f"  {run.name}: {error}", file=sys.stderr, flush=True)
+                continue
             if self.until and time.time() + self.pace.seconds(steps) > self.until:
                 continue
             with claimed(self.bench.out / "runs" / run.name / ".claim") as mine:

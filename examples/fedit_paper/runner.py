@@ -24,10 +24,10 @@ from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import TaskDocument
 
-from .choices import choice_of
+from .choices import choice_of, covered
 from .data import OTHERS, Deal, Dolly, Places, other_records
 from .lies import poisoned, tamper_of
-from .plan import Profile, Run
+from .plan import Profile, Row, Run
 
 SCHEMA: Final = "fedit.paper/1"
 RESULT: Final = "result.json"
@@ -97,7 +97,7 @@ class Bench:
         progress = Progress(0, np.zeros(0, np.float32))
         if run.row.kind != "base":
             federation = self._federation(run, document, learner, folder)
-            progress = federation.run(learner, lambda now: self._curve(learner, now))
+            progress = federation.run(learner, lambda now: self._noted(learner, federation, run.row, now))
         told = self._told(run, document, progress)
         adapter = progress.adapter if run.row.kind != "base" else None
         sets = {"test": self.test, "validation": self.validation, **self.others}
@@ -127,6 +127,13 @@ class Bench:
         row = run.row
         places = [run.client] if run.client is not None else range(len(deal)) if isinstance(row.clients, str) else row.clients
         every = {name: every[name] for name in (f"client {place}" for place in places)}
+        if empty := next((name for name, rows in every.items() if not len(rows)), ""):
+            raise ConfigError(
+                f"no row of {empty} keeps an answer within {document.task.prompt.cutoff_tokens} tokens",
+                code="F028",
+                where=run.name,
+                fix="raise task.prompt.cutoff_tokens in the profile",
+            )
         if row.kind == "central":
             every = {"everybody": np.concatenate(list(every.values()))}
         clients = [VirtualClient(name, self.dolly.records(rows.tolist())) for name, rows in every.items()]
@@ -150,10 +157,14 @@ class Bench:
             self._learner = (key, Learner(document, self.base, self.plan, self.out / "cache" / f"scratch-{os.getpid()}"))
         return self._learner[1]
 
+    def _noted(self, learner: Learner, federation: Federation, row: Row, progress: Progress) -> Mapping[str, Any]:
+        """What a round's note says beside the engine's own figures."""
+        chosen = progress.notes[-1]["chosen"]
+        share = {"coverage": covered(chosen, federation.clients)} if federation.choose else {}
+        return {**share, **(self._curve(learner, progress) if row.curve or self.curve else {})}
+
     def _curve(self, learner: Learner, progress: Progress) -> Mapping[str, Any]:
-        """After a round, where the profile asks for it: the loss on validation and test rows, category by category."""
-        if not self.curve and self.profile.measure == "end":
-            return {}
+        """The loss on validation and test rows, category by category."""
         sets = {"test": self.test, "validation": self.validation}
         told = {name: rows_told(learner.measure(progress.adapter, rows, progress.public), rows) for name, rows in sets.items()}
         return {name: by_category(one) for name, one in told.items()}

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from time import monotonic
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file, save
 from fedit_client.data import Record
 from fedit_client.home.durable import write_atomic
 from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.statistics import report_of
 from fedit_client.simulation.carriers import Carrier, Contribution, step_of
 from fedit_client.simulation.learner import Learner, LocalWork
 from fedit_protocol.adapter import Vector, first_adapter
@@ -23,7 +25,6 @@ from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.methods import RoundStart, State, method_of
 from fedit_protocol.methods.contract import spans_of
-from fedit_protocol.metrics import ClientReport
 from fedit_protocol.optimizer import apply
 from fedit_protocol.task import TaskDocument
 
@@ -99,7 +100,7 @@ class Federation:
         moved = spans_of(self.document.layout, method_of(self.document).sent(self.document, number))
         adapter, kept = apply(start, step, moved)
         losses = [one.report.train_loss for one in cohort]
-        note = {"round": number + 1, "chosen": chosen, "train_loss": float(np.mean(losses)), **step.figures}
+        note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **step.figures}
         return Progress(number + 1, adapter, step.public, kept, (*progress.notes, note))
 
     def _trained(self, learner: Learner, number: int, place: int, start: RoundStart) -> Contribution:
