@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -15,7 +16,7 @@ from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 
 from . import data
-from .plan import Profile, read_profile, read_rows, runs_of
+from .plan import NO_DIGEST, Profile, read_profile, read_rows, runs_of
 from .pool import Shift, in_processes
 from .runner import Bench
 from .tiny import tiny_base
@@ -28,9 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(given)
     profile, rows = read_profile(options.profile), read_rows()
+    if options.partition:
+        profile = replace(profile, name=f"{profile.name}_{options.partition}", partition=options.partition)
     runs = runs_of(rows, profile, options.rows, options.seeds)
     if options.list:
-        print("\n".join(f"{run.name:34} {run.row.experiment:12} {run.title}" for run in runs))
+        for run in runs:
+            run.task(profile, NO_DIGEST)  # a row that is no task is told here, not in the middle of the night
+            print(f"{run.name:34} {run.row.experiment:12} {run.title}")
         return 0
     until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
     out: Path = options.out or Path("build") / f"fedit_paper_{profile.name}"
@@ -76,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the results; build/fedit_paper_PROFILE without one")
     parser.add_argument("--data", default="", help="folder of the data sets; else FEDIT_TEST_DATA, else ../shared/data")
     parser.add_argument("--base", type=Path, help="folder of the base model, instead of the profile's")
+    parser.add_argument("--partition", default="", help="another partition than the profile says")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what trains")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--processes", type=int, default=1, help="runs at the same time, on one device")

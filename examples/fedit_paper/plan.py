@@ -117,6 +117,9 @@ def _row(path: Path) -> Row:
     return Row(name=path.stem, **values)
 
 
+NO_DIGEST: Final = "sha256:" + "0" * 64
+"""Stands for the base's digest where a task is only looked at."""
+
 _LATER_SEEDS: Final = 15
 """By how much a further seed of a row comes later than its first: the main rows' before the first of the last ones."""
 

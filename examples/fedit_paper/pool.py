@@ -14,7 +14,7 @@ from fedit_protocol.errors import FeditError, MembershipError
 from fedit_protocol.task import Task
 
 from .data import PUBLISHED
-from .plan import Profile, Run
+from .plan import NO_DIGEST, Profile, Run
 from .runner import RESULT, Bench
 
 _DOLLY_ROWS = 15_000
@@ -112,7 +112,7 @@ def steps_of(run: Run, profile: Profile, kind: str) -> float:
     """Return a run's optimizer steps, those with many rows counted as several: what its time is in proportion to."""
     if run.row.kind == "base":
         return 0.0
-    task = run.task(profile, "sha256:" + "0" * 64)
+    task = run.task(profile, NO_DIGEST)
     clients = _clients(run.row.partition or profile.partition)
     cohort = 1 if run.row.kind == "central" or run.client is not None else int(run.row.choose.get("count", clients))
     if not isinstance(run.row.clients, str):
