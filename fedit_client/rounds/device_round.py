@@ -31,7 +31,7 @@ from fedit_client.network.transport import OnBytes, Transport
 from fedit_client.records.journal import Journal
 from fedit_client.records.outbox import Occasion, Outbox
 from fedit_client.records.payloads import Payload
-from fedit_client.records.round_notes import RoundNotes
+from fedit_client.records.round_notes import TakesNotes
 from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
@@ -103,7 +103,7 @@ class Engagement:
     outbox: Outbox | None = None
     """The owner's copy of what is uploaded; None where the owner wants none."""
 
-    notes: RoundNotes | None = None
+    notes: TakesNotes | None = None
     """The signed history of this device; None where nothing is kept."""
 
     def check_consent(self) -> None:
