@@ -27,7 +27,7 @@ _MOST_BYTES = 40 * 2**30
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for and not there yet, then write the report of all that is there."""
     given = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(given)
+    options = parser().parse_args(given)
     profile, rows = read_profile(options.profile), read_rows()
     if options.partition:
         profile = replace(profile, name=f"{profile.name}_{options.partition}", partition=options.partition)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.processes > 1 and not options.worker:
             in_processes([*given, "--until", str(until)], options.processes)
         else:
-            Shift(_bench(profile, options, out), runs, until).work()
+            Shift(bench_of(profile, options, out), runs, until).work()
     if not options.worker and not options.no_report:
         from .report import write_report  # brings a plotting library, which a machine that only trains may lack
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _bench(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
+def bench_of(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
+    """Return the bench that the arguments ask for; may fetch the base."""
     cache = platformdirs.user_cache_path("fedit-client")
     if options.base:
         base: Path = options.base
@@ -73,26 +74,27 @@ def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:
     return DevicePlan("cpu", threads, precision, dtype, "asked for", 0, 0, name=f"CPU, {dtype}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m examples.fedit_paper", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="rows or experiments; all without any")
-    parser.add_argument("--profile", default="cpu", help="smoke, cpu or full: how large everything is")
-    parser.add_argument("--seeds", type=int, default=0, help="seeds of every run; 0 means what row and profile say")
-    parser.add_argument("--out", type=Path, help="folder of the results; build/fedit_paper_PROFILE without one")
-    parser.add_argument("--data", default="", help="folder of the data sets; else FEDIT_TEST_DATA, else ../shared/data")
-    parser.add_argument("--base", type=Path, help="folder of the base model, instead of the profile's")
-    parser.add_argument("--partition", default="", help="another partition than the profile says")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what trains")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
-    parser.add_argument("--processes", type=int, default=1, help="runs at the same time, on one device")
-    parser.add_argument("--seconds", type=float, default=0, help="begin no run that would not end within this time")
-    parser.add_argument("--curve", action="store_true", help="measure after every round, whatever the profile says")
-    parser.add_argument("--report", action="store_true", help="train nothing, write the report of what is there")
-    parser.add_argument("--no-report", action="store_true", help="train only")
-    parser.add_argument("--list", action="store_true", help="show all runs in their order, and do nothing")
-    parser.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Return the arguments of this program."""
+    found = argparse.ArgumentParser(prog="python -m examples.fedit_paper", description=__doc__)
+    found.add_argument("rows", nargs="*", help="rows or experiments; all without any")
+    found.add_argument("--profile", default="cpu", help="smoke, cpu or full: how large everything is")
+    found.add_argument("--seeds", type=int, default=0, help="seeds of every run; 0 means what row and profile say")
+    found.add_argument("--out", type=Path, help="folder of the results; build/fedit_paper_PROFILE without one")
+    found.add_argument("--data", default="", help="folder of the data sets; else FEDIT_TEST_DATA, else ../shared/data")
+    found.add_argument("--base", type=Path, help="folder of the base model, instead of the profile's")
+    found.add_argument("--partition", default="", help="another partition than the profile says")
+    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what trains")
+    found.add_argument("--threads", type=int, default=1, help="threads of each process")
+    found.add_argument("--processes", type=int, default=1, help="runs at the same time, on one device")
+    found.add_argument("--seconds", type=float, default=0, help="begin no run that would not end within this time")
+    found.add_argument("--curve", action="store_true", help="measure after every round, whatever the profile says")
+    found.add_argument("--report", action="store_true", help="train nothing, write the report of what is there")
+    found.add_argument("--no-report", action="store_true", help="train only")
+    found.add_argument("--list", action="store_true", help="show all runs in their order, and do nothing")
+    found.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)
+    found.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The rows: Dolly in the paper's partitions, 200 test rows that no client has, validation rows, and other data sets."""
 
-import gzip
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -107,7 +106,6 @@ def _dolly(instruction: str, context: str, response: str, category: str) -> dict
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
+    with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)

@@ -74,7 +74,10 @@ def _fairness(results: Results) -> Iterator[str]:
 
 def _further(results: Results) -> Iterator[str]:
     for model in results.models("local_work", None) + results.models("server_step", None):
-        at = {one.seed: one for one in results.models("fedit")}, {one.seed: one for one in results.models("central_small")}
+        at = (
+            {one.seed: one for one in results.models("fedit")},
+            {one.seed: one for one in results.models("central_small")},
+        )
         if model.seed in at[0] and model.seed in at[1]:
             there = at[0][model.seed].loss - at[1][model.seed].loss
             closed = (at[0][model.seed].loss - model.loss) / there if there > 0.01 else float("nan")
@@ -158,8 +161,12 @@ EXPERIMENTS: Final = (
         ("base", "alone", "fedit", "central_depth", "central_small"),
         findings=_main,
     ),
-    Experiment("single", "One client", "What does one client learn from its own rows?", ("base", "alone"), findings=_single),
-    Experiment("two", "Two complementary clients", "What do two clients gain whose categories differ?", ("two",), findings=_two),
+    Experiment(
+        "single", "One client", "What does one client learn from its own rows?", ("base", "alone"), findings=_single
+    ),
+    Experiment(
+        "two", "Two complementary clients", "What do two clients gain whose categories differ?", ("two",), findings=_two
+    ),
     Experiment("ranks", "LoRA ranks", "Which rank is enough?", ("ranks", "fedit"), findings=_against_fedit("ranks")),
     Experiment(
         "methods",
@@ -182,9 +189,27 @@ EXPERIMENTS: Final = (
         ("select_uniform", "select_stratified", "select_oort"),
         findings=_selection,
     ),
-    Experiment("fairness", "Fairness across categories", "Can the worst category gain without the mean losing?", ("afl", "term", "qffl"), findings=_fairness),
-    Experiment("compression", "Fewer bits", "What do 4 bits cost against 8?", ("bits4", "sign"), findings=_against_fedit("bits4", "sign")),
-    Experiment("masked", "With and without masks", "What does the ring cost, what do masks cost?", ("unrounded", "masked"), findings=_masked),
+    Experiment(
+        "fairness",
+        "Fairness across categories",
+        "Can the worst category gain without the mean losing?",
+        ("afl", "term", "qffl"),
+        findings=_fairness,
+    ),
+    Experiment(
+        "compression",
+        "Fewer bits",
+        "What do 4 bits cost against 8?",
+        ("bits4", "sign"),
+        findings=_against_fedit("bits4", "sign"),
+    ),
+    Experiment(
+        "masked",
+        "With and without masks",
+        "What does the ring cost, what do masks cost?",
+        ("unrounded", "masked"),
+        findings=_masked,
+    ),
     Experiment(
         "further",
         "The further gap",

@@ -75,7 +75,7 @@ class Run:
         return self.row.title + variant + ("" if self.client is None else f", client {self.client}")
 
     def task(self, profile: Profile, digest: str) -> Task:
-        """Return the whole task of this run; `digest` is the base's. Raises ConfigError F021 for values that do not fit."""
+        """Return the whole task of this run; `digest` is the base's. Raises ConfigError F021 where values do not fit."""
         values = merged(profile.task, self.row.task)
         values = merged(values, self.row.variants.get(self.variant, {}))
         if self.row.name in profile.limits:

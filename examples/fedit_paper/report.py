@@ -24,7 +24,14 @@ def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
     page = Page(f"FedIT: the paper, profile {profile.name}").text(_about(results, profile)).table(_HEAD, table)
     for experiment in EXPERIMENTS:
         findings = list(experiment.findings(results))
-        lines += [f"## {experiment.title}", "", experiment.question, "", *(f"- {one.strip()}" for one in findings or ["not run"]), ""]
+        lines += [
+            f"## {experiment.title}",
+            "",
+            experiment.question,
+            "",
+            *(f"- {one.strip()}" for one in findings or ["not run"]),
+            "",
+        ]
         page.heading(experiment.title).text(experiment.question)
         for one in findings or ["not run"]:
             page.text(one)

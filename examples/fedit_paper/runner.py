@@ -92,6 +92,13 @@ class Bench:
         shutil.rmtree(folder / "state", ignore_errors=True)
         return found
 
+    def prepared(self, row: Row, seed: int) -> tuple[TaskDocument, Learner, list[VirtualClient]]:
+        """Return a row's document, a learner for it, and its clients."""
+        run = Run(row, seed)
+        document = document_of(run.task(self.profile, self._digest), self.base)
+        learner = self._learner_for(document)
+        return document, learner, self._clients(run, document, learner)
+
     def _run(self, run: Run, document: TaskDocument, folder: Path) -> Result:
         begun, learner = monotonic(), self._learner_for(document)
         progress = Progress(0, np.zeros(0, np.float32))
@@ -101,7 +108,9 @@ class Bench:
         told = self._told(run, document, progress)
         adapter = progress.adapter if run.row.kind != "base" else None
         sets = {"test": self.test, "validation": self.validation, **self.others}
-        figures = {name: rows_told(learner.measure(adapter, rows, progress.public), rows) for name, rows in sets.items()}
+        figures = {
+            name: rows_told(learner.measure(adapter, rows, progress.public), rows) for name, rows in sets.items()
+        }
         return {**told, "figures": figures, "seconds": monotonic() - begun}
 
     def _federation(self, run: Run, document: TaskDocument, learner: Learner, folder: Path) -> Federation:
@@ -125,7 +134,13 @@ class Bench:
         deal = self._deals[partition].clients
         every = {f"client {place}": np.intersect1d(rows, usable) for place, rows in enumerate(deal)}
         row = run.row
-        places = [run.client] if run.client is not None else range(len(deal)) if isinstance(row.clients, str) else row.clients
+        places = (
+            [run.client]
+            if run.client is not None
+            else range(len(deal))
+            if isinstance(row.clients, str)
+            else row.clients
+        )
         every = {name: every[name] for name in (f"client {place}" for place in places)}
         if empty := next((name for name, rows in every.items() if not len(rows)), ""):
             raise ConfigError(
@@ -154,7 +169,10 @@ class Bench:
         key = f"{task.adapter.model_copy(update={'seed': 0})}{task.method}{task.prompt}{task.base}"
         if self._learner is None or self._learner[0] != key:
             self._learner = None  # one base in memory at a time
-            self._learner = (key, Learner(document, self.base, self.plan, self.out / "cache" / f"scratch-{os.getpid()}"))
+            self._learner = (
+                key,
+                Learner(document, self.base, self.plan, self.out / "cache" / f"scratch-{os.getpid()}"),
+            )
         return self._learner[1]
 
     def _noted(self, learner: Learner, federation: Federation, row: Row, progress: Progress) -> Mapping[str, Any]:
@@ -166,7 +184,10 @@ class Bench:
     def _curve(self, learner: Learner, progress: Progress) -> Mapping[str, Any]:
         """The loss on validation and test rows, category by category."""
         sets = {"test": self.test, "validation": self.validation}
-        told = {name: rows_told(learner.measure(progress.adapter, rows, progress.public), rows) for name, rows in sets.items()}
+        told = {
+            name: rows_told(learner.measure(progress.adapter, rows, progress.public), rows)
+            for name, rows in sets.items()
+        }
         return {name: by_category(one) for name, one in told.items()}
 
     def _told(self, run: Run, document: TaskDocument, progress: Progress) -> Result:

@@ -49,7 +49,7 @@ def _tokenizer() -> Any:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()
     tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>"
+        tokenizer_object=raw, **dict(zip(("pad_token", "bos_token", "eos_token"), special, strict=True))
     )
     tokenizer.chat_template = _TEMPLATE
     return tokenizer

@@ -1,8 +1,8 @@
-"""Federations of virtual clients in one process, for experiments: real training, the methods' real halves, no network."""
+"""Federations of virtual clients in one process, for experiments: real training, real halves of methods, no network."""
 
 from fedit_client.simulation.carriers import Carrier
-from fedit_client.simulation.federation import Choice, Federation, Progress, Tamper, VirtualClient
-from fedit_client.simulation.learner import Figures, Learner, document_of
+from fedit_client.simulation.federation import Choice, Federation, Progress, Tamper, VirtualClient, train_seed
+from fedit_client.simulation.learner import Figures, Learner, LocalWork, document_of
 
 __all__ = [
     "Carrier",
@@ -10,8 +10,10 @@ __all__ = [
     "Federation",
     "Figures",
     "Learner",
+    "LocalWork",
     "Progress",
     "Tamper",
     "VirtualClient",
     "document_of",
+    "train_seed",
 ]

@@ -19,7 +19,7 @@ from fedit_client.home.durable import write_atomic
 from fedit_client.rounds.device_round import weight_of
 from fedit_client.rounds.statistics import report_of
 from fedit_client.simulation.carriers import Carrier, Contribution, step_of
-from fedit_client.simulation.learner import Learner, LocalWork
+from fedit_client.simulation.learner import LocalWork, Trains
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
@@ -71,7 +71,7 @@ class Federation:
     """Who takes part; everybody without it."""
     tamper: Tamper | None = None
 
-    def run(self, learner: Learner, after_round: Callable[[Progress], Mapping[str, Any]] | None = None) -> Progress:
+    def run(self, learner: Trains, after_round: Callable[[Progress], Mapping[str, Any]] | None = None) -> Progress:
         """Run the rounds that are still to do; `after_round` returns figures to note. Deterministic by `seed`."""
         progress = self.saved() or self.begun()
         while progress.version < self.document.task.round.rounds:
@@ -88,7 +88,7 @@ class Federation:
         """Return where every federation of this task begins."""
         return Progress(0, first_adapter(self.document.layout, self.document.task.adapter.seed))
 
-    def one_round(self, learner: Learner, progress: Progress) -> Progress:
+    def one_round(self, learner: Trains, progress: Progress) -> Progress:
         """Return the progress after one more round."""
         number = progress.version
         context0 = hash_parts("simulated round", self.seed.to_bytes(8, "big"), number.to_bytes(8, "big"))
@@ -103,10 +103,10 @@ class Federation:
         note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **step.figures}
         return Progress(number + 1, adapter, step.public, kept, (*progress.notes, note))
 
-    def _trained(self, learner: Learner, number: int, place: int, start: RoundStart) -> Contribution:
+    def _trained(self, learner: Trains, number: int, place: int, start: RoundStart) -> Contribution:
         """Let one client train in a round."""
         client = self.clients[place]
-        seed = hashlib.sha256(f"train/{self.seed}/{number}/{client.name}".encode()).digest()
+        seed = train_seed(self.seed, number, client.name)
         own = self.folder / f"own-{number + 1}" / client.name
         result = learner.train(LocalWork(client.records, seed, own), start)
         update = self.tamper(number, place, result.update) if self.tamper else result.update
@@ -150,3 +150,8 @@ class Federation:
         shutil.rmtree(now, ignore_errors=True)
         if before.is_dir():
             shutil.copytree(before, now)
+
+
+def train_seed(seed: int, number: int, client: str) -> bytes:
+    """Return what decides the rows and the dropout of one client in a round counted from 0."""
+    return hashlib.sha256(f"train/{seed}/{number}/{client}".encode()).digest()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,14 @@ class LocalWork:
     records: Sequence[Record] = field(repr=False)
     seed: bytes = field(repr=False)
     own: Path
+
+
+class Trains(Protocol):
+    """What a federation needs of a learner: a program may bring its own."""
+
+    def train(self, work: LocalWork, start: RoundStart) -> LocalResult:
+        """Train one client from where a round starts."""
+        ...
 
 
 def document_of(task: Task, base: Path, cache: Path | None = None) -> TaskDocument:

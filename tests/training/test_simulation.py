@@ -22,7 +22,13 @@ TASK = {
     "title": "Simulated",
     "adapter": {"rank": 2, "alpha": 4.0},
     "prompt": {"template": "alpaca_short", "cutoff_tokens": 96},
-    "training": {"local_steps": 2, "batch_size": 2, "micro_batch_size": 2, "learning_rate": 1e-2, "held_out_fraction": 0.0},
+    "training": {
+        "local_steps": 2,
+        "batch_size": 2,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-2,
+        "held_out_fraction": 0.0,
+    },
     "round": {"rounds": 2, "cohort_size": 3},
 }
 
