@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import TENSORS, AdapterShelf
+from fedit_client.adapters.kept import STATE, TENSORS, AdapterShelf, read_state
 from fedit_client.consent.agreements import ConsentWatch
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
@@ -36,6 +36,7 @@ from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
 from fedit_protocol.accounting import check_result
+from fedit_protocol.adapter import Vector
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
 from fedit_protocol.errors import (
     DataError,
@@ -47,6 +48,7 @@ from fedit_protocol.errors import (
 )
 from fedit_protocol.limits import Limits, check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
+from fedit_protocol.methods import RoundStart, method_of
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -75,6 +77,8 @@ class LocalWork:
     """Set by whoever watches the owner's rules; training waits for it between two steps."""
     reread: Callable[[], tuple[Record, ...]] | None = field(default=None, repr=False)
     """Reads the rows as they are now, for each round; without it, and if it fails, those of the start are used."""
+    own: Path | None = None
+    """Where a method keeps what never leaves this device from one round to the next; None where nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,9 @@ class Round(ABC):
             split_seed=work.split_seed,
             pause=work.pause,
             canary=self._adds_canary,
+            version=offer.adapter_version,
+            public=await self._public_state(),
+            own=work.own,
         )
         result = await self._trained(request)
         await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
@@ -255,6 +262,27 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
+
+    async def _public_state(self) -> Path | None:
+        """Fetch what the method has devices know besides the adapter; None if that is nothing."""
+        ref = self._offer.state
+        if ref is None:
+            return None
+        path = self._with.shelf.folder(self._offer.adapter_version) / STATE
+        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - beside the adapter, which has a progress bar
+        await self._insist(lambda: self._with.transport.download(ref.digest, path, ref.size, quiet))
+        return path
+
+    def _first_message(self, update: Vector) -> Vector:
+        """What is masked, or sealed, of the trained update; reads files, so call it in a thread."""
+        return method_of(self._with.document).client_message(update, self._start())
+
+    def _start(self) -> RoundStart:
+        """What the round starts from, as this device knows it."""
+        folder, document = self._with.shelf.folder(self._offer.adapter_version), self._with.document
+        adapter = document.layout.flatten(read_state(folder / TENSORS))
+        public = read_state(folder / STATE) if self._offer.state else {}
+        return RoundStart(document, self._offer.adapter_version, adapter, self._ctx0, public)
 
     async def _rows(self) -> tuple[Record, ...]:
         """The owner's rows as they are now. A file that is half written or gone meanwhile does not cost the round."""
