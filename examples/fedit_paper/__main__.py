@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def bench_of(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
     """Return the bench that the arguments ask for; may fetch the base."""
-    cache = platformdirs.user_cache_path("fedit-client")
+    cache, place = platformdirs.user_cache_path("fedit-client"), data.folder(options.data)
     if options.base:
         base: Path = options.base
     elif profile.model == "tiny":
@@ -61,7 +61,7 @@ def bench_of(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
     else:
         base = resolve_base(profile.model, "", cache, most_bytes=_MOST_BYTES, say=print)
     plan = plan_of(profile, options.device, options.threads)
-    return Bench(profile, base, plan, data.folder(options.data), out, options.curve)
+    return Bench(profile, base, plan, place, out, options.curve)
 
 
 def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:

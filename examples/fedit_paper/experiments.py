@@ -127,7 +127,8 @@ def _single(results: Results) -> Iterator[str]:
     for model in results.models("alone"):
         if base and model.seed == 1:
             better = sum(model.by_category[name] < loss for name, loss in base[0].by_category.items())
-            yield f"client {model.told['client']} alone: {model.loss:.3f} (base {base[0].loss:.3f}), better in {better} categories"
+            words = f"{model.loss:.3f} (base {base[0].loss:.3f}), better in {better} categories"
+            yield f"client {model.told['client']} alone: {words}"
 
 
 def _differences(results: Results, rows: Sequence[str], against: str) -> Iterator[str]:

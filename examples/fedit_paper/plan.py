@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from pydantic import ValidationError
+
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 
@@ -75,7 +77,7 @@ class Run:
         return self.row.title + variant + ("" if self.client is None else f", client {self.client}")
 
     def task(self, profile: Profile, digest: str) -> Task:
-        """Return the whole task of this run; `digest` is the base's. Raises ConfigError F021 where values do not fit."""
+        """Return the whole task of this run; `digest` is the base's. Raises ConfigError F021 if they do not fit."""
         values = merged(profile.task, self.row.task)
         values = merged(values, self.row.variants.get(self.variant, {}))
         if self.row.name in profile.limits:
@@ -85,9 +87,10 @@ class Run:
         values = merged(values, {"adapter": {"seed": self.seed}})
         try:
             return Task.model_validate(values)
-        except ValueError as error:
+        except ValidationError as error:
+            first = error.errors()[0]
             raise ConfigError(
-                f"the task of row {self.row.name} does not fit: {str(error).splitlines()[-1].strip()}",
+                f"the task of row {self.row.name} does not fit: {'.'.join(map(str, first['loc']))}: {first['msg']}",
                 code="F021",
                 where=f"rows/{self.row.name}.toml",
                 fix="correct the row's task file",

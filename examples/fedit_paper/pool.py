@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedit_client.home.lock import is_held, held_alone
+from fedit_client.home.lock import held_alone, is_held
 from fedit_protocol.errors import FeditError, MembershipError
 from fedit_protocol.task import Task
 

@@ -47,9 +47,9 @@ def _about(results: Results, profile: Profile) -> str:
     counted = {len(model.categories) for told in results.all for model in [Model(told)]}
     rows = "/".join(map(str, sorted(counted))) or "no"
     return (
-        f"{profile.model}, {profile.precision}; run on {', '.join(devices)}. Loss: nats per answer token on {rows} test "
-        "rows, mean over categories; ± is the standard deviation over seeds; intervals are paired bootstraps over rows "
-        "inside categories and over seeds."
+        f"{profile.model}, {profile.precision}; run on {', '.join(devices)}. Loss: nats per answer token on {rows} "
+        "test rows, mean over categories; ± is the standard deviation over seeds; intervals are paired bootstraps over "
+        "rows inside categories and over seeds."
     )
 
 

@@ -119,7 +119,7 @@ class Results:
         return gap_interval(seeds) if seeds else None
 
     def beaten(self, fed: str, alone: str, variant: str = "") -> dict[int, tuple[int, int]]:
-        """Return, for each seed, how many clients alone have a higher loss on all rows together, and out of how many."""
+        """Return, for each seed, how many clients alone have a higher loss than `fed`, and out of how many."""
         found: dict[int, tuple[int, int]] = {}
         for one in self.models(fed, variant):
             others = [model for model in self.models(alone) if model.seed == one.seed]

@@ -1,4 +1,4 @@
-"""The paper's runner: rows are tasks in every profile, runs are made once, and all of them run at the smallest scale."""
+"""The paper's runner: rows are tasks in every profile, runs are made once, and all run at the smallest scale."""
 
 import json
 import os
