@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile, rows = read_profile(options.profile), read_rows()
     if options.partition:
         profile = replace(profile, name=f"{profile.name}_{options.partition}", partition=options.partition)
+    if options.precision:
+        profile = replace(profile, precision=options.precision)
     runs = runs_of(rows, profile, options.rows, options.seeds)
     if options.list:
         for run in runs:
@@ -69,7 +71,8 @@ def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:
     machine, precision = Machine.here(), Quantization(profile.precision)
     if device == "cuda":
         name = machine.gpus[0].name if machine.gpus else "CUDA"
-        return DevicePlan("cuda:0", threads, precision, "bfloat16", "asked for", 0, 0, kind="cuda", name=name)
+        dtype = "float32" if precision is Quantization.FP32 else "bfloat16"
+        return DevicePlan("cuda:0", threads, precision, dtype, "asked for", 0, 0, kind="cuda", name=name)
     dtype = "bfloat16" if machine.cpu_bfloat16 and precision is not Quantization.FP32 else "float32"
     return DevicePlan("cpu", threads, precision, dtype, "asked for", 0, 0, name=f"CPU, {dtype}")
 
@@ -84,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data", default="", help="folder of the data sets; else FEDIT_TEST_DATA, else ../shared/data")
     found.add_argument("--base", type=Path, help="folder of the base model, instead of the profile's")
     found.add_argument("--partition", default="", help="another partition than the profile says")
+    found.add_argument("--precision", choices=[*Quantization], help="of the base, instead of the profile's")
     found.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what trains")
     found.add_argument("--threads", type=int, default=1, help="threads of each process")
     found.add_argument("--processes", type=int, default=1, help="runs at the same time, on one device")

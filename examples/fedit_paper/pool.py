@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,9 @@ class Shift:
             self.bench.result(run)
         except FeditError as error:
             print(f"  {run.name}: {error}", file=sys.stderr, flush=True)
+            return
+        except Exception:  # noqa: BLE001 - hours of other runs must not be lost with this one
+            traceback.print_exc()
             return
         taken = time.monotonic() - begun
         self.pace.learn(steps, taken)
