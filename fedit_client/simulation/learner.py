@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from fedit_client.base.digest import digest_folder
 from fedit_client.data import Record
 from fedit_client.hardware.device import DevicePlan
-from fedit_client.training.request import LocalResult, TrainingRequest
+from fedit_client.training.request import LocalResult, TrainingRequest, nobody_listens
 from fedit_protocol.adapter import Vector
 from fedit_protocol.base_shapes import read_shapes
 from fedit_protocol.methods import RoundStart, State
@@ -109,7 +109,7 @@ class Learner:
             public=self._public(start),
             own=work.own,
         )
-        return train_here(self._loaded, request, lambda _: None)
+        return train_here(self._loaded, request, nobody_listens)
 
     def measure(self, adapter: Vector | None, records: Sequence[Record], public: State | None = None) -> Figures:
         """Return what an adapter, or the base alone, makes of these rows; they are tokenised once.

@@ -30,7 +30,7 @@ from fedit_client.training.model import (
 )
 from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.pull import pulls_of
-from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
@@ -109,7 +109,9 @@ def train_here(
 
     def tell(progress: TrainingProgress) -> None:
         speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
+        # To ask a driver for watts takes as long as a small model's step.
+        use = None if on_progress is nobody_listens else use_of(loaded.model, request.plan)
+        on_progress(replace(progress, use=use))
 
     trained = train(run, rows.examples, feeding, keeper, tell)
     loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
