@@ -16,16 +16,14 @@ from safetensors.numpy import load_file, save
 
 from fedit_client.data import Record
 from fedit_client.home.durable import write_atomic
-from fedit_client.rounds.device_round import weight_of
-from fedit_client.rounds.statistics import report_of
-from fedit_client.simulation.carriers import Carrier, Contribution, step_of
+from fedit_client.records.own_part import read_left, write_left
+from fedit_client.rounds.contribution import contribution
+from fedit_client.simulation.carriers import Carrier, Given, carried
 from fedit_client.simulation.learner import LocalWork, Trains
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.methods import RoundStart, State, method_of
-from fedit_protocol.methods.contract import spans_of
-from fedit_protocol.optimizer import apply
+from fedit_protocol.methods import RoundStart, State
 from fedit_protocol.task import TaskDocument
 
 _STATE: Final = "state.safetensors"
@@ -96,22 +94,22 @@ class Federation:
         self._hand_over_own(number)
         chosen = list(self.choose(number, progress)) if self.choose else list(range(len(self.clients)))
         cohort = [self._trained(learner, number, place, start) for place in chosen]
-        step = step_of(start, cohort, self.carrier, context0)
-        moved = spans_of(self.document.layout, method_of(self.document).sent(self.document, number))
-        adapter, kept = apply(start, step, moved)
-        losses = [one.report.train_loss for one in cohort]
-        note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **step.figures}
-        return Progress(number + 1, adapter, step.public, kept, (*progress.notes, note))
+        moved = carried(start, cohort, self.carrier, context0)
+        losses = [one.first.report.train_loss for one in cohort]
+        note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **moved.figures}
+        return Progress(number + 1, moved.adapter, moved.public, moved.kept, (*progress.notes, note))
 
-    def _trained(self, learner: Trains, number: int, place: int, start: RoundStart) -> Contribution:
+    def _trained(self, learner: Trains, number: int, place: int, start: RoundStart) -> Given:
         """Let one client train in a round."""
         client = self.clients[place]
-        seed = train_seed(self.seed, number, client.name)
         own = self.folder / f"own-{number + 1}" / client.name
-        result = learner.train(LocalWork(client.records, seed, own), start)
-        update = self.tamper(number, place, result.update) if self.tamper else result.update
-        report = report_of(replace(result, examples=len(client.records)), self.document.task)
-        return Contribution(update, weight_of(len(client.records), self.document.task), report)
+        found = learner.train(LocalWork(client.records, train_seed(self.seed, number, client.name), own), start)
+        update = self.tamper(number, place, found.update) if self.tamper else found.update
+        # A round trains on as many rows as its steps need; the client stands for all it has.
+        made = contribution(replace(found, update=update, examples=len(client.records)), start, read_left(own, number))
+        if made.left:
+            write_left(own, number, made.left)
+        return Given(update, made)
 
     def keep(self, progress: Progress) -> None:
         """Write the state in one step, then forget what clients had of their own the round before."""
