@@ -13,16 +13,15 @@ from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.forms import form_of
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
-from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes, use_of
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
-    read_adapter,
     train_only,
     write_adapter,
 )
@@ -33,7 +32,6 @@ from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
-from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
@@ -57,7 +55,7 @@ class Loaded:
 
 def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError."""
-    model = attach_adapter(load_base(base, plan), document.task.adapter, document.layout)
+    model = attach_adapter(load_base(base, plan), document.task.adapter, document.built)
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -76,7 +74,7 @@ def train_here(
 
     Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
     """
-    begun, layout = time.monotonic(), request.document.layout
+    begun = time.monotonic()
     task = request.plan.applied(request.document.task)
     keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
@@ -84,28 +82,30 @@ def train_here(
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
     kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
-    before = load_tensors(request.global_adapter, layout)
+    before = load_tensors(request.global_adapter, request.document.built)
     write_adapter(loaded.model, before)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    run = _begun(loaded, task, kind, request.seed, group)
-    run.scale = LossScale.of(request.plan.compute_dtype)
-    feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
-    if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
-        run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    else:
-        run.restore(state)
-    speeds = [0.0]
+    with form_of(loaded.model, request.document, before) as form:
+        run = _begun(loaded, task, kind, request.seed, group)
+        run.scale = LossScale.of(request.plan.compute_dtype)
+        feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+        if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
+            run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        else:
+            run.restore(state)
+        speeds = [0.0]
 
-    def tell(progress: TrainingProgress) -> None:
-        speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
+        def tell(progress: TrainingProgress) -> None:
+            speeds.append(progress.tokens_per_second or speeds[-1])
+            on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
 
-    trained = train(run, rows.examples, feeding, keeper, tell)
-    loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
+        trained = form.train(run, rows.examples, feeding, keeper, tell)
+        loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
+        update = form.update()
     return LocalResult(
-        update=update_of(read_adapter(loaded.model), before, layout),
+        update=update,
         examples=len(rows.examples),
         tokens=trained.tokens,
         train_loss=trained.mean_loss,

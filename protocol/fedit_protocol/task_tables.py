@@ -60,6 +60,9 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    FED_SB = "fed_sb"
+    RAVAN = "ravan"
+    FEDKSEED = "fedkseed"
 
 
 class MethodSpec(Section):
@@ -68,12 +71,31 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses",
+        " of the mean product B·A that averaging the factors loses; fed_sb: sum one core of rank x rank numbers a layer,"
+        " between frozen bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public"
+        " directions",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
     )
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+    heads: int = Field(
+        4, ge=2, le=64, exclude_if=absent_at(4), description="ravan: h, cores of each layer; must divide adapter.rank"
+    )
+    seeds: int = Field(
+        4096,
+        ge=8,
+        le=1 << 20,
+        exclude_if=absent_at(4096),
+        description="fedkseed: J, public directions, sent each round",
+    )
+    probe_step: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        exclude_if=absent_at(1e-3),
+        description="fedkseed: how far each number of the factors B is moved up and down to see a slope",
+    )
 
 
 GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]
