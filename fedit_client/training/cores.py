@@ -62,7 +62,7 @@ def as_cores(model: Any, document: TaskDocument, before: Tensors) -> Iterator["C
         if layer is None or not hasattr(module, "lora_B"):
             continue
         plain = module.lora_B[_ADAPTER]
-        cores = layer.blocks_of(before[layer.pair.b_name])
+        cores = layer.blocks_of(before[f"{name}.lora_B.weight"])
         factor = CoreFactor(_like(layer.up, plain.weight), _like(cores, plain.weight), scaled=learns_scales)
         module.lora_A[_ADAPTER].weight.requires_grad_(False)
         module.lora_B[_ADAPTER] = factor

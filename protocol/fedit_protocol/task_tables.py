@@ -71,9 +71,9 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses; fed_sb: sum one core of rank x rank numbers a layer,"
-        " between frozen bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public"
-        " directions",
+        " of the mean product B·A that averaging the factors loses; fed_sb: sum one core of rank x rank numbers a"
+        " layer, between frozen bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps"
+        " along public directions",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
