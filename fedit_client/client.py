@@ -56,7 +56,7 @@ from fedit_client.records.history import History
 from fedit_client.records.journal import Journal
 from fedit_client.records.outbox import outbox_of
 from fedit_client.records.round_notes import RoundNotes
-from fedit_client.rounds.device_round import Engagement, LocalWork
+from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import (
     Preparation,
     check_training_stack,

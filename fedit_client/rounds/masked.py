@@ -12,7 +12,8 @@ from fedit_client.consent.terms import size_text
 from fedit_client.events import RoundStage
 from fedit_client.network.transport import OnBytes
 from fedit_client.records.payloads import Payload, decode_words
-from fedit_client.rounds.device_round import Engagement, Round, over_is_fine, weight_of
+from fedit_client.rounds.device_round import Round, over_is_fine, weight_of
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.statistics import report_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult

@@ -15,7 +15,8 @@ from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
 from fedit_client.records.payloads import Payload, decode_sealed, decode_words, payload_lines
-from fedit_client.rounds.device_round import LocalWork, weight_of
+from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.engagement import LocalWork
 from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.request import ScoresCanary

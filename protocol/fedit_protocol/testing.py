@@ -233,6 +233,7 @@ class MemoryRound:
 
     def __post_init__(self) -> None:
         self.offer = self.federation.offer(self.document, self.clock())
+        self.context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
         self.method = METHODS[self.document.task.method.name]
         invited = [device.public for device in self.federation.devices]
         self.server = Aggregator(self.offer, self.federation.server, self.clock(), invited)
@@ -247,11 +248,6 @@ class MemoryRound:
             )
             for number, device in enumerate(self.federation.devices)
         ]
-
-    @property
-    def context0(self) -> bytes:
-        """ctx_0, the context of joins and of the roster."""
-        return offer_context(read_envelope(self.offer, Kind.OFFER).body)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -326,8 +322,8 @@ class MemoryRound:
     @property
     def start(self) -> RoundStart:
         """What the round starts from: version 0, and zeros unless an adapter was given."""
-        adapter = np.zeros(self.document.layout.size, np.float32) if self.adapter is None else self.adapter
-        return RoundStart(self.document, 0, adapter, self.context0)
+        zeros = np.zeros(self.document.layout.size, np.float32)
+        return RoundStart(self.document, 0, zeros if self.adapter is None else self.adapter, self.context0)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""
