@@ -18,6 +18,7 @@ from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.request import LocalResult, TrainingRequest, nobody_listens
 from fedit_protocol.adapter import Vector
 from fedit_protocol.base_shapes import read_shapes
+from fedit_protocol.built_adapter import built_adapter
 from fedit_protocol.methods import RoundStart, State
 from fedit_protocol.task import Task, TaskDocument, TrainingSpec
 
@@ -97,7 +98,7 @@ class Learner:
         """Train as the task says on rows that the seed draws; raises DataError, DeviceError."""
         from fedit_client.training.local import train_here
 
-        save_file(start.document.layout.unflatten(start.adapter), self._file)
+        self._write(start.document, start.adapter)
         request = TrainingRequest(
             document=start.document,
             base=self._base,
@@ -123,10 +124,13 @@ class Learner:
             self._kept[key] = (records, *self._examples(records, self._measured_tokens))
         _, examples, places = self._kept[key]
         if adapter is not None:
-            save_file(self.document.layout.unflatten(adapter), self._file)
+            self._write(self.document, adapter)
         where = None if adapter is None else self._file
         losses, right = figures_of(self._loaded, self.document, where, examples, lambda _done, _total: None)
         return Figures(places, np.array(losses), np.array(right), np.array(trained_tokens(examples)))
+
+    def _write(self, document: TaskDocument, adapter: Vector) -> None:
+        save_file(document.built.unflatten(built_adapter(document, adapter)), self._file)
 
     def _public(self, start: RoundStart) -> Path | None:
         if not start.public:
