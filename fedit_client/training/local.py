@@ -11,6 +11,7 @@ from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of
+from fedit_client.training.best import Best
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.fused import fuse
@@ -72,7 +73,8 @@ def train_here(
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
+    Of a group that shares the run only the leader measures, unless the task wants the best step. Raises DataError,
+    DeviceError.
     """
     begun, layout = time.monotonic(), request.document.layout
     task = request.plan.applied(request.document.task)
@@ -80,7 +82,8 @@ def train_here(
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
+    every = task.training.evaluate_every
+    kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
@@ -89,6 +92,8 @@ def train_here(
     run = _begun(loaded, task, kind, request.seed, group)
     run.scale = LossScale.of(request.plan.compute_dtype)
     feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+    if every:  # in each process of a group, so that all of them end with the same step's adapter
+        run.best = Best(every, lambda: _measure(loaded, kept_back.examples, feeding, on_progress))
     if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
     else:
@@ -101,6 +106,8 @@ def train_here(
 
     trained = train(run, rows.examples, feeding, keeper, tell)
     loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
+    if run.best is not None:
+        loss_after = run.best.settle(run, loss_after)
     return LocalResult(
         update=update_of(read_adapter(loaded.model), before, layout),
         examples=len(rows.examples),
