@@ -25,7 +25,8 @@ from fedit_client.network.transport import jittered
 from fedit_client.records.history import Outcome
 from fedit_client.records.journal import FrozenUpload
 from fedit_client.records.round_notes import RoundFacts, Seen
-from fedit_client.rounds.device_round import Engagement, Round
+from fedit_client.rounds.device_round import Round
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.masked import MaskedRound
 from fedit_client.rounds.sealed import SealedRound
 from fedit_protocol.catalogue import AdapterInfo
@@ -49,15 +50,8 @@ _AFTER_LOSS_S: Final = 2.0
 _MOST_SKEW_TOLD_S: Final = 60
 _NOT_NOTED: Final = "how the round ended could not be noted"
 
-_ENDS_SESSION: Final = frozenset(
-    {
-        ProblemType.ENCODING_REFUSED,
-        ProblemType.POLICY_REFUSED,
-        ProblemType.UNKNOWN_TASK,
-        ProblemType.VERSION_MISMATCH,
-    }
-)
-
+_ENDS_SESSION: Final = frozenset({ProblemType.ENCODING_REFUSED, ProblemType.POLICY_REFUSED, ProblemType.UNKNOWN_TASK,
+                                  ProblemType.VERSION_MISMATCH})  # fmt: skip
 
 _LOOK_EVERY_S: Final = 6 * 3600
 """How often a device that stays looks whether the server's descriptor has a successor."""

@@ -24,6 +24,7 @@ from fedit_client.training.model import (
     load_base,
     load_tensors,
     read_adapter,
+    train_only,
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
@@ -35,6 +36,7 @@ from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
+from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
 
 _HELD_OUT_ROWS: Final = 32
@@ -87,6 +89,7 @@ def train_here(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
+    train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
     run = _begun(loaded, task, kind, request.seed, group)

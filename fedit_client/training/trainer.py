@@ -203,6 +203,9 @@ def message_of(request: TrainingRequest) -> Json:
         "split_seed": to_base64url(request.split_seed),
         "plan": plan_values(request.plan),
         "canary": request.canary,
+        "version": request.version,
+        "public": str(request.public or ""),
+        "own": str(request.own or ""),
     }
 
 
@@ -232,4 +235,5 @@ def result_of(message: Json, update: Vector, seconds: float) -> LocalResult:
         tokens_per_second=message.get("tokens_per_second", 0.0),
         peak_bytes=message.get("peak_bytes", 0),
         canary_loss=message.get("canary_loss"),
+        statistics=message.get("statistics", {}),
     )

@@ -51,6 +51,9 @@ def request_of(message: Json, plan: DevicePlan) -> TrainingRequest:
         plan=plan,
         split_seed=from_base64url(message["split_seed"]),
         canary=message.get("canary", False),
+        version=message["version"],
+        public=Path(message["public"]) if message["public"] else None,
+        own=Path(message["own"]) if message["own"] else None,
     )
 
 

@@ -14,6 +14,7 @@ from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.method_rules import check_method
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
@@ -253,9 +254,8 @@ class Task(Section):
         return self
 
     @model_validator(mode="after")
-    def _method_fits_the_mode(self) -> Self:
-        if self.round.mode is Mode.TRUSTED and self.method.name != "fedavg":
-            raise ValueError("round.mode = trusted sums nothing under masks, so method.name = fedavg is the only one")
+    def _method_fits(self) -> Self:
+        check_method(self)
         return self
 
     @model_validator(mode="after")
@@ -264,8 +264,6 @@ class Task(Section):
             raise ValueError("with [privacy] every device weighs the same: set encoding.max_weight = 1")
         if self.privacy and self.round.mode is not Mode.MASKED:
             raise ValueError("[privacy] needs round.mode = masked: devices share the noise of one sum")
-        if self.privacy and self.method.name != "fedavg":
-            raise ValueError("[privacy] needs method.name = fedavg: a sketch is not clipped, so noise bounds nothing")
         return self
 
     gates: GateSpec = Field(default_factory=GateSpec, description="what a step must keep to")
@@ -277,9 +275,7 @@ class Task(Section):
         return self
 
     @model_validator(mode="after")
-    def _noise_and_second_sums_have_one_cohort(self) -> Self:
-        if self.method.name == "fedit_rs" and self.round.cohorts > 1:
-            raise ValueError("method fedit_rs sums twice, which is defined for round.cohorts = 1 only")
+    def _noise_has_one_cohort(self) -> Self:
         if self.privacy and self.round.cohorts > 1:
             raise ValueError("[privacy] is defined for round.cohorts = 1 only: noisy sums are not combined yet")
         return self

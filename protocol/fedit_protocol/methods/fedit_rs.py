@@ -15,6 +15,7 @@ from fedit_protocol.adapter import AdapterLayout, Vector
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.messages import RingSpec
+from fedit_protocol.methods.contract import Correction, RoundStart
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
 from fedit_protocol.secagg.prg import KeyStream
@@ -28,17 +29,6 @@ _RESIDUAL_UNITS = 2.5
 _ORTHONORMAL_TO = 1e-4
 _WORTH_IT = 0.01
 """Below this share of the round's update the residual is left alone: the round ends as plain FedIT."""
-
-
-@dataclass(frozen=True)
-class Correction:
-    """The recovered residual of each layer as factors, and how much of it the hold-out probes say was recovered."""
-
-    factors: dict[str, tuple[Matrix, Matrix]]
-    """Layer path → Q (m, s) and P (s, n), in units of B·A before the scale alpha / rank."""
-    error_before: float
-    error_after: float
-    """‖residual‖ over ‖update‖ without and with the correction, both estimated by the hold-out probes."""
 
 
 class FedItRs(FedAvg):
@@ -55,43 +45,41 @@ class FedItRs(FedAvg):
         second = replace_ring(ring, size=size, value_range=reach, clip_norm=reach * sqrt(size), metrics=(), canary=None)
         return first, second
 
-    def first_message(self, update: Vector, document: TaskDocument, context0: bytes) -> Vector:
+    def client_message(self, update: Vector, start: RoundStart) -> Vector:
         """Return what a client masks first: its update, clipped to the task's norm, then the sketches b(aΩ)."""
-        plan = _Plan.of(document)
+        plan = _Plan.of(start.document)
         norm = float(np.linalg.norm(update.astype(np.float64)))
-        clip = document.task.encoding.clip_norm
+        clip = start.document.task.encoding.clip_norm
         # Clipped before it is sketched: the sketch is of second order and would not shrink along.
         clipped = (update * np.float32(clip / norm)) if norm > clip else update
         sketches = []
         for pair in plan.pairs:
             a, b = pair.factors(clipped)
-            sketches.append(b @ (a @ plan.probes(pair, context0)) / plan.sketch_unit(pair))
+            sketches.append(b @ (a @ plan.probes(pair, start.context0)) / plan.sketch_unit(pair))
         return np.concatenate([clipped, _flat(sketches)])
 
-    def derive(
-        self, first: Aggregate, adapter: Vector, document: TaskDocument, context0: bytes
-    ) -> tuple[bytes, bytes] | None:
+    def derive(self, first: Aggregate, start: RoundStart) -> tuple[bytes, bytes] | None:
         """Return (result, input) of the second sum as float32 bytes, or None if the residual is not worth it.
 
-        The result is the mean (ā, b̄), the input the orthonormal Q (m, s) of every layer; `adapter` is (A_t, B_t).
+        The result is the mean (ā, b̄), the input the orthonormal Q (m, s) of every layer.
         """
-        plan = _Plan.of(document)
+        plan = _Plan.of(start.document)
         mean = _mean(first)
-        sketches = plan.residual_sketches(first, mean, context0)
-        if plan.error(sketches, mean, adapter) < _WORTH_IT:
+        sketches = plan.residual_sketches(first, mean, start.context0)
+        if plan.error(sketches, mean, start.adapter) < _WORTH_IT:
             return None
         ranges = [np.linalg.qr(sketch[:, : plan.s])[0] for sketch in sketches]
         return mean.astype("<f4").tobytes(), _flat(ranges).astype("<f4").tobytes()
 
-    def second_message(self, update: Vector, document: TaskDocument, result: bytes, derived: bytes) -> Vector:
+    def second_message(self, update: Vector, start: RoundStart, result: bytes, derived: bytes) -> Vector:
         """Return what a client masks second: (Qᵀ(b − b̄))(a − ā) of every layer, float32.
 
         Raises SecurityError unless the blobs have the declared shapes, are finite, and every Q is orthonormal (C18).
         """
-        plan = _Plan.of(document)
+        plan = _Plan.of(start.document)
         mean, ranges = plan.read(result, derived)
         norm = float(np.linalg.norm(update.astype(np.float64)))
-        clip = document.task.encoding.clip_norm
+        clip = start.document.task.encoding.clip_norm
         own = (update * np.float32(clip / norm)) if norm > clip else update
         parts = []
         for pair, q in zip(plan.pairs, ranges, strict=True):
@@ -100,23 +88,21 @@ class FedItRs(FedAvg):
             parts.append((q.T @ (b - mean_b)) @ (a - mean_a) / plan.residual_unit(pair))
         return _flat(parts)
 
-    def correction(
-        self, first: Aggregate, second: Aggregate, adapter: Vector, document: TaskDocument, context0: bytes
-    ) -> Correction | None:
+    def correction(self, first: Aggregate, second: Aggregate, start: RoundStart) -> Correction | None:
         """Return the correction of this round, or None if the probes say that it makes the product worse."""
-        plan = _Plan.of(document)
+        plan = _Plan.of(start.document)
         mean = _mean(first)
-        sketches = plan.residual_sketches(first, mean, context0)
+        sketches = plan.residual_sketches(first, mean, start.context0)
         residual = second.total / second.weight
-        factors, left, start = {}, [], 0
+        factors, left, place = {}, [], 0
         for pair, sketch in zip(plan.pairs, sketches, strict=True):
             q = np.linalg.qr(sketch[:, : plan.s])[0].astype(np.float32).astype(np.float64)
-            stop = start + plan.s * pair.n
-            p = residual[start:stop].reshape(plan.s, pair.n) * plan.residual_unit(pair)
-            start = stop
+            stop = place + plan.s * pair.n
+            p = residual[place:stop].reshape(plan.s, pair.n) * plan.residual_unit(pair)
+            place = stop
             factors[pair.path] = (q, p)
-            left.append(sketch - q @ (p @ plan.probes(pair, context0)))
-        before, after = plan.error(sketches, mean, adapter), plan.error(left, mean, adapter)
+            left.append(sketch - q @ (p @ plan.probes(pair, start.context0)))
+        before, after = plan.error(sketches, mean, start.adapter), plan.error(left, mean, start.adapter)
         return Correction(factors, before, after) if after < before else None
 
 
