@@ -15,16 +15,21 @@ from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERS
 OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
 """What clients of protocol 2.0 know."""
 
+NEW_SETTINGS: Final = (("adapter", "start"), ("training", "evaluate_every"), ("training", "proximal"))
+"""Settings that came with 2.2; a document holds one where it is not at its default."""
+
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, and statistics, with 2.2.
+    Base classes came with 2.1; methods but the first two, statistics, and some settings, with 2.2.
     """
     task = document.task
-    if task.method.name not in OLD_METHODS or statistic_specs(task):
+    stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
+    has_new = any(key in stated[section] for section, key in NEW_SETTINGS)
+    if task.method.name not in OLD_METHODS or statistic_specs(task) or has_new:
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
