@@ -16,7 +16,7 @@ from fedit_client.training.group import Group
 from fedit_client.training.optimizer import page_again
 from fedit_client.training.pull import Pull
 from fedit_client.training.scaling import LossScale
-from fedit_protocol.task import TrainingSpec
+from fedit_protocol.task_training import TrainingSpec
 
 _ADAPTER = "adapter/"
 _OPTIMIZER = "optimizer/"

@@ -3,6 +3,7 @@
 from typing import Final
 
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
 from fedit_protocol.methods import TwoSumMethod, method_of
 from fedit_protocol.metrics import metric_specs
@@ -15,7 +16,12 @@ from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERS
 OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
 """What clients of protocol 2.0 know."""
 
-NEW_SETTINGS: Final = (("adapter", "start"), ("training", "evaluate_every"), ("training", "proximal"))
+NEW_SETTINGS: Final = (
+    ("adapter", "start"),
+    ("training", "evaluate_every"),
+    ("training", "proximal"),
+    ("encoding", "packed"),
+)
 """Settings that came with 2.2; a document holds one where it is not at its default."""
 
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
@@ -24,12 +30,13 @@ __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_spe
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, statistics, and some settings, with 2.2.
+    Base classes came with 2.1; methods but the first two, statistics, domains, compression, packed words and some
+    settings (`NEW_SETTINGS`) with 2.2.
     """
     task = document.task
     stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
-    has_new = any(key in stated[section] for section, key in NEW_SETTINGS)
-    if task.method.name not in OLD_METHODS or statistic_specs(task) or has_new:
+    later = task.fairness or task.compression or any(key in stated[section] for section, key in NEW_SETTINGS)
+    if later or task.method.name not in OLD_METHODS or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
@@ -42,7 +49,10 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
     if document.task.round.mode is Mode.TRUSTED:
         return ()
     method = method_of(document)
-    ring = ring_spec(document.task, sent_layout(document, version).size)
+    sent = sent_layout(document, version)
+    ring = ring_spec(document.task, sent.size)
+    if (compression := Compression.of(document.task, sent)) is not None:
+        ring = compression.ring(ring)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)

@@ -12,6 +12,7 @@ VALUES = {
     ("adapter", "start"): Digest(f"sha256:{0:064x}"),
     ("training", "evaluate_every"): 5,
     ("training", "proximal"): 0.1,
+    ("encoding", "packed"): True,
 }
 
 

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, DataError
-from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS
+from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition
 from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.testing import ManualClock
-from fedit_server.adapters.peft_folder import Edition, write_peft_folder
+from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.admin.operations import Admin
 from fedit_server.admin.tasks import TaskDesk

@@ -13,7 +13,7 @@ from fedit_client.training.checkpoint import CheckpointFile
 from fedit_client.training.group import Group
 from fedit_client.training.local import load, train_here
 from fedit_client.training.run import Run
-from fedit_protocol.task import TrainingSpec
+from fedit_protocol.task_training import TrainingSpec
 
 from .test_checkpoint import StopAfter, StoppedError, request
 
