@@ -44,7 +44,7 @@ def trained(document: TaskDocument, tmp_path: Path) -> Path:
     vector = first_adapter(document.layout, 5) + np.float32(0.25)
     content = to_safetensors(document.layout, vector)
     edition = Edition(version=3, digest=digest_of(content))
-    write_peft_folder(tmp_path / "trained", document.task, content, edition)
+    write_peft_folder(tmp_path / "trained", document, content, edition)
     return tmp_path / "trained"
 
 
