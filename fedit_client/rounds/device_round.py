@@ -30,7 +30,6 @@ from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_protocol.accounting import check_result
-from fedit_protocol.adapter import Vector
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import (
     DataError,
@@ -42,7 +41,7 @@ from fedit_protocol.errors import (
 )
 from fedit_protocol.limits import check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -193,10 +192,6 @@ class Round(ABC):
         quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - beside the adapter, which has a progress bar
         await self._insist(lambda: self._with.transport.download(ref.digest, path, ref.size, quiet))
         return path
-
-    def _first_message(self, update: Vector) -> Vector:
-        """What is masked, or sealed, of the trained update; reads files, so call it in a thread."""
-        return method_of(self._with.document).client_message(update, self._start())
 
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""

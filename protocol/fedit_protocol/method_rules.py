@@ -26,6 +26,8 @@ class MethodTraits:
 
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDIT_RS: MethodTraits(why="it sums twice, and a sketch is not clipped, so noise bounds nothing"),
 }
 
@@ -43,6 +45,11 @@ def check_method(task: "Task") -> None:
         raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.FEDSA and task.gates.max_loss_ratio:
+        raise ValueError(
+            "method.name = fedsa has no adapter without a device's own B, so gates.max_loss_ratio would compare the"
+            " base with itself: leave it out, or take ditto"
+        )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
 

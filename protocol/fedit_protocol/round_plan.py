@@ -3,6 +3,7 @@
 from typing import Final
 
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
 from fedit_protocol.methods import TwoSumMethod, method_of
 from fedit_protocol.metrics import metric_specs
@@ -21,10 +22,11 @@ __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_spe
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, and statistics, with 2.2.
+    Base classes came with 2.1; methods but the first two, statistics, domains, compression and packed words with 2.2.
     """
     task = document.task
-    if task.method.name not in OLD_METHODS or statistic_specs(task):
+    later = task.fairness or task.compression or task.encoding.packed
+    if later or task.method.name not in OLD_METHODS or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
@@ -37,7 +39,10 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
     if document.task.round.mode is Mode.TRUSTED:
         return ()
     method = method_of(document)
-    ring = ring_spec(document.task, sent_layout(document, version).size)
+    sent = sent_layout(document, version)
+    ring = ring_spec(document.task, sent.size)
+    if (compression := Compression.of(document.task, sent)) is not None:
+        ring = compression.ring(ring)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)

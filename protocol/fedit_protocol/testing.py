@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -16,7 +16,7 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
 from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
-from fedit_protocol.metrics import CanaryLoss, ClientReport
+from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs, version_of
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
@@ -230,6 +230,7 @@ class MemoryRound:
     second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     finish: Finish | None = None
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
+    domains: Mapping[int, Mapping[str, OwnDomain]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.offer = self.federation.offer(self.document, self.clock())
@@ -265,6 +266,7 @@ class MemoryRound:
             for number, member in enumerate(self.members):
                 if self.is_there(number, step) and self.server.stage is stage:
                     report = reports[number] if reports else ClientReport(1, 0.0, None)
+                    report = replace(report, domains=self.domains.get(number, {}))
                     self.act(step, number, member, updates[number], weights[number], report)
             self.settle(stage)
         return self
@@ -281,7 +283,8 @@ class MemoryRound:
         sum_index = 2 if step.endswith("2") else 1
         match step.removesuffix(" 2"):
             case "join":
-                effects = member.join(canary.base_class if (canary := self.canary.get(number)) else None)
+                held = canary.base_class if (canary := self.canary.get(number)) else None
+                effects = member.join(held, self.domains[number]) if number in self.domains else member.join(held)
             case "shares":
                 effects = member.on_roster(self.server.roster(device), now)
             case "ack":

@@ -6,8 +6,10 @@ Both sides pick a method by the name in the task: a device calls the client's ha
 from typing import Final
 
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
+from fedit_protocol.methods.ditto import Ditto
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
+from fedit_protocol.methods.fedsa import FedSa
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -16,6 +18,8 @@ __all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.FEDSA: FedSa(),
+    MethodName.DITTO: Ditto(),
 }
 """The name in `[method]` of a task → the method."""
 
