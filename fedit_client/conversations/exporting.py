@@ -213,7 +213,7 @@ class _Work:
 
     def _needed(self) -> int:
         if self.precision is None:
-            return self.document.layout.size * 4 + _SPARE_BYTES
+            return self.document.built.size * 4 + _SPARE_BYTES
         if self.wishes.form is Form.MERGED:
             return merged_bytes(self.base, self.precision) + _SPARE_BYTES
         return sum(tensor.size for tensor in gguf_plan(self.base, self.precision)) + _SPARE_BYTES
@@ -300,7 +300,7 @@ class _Work:
 
     def _delta(self) -> Delta:
         adapter = self.task.adapter
-        return Delta(self.kept.folder / WEIGHTS, self.document.layout, adapter.alpha / adapter.rank)
+        return Delta(self.kept.folder / WEIGHTS, self.document.built, adapter.alpha / adapter.rank)
 
     def _about(self, name: str) -> About:
         words = f"{self.task.title}, adapter version {self.kept.version} of the federated task {self.task.label}"

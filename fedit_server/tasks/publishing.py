@@ -72,7 +72,7 @@ class Publisher:
         if fresh:
             folder = adapter_folder(self.adapters, task.id, 0)
             edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
-            await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+            await asyncio.to_thread(write_peft_folder, folder, document, content, edition)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
         return Publication(document, source, digest, deed, self.owner, draft)
@@ -98,6 +98,14 @@ def check_succession(old: TaskDocument, new: TaskDocument) -> None:
     if old.layout != new.layout or old.task.base.digest != new.task.base.digest:
         raise ConfigError(
             "another base model, rank or set of target modules needs a task of its own: the adapter would not fit",
+            code="C016",
+            where=new.task.label,
+            fix="give the task another id",
+        )
+    if old.lora is not None and (old.task.method, old.task.adapter.seed) != (new.task.method, new.task.adapter.seed):
+        raise ConfigError(
+            "another method or seed needs a task of its own: the adapter is built from numbers that mean something"
+            " under these only",
             code="C016",
             where=new.task.label,
             fix="give the task another id",
