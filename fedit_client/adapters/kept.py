@@ -1,19 +1,21 @@
 """The global adapters on this device: `TASK/VERSION/`, each a folder that plain PEFT loads."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from fedit_client.adapters.editions import add_to_edition, edition_in, file_digest, remember_own
 from fedit_client.base.check import tensors_in
 from fedit_client.home.durable import translating, write_atomic
 from fedit_client.network.transport import OnBytes, Transport
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.built_adapter import built_adapter
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, OwnLoss, config_bytes
+from fedit_protocol.peft_folder import CARD, CONFIG, FACTORS, WEIGHTS, Edition, OwnLoss, config_bytes
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.tensor_files import LENGTH_BYTES
 
@@ -50,12 +52,14 @@ class AdapterShelf:
         ModelError M003, M004 unless the file is exactly an adapter of the task's.
         """
         folder = self.folder(version)
-        tensors = folder / TENSORS
+        tensors = folder / (TENSORS if self._document.lora is None else FACTORS)
         if not (tensors.exists() and file_digest(tensors) == digest):
             before = newest_adapter(self._folder.parent, self._document.task.id)
-            known = None if before is None or before[0] == version else before[1] / TENSORS
+            known = None if before is None or before[0] == version else travelled(before[1])
             await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes, known)
         check_adapter(tensors, self._document.layout)
+        if self._document.lora is not None:
+            await asyncio.to_thread(build, tensors, folder / TENSORS, self._document)
         task = self._document.task
         write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
         add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
@@ -70,6 +74,17 @@ class AdapterShelf:
         known = edition_in(folder).own
         own = OwnLoss(loss) if known is None or known.rows is None else known
         remember_own(folder, self._document.task, replace(own, trained=trained))
+
+
+def travelled(folder: Path) -> Path:
+    """Return the file of a version as it came: what PEFT loads, unless that is built from something else."""
+    return folder / FACTORS if (folder / FACTORS).exists() else folder / TENSORS
+
+
+def build(source: Path, target: Path, document: TaskDocument) -> None:
+    """Write the adapter that PEFT loads, built from what travelled; CPU-bound, so call it in a thread."""
+    vector = built_adapter(document, document.layout.flatten(read_state(source)))
+    write_atomic(target, save(document.built.unflatten(vector), metadata={"format": "pt"}), _PUBLIC)
 
 
 def check_adapter(path: Path, layout: AdapterLayout) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedit_client.adapters.kept import check_adapter, most_bytes
+from fedit_client.adapters.kept import build, check_adapter, most_bytes
 from fedit_client.data import Record
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
 from fedit_client.hardware.device import DevicePlan
@@ -92,6 +92,8 @@ class Bench:
         layout = self.document.layout
         await transport.download(digest, target, most_bytes(layout), lambda _done, _total: None)
         check_adapter(target, layout)
+        if self.document.lora is not None:
+            await asyncio.to_thread(build, target, target, self.document)
         return target
 
 

@@ -27,7 +27,7 @@ def losses_of(
     tokenized = tokenize(records, loaded.tokenizer, document.task.prompt)
     if adapter is not None:
         file = adapter / PEFT_FILE if adapter.is_dir() else adapter
-        write_adapter(loaded.model, load_tensors(file, document.layout))
+        write_adapter(loaded.model, load_tensors(file, document.built))
     groups: dict[str, list[Example]] = {}
     for example in tokenized.examples:
         groups.setdefault(example.category, []).append(example)

@@ -67,7 +67,7 @@ def figures_of(
     model: Any = loaded.model
     if adapter is not None:
         file = adapter / PEFT_FILE if adapter.is_dir() else adapter
-        write_adapter(model, load_tensors(file, document.layout))
+        write_adapter(model, load_tensors(file, document.built))
     with model.disable_adapter() if adapter is None else nullcontext():
         return row_figures(loaded, examples, on_row)
 

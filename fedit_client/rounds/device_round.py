@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import STATE, TENSORS, read_state
+from fedit_client.adapters.kept import STATE, TENSORS, read_state, travelled
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
@@ -196,7 +196,7 @@ class Round(ABC):
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""
         folder, document = self._with.shelf.folder(self._offer.adapter_version), self._with.document
-        adapter = document.layout.flatten(read_state(folder / TENSORS))
+        adapter = document.layout.flatten(read_state(travelled(folder)))
         public = read_state(folder / STATE) if self._offer.state else {}
         return RoundStart(document, self._offer.adapter_version, adapter, self._ctx0, public)
 

@@ -5,20 +5,27 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
-from fedit_protocol.task import Task
+from fedit_protocol.peft_folder import CARD, CONFIG, FACTORS, WEIGHTS, Edition, config_bytes, model_card
+from fedit_protocol.task import TaskDocument
+from fedit_server.adapters.tensors import loadable
 from fedit_server.home.files import flush_folder, make_private_folder, storing, write_atomically
 
 _READABLE: Final = 0o644
 
 
-def write_peft_folder(folder: Path, task: Task, content: bytes, edition: Edition) -> None:
-    """Write the folder so that it appears whole or not at all; one that a crash left behind is replaced."""
+def write_peft_folder(folder: Path, document: TaskDocument, content: bytes, edition: Edition) -> None:
+    """Write the folder so that it appears whole or not at all; one that a crash left behind is replaced.
+
+    `content` is what travels; where PEFT loads something built from it, both are there.
+    """
+    task = document.task
     make_private_folder(folder.parent)
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     make_private_folder(beside)
-    files = {WEIGHTS: content, CONFIG: config_bytes(task), CARD: model_card(task, edition).encode()}
+    files = {WEIGHTS: loadable(document, content), CONFIG: config_bytes(task), CARD: model_card(task, edition).encode()}
+    if document.lora is not None:
+        files[FACTORS] = content
     for name, body in files.items():
         write_atomically(beside / name, body, mode=_READABLE)
     with storing(folder):

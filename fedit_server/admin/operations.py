@@ -189,7 +189,7 @@ class Admin:
         if not folder.exists():
             content = await open_blobs(self.config, self.home).get(chosen.digest)
             edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
-            await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
         return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Admin:
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
         content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
-        await asyncio.to_thread(write_peft_folder, folder, found.document.task, content, edition)
+        await asyncio.to_thread(write_peft_folder, folder, found.document, content, edition)
         async with self.change("adapter.rollback", found.task_id) as change:
             change.before, change.after = newest.digest, {"version": made.version, "content_of": version}
             await self.store.tasks.append_adapter(made)

@@ -140,7 +140,7 @@ async def _lay_out(store: Store, blobs: BlobStore, home: Home) -> None:
             edition = Edition(row.version, row.digest, row.parent_digest, row.round_no, made_by)
             folder = adapter_folder(home.adapters, task.task_id, row.version)
             content = await blobs.get(row.digest)
-            await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
 
 
 def _write_secrets(home: Home, secret: Mapping[str, bytes]) -> None:

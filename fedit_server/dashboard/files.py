@@ -1,5 +1,6 @@
 """What is handed out as files: curves as CSV and JSON, adapter versions, the pages' own scripts and styles."""
 
+import asyncio
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ from aiohttp import web
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
 from fedit_server.access.roles import Right
+from fedit_server.adapters.tensors import loadable
 from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, visit
 from fedit_server.dashboard.templating import STATIC, static_file
@@ -105,6 +107,10 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
         raise NotFoundError(_NO_TASK, fix="fedit-server status")
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
+    if name == WEIGHTS and task.document.lora is not None:
+        content = await request.app[CONSOLE].blobs.get(row.digest)
+        body = await asyncio.to_thread(loadable, task.document, content)
+        return web.Response(body=body, headers=_attachment(stem, "application/octet-stream"))
     if name == WEIGHTS:
         return await _weights(request, row.digest, stem)
     if name == CONFIG:

@@ -182,7 +182,7 @@ async def _write_folder(services: Services, task: TaskRow, step: Candidate) -> N
     edition = Edition(row.version, row.digest, row.parent_digest, step.round_no, step.figures.survivors)
     folder = adapter_folder(services.adapters, task.task_id, row.version)
     content = await services.blobs.get(row.digest)
-    await asyncio.to_thread(write_peft_folder, folder, task.document.task, content, edition)
+    await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
     if row.correction:
         correction = await services.blobs.get(Digest(row.correction))
         await asyncio.to_thread(write_atomically, folder / CORRECTION, correction, mode=0o644)

@@ -138,7 +138,8 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
     """
     task = document.task
     # A module may be named by its whole path, and the layout says what the adapter really touches.
-    names = (*task.adapter.target_modules, *(tensor.name for tensor in document.layout.tensors))
+    layouts = (document.layout, document.built)
+    names = (*task.adapter.target_modules, *(tensor.name for layout in layouts for tensor in layout.tensors))
     forbidden = _FORBIDDEN_MODULES & {part for name in names for part in name.split(".")}
     clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
     bases = limits.base_digests
@@ -343,10 +344,7 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums, sum_specs(document, offer.adapter_version)),
-        (
-            offer.sealed,
-            None if offer.sealed is None else sealed_spec(document, offer.sealed.key, offer.adapter_version),
-        ),
+        (offer.sealed, offer.sealed and sealed_spec(document, offer.sealed.key, offer.adapter_version)),
         (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):

@@ -7,10 +7,13 @@ from typing import Final
 
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
 from fedit_protocol.methods.ditto import Ditto
+from fedit_protocol.methods.fed_sb import FedSb
 from fedit_protocol.methods.fedalt import FedAlt
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
+from fedit_protocol.methods.fedkseed import FedKSeed
 from fedit_protocol.methods.fedsa import FedSa
+from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -22,6 +25,9 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
     MethodName.FEDALT: FedAlt(),
+    MethodName.FED_SB: FedSb(),
+    MethodName.RAVAN: Ravan(),
+    MethodName.FEDKSEED: FedKSeed(),
 }
 """The name in `[method]` of a task → the method."""
 
