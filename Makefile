@@ -25,7 +25,7 @@ setup: $(READY) ## make .venv with the tested versions; does nothing while it is
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: FedIT needs Python 3.11 or newer\n  fix: make setup PYTHON=/path/to/python3.11")'
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[train,check,hub,server,postgres,s3,dp,dev]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[train,check,hub,server,postgres,s3,dp,eval,dev]"
 	@touch $@
 
 demo: $(READY) ## one server, three clients, a better model; DATA=rows.jsonl MODEL=path-or-hub-id for your own

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from typer.main import get_command
 
-from fedit_client.commands import adapters, care, demo, joining, machine, page, records, settings, standing
+from fedit_client.commands import adapters, care, demo, joining, machine, page, partition, records, settings, standing
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
+from fedit_client.commands.evaluating import eval_app
 from fedit_client.commands.fixes import pasteable
 from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
@@ -79,7 +80,7 @@ app.command()(machine.fit)
 app.command()(machine.prefetch)
 app.command()(machine.setup)
 app.command()(adapters.chat)
-app.command("eval")(adapters.evaluate)
+app.add_typer(eval_app, name="eval")
 app.command()(adapters.export)
 app.add_typer(adapters.adapters_app, name="adapters")
 app.add_typer(data_app, name="data")
@@ -97,6 +98,7 @@ app.add_typer(settings.config_app, name="config")
 app.command()(page.ui)
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(partition.partition)
 app.command()(care.doctor)
 app.command()(care.bugreport)
 app.command()(care.completion)
@@ -172,6 +174,8 @@ def _place(command: str) -> tuple[Any, list[str]]:
             break
         place = inner
         found.append(word)
+    if default := getattr(place, "default", None):  # a command that may be left out
+        place = place.commands[default]
     return place, found
 
 
@@ -220,7 +224,7 @@ def command_of(arguments: Sequence[str]) -> str:
             next(words, None)
         elif not word.startswith("-"):
             second = next(words, "") if word in _GROUPS else ""
-            return f"{word} {second}" if second and not second.startswith("-") else word
+            return f"{word} {second}" if second and not second.startswith("-") and "://" not in second else word
     return ""
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from fedit_client.adapters.kept import AdapterShelf, newest_adapter
+from fedit_client.adapters.kept import AdapterShelf, newest_adapter, own_folder
 from fedit_client.base.model import licence_of
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.consent.agreements import Agreements, ConsentWatch, renewed
@@ -56,7 +56,7 @@ from fedit_client.records.history import History
 from fedit_client.records.journal import Journal
 from fedit_client.records.outbox import outbox_of
 from fedit_client.records.round_notes import RoundNotes
-from fedit_client.rounds.device_round import Engagement, LocalWork
+from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import (
     Preparation,
     check_training_stack,
@@ -301,8 +301,8 @@ class Client(TakesData, TakesWishes):
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer = self._trainer or self._worker_trainer()
-        reread = self._data.records
-        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause, reread)
+        reread, own = self._data.records, own_folder(self._paths.adapters, document.task.id)
+        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause, reread, own)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))

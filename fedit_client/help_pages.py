@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from fedit_client.evaluation_pages import CODES as EVALUATION_CODES
+from fedit_client.experiment_pages import CODES as EXPERIMENT_CODES
+from fedit_client.experiment_pages import partition_lines
 from fedit_protocol.errors import EXIT_CODES, LATER, TRY_LATER, ConfigError, exit_status
 
 _POLICY: Final = (
@@ -24,6 +27,7 @@ _STATUSES: Final = {
     10: "paused by your own rules",
     11: "the task is refused",
     12: "a file or disk of this machine",
+    13: "an evaluation, or its judge",
 }
 
 _TOPICS: Final[dict[str, str]] = {
@@ -311,6 +315,8 @@ _CODES: Final[dict[str, str]] = {
     "llama.cpp), gguf-lora (an adapter for llama.cpp) or ollama.",
     "X001": "A bug in FedIT. Run the command again with -v and report what it prints.",
     "X002": "A program of the demo ended too early; its last words stand behind `where`.",
+    **EVALUATION_CODES,
+    **EXPERIMENT_CODES,
 }
 
 
@@ -320,13 +326,15 @@ def help_lines(topic: str) -> list[str]:
     if not wanted:
         codes = " ".join(sorted(_CODES))
         return ["fedit-client help CODE explains an error, fedit-client COMMAND --help a command", "",
-                f"topics: exit-codes json {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
+                f"topics: exit-codes json partition {' '.join(sorted(_TOPICS))}", f"codes: {codes}"]  # fmt: skip
     if wanted in _CODES:
         return [f"FEDIT-{wanted} (exit {exit_status(wanted)})", _CODES[wanted]]
     if wanted.lower() in _TOPICS:
         return [_TOPICS[wanted.lower()]]
     if wanted == "EXIT-CODES":
         return exit_code_lines()
+    if wanted == "PARTITION":
+        return partition_lines()
     if wanted == "JSON":
         from fedit_client.commands.json_output import schema_lines
 

@@ -25,7 +25,8 @@ from fedit_client.network.transport import jittered
 from fedit_client.records.history import Outcome
 from fedit_client.records.journal import FrozenUpload
 from fedit_client.records.round_notes import RoundFacts, Seen
-from fedit_client.rounds.device_round import Engagement, Round
+from fedit_client.rounds.device_round import Round
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.masked import MaskedRound
 from fedit_client.rounds.sealed import SealedRound
 from fedit_protocol.catalogue import AdapterInfo

@@ -15,13 +15,14 @@ from fedit_client.network.problems import NotReadyError
 from fedit_client.network.transport import OnBytes
 from fedit_client.training import LocalResult, OnProgress, TrainingProgress, TrainingRequest
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import advance
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.errors import ProblemType, ProtocolError, TransportError
 from fedit_protocol.ids import Digest, IdentityKey, RoundId
 from fedit_protocol.keylog import LogGrowth, LogInclusion, MerkleTree
 from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, UploadHeader, WaitReason
-from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Compute, Effects, Finish
@@ -276,7 +277,8 @@ class LoopbackServer:
 
     def _commit(self, machine: Aggregator, aggregate: Aggregate) -> None:
         self.aggregates.append(aggregate)
-        self.adapter = FedAvg().server_update(self.adapter, aggregate)
+        start = RoundStart(self.document, len(self.digests) - 1, self.adapter)
+        self.adapter = advance(start, aggregate).adapter
         self.digests.append(self._store(self.adapter))
         self._end(machine, RoundOutcome.COMMITTED, "", aggregate.survivors)
 

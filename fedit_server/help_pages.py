@@ -17,6 +17,7 @@ _STATUSES: Final = {
     10: "paused by an owner's rules (clients only)",
     11: "the task is refused",
     12: "the store: database, blobs, disk, data folder",
+    13: "an evaluation, or its judge (clients only)",
 }
 
 _TOPICS: Final[dict[str, str]] = {

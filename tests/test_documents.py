@@ -47,6 +47,8 @@ def test_every_command_in_a_document_exists(line: str) -> None:
     while words and not words[0].startswith("-") and (known := getattr(command, "commands", None)):
         assert words[0] in known, f"{line}: {words[0]} is no command"
         command = known[words.pop(0)]
+    if default := getattr(command, "default", None):
+        command = command.commands[default]
     options = {option for parameter in command.params for option in parameter.opts}
     for word in words:
         if word.startswith("--"):

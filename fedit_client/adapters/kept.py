@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from safetensors.numpy import load_file
 
 from fedit_client.adapters.editions import add_to_edition, edition_in, file_digest, remember_own
 from fedit_client.base.check import tensors_in
@@ -16,6 +18,8 @@ from fedit_protocol.task import TaskDocument
 from fedit_protocol.tensor_files import LENGTH_BYTES
 
 TENSORS: Final = WEIGHTS
+STATE: Final = "state.safetensors"
+"""Beside the tensors: what the task's method has devices know besides the adapter."""
 _HEADER_BYTES: Final = 1024
 _ENTRY_BYTES: Final = 192  # of safetensors' list: type, shape, offsets, beside the tensor's name
 _PUBLIC: Final = 0o644
@@ -79,6 +83,22 @@ def check_adapter(path: Path, layout: AdapterLayout) -> None:
             where=str(path),
             fix="ask the operator about the task; nothing of this file is used",
         )
+
+
+def own_folder(folder: Path, task_id: TaskId) -> Path:
+    """Where a task's method keeps what never leaves this device; under the task's adapters, and gone with them."""
+    return folder / task_id / "own"
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the named arrays of a safetensors file whose digest was checked; raises ModelError M004."""
+    try:
+        return load_file(path)
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # derives from Exception alone
+            raise
+        raise ModelError("the server's state of the method is not a safetensors file", code="M004", where=str(path),
+                         fix="ask the operator about the task; nothing of this file is used") from error  # fmt: skip
 
 
 def most_bytes(layout: AdapterLayout) -> int:

@@ -1,4 +1,4 @@
-"""`fedit-client chat`, `eval`, `export` and `adapters …`: what came of it."""
+"""`fedit-client chat`, `export` and `adapters …`: what came of it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,6 @@ from fedit_client.commands.shared import (
     DeviceOption,
     Globals,
     Model,
-    OnErrorOption,
     Threads,
     device_flags,
 )
@@ -125,50 +124,3 @@ def export(
     wishes = ExportWishes(form_named(to), out, version, Precision(dtype) if dtype else None)
     made = write(given.config(model=model), wishes, given.console.say)
     given.console.answer("export", made.as_data(), made.lines())
-
-
-def evaluate(
-    context: typer.Context,
-    server: Annotated[
-        str | None, typer.Argument(metavar="URL", help="Report as its evaluator; the joined server.")
-    ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Rows to measure on; may be repeated.")] = None,
-    on_error: OnErrorOption = "stop",
-    blind: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Judge N pairs of answers yourself, not told whose they are.")
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="As the organiser's evaluator: wait for each new adapter.")
-    ] = False,
-    device: DeviceOption = None,
-    threads: Threads = None,
-    model: Model = None,
-) -> None:
-    """Measure base and newest adapters on your held-out rows. With --watch or URL, report to the organiser."""
-    from fedit_client.conversations.foreground import run_async
-
-    given: Globals = context.obj
-    config = given.config(model=model, device=device_flags(device, threads))
-    paths = tuple(data or ())
-    if blind is not None:
-        from fedit_client.conversations.blind import judge_blind
-        from fedit_client.conversations.own_evaluation import OwnWishes
-
-        judged = run_async(judge_blind(config, given.console, OwnWishes(paths, on_error), blind))
-        given.console.answer("eval", judged.as_data(), judged.lines())
-        return
-    if server is None and not watch:
-        from fedit_client.conversations.own_evaluation import OwnWishes, evaluate_own
-
-        own = run_async(evaluate_own(config, given.console, OwnWishes(paths, on_error)))
-        given.console.answer("eval", own.as_data(), own.lines())
-        return
-    from fedit_client.conversations.evaluator import EvaluationWishes
-    from fedit_client.conversations.evaluator import evaluate as compare
-
-    try:
-        found = run_async(compare(config, given.console, EvaluationWishes(server, paths, on_error, watch)))
-    except KeyboardInterrupt:
-        given.console.say("stopped; reports that were sent stay with the server")
-        raise
-    given.console.answer("eval", {"evaluations": found}, [])

@@ -31,6 +31,7 @@ _WORDS: Final[dict[str, str]] = {
     "prompt.cutoff_tokens": "tokens per example",
     "training.epochs": "passes over your rows in a round",
     "training.local_steps": "training steps in a round",
+    "training.proximal": "how strongly training is drawn back to the global adapter",
     "training.held_out_fraction": "share of your rows kept for evaluation",
     "training.batch_size": "rows behind one training step",
     "round.mode": "from whom an update is hidden (mode)",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from fedit_client.data.columns import Columns, Place, Wishes, check_columns, decide_shape, renamed
 from fedit_client.data.files import NumberedRow, numbered_rows
@@ -52,15 +52,10 @@ def made_records(
     numbered = list(rows)
     where = place.text
     if not numbered:
-        raise DataError(
-            "there is not a single row",
-            code="D002",
-            where=where,
-            fix="fedit-client data check FILE, one with rows in it",
-        )
+        raise no_row(where)
     readable = [item[1] for item in numbered if not isinstance(item, RowProblem)]
     if not readable:
-        _stop([item for item in numbered if isinstance(item, RowProblem)], len(numbered), place)
+        stop_for([item for item in numbered if isinstance(item, RowProblem)], len(numbered), place)
     looked_at = readable[:ROWS_LOOKED_AT]
     check_columns(looked_at, wishes.columns, place)
     shape = decide_shape([renamed(row, wishes.columns) for row in looked_at], wishes, place)
@@ -70,7 +65,7 @@ def made_records(
     ]
     problems = tuple(item for item in made if isinstance(item, RowProblem))
     if problems and on_error == "stop":
-        _stop(problems, len(made), place)
+        stop_for(problems, len(made), place)
     records = tuple(item for item in made if isinstance(item, Record))
     if not records:
         raise DataError(
@@ -97,7 +92,17 @@ def _ignored(rows: list[Row], shape: Shape, columns: Columns) -> tuple[str, ...]
     return tuple(sorted({str(column) for row in rows for column in row} - read))
 
 
-def _stop(problems: Iterable[RowProblem], rows: int, place: Place) -> None:
+def no_row(where: str) -> DataError:
+    """Return what to raise for a source without rows (D002)."""
+    return DataError(
+        "there is not a single row",
+        code="D002",
+        where=where,
+        fix="fedit-client data check FILE, one with rows in it",
+    )
+
+
+def stop_for(problems: Iterable[RowProblem], rows: int, place: Place) -> NoReturn:
     """Raise one DataError for all of them: the first one's code and reason, the first lines, and the count."""
     found = list(problems)
     code, skippable = found[0].code, len(found) < rows

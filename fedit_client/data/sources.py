@@ -70,7 +70,7 @@ class Source:
         """
         wishes = Wishes(self.columns, self.shape)
         if self.is_stdin:
-            return _from_stdin(wishes, self.on_error)
+            return made_records(rows_of(stdin_bytes(self.shape)), Place(STDIN), wishes, self.on_error)
         if self.is_hub:
             notes: list[str] = []
             found = made_records(hub_rows(self.place, notes), Place(self.place), wishes, self.on_error)
@@ -78,7 +78,7 @@ class Source:
         path = _path(self.place)
         if not path.is_dir() and not has_magic(self.place):
             return made_records(numbered_rows(path), Place(self.place), wishes, self.on_error, path)
-        files, left = _files(path, self.place)
+        files, left = readable_files(path, self.place)
         parts = [made_records(numbered_rows(file), Place(str(file)), wishes, self.on_error, file) for file in files]
         return _together(parts, path, left)
 
@@ -105,7 +105,7 @@ def _path(place: str) -> Path:
     return Path(place).expanduser()
 
 
-def _files(path: Path, place: str) -> tuple[list[Path], list[Path]]:
+def readable_files(path: Path, place: str) -> tuple[list[Path], list[Path]]:
     """Return the files that can be read, sorted, and those that cannot; raises DataError D001, D003."""
     if path.is_dir():
         every = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
@@ -153,11 +153,12 @@ def _together(parts: list[RowFile], path: Path, left: list[Path]) -> RowFile:
     )
 
 
-def _from_stdin(wishes: Wishes, on_error: OnError) -> RowFile:
+def stdin_bytes(shape: Shape | None) -> RowBytes:
+    """Read stdin to its end and return how to read what came: plain text if that is asked for, JSON, else CSV."""
     raw = sys.stdin.buffer.read()
-    ending = ".txt" if wishes.shape is Shape.TEXT else ".json" if raw.lstrip()[:1] in (b"[", b"{") else ".csv"
+    ending = ".txt" if shape is Shape.TEXT else ".json" if raw.lstrip()[:1] in (b"[", b"{") else ".csv"
 
     def opened() -> io.BytesIO:
         return io.BytesIO(raw)
 
-    return made_records(rows_of(RowBytes("stdin", ending, opened)), Place(STDIN), wishes, on_error)
+    return RowBytes("stdin", ending, opened)

@@ -11,7 +11,7 @@ from fedit_client.evaluation.losses import WORKER
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Worker, started
 from fedit_client.training.trainer import plan_values
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import TaskDocument, Template
 
 
 class WorkerChat:
@@ -19,7 +19,8 @@ class WorkerChat:
 
     `adapter` is a PEFT folder (`adapter_config.json` beside the tensors), or a safetensors file together with the
     `document` that says how to attach it. `beside` are further voices on the same base, which is in memory once: a name
-    → a PEFT folder, or None for the base alone. Prompts and answers stay between the two processes.
+    → a PEFT folder, or None for the base alone. Without a document `template` says how a conversation becomes text.
+    Prompts and answers stay between the two processes.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class WorkerChat:
         adapter: Path | None = None,
         document: TaskDocument | None = None,
         beside: Mapping[str, Path | None] | None = None,
+        template: Template = Template.CHAT,
     ) -> None:
         self._base, self._plan, self._adapter, self._document = base, plan, adapter, document
-        self._beside = dict(beside or {})
+        self._beside, self._template = dict(beside or {}), template
         self._block: AbstractAsyncContextManager[Worker] | None = None
         self._worker: Worker | None = None
         self._answering = False
@@ -48,6 +50,7 @@ class WorkerChat:
                     "plan": plan_values(self._plan),
                     "adapter": str(self._adapter) if self._adapter else None,
                     "document": self._document.model_dump(mode="json") if self._document else None,
+                    "template": self._template.value,
                     "beside": {name: str(folder) if folder else None for name, folder in self._beside.items()},
                 }
             )
@@ -73,16 +76,24 @@ class WorkerChat:
         max_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
+        context: str = "",
     ) -> AsyncGenerator[str, None]:
         """Yield the answer piece by piece; temperature 0 takes the likeliest token each time.
 
-        Without the name of a `voice` the adapter answers. Leaving the loop early ends the answer.
+        Without the name of a `voice` the adapter answers. `context` is the end of the only question, where a built-in
+        template shows it apart. Leaving the loop early ends the answer.
         """
         if self._worker is None:
             raise RuntimeError("ask() belongs inside `async with WorkerChat(...)`")
         await self._finish_last_answer(self._worker)
         turns = [[message.role.value, message.content] for message in messages]
-        wishes = {"voice": voice, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        wishes = {
+            "voice": voice,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "context": context,
+        }
         await self._worker.send({"messages": turns, **wishes})
         self._answering = True
         try:

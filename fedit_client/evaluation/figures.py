@@ -1,28 +1,22 @@
-"""What single rows say about a base and adapters on it, and how sure one may be of a difference. No torch here."""
+"""What single rows say about a base and adapters on it. No torch here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Record
 from fedit_client.evaluation.losses import WORKER
+from fedit_client.evaluation.statistics import Doubles, Interval, Pairs, paired_interval
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Json, started
 from fedit_client.training.request import OnProgress
 from fedit_client.training.trainer import plan_values, progress, record_values
 from fedit_protocol.encoding import to_base64url
-from fedit_protocol.task import TaskDocument
-
-Doubles = NDArray[np.float64]
-
-_DRAWS: Final = 2000
-_DRAW_SEED: Final = 2023
-_FEWEST_ROWS: Final = 4
-_COVERED: Final = (2.5, 97.5)
+from fedit_protocol.task import PromptSpec, TaskDocument
 
 
 @dataclass(frozen=True)
@@ -30,10 +24,11 @@ class MeasureRequest:
     """Adapters to measure row by row on one base: a name → a PEFT folder, a safetensors file, or None for the base.
 
     With a `fraction` only the rows are used that training with this `split_seed` never sees; with 0, all of them.
-    `most_rows` bounds how many.
+    `most_rows` bounds how many. Without a `document` the adapters are PEFT folders of any rank and layers, each as its
+    own configuration says, and `prompt` says how rows become tokens.
     """
 
-    document: TaskDocument
+    document: TaskDocument | None
     base: Path
     adapters: Mapping[str, Path | None]
     records: Sequence[Record] = field(repr=False)
@@ -41,6 +36,7 @@ class MeasureRequest:
     split_seed: bytes = field(default=b"", repr=False)
     fraction: float = 0.0
     most_rows: int = 256
+    prompt: PromptSpec = field(default_factory=PromptSpec)
 
 
 @dataclass(frozen=True)
@@ -52,35 +48,18 @@ class RowFigures:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how much the loss per token changes, with the 95 % interval of a paired bootstrap over rows."""
-
-    change: float
-    low: float
-    high: float
-    rows: int
-
-    @property
-    def verdict(self) -> str:
-        """What may be said of it: lower is better; drawing from one row over and over says nothing."""
-        if self.rows < _FEWEST_ROWS:
-            return "too few rows to say"
-        if self.high < 0:
-            return "better"
-        return "worse" if self.low > 0 else "no clear difference"
-
-
-@dataclass(frozen=True)
 class Measured:
     """What came of a measurement; `tokens` (rows,) are the answer tokens behind each row's figures.
 
-    `left_out` rows lost their whole answer to the cutoff, or were more than were asked for.
+    `left_out` rows lost their whole answer to the cutoff, or were more than were asked for. `places` says which of the
+    request's records each row is, where all of them were asked for.
     """
 
     categories: tuple[str, ...]
     tokens: Doubles
     figures: Mapping[str, RowFigures]
     left_out: int = 0
+    places: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -96,13 +75,10 @@ class Measured:
         """Return the share of answer tokens that the model would have taken itself, given all before them."""
         return float(self.figures[name].right.sum() / self.tokens.sum())
 
-    def difference(self, name: str, other: str) -> Difference:
-        """Return how the loss of `name` differs from that of `other` on the same rows (Efron and Tibshirani 1993)."""
-        gained = self.figures[name].losses - self.figures[other].losses
-        random = np.random.default_rng(_DRAW_SEED)
-        drawn = random.multinomial(self.rows, np.full(self.rows, 1 / self.rows), _DRAWS)  # (draws, rows)
-        low, high = np.percentile(drawn @ gained / (drawn @ self.tokens), _COVERED)
-        return Difference(float(gained.sum() / self.tokens.sum()), float(low), float(high), self.rows)
+    def difference(self, name: str, other: str) -> Interval:
+        """Return how the loss of `name` differs from that of `other` on the same rows, each token with the same say."""
+        ours, theirs = self.figures[name].losses, self.figures[other].losses
+        return paired_interval(Pairs([""] * self.rows, self.tokens, ours, theirs))
 
     def _chosen(self, category: str | None) -> NDArray[np.bool_]:
         return np.array([category in (None, own) for own in self.categories], dtype=np.bool_)
@@ -123,7 +99,8 @@ class WorkerMeasurer:
 def _message(request: MeasureRequest) -> Json:
     return {
         "verb": "measure",
-        "document": request.document.model_dump(mode="json"),
+        "document": request.document.model_dump(mode="json") if request.document else None,
+        "prompt": request.prompt.model_dump(mode="json"),
         "base": str(request.base),
         "adapters": {name: str(path) if path else None for name, path in request.adapters.items()},
         "records": record_values(request.records),
@@ -141,4 +118,10 @@ def _measured(message: Json) -> Measured:
     figures = {
         name: RowFigures(doubles(told["losses"]), doubles(told["right"])) for name, told in message["figures"].items()
     }
-    return Measured(tuple(message["categories"]), doubles(message["tokens"]), figures, message["left_out"])
+    return Measured(
+        tuple(message["categories"]),
+        doubles(message["tokens"]),
+        figures,
+        message["left_out"],
+        tuple(message["places"]),
+    )

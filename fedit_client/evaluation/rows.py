@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from fedit_client.training.batches import Batch, collate
 from fedit_client.training.local import Loaded
 from fedit_client.training.loss import inputs
 from fedit_client.training.model import load_tensors, write_adapter
-from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.tokenize import Example, tokenize, uncut
 from fedit_client.training.traits import backbone_of, head_of, traits_of
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.task import PromptSpec, TaskDocument
 
 _ROWS: Final = 8
 _TOKENS_AT_ONCE: Final = 128
@@ -26,17 +27,39 @@ _TOKENS_AT_ONCE: Final = 128
 OnRow = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The rows to measure, those of a like length side by side; `places` says which of the records each is.
+
+    `left_out` rows lost their whole answer to the cutoff, or were more than were asked for.
+    """
+
+    examples: list[Example]
+    places: list[int]
+    left_out: int
+
+
 def chosen_rows(
-    records: Sequence[Record], loaded: Loaded, document: TaskDocument, fraction: float, seed: bytes, most: int
-) -> tuple[Tokenized, int]:
-    """Return the rows to measure, and how many were left out; raises DataError."""
+    records: Sequence[Record], tokenizer: Any, prompt: PromptSpec, fraction: float, seed: bytes, most: int
+) -> Chosen:
+    """Return the rows to measure; with a `fraction` those held out under this seed. Raises DataError."""
     held_out = split(records, fraction, seed)[1] if fraction else list(records)
-    found = tokenize(held_out[:most], loaded.tokenizer, document.task.prompt)
-    found.examples.sort(key=lambda example: len(example.ids))  # rows of a like length waste little on padding
-    return found, len(held_out) - len(found.examples)
+    wanted = held_out[:most]
+    found = tokenize(wanted, tokenizer, prompt).examples
+    kept = range(len(wanted)) if len(found) == len(wanted) else _kept(wanted, tokenizer, prompt)
+    order = sorted(zip(kept, found, strict=True), key=lambda pair: len(pair[1].ids))  # little is wasted on padding
+    return Chosen([example for _, example in order], [place for place, _ in order], len(held_out) - len(found))
 
 
-@torch.no_grad()
+def _kept(records: Sequence[Record], tokenizer: Any, prompt: PromptSpec) -> list[int]:
+    """Return which records keep some of their answer."""
+    places = []
+    for place, example in enumerate(uncut(records, tokenizer, prompt)):
+        if isinstance(example, Example) and example.loss_mask[1 : prompt.cutoff_tokens].any():
+            places.append(place)
+    return places
+
+
 def figures_of(
     loaded: Loaded, document: TaskDocument, adapter: Path | None, examples: Sequence[Example], on_row: OnRow
 ) -> tuple[list[float], list[int]]:
@@ -45,15 +68,22 @@ def figures_of(
     if adapter is not None:
         file = adapter / PEFT_FILE if adapter.is_dir() else adapter
         write_adapter(model, load_tensors(file, document.layout))
+    with model.disable_adapter() if adapter is None else nullcontext():
+        return row_figures(loaded, examples, on_row)
+
+
+@torch.no_grad()
+def row_figures(loaded: Loaded, examples: Sequence[Example], on_row: OnRow) -> tuple[list[float], list[int]]:
+    """Return each row's summed loss and right tokens under the model as it stands."""
+    model: Any = loaded.model
     losses, right = [0.0] * len(examples), [0] * len(examples)
     model.eval()
-    with model.disable_adapter() if adapter is None else nullcontext():
-        for start in range(0, len(examples), _ROWS):
-            batch = collate(examples[start : start + _ROWS], loaded.pad_id, str(model.device))
-            for place, loss, hit in zip(*_tokens(model, batch), strict=True):
-                losses[start + place] += loss
-                right[start + place] += hit
-            on_row(min(start + _ROWS, len(examples)), len(examples))
+    for start in range(0, len(examples), _ROWS):
+        batch = collate(examples[start : start + _ROWS], loaded.pad_id, str(model.device))
+        for place, loss, hit in zip(*_tokens(model, batch), strict=True):
+            losses[start + place] += loss
+            right[start + place] += hit
+        on_row(min(start + _ROWS, len(examples)), len(examples))
     return losses, right
 
 

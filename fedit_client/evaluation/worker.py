@@ -1,10 +1,10 @@
 """The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate`, `measure`, `generate`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedit_client.data import Message, Record, Role
 from fedit_client.hardware.device import DevicePlan
@@ -14,7 +14,11 @@ from fedit_client.training.request import TrainingProgress
 from fedit_client.training.room import run
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.errors import ModelError
-from fedit_protocol.task import TaskDocument, Template
+from fedit_protocol.task import PromptSpec, TaskDocument, Template
+
+if TYPE_CHECKING:
+    from fedit_client.training.local import Loaded
+    from fedit_client.training.tokenize import Example
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,17 @@ class Speaker:
     voices: Mapping[str, str | None]
     """Name → the adapter's name within the model, None for the base alone."""
 
-    @contextmanager
-    def speaking(self, voice: str) -> Iterator[Any]:
-        """Yield the model as one voice."""
-        adapter = self.voices[voice]
-        if adapter is not None:
-            self.model.set_adapter(adapter)
-        elif hasattr(self.model, "disable_adapter"):
-            with self.model.disable_adapter():
-                yield self.model
-            return
-        yield self.model
+
+@contextmanager
+def speaking(model: Any, adapter: str | None) -> Iterator[Any]:
+    """Yield the model with one of its adapters at work, by its name within the model, or with none."""
+    if adapter is not None:
+        model.set_adapter(adapter)
+    elif hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield model
+        return
+    yield model
 
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -67,25 +71,60 @@ def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
 
 
 def _measure(channel: Channel, message: Json, plan: DevicePlan) -> None:
-    from fedit_client.evaluation.rows import chosen_rows, figures_of, trained_tokens
-    from fedit_client.training.local import load
+    from fedit_client.evaluation.rows import chosen_rows, trained_tokens
 
-    document = TaskDocument.model_validate(message["document"])
+    document = TaskDocument.model_validate(message["document"]) if message["document"] else None
+    prompt = document.task.prompt if document else PromptSpec.model_validate(message["prompt"])
     records = [Record.from_json(record) for record in message["records"]]
-    loaded = load(document, Path(message["base"]), plan)
-    seed, fraction, most = from_base64url(message["split_seed"]), message["fraction"], message["most_rows"]
-    found, left_out = chosen_rows(records, loaded, document, fraction, seed, most)
     adapters: dict[str, str | None] = message["adapters"]
+    loaded, measures = _measuring(document, message, plan)
+    seed, fraction, most = from_base64url(message["split_seed"]), message["fraction"], message["most_rows"]
+    found = chosen_rows(records, loaded.tokenizer, prompt, fraction, seed, most)
     figures = {}
-    for place, (name, path) in enumerate(adapters.items()):
+    for place, name in enumerate(adapters):
 
         def tell(done: int, of: int, place: int = place) -> None:
             channel.send("progress", **asdict(TrainingProgress("evaluate", place * of + done, len(adapters) * of)))
 
-        losses, right = figures_of(loaded, document, Path(path) if path else None, found.examples, tell)
+        losses, right = measures(name, found.examples, tell)
         figures[name] = {"losses": losses, "right": right}
     categories, tokens = [example.category for example in found.examples], trained_tokens(found.examples)
-    channel.send("result", categories=categories, tokens=tokens, figures=figures, left_out=left_out)
+    channel.send("result", categories=categories, tokens=tokens, figures=figures, left_out=found.left_out,
+                 places=[] if fraction else found.places)  # fmt: skip
+
+
+Measures = Callable[[str, Sequence["Example"], Callable[[int, int], None]], tuple[list[float], list[int]]]
+
+
+def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -> tuple["Loaded", Measures]:
+    """Load the base, and return how one named adapter on it is measured: by a task's layout, or as saved."""
+    from fedit_client.evaluation.rows import figures_of, row_figures
+    from fedit_client.training.local import Loaded, load
+    from fedit_client.training.model import load_base
+    from fedit_client.training.tokenizer import load_tokenizer
+
+    base = Path(message["base"])
+    adapters: dict[str, str | None] = message["adapters"]
+    if document is not None:
+        loaded = load(document, base, plan)
+
+        def by_layout(
+            name: str, examples: Sequence["Example"], tell: Callable[[int, int], None]
+        ) -> tuple[list[float], list[int]]:
+            path = adapters[name]
+            return figures_of(loaded, document, Path(path) if path else None, examples, tell)
+
+        return loaded, by_layout
+    model, voices = _attached(load_base(base, plan, for_training=False), adapters)
+    saved = Loaded(model, load_tokenizer(base))
+
+    def as_saved(
+        name: str, examples: Sequence["Example"], tell: Callable[[int, int], None]
+    ) -> tuple[list[float], list[int]]:
+        with speaking(model, voices[name]):
+            return row_figures(saved, examples, tell)
+
+    return saved, as_saved
 
 
 def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -109,7 +148,7 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
 
     base, adapter = Path(message["base"]), Path(message["adapter"]) if message["adapter"] else None
     document = TaskDocument.model_validate(message["document"]) if message["document"] else None
-    template = document.task.prompt.template if document else Template.CHAT
+    template = document.task.prompt.template if document else Template(message["template"])
     if adapter is not None and not adapter.is_dir():
         if document is None:
             raise ModelError(
@@ -124,10 +163,16 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
 
 def _with_voices(model: Any, message: Json) -> tuple[Any, dict[str, str | None]]:
     """Attach further adapters to the one base; the first voice has no name."""
+    model, voices = _attached(model, message["beside"])
+    return model, {"": "default" if message["adapter"] else None, **voices}
+
+
+def _attached(model: Any, folders: Mapping[str, str | None]) -> tuple[Any, dict[str, str | None]]:
+    """Attach PEFT folders to one base; return it, and each one's name within it, None for the base alone."""
     from fedit_client.training.model import attach_another
 
-    voices: dict[str, str | None] = {"": "default" if message["adapter"] else None}
-    for number, (name, folder) in enumerate(message["beside"].items()):
+    voices: dict[str, str | None] = {}
+    for number, (name, folder) in enumerate(folders.items()):
         inner = f"beside{number}" if folder else None
         if folder:
             model = attach_another(model, Path(folder), f"beside{number}")
@@ -140,8 +185,8 @@ def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
     from fedit_client.training.tokenize import prompt_ids
 
     messages = [Message(Role(role), content) for role, content in question["messages"]]
-    prompt = prompt_ids(messages, speaker.tokenizer, speaker.template, speaker.chat)
-    with speaker.speaking(question["voice"]) as model:
+    prompt = prompt_ids(messages, speaker.tokenizer, speaker.template, speaker.chat, question["context"])
+    with speaking(speaker.model, speaker.voices[question["voice"]]) as model:
         for piece in generate(
             model,
             speaker.tokenizer,

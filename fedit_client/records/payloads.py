@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedit_protocol.adapter import AdapterLayout, Vector
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.metrics import CANARY_UNIT, FRACTION_UNIT, LOSS_UNIT, ClientReport
-from fedit_protocol.round_plan import sealed_spec, sum_specs
+from fedit_protocol.round_plan import sealed_spec, sent_layout, sum_specs
 from fedit_protocol.sealed.updates import clip_update, sealed_length
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import encode_update, read_tail, signed
@@ -106,11 +106,13 @@ def decode_words(words: Words, ring: RingSpec, layout: AdapterLayout) -> Payload
     return Payload(Mode.MASKED, tensors, read_tail(words, ring), unit, payload_length(ring))
 
 
-def decode_sealed(update: Vector, weight: int, report: ClientReport, document: TaskDocument) -> Payload:
-    """Return what a sealed update says: in trusted mode the server reads exactly this."""
-    spec = sealed_spec(document, bytes(32))
+def decode_sealed(
+    update: Vector, weight: int, report: ClientReport, document: TaskDocument, version: int = 0
+) -> Payload:
+    """Return what a sealed update says in a round from this version: in trusted mode the server reads exactly this."""
+    spec = sealed_spec(document, bytes(32), version)
     clipped, figures = clip_update(update, weight, report, spec)
-    tensors: dict[str, Values] = dict(document.layout.unflatten(clipped))
+    tensors: dict[str, Values] = dict(sent_layout(document, version).unflatten(clipped))
     return Payload(Mode.TRUSTED, tensors, {WEIGHT: weight, **figures}, 1.0, sealed_length(spec))
 
 
@@ -119,7 +121,7 @@ def example_payload(document: TaskDocument, seed: int = 0) -> Payload:
 
     For consent dialogs, before anything was trained; `run --dry-run` makes a real one. The same seed gives the same.
     """
-    task, size = document.task, document.layout.size
+    task, size = document.task, sent_layout(document).size
     generator = np.random.default_rng(seed)
     update = (generator.standard_normal(size) * 0.1 * task.value_range if task.round.mode is Mode.MASKED
               else generator.standard_normal(size) * 1e-3).astype(np.float32)  # fmt: skip
@@ -129,7 +131,7 @@ def example_payload(document: TaskDocument, seed: int = 0) -> Payload:
     ring = sum_specs(document)[0].ring
     message = np.concatenate([update, np.zeros(ring.sketch_size, dtype=np.float32)])
     plain_ring = ring.model_copy(update={"noise": None})
-    return decode_words(encode_update(message, 1, report, plain_ring, bytes(32)), plain_ring, document.layout)
+    return decode_words(encode_update(message, 1, report, plain_ring, bytes(32)), plain_ring, sent_layout(document))
 
 
 def payload_lines(payload: Payload, most_tensors: int = 6) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from fedit_client.membership.joined import Membership
 from fedit_client.network.metering import MeteredTransport, Traffic
@@ -35,6 +36,22 @@ class Seen:
     journal: Journal
     limits: Limits
     now: datetime
+
+
+class TakesNotes(Protocol):
+    """Whoever writes down how rounds end for a device; RoundNotes does so for its owner."""
+
+    def begin(self, now: datetime) -> None:
+        """A round begins."""
+        ...
+
+    def catch_up(self, journal: Journal, now: datetime, uploads: tuple[str, ...]) -> None:
+        """A program begins anew; the last one may have ended in the midst of a round."""
+        ...
+
+    def write(self, facts: RoundFacts, seen: Seen) -> None:
+        """A round has ended."""
+        ...
 
 
 class RoundNotes:

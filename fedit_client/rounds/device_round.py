@@ -9,34 +9,29 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import TENSORS, AdapterShelf
-from fedit_client.consent.agreements import ConsentWatch
+from fedit_client.adapters.kept import STATE, TENSORS, read_state
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
-from fedit_client.hardware.device import DevicePlan
-from fedit_client.manners.awake import Awake
-from fedit_client.manners.gate import Gate
-from fedit_client.membership.key_log import LogWatch
-from fedit_client.network.patience import Clock, Emit, Patience, RoundLostError, telling
-from fedit_client.network.transport import OnBytes, Transport
-from fedit_client.records.journal import Journal
-from fedit_client.records.outbox import Occasion, Outbox
+from fedit_client.network.patience import RoundLostError, telling
+from fedit_client.network.transport import OnBytes
+from fedit_client.records.outbox import Occasion
 from fedit_client.records.payloads import Payload
-from fedit_client.records.round_notes import RoundNotes
+from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
-from fedit_client.training import LocalResult, PauseSignal, Trainer, TrainingProgress, TrainingRequest
+from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_protocol.accounting import check_result
-from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
+from fedit_protocol.adapter import Vector
+from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import (
     DataError,
     DeviceError,
@@ -45,13 +40,14 @@ from fedit_protocol.errors import (
     ProtocolError,
     SecurityError,
 )
-from fedit_protocol.limits import Limits, check_offer_matches
+from fedit_protocol.limits import check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
+from fedit_protocol.methods import RoundStart, method_of
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
-from fedit_protocol.task import Task, TaskDocument
+from fedit_protocol.signing import Kind, read_envelope, seal, unseal
+from fedit_protocol.task import Task
 
 T = TypeVar("T")
 
@@ -60,77 +56,6 @@ _GRACE_S: Final = 60.0
 _GOODBYE_S: Final = 3.0
 _IN_TIME: Final = 0.95  # of the time for training and upload: the rest is for masking and a slow line
 _SEED_BYTES: Final = 32
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """What this device brings to every round of a task; none of it leaves."""
-
-    base: Path
-    records: tuple[Record, ...] = field(repr=False)
-    plan: DevicePlan
-    split_seed: bytes = field(repr=False)
-    trainer: Trainer
-    pause: PauseSignal = field(default_factory=PauseSignal, repr=False)
-    """Set by whoever watches the owner's rules; training waits for it between two steps."""
-    reread: Callable[[], tuple[Record, ...]] | None = field(default=None, repr=False)
-    """Reads the rows as they are now, for each round; without it, and if it fails, those of the start are used."""
-
-
-@dataclass(frozen=True)
-class Engagement:
-    """What every round of this device has in common."""
-
-    key: SigningKey
-    descriptor: FederationDescriptor
-    document: TaskDocument
-    limits: Limits
-    transport: Transport
-    journal: Journal
-    log: LogWatch
-    shelf: AdapterShelf
-    work: LocalWork
-    patience: Patience
-    gate: Gate = field(default_factory=Gate)
-    """Whether this device may begin or go on; open, unless somebody keeps it."""
-
-    awake: Awake = nullcontext
-    """Held while training."""
-
-    consent: ConsentWatch | None = None
-    """Looked at before each check-in, after training and before each upload; None where no yes can be taken back."""
-
-    outbox: Outbox | None = None
-    """The owner's copy of what is uploaded; None where the owner wants none."""
-
-    notes: RoundNotes | None = None
-    """The signed history of this device; None where nothing is kept."""
-
-    def check_consent(self) -> None:
-        """Raise ConsentError A005 if the owner took the yes back."""
-        if self.consent is not None:
-            self.consent.check()
-
-    async def upload(self, path: str, header: bytes, payload: bytes, on_bytes: OnBytes) -> bytes:
-        """Send a payload unless the owner took the yes back meanwhile (ConsentError A005); return the receipt."""
-        await asyncio.to_thread(self.check_consent)
-        return await self.transport.upload(path, header, payload, on_bytes)
-
-    async def note_receipt(self, sha256: str) -> None:
-        """Note in the outbox that the server has an upload; a damaged outbox is told, for the upload is made."""
-        if self.outbox is not None:
-            with telling(self.emit, "the outbox could not note a receipt"):
-                await asyncio.to_thread(self.outbox.note_receipt, sha256)
-
-    @property
-    def emit(self) -> Emit:
-        """Where events go."""
-        return self.patience.emit
-
-    @property
-    def clock(self) -> Clock:
-        """The time of this session."""
-        return self.patience.clock
 
 
 class Round(ABC):
@@ -245,6 +170,9 @@ class Round(ABC):
             split_seed=work.split_seed,
             pause=work.pause,
             canary=self._adds_canary,
+            version=offer.adapter_version,
+            public=await self._public_state(),
+            own=work.own,
         )
         result = await self._trained(request)
         await asyncio.to_thread(self._with.check_consent)  # taken back meanwhile: nothing of it leaves
@@ -255,6 +183,27 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
+
+    async def _public_state(self) -> Path | None:
+        """Fetch what the method has devices know besides the adapter; None if that is nothing."""
+        ref = self._offer.state
+        if ref is None:
+            return None
+        path = self._with.shelf.folder(self._offer.adapter_version) / STATE
+        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - beside the adapter, which has a progress bar
+        await self._insist(lambda: self._with.transport.download(ref.digest, path, ref.size, quiet))
+        return path
+
+    def _first_message(self, update: Vector) -> Vector:
+        """What is masked, or sealed, of the trained update; reads files, so call it in a thread."""
+        return method_of(self._with.document).client_message(update, self._start())
+
+    def _start(self) -> RoundStart:
+        """What the round starts from, as this device knows it."""
+        folder, document = self._with.shelf.folder(self._offer.adapter_version), self._with.document
+        adapter = document.layout.flatten(read_state(folder / TENSORS))
+        public = read_state(folder / STATE) if self._offer.state else {}
+        return RoundStart(document, self._offer.adapter_version, adapter, self._ctx0, public)
 
     async def _rows(self) -> tuple[Record, ...]:
         """The owner's rows as they are now. A file that is half written or gone meanwhile does not cost the round."""

@@ -12,7 +12,9 @@ from fedit_client.consent.terms import size_text
 from fedit_client.events import RoundStage
 from fedit_client.network.transport import OnBytes
 from fedit_client.records.payloads import Payload, decode_words
-from fedit_client.rounds.device_round import Engagement, Round, over_is_fine, weight_of
+from fedit_client.rounds.device_round import Round, over_is_fine, weight_of
+from fedit_client.rounds.engagement import Engagement
+from fedit_client.rounds.statistics import report_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_client.training.request import ScoresCanary
@@ -22,8 +24,8 @@ from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import DeviceError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import RoundResult, SecondInput
-from fedit_protocol.methods import METHODS, TwoSumMethod
-from fedit_protocol.metrics import ClientReport
+from fedit_protocol.methods import TwoSumMethod, method_of
+from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
@@ -74,9 +76,10 @@ class MaskedRound(Round):
         """Mask and upload a vector, then help to open the sum that it is in."""
         self._stage(RoundStage.MASK, "masking the update")
         participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
-        report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
+        report = report_of(local, self._with.document.task)
         threads = self._with.work.plan.threads  # training is over: its cores are free
-        ring, layout = self._offer.sums[participant.sum_index - 1].ring, self._with.document.layout
+        ring = self._offer.sums[participant.sum_index - 1].ring
+        layout = sent_layout(self._with.document, self._offer.adapter_version)
         shown: list[Payload] = []
 
         def show(words: Words) -> None:
@@ -112,18 +115,12 @@ class MaskedRound(Round):
         result = await self._blob(announced.result, announced.result_bytes)
         derived = await self._blob(announced.input, announced.input_bytes)
         await self._step(lambda document: self._participant.on_second_input(document, result, derived), received)
-        method, document = METHODS[self._with.document.task.method.name], self._with.document
+        method = method_of(self._with.document)
         if not isinstance(method, TwoSumMethod):
-            raise RuntimeError(f"the method {document.task.method.name} has no second sum")
-        message = await asyncio.to_thread(method.second_message, local.update, document, result, derived)
+            raise RuntimeError(f"the method {self._with.document.task.method.name} has no second sum")
+        start = await asyncio.to_thread(self._start)
+        message = await asyncio.to_thread(method.second_message, local.update, start, result, derived)
         await self._sum(message, local)
-
-    def _first_message(self, update: Vector) -> Vector:
-        document = self._with.document
-        method = METHODS[document.task.method.name]
-        if isinstance(method, TwoSumMethod):
-            return method.first_message(update, document, self._ctx0)
-        return method.client_message(update)
 
     async def _blob(self, digest: Digest, size: int) -> bytes:
         """Return a blob of a stated size, checked against its digest."""

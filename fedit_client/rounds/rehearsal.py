@@ -10,19 +10,21 @@ from typing import Any, Final
 
 from safetensors.numpy import save
 
-from fedit_client.adapters.kept import TENSORS, newest_adapter
+from fedit_client.adapters.kept import TENSORS, newest_adapter, read_state
 from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
 from fedit_client.records.payloads import Payload, decode_sealed, decode_words, payload_lines
-from fedit_client.rounds.device_round import LocalWork, weight_of
+from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.engagement import LocalWork
+from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.request import ScoresCanary
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.methods import METHODS, TwoSumMethod
-from fedit_protocol.metrics import CanaryLoss, ClientReport
-from fedit_protocol.round_plan import sum_specs
+from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.metrics import CanaryLoss
+from fedit_protocol.round_plan import sent_layout, sum_specs
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.quantize import encode_update
 from fedit_protocol.secagg.ring import client_variance, cohort_rules
@@ -80,9 +82,13 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
             plan=work.plan,
             split_seed=work.split_seed,
             canary=isinstance(work.trainer, ScoresCanary) and work.trainer.scores_canary,
+            version=version,
         )
         result = await work.trainer.train(request, _teller(say))
-        payload = await asyncio.to_thread(_payload, result, document, work.plan.quantization)
+        vector = await asyncio.to_thread(lambda: document.layout.flatten(read_state(adapter)))
+        # The public randomness of a sketch comes from the round's own context, so here from one of no round.
+        start = RoundStart(document, version, vector)
+        payload = await asyncio.to_thread(_payload, result, start, work.plan.quantization)
         outbox = outbox_of(config)
         entry = None
         if outbox is not None:
@@ -107,19 +113,15 @@ def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tupl
     return 0, path
 
 
-def _payload(result: LocalResult, document: TaskDocument, held: Quantization) -> Payload:
+def _payload(result: LocalResult, start: RoundStart, held: Quantization) -> Payload:
     """Encode as a round would: with this device's rounding, weight, figures, and its part of the noise."""
+    document = start.document
     task, weight = document.task, weight_of(result.examples, document.task)
-    report = ClientReport(result.examples, result.train_loss, result.held_out_loss)
-    method = METHODS[task.method.name]
+    report = report_of(result, task)
+    message = method_of(document).client_message(result.update, start)
     if task.round.mode is Mode.TRUSTED:
-        return decode_sealed(method.client_message(result.update), weight, report, document)
-    if isinstance(method, TwoSumMethod):
-        # The sketch's probes come from the round's own context, so here from one of no round.
-        message = method.first_message(result.update, document, secrets.token_bytes(_SEED_BYTES))
-    else:
-        message = method.client_message(result.update)
-    ring = sum_specs(document)[0].ring
+        return decode_sealed(message, weight, report, document, start.version)
+    ring = sum_specs(document, start.version)[0].ring
     canary = None if not ring.canary or result.canary_loss is None else CanaryLoss(held, result.canary_loss)
     seeds = secrets.token_bytes(_SEED_BYTES), secrets.token_bytes(_SEED_BYTES)
     if ring.noise is None:
@@ -127,7 +129,7 @@ def _payload(result: LocalResult, document: TaskDocument, held: Quantization) ->
     else:
         least = Thresholds.of(task.round.cohort_min, cohort_rules(task)).hidden_among
         words = encode_noisy(message, ring, client_variance(ring, least), seeds)
-    return decode_words(words, ring, document.layout)
+    return decode_words(words, ring, sent_layout(document, start.version))
 
 
 def _teller(say: Say) -> Callable[[TrainingProgress], None]:

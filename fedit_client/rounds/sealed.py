@@ -8,13 +8,13 @@ import asyncio
 from fedit_client.consent.terms import size_text
 from fedit_client.events import RoundStage
 from fedit_client.records.payloads import decode_sealed
-from fedit_client.rounds.device_round import Engagement, Round, over_is_fine, weight_of
+from fedit_client.rounds.device_round import Round, over_is_fine, weight_of
+from fedit_client.rounds.engagement import Engagement
+from fedit_client.rounds.statistics import report_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.messages import RoundResult
-from fedit_protocol.methods import METHODS
-from fedit_protocol.metrics import ClientReport
 from fedit_protocol.sealed.participant import SealedParticipant
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.stages import ClientStage
@@ -41,12 +41,13 @@ class SealedRound(Round):
         local = await self._train_and_listen()
         self._stage(RoundStage.SEAL, "sealing the update to the server's key of this round")
         task = self._with.document.task
-        message = METHODS[task.method.name].client_message(local.update)
-        report = ClientReport(local.examples, local.train_loss, local.held_out_loss)
+        message, report = await asyncio.to_thread(self._first_message, local.update), report_of(local, task)
         weight = weight_of(local.examples, task)
         frozen = await asyncio.to_thread(self._participant.freeze, message, weight, report)
         if self._with.outbox is not None:
-            payload = await asyncio.to_thread(decode_sealed, message, weight, report, self._with.document)
+            payload = await asyncio.to_thread(
+                decode_sealed, message, weight, report, self._with.document, self._offer.adapter_version
+            )
             await self._keep(payload, frozen)
         with over_is_fine():
             await self._perform(frozen)

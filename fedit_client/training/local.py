@@ -23,9 +23,11 @@ from fedit_client.training.model import (
     load_base,
     load_tensors,
     read_adapter,
+    train_only,
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
+from fedit_client.training.pull import pulls_of
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -33,6 +35,7 @@ from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
+from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
 
 _HELD_OUT_ROWS: Final = 32
@@ -83,6 +86,7 @@ def train_here(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     before = load_tensors(request.global_adapter, layout)
     write_adapter(loaded.model, before)
+    train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
     run = _begun(loaded, task, kind, request.seed, group)
@@ -130,7 +134,9 @@ def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[Tra
 def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
     spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    return Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run.pulls = pulls_of(spec, loaded.model)
+    return run
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:

@@ -28,6 +28,8 @@ def train(run: Run, examples: Sequence[Example], feeding: Feeding, keeper: Keepe
         set_rate(run.optimizer, run.spec, run.done, len(steps))
         loss = _find_gradient(run, examples, rows, feeding)
         run.optimizer.step()
+        for pull in run.pulls:
+            pull.after_step(run)
         run.optimizer.zero_grad(set_to_none=True)
         run.done += 1
         speed = (run.total.tokens - tokens_before) / (time.monotonic() - begun)
@@ -48,6 +50,8 @@ def _find_gradient(run: Run, examples: Sequence[Example], rows: Sequence[int], f
         figures = _accumulate(run.model, mine, run.scale.value / trained_tokens, feeding)
         summed, tokens = run.group.add_up(parameters, figures)
         run.scale.take_out(parameters)
+        for pull in run.pulls:
+            pull.before_step(run)
         # Clip the step here; the update is clipped once, in the protocol's quantizer, where the sum depends on it.
         norm = float(clip_grad_norm_(parameters, max_norm=run.spec.max_grad_norm))
         # A loss that is not finite itself is no matter of its scale.

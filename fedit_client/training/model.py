@@ -1,6 +1,6 @@
 """The frozen base in 4, 8, 16 or 32 bits, and the LoRA adapter on it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,12 @@ def write_adapter(model: Any, tensors: Tensors) -> None:
     parameters = _adapter_parameters(model)
     for name, array in tensors.items():
         parameters[name].copy_(torch.from_numpy(array))
+
+
+def train_only(model: Any, names: Collection[str]) -> None:
+    """Ask for gradients of these tensors of the adapter, and of no others."""
+    for name, parameter in _adapter_parameters(model).items():
+        parameter.requires_grad_(name in names)
 
 
 def read_adapter(model: Any) -> dict[str, Any]:

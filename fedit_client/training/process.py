@@ -18,9 +18,10 @@ Json = dict[str, Any]
 _KEPT_STDERR_LINES: Final = 12
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 _KILLED: Final = (-9, 137)  # by the kernel's out-of-memory killer, or a container's, unless somebody did it by hand
-_ERRORS: Final[dict[str, type[FeditError]]] = {
+ERRORS: Final[dict[str, type[FeditError]]] = {
     kind.__name__: kind for kind in (DataError, DeviceError, ModelError, StorageError, TaskRefusedError)
 }
+"""What a worker can raise in its parent, by the names of the classes."""
 
 
 class WorkerDiedError(DeviceError):
@@ -54,7 +55,7 @@ class Worker:
             raise await self._died()
         message: Json = json.loads(line)
         if message["kind"] == "error":
-            raise _ERRORS.get(message["error"], DeviceError)(
+            raise ERRORS.get(message["error"], DeviceError)(
                 message["message"], code=message["code"], where=message["where"], fix=message["fix"]
             )
         return message

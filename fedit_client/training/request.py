@@ -1,6 +1,6 @@
 """What local training is asked for and what it gives back. No torch here: these cross to a process of their own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -33,6 +33,12 @@ class TrainingRequest:
     pause: PauseSignal = field(default_factory=PauseSignal, repr=False, compare=False)
     canary: bool = False
     """Whether the task's public canary rows are scored before training, with the global adapter."""
+    version: int = 0
+    """Of the global adapter: methods that take turns go by it."""
+    public: Path | None = None
+    """A safetensors file of what the task's method has devices know besides the adapter, or None."""
+    own: Path | None = None
+    """A private folder of this task, where a method keeps what never leaves; made on demand."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ class LocalResult:
     peak_bytes: int = field(default=0, compare=False)
     canary_loss: float | None = field(default=None, repr=False)
     """Nats per answer token of the canary rows, where the request asked for it."""
+    statistics: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """What else training measured because the task asks for it, by name (`rounds.statistics` makes integers of it)."""
 
 
 class Trainer(Protocol):

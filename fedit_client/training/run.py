@@ -13,6 +13,7 @@ import torch
 from fedit_client.training.divergence import DivergenceGuard
 from fedit_client.training.group import Group
 from fedit_client.training.optimizer import page_again
+from fedit_client.training.pull import Pull
 from fedit_client.training.scaling import LossScale
 from fedit_protocol.task import TrainingSpec
 
@@ -48,6 +49,9 @@ class Run:
     held_out_loss: float | None = None
     """What was measured before the first step, nats per token."""
 
+    pulls: tuple[Pull, ...] = ()
+    """What draws the parameters beside the loss."""
+
     def __init__(
         self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes, group: Group
     ) -> None:
@@ -59,6 +63,11 @@ class Run:
         self.total = Trained()
         self.guard = DivergenceGuard()
         self.scale = LossScale()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step that is being made."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def state(self) -> State:
         """Return everything that the next step depends on; the tensors are the run's own, not copies."""

@@ -79,12 +79,14 @@ def uncut(records: Iterable[Record], tokenizer: Any, spec: PromptSpec) -> Iterat
                 yield Example(ids, mask, record.category)
 
 
-def prompt_ids(messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate) -> Ids:
+def prompt_ids(
+    messages: Sequence[Message], tokenizer: Any, template: Template, chat: ChatTemplate, context: str = ""
+) -> Ids:
     """Return the ids (T,) that an answer to this conversation starts from; raises like `tokenize`."""
     if template is Template.CHAT:
         (text,) = chat.render(messages, [(len(messages), True)])
         return _ids(tokenizer, text)
-    return _ids(tokenizer, _written(messages, "", template), begins=True)
+    return _ids(tokenizer, _written(messages, context, template), begins=True)
 
 
 def _joined(record: Record, tokenizer: Any, spec: PromptSpec, chat: ChatTemplate) -> tuple[Ids, Ids]:

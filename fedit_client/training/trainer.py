@@ -92,7 +92,7 @@ class WorkerTrainer:
             else:
                 if found is not None:
                     message, update = found
-                    result = _result(message, update, time.monotonic() - begun)
+                    result = result_of(message, update, time.monotonic() - begun)
                     self._descent.done(request, result)
                     return result
 
@@ -104,7 +104,7 @@ class WorkerTrainer:
             speed = request.pause.speed
             manners = {"speed": speed, "give_way": self._give_way}
             kept = {"checkpoint": str(file or ""), "every_s": self._every_s}
-            await worker.send({**_message(request), **kept, **manners})
+            await worker.send({**message_of(request), **kept, **manners})
             stage = _Stage()
             listening = asyncio.create_task(_listen(worker, request, on_progress, stage))
             pausing = asyncio.create_task(self._pass_on(request.pause, worker, stage))
@@ -173,7 +173,7 @@ async def _listen(
         stage.tell(message["kind"], message.get("stage", ""))
         if message["kind"] == "progress":
             on_progress(progress(message))
-    return message, await _update(worker, message, request.document.layout.size)
+    return message, await received_update(worker, message, request.document.layout.size)
 
 
 def progress(message: Json) -> TrainingProgress:
@@ -192,7 +192,8 @@ def record_values(records: Iterable[Record]) -> list[Json]:
     return [record.to_json() for record in records]
 
 
-def _message(request: TrainingRequest) -> Json:
+def message_of(request: TrainingRequest) -> Json:
+    """Return a request as plain values, for the worker's pipe."""
     return {
         "document": request.document.model_dump(mode="json"),
         "base": str(request.base),
@@ -202,10 +203,13 @@ def _message(request: TrainingRequest) -> Json:
         "split_seed": to_base64url(request.split_seed),
         "plan": plan_values(request.plan),
         "canary": request.canary,
+        "version": request.version,
+        "public": str(request.public or ""),
+        "own": str(request.own or ""),
     }
 
 
-async def _update(worker: Worker, message: Json, size: int) -> Vector:
+async def received_update(worker: Worker, message: Json, size: int) -> Vector:
     """Read the update and hold it against what was asked for: a worker is another program."""
     expected = size * np.dtype(WIRE_FLOAT).itemsize
     # Looked at before it is read, so that nothing is waited for that will not come.
@@ -216,7 +220,8 @@ async def _update(worker: Worker, message: Json, size: int) -> Vector:
     return update
 
 
-def _result(message: Json, update: Vector, seconds: float) -> LocalResult:
+def result_of(message: Json, update: Vector, seconds: float) -> LocalResult:
+    """Return the result that a worker's line tells; `seconds` as the caller counts them."""
     return LocalResult(
         update=update,
         examples=message["examples"],
@@ -230,4 +235,5 @@ def _result(message: Json, update: Vector, seconds: float) -> LocalResult:
         tokens_per_second=message.get("tokens_per_second", 0.0),
         peak_bytes=message.get("peak_bytes", 0),
         canary_loss=message.get("canary_loss"),
+        statistics=message.get("statistics", {}),
     )

@@ -19,7 +19,7 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
     from fedit_client.training.keeping import WorkerKeeper
     from fedit_client.training.local import load, train_here
 
-    request = _request(message, plan)
+    request = request_of(message, plan)
 
     def tell(progress: TrainingProgress) -> None:
         channel.send("progress", **asdict(progress))
@@ -40,7 +40,8 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
         channel.send_with(result.update.astype(WIRE_FLOAT).tobytes(), "result", **told)
 
 
-def _request(message: Json, plan: DevicePlan) -> TrainingRequest:
+def request_of(message: Json, plan: DevicePlan) -> TrainingRequest:
+    """Return the request that crossed the pipe."""
     return TrainingRequest(
         document=TaskDocument.model_validate(message["document"]),
         base=Path(message["base"]),
@@ -50,6 +51,9 @@ def _request(message: Json, plan: DevicePlan) -> TrainingRequest:
         plan=plan,
         split_seed=from_base64url(message["split_seed"]),
         canary=message.get("canary", False),
+        version=message["version"],
+        public=Path(message["public"]) if message["public"] else None,
+        own=Path(message["own"]) if message["own"] else None,
     )
 
 

@@ -207,7 +207,9 @@ class Admin:
             raise StateConflictError(
                 f"version {version} is what there is now", code="U025", fix="fedit-server adapter list"
             )
-        made = AdapterRow(found.task_id, newest.version + 1, chosen.digest, newest.digest, chosen.round_no, self.now_s)
+        made = replace(
+            chosen, version=newest.version + 1, parent_digest=newest.digest, created_at=self.now_s
+        )  # with the state of its method
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
         content = await open_blobs(self.config, self.home).get(chosen.digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)

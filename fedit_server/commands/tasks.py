@@ -10,6 +10,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_server.commands.context import ask, look_up, task_named
 from fedit_server.commands.editor import edit_text
+from fedit_server.commands.task_new import task_new
 from fedit_server.commands.task_words import edit_lines, record_lines, task_table
 from fedit_server.commands.words import task_lines
 
@@ -23,6 +24,8 @@ task_app = typer.Typer(no_args_is_help=True)
 TaskArgument = Annotated[str | None, typer.Argument(help="Task id; may be left out while there is only one.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the task's record.")]
 Base = Annotated[Path | None, typer.Option("--base", help="Local copy of the base model.")]
+
+task_app.command("new")(task_new)
 
 
 @task_app.command("create")

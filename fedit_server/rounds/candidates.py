@@ -71,7 +71,8 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
     if newest.digest != row.parent_digest or newest.version + 1 != row.version:
         raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round was held")
     await _write_folder(services, task, step)
-    adapter = AdapterRow(task.task_id, row.version, row.digest, row.parent_digest, step.round_no, now_s)
+    state = row.public_digest, row.kept_digest
+    adapter = AdapterRow(task.task_id, row.version, row.digest, row.parent_digest, step.round_no, now_s, *state)
     commit = Commit(
         round_id=step.round_id,
         result=_result(services, step, RoundOutcome.COMMITTED, "", (row.version, row.digest)),

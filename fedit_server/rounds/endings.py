@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
+from fedit_protocol.advance import advance
 from fedit_protocol.change import round_to_grid
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import Offer, PrivacySpent
-from fedit_protocol.methods import METHODS
+from fedit_protocol.methods import RoundStart, State
 from fedit_protocol.methods.combination import Combined, combine, combined_report
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.secagg.effects import Fail, Finish, Opened
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_server.adapters.tensors import from_safetensors, to_safetensors
+from fedit_server.adapters.state import put_state
+from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.class_figures import allowed_drift, class_figures
@@ -24,6 +26,7 @@ from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
 from fedit_server.rounds.services import Services
+from fedit_server.rounds.starting import round_start
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import CandidateRow, CohortFigures, RoundState, TaskRow
 
@@ -73,7 +76,7 @@ def round_sum(offer: bytes, ending: Sums) -> RoundSum:
     if isinstance(ending, Opened):
         opened = ending.result
         figures = _figures(opened.survivors, opened.weight, opened.report)
-        return RoundSum(Combined(opened.total, opened.weight), figures, {0: figures})
+        return RoundSum(Combined(opened.total, opened.weight, opened.report), figures, {0: figures})
     if isinstance(ending, Finish):
         aggregate = ending.aggregate
         figures = _figures(aggregate.survivors, aggregate.weight, aggregate.report)
@@ -93,9 +96,10 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
     offer = decode(Offer, read_envelope(opening.offer, Kind.OFFER).body)
     if parent.version != offer.adapter_version:
         raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round ran")
-    before = await services.blobs.get(parent.digest)
-    content, alarm = await asyncio.to_thread(_step, task, before, summed.update, services.adapter_grid)
-    digest, gates = await services.blobs.put(content), task.document.task.gates
+    start = await round_start(services.blobs, task.document, opening.offer, parent.kept_digest)
+    second = ending.second if isinstance(ending, Finish) else None
+    made = await asyncio.to_thread(_step, start, summed.update, second, services.adapter_grid)
+    digest, gates = await services.blobs.put(made.content), task.document.task.gates
     now_s = unix_seconds(services.desk.clock())
     row = CandidateRow(
         version=parent.version + 1,
@@ -103,12 +107,16 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         parent_digest=parent.digest,
         sums_done=_sums_done(ending),
         correction=await _correction(services, task, opening, ending) if isinstance(ending, Finish) else "",
-        alarm=alarm,
+        alarm=made.alarm,
+        public_digest=await put_state(services.blobs, made.public),
+        kept_digest=await put_state(services.blobs, made.kept),
         held_at=now_s,
         reports_until=now_s + ceil(gates.evaluation_s) if gates.max_loss_ratio else None,
     )
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
     report = summed.figures.report | _bound(privacy) | allowed_drift(task.document.task)
+    if made.figures:
+        report |= {"method": dict(made.figures)}
     figures = replace(summed.figures, report=report)
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
 
@@ -136,18 +144,26 @@ async def _correction(services: Services, task: TaskRow, opening: Opening, finis
     return await services.blobs.put(correction_bytes(correction))
 
 
-def _step(task: TaskRow, parent: bytes, update: Aggregate | Combined, grid: int) -> tuple[bytes, str]:
-    """Apply the task's method to the newest adapter; return the next one's bytes, and why a gate holds it.
+@dataclass(frozen=True)
+class Made:
+    """The next version of an adapter as its file, what is remembered beside it, and why a gate holds it."""
+
+    content: bytes
+    public: State
+    kept: State
+    figures: Mapping[str, float]
+    alarm: str
+
+
+def _step(start: RoundStart, first: Aggregate | Combined, second: Aggregate | None, grid: int) -> Made:
+    """Apply the task's method, then its optimizer, to what the round started from.
 
     Rounding to the grid comes first, so that gates, evaluators, digest and every device see one and the same adapter.
     """
-    layout, method = task.document.layout, METHODS[task.document.task.method.name]
-    before = from_safetensors(layout, parent)
-    after = method.server_update(before, update)
-    if grid:
-        after = round_to_grid(after, grid)
-    alarm = check_step(task.document.task.gates, before, after)
-    return to_safetensors(layout, after), alarm
+    document, made = start.document, advance(start, first, second)
+    after = round_to_grid(made.adapter, grid) if grid else made.adapter
+    alarm = check_step(document.task.gates, start.adapter, after)
+    return Made(to_safetensors(document.layout, after), made.public, made.kept, made.figures, alarm)
 
 
 def _bound(privacy: PrivacySpent | None) -> dict[str, float | int | None]:
@@ -166,5 +182,6 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
             **class_figures(report),
+            **({"statistics": dict(report.statistics)} if report.statistics else {}),
         },
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
-from fedit_protocol.messages import Offer, RoundResult, StageSeconds
+from fedit_protocol.messages import BlobRef, Offer, RoundResult, StageSeconds
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs, version_of
 from fedit_protocol.secagg.context import offer_context
@@ -27,6 +27,8 @@ class RoundFacts:
     cohorts: int = 1
     sealed_key: bytes | None = None
     """HK of a trusted round, 32 bytes; None in masked rounds."""
+    state: BlobRef | None = None
+    """What devices know besides the adapter; None if that is nothing."""
 
 
 def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) -> bytes:
@@ -55,10 +57,11 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         parent_digest=facts.adapter.parent_digest,
         cohort=cohort_rules(task),
         combination=combination_of(task, facts.cohorts),
-        sums=sum_specs(document),
-        sealed=None if facts.sealed_key is None else sealed_spec(document, facts.sealed_key),
+        sums=sum_specs(document, facts.adapter.version),
+        sealed=None if facts.sealed_key is None else sealed_spec(document, facts.sealed_key, facts.adapter.version),
         second_rule=second_rule(document),
         seconds=seconds,
+        state=facts.state,
     )
     return seal(identity.keys.server, Kind.OFFER, federation_context(descriptor.federation_id), offer)
 

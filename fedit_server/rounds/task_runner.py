@@ -24,6 +24,7 @@ from fedit_server.rounds.live_round import Ending, LiveRound, Summed
 from fedit_server.rounds.lobby import Lobby
 from fedit_server.rounds.offers import RoundFacts, signed_offer
 from fedit_server.rounds.services import Services
+from fedit_server.rounds.starting import state_ref
 from fedit_server.rounds.suspicion import after_round, far_off
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, TaskRow
@@ -205,7 +206,8 @@ class TaskRunner:
         adapter = await services.store.tasks.newest_adapter(self.task.task_id)
         round_id = RoundId(secrets.token_hex(16))
         key = await self._round_key(round_id)
-        facts = RoundFacts(round_id, self.round_no + 1, adapter, head, now_s, len(cohorts), key)
+        state = await state_ref(services.blobs, adapter.public_digest)
+        facts = RoundFacts(round_id, self.round_no + 1, adapter, head, now_s, len(cohorts), key, state)
         opening = Opening(
             round_id=facts.round_id,
             task_id=self.task.task_id,

@@ -69,6 +69,8 @@ def candidate_row(row: Row[Any]) -> CandidateRow:
         reports_until=row.reports_until,
         decision=Decision(row.decision),
         note=row.note,
+        public_digest=row.public_digest,
+        kept_digest=row.kept_digest,
     )
 
 

@@ -15,19 +15,22 @@ from fedit_server.storage.tables import adapters, candidates, retired_adapters, 
 
 
 async def mentioned(database: Database, without: Collection[RetiredVersion] = ()) -> set[Digest]:
-    """Return the digests of adapter versions that have a content, and of held rounds' steps and corrections.
+    """Return the digests of adapter versions that have a content and of their state, and of held rounds' likewise.
 
     `without` names versions that are about to lose theirs; a digest that another version has too stays.
     """
     held = candidates.join(rounds, rounds.c.round_id == candidates.c.round_id)
-    waiting = select(candidates.c.digest, candidates.c.correction).select_from(held)
+    state = candidates.c.public_digest, candidates.c.kept_digest
+    waiting = select(candidates.c.digest, candidates.c.correction, *state).select_from(held)
     async with database.reading() as db:
         gone = {(row.task_id, row.version) for row in await db.execute(select(retired_adapters))}
         gone |= {(one.task_id, one.version) for one in without}
-        every = await db.execute(select(adapters.c.task_id, adapters.c.version, adapters.c.digest))
-        found = {row.digest for row in every if (row.task_id, row.version) not in gone}
+        found = set[str]()
+        for row in await db.execute(select(adapters)):
+            if (row.task_id, row.version) not in gone:
+                found |= {row.digest, row.public_digest, row.kept_digest}
         for row in await db.execute(waiting.where(rounds.c.state == RoundState.HELD)):
-            found |= {row.digest, row.correction}
+            found |= set(row)
     return {Digest(digest) for digest in found if digest}
 
 

@@ -99,6 +99,10 @@ class AdapterRow:
     parent_digest: str
     round_no: int
     created_at: int
+    public_digest: str = ""
+    """Blob of what the task's method has devices know besides the adapter; empty if that is nothing."""
+    kept_digest: str = ""
+    """Blob of what the method and the optimizer remember on the server; empty if that is nothing."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,9 @@ class CandidateRow:
     decision: Decision = Decision.NONE
     note: str = ""
     """The operator's reason for rejecting it."""
+    public_digest: str = ""
+    kept_digest: str = ""
+    """The state that the version will have beside it, as in `AdapterRow`."""
 
     def as_data(self) -> dict[str, Any]:
         """Return the candidate of `round show --json`."""

@@ -170,6 +170,7 @@ class Tasks:
 
 async def _first_adapter(db: AsyncConnection, publication: Publication, now_s: int) -> None:
     values = {"version": 0, "digest": publication.first_adapter, "parent_digest": "", "round_no": 0}
+    values |= {"public_digest": "", "kept_digest": ""}
     await db.execute(insert(adapters).values(task_id=publication.document.task.id, created_at=now_s, **values))
 
 
@@ -208,4 +209,6 @@ def adapter_row(row: Row[Any]) -> AdapterRow:
         parent_digest=row.parent_digest,
         round_no=row.round_no,
         created_at=row.created_at,
+        public_digest=row.public_digest,
+        kept_digest=row.kept_digest,
     )

@@ -10,6 +10,7 @@
     ├── DataError                D  a row or a file; names file and line
     ├── TaskRefusedError         K  the task lies outside the owner's limits
     ├── StorageError             S  the store, the disk, the data folder
+    ├── EvaluationError          V  results that cannot be compared, a judge that cannot be asked
     └── ProtocolError            T  a message broke the rules; carries one ProblemType
         └── SecurityError        T  signature, digest, replay, pin: never retried
 
@@ -35,11 +36,12 @@ EXIT_CODES: Final[dict[str, int]] = {
     "P": 10,  # paused by policy
     "K": 11,  # task refused
     "S": 12,  # server store
+    "V": 13,  # evaluation and judge
 }
 """Family letter of an error code → exit status of the commands (EXPERIENCE, section 2)."""
 
 LATER: Final = 75
-TRY_LATER: Final = frozenset({"N009", "N010", "N012"})
+TRY_LATER: Final = frozenset({"N009", "N010", "N012", "V013"})
 """Nothing is wrong here and nothing is lost: the same command later may succeed (75: sysexits' TEMPFAIL)."""
 
 
@@ -168,6 +170,12 @@ class StorageError(FeditError):
     """The store, the disk or the data folder failed."""
 
     default_code = "S001"
+
+
+class EvaluationError(FeditError):
+    """Results do not belong together, a judge cannot be asked or believed, or a package for it is missing."""
+
+    default_code = "V001"
 
 
 class ProtocolError(FeditError):

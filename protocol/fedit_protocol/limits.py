@@ -12,7 +12,7 @@ from fedit_protocol.encoding import DigestText
 from fedit_protocol.enrollment import FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
-from fedit_protocol.messages import Offer, SealedSpec
+from fedit_protocol.messages import Offer, SealedSpec, SumSpec
 from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.modes import check_federation_mode, check_kind, check_mode
@@ -22,6 +22,7 @@ from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, unseal
+from fedit_protocol.statistics import are_known
 from fedit_protocol.task import Mode, Quantization, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, SUITE, can_talk
 
@@ -255,7 +256,7 @@ def check_offer(
             raise outside(f"clip_norm {spec.ring.clip_norm} is out of bounds", setting, spec.ring.clip_norm)
         if spec.ring.max_weight > limits.max_weight:
             raise outside(f"max_weight {spec.ring.max_weight} is too high", "max_weight", spec.ring.max_weight)
-        if spec.ring.metrics != (ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()):
+        if not _are_figures_of_ours(spec):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         if spec.ring.canary is not None and (spec.index != 1 or spec.ring.noise):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for canary losses where nothing hides them")
@@ -266,13 +267,21 @@ def check_offer(
     _check_noise(offer, limits, last)
 
 
+def _are_figures_of_ours(spec: SumSpec) -> bool:
+    """Say whether a sum asks for the fixed figures and such statistics as are known; none beside noise, or later."""
+    fixed = ring_metrics(spec.ring.max_weight, spec.ring.noise) if spec.index == 1 else ()
+    more = spec.ring.metrics[len(fixed) :]
+    return spec.ring.metrics[: len(fixed)] == fixed and are_known(more) and not (more and not fixed)
+
+
 def _check_sealed(spec: SealedSpec, limits: Limits) -> None:
     if not limits.min_clip_norm <= spec.clip_norm <= limits.max_clip_norm:
         setting = "min_clip_norm" if spec.clip_norm < limits.min_clip_norm else "max_clip_norm"
         raise outside(f"clip_norm {spec.clip_norm} is out of bounds", setting, spec.clip_norm)
     if spec.max_weight > limits.max_weight:
         raise outside(f"max_weight {spec.max_weight} is too high", "max_weight", spec.max_weight)
-    if spec.metrics != metric_specs(spec.max_weight):
+    fixed = metric_specs(spec.max_weight)
+    if spec.metrics[: len(fixed)] != fixed or not are_known(spec.metrics[len(fixed) :]):
         raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
 
 
@@ -329,8 +338,11 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.cohort, cohort_rules(task)),
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
-        (offer.sums, sum_specs(document)),
-        (offer.sealed, None if offer.sealed is None else sealed_spec(document, offer.sealed.key)),
+        (offer.sums, sum_specs(document, offer.adapter_version)),
+        (
+            offer.sealed,
+            None if offer.sealed is None else sealed_spec(document, offer.sealed.key, offer.adapter_version),
+        ),
         (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):

@@ -151,6 +151,13 @@ class StageSeconds(Message):
     second_s: float = Field(gt=0)
 
 
+class BlobRef(Message):
+    """A blob to fetch: its digest and how long it is."""
+
+    digest: DigestText
+    size: int = Field(ge=1, le=2**34, description="bytes")
+
+
 class Offer(Message):
     """The whole definition of a round; ctx0 is the digest of its bytes. Signed by the server, context: federation."""
 
@@ -179,6 +186,11 @@ class Offer(Message):
     sealed: SealedSpec | None = Field(None, description="in mode trusted, and in no other")
     second_rule: SecondRule = SecondRule.NONE
     seconds: StageSeconds
+    state: BlobRef | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="from version 2.2 on: what the task's method has devices know besides the adapter; safetensors",
+    )
 
 
 class Join(Message):

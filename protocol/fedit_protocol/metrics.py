@@ -42,6 +42,8 @@ class ClientReport:
     train_loss: float
     held_out_loss: float | None
     clipped_fraction: float = 0.0
+    statistics: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """What a task asks for besides, as whole numbers (`statistics`)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class CohortReport:
     clipped_fraction: float | None
     canary: tuple[ClassLoss, ...] = ()
     """One entry for each base class of a task that has canary rows."""
+    statistics: Mapping[str, int] = field(default_factory=dict)
+    """Sums over the cohort of what a task asks for besides (`statistics`)."""
 
 
 NO_REPORT: Final = CohortReport(0, None, None, None)
@@ -110,17 +114,20 @@ def encode_report(report: ClientReport, weight: int) -> dict[str, int]:
         "held_out_loss": 0 if held_out is None else weight * _thousandths(held_out),
         "held_out_weight": 0 if held_out is None else weight,
         "clipped_fraction": weight * round(min(report.clipped_fraction, 1.0) * FRACTION_UNIT),
+        **report.statistics,
     }
 
 
 def decode_report(sums: Mapping[str, int], weight: int) -> CohortReport:
     """Turn the sums over a cohort of total `weight` > 0 into its means."""
     held_out_weight = sums["held_out_weight"]
+    fixed = {spec.name for spec in metric_specs(1)}
     return CohortReport(
         examples=sums["examples"],
         train_loss=sums["train_loss"] / (LOSS_UNIT * weight),
         held_out_loss=sums["held_out_loss"] / (LOSS_UNIT * held_out_weight) if held_out_weight else None,
         clipped_fraction=sums["clipped_fraction"] / (FRACTION_UNIT * weight),
+        statistics={name: value for name, value in sums.items() if name not in fixed},
     )
 
 

@@ -1,45 +1,68 @@
 """What a task's rounds are made of, masked sums or sealed updates: both sides derive it from the published document."""
 
+from typing import Final
+
+from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
-from fedit_protocol.methods import METHODS, TwoSumMethod
+from fedit_protocol.methods import TwoSumMethod, method_of
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
+from fedit_protocol.statistics import statistic_specs
 from fedit_protocol.task import Mode, TaskDocument
-from fedit_protocol.version import FIRST_VERSION, PROTOCOL_VERSION
+from fedit_protocol.task_tables import MethodName
+from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERSION
 
-__all__ = ["cohort_rules", "sealed_spec", "second_rule", "sum_specs", "version_of"]
+OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
+"""What clients of protocol 2.0 know."""
+
+__all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
-    """Return the protocol version that rounds of this task need: base classes came with 2.1 (SPEC, section 10)."""
-    return PROTOCOL_VERSION if document.task.base.classes else FIRST_VERSION
+    """Return the protocol version that rounds of this task need (SPEC, section 10).
+
+    Base classes came with 2.1; methods but the first two, and statistics, with 2.2.
+    """
+    task = document.task
+    if task.method.name not in OLD_METHODS or statistic_specs(task):
+        return PROTOCOL_VERSION
+    return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
 
-def sum_specs(document: TaskDocument) -> tuple[SumSpec, ...]:
-    """Return the masked sums of a round in order, none in mode trusted; raises ConfigError C021 for too wide a ring."""
+def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
+    """Return the masked sums of a round that starts from an adapter version, in order; none in mode trusted.
+
+    Raises ConfigError C021 for too wide a ring.
+    """
     if document.task.round.mode is Mode.TRUSTED:
         return ()
-    ring = ring_spec(document.task, document.layout.size)
-    method = METHODS[document.task.method.name]
+    method = method_of(document)
+    ring = ring_spec(document.task, sent_layout(document, version).size)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)
     return (SumSpec(index=1, purpose="update", ring=first), SumSpec(index=2, purpose="correction", ring=second))
 
 
-def sealed_spec(document: TaskDocument, key: bytes) -> SealedSpec:
+def sent_layout(document: TaskDocument, version: int = 0) -> AdapterLayout:
+    """Return the tensors whose change a device sends in a round from this version."""
+    names = frozenset(method_of(document).sent(document, version))
+    return AdapterLayout(tensors=tuple(tensor for tensor in document.layout.tensors if tensor.name in names))
+
+
+def sealed_spec(document: TaskDocument, key: bytes, version: int = 0) -> SealedSpec:
     """Return what the devices of a trusted round seal to the round's key HK (32 bytes, X25519)."""
     encoding = document.task.encoding
     return SealedSpec(
         key=key,
-        size=document.layout.size,
+        size=sent_layout(document, version).size,
         clip_norm=encoding.clip_norm,
         max_weight=encoding.max_weight,
-        metrics=metric_specs(encoding.max_weight),
+        metrics=metric_specs(encoding.max_weight) + statistic_specs(document.task),
     )
 
 
 def second_rule(document: TaskDocument) -> SecondRule:
     """Return when a second sum of this task may be opened."""
-    method = METHODS[document.task.method.name]
+    method = method_of(document)
     return SecondRule.SUBSET if isinstance(method, TwoSumMethod) else SecondRule.NONE

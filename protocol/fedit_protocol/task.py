@@ -14,10 +14,16 @@ from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.method_rules import check_method
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
+from fedit_protocol.task_training import Batching as Batching  # noqa: PLC0414 - found here too
+from fedit_protocol.task_training import Optimizer as Optimizer  # noqa: PLC0414 - found here too
+from fedit_protocol.task_training import ProximalForm as ProximalForm  # noqa: PLC0414 - found here too
+from fedit_protocol.task_training import Schedule as Schedule  # noqa: PLC0414 - found here too
+from fedit_protocol.task_training import TrainingSpec
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -37,30 +43,6 @@ class Mode(StrEnum):
 
     MASKED = "masked"
     TRUSTED = "trusted"
-
-
-class Schedule(StrEnum):
-    """The learning rate within one round."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-class Optimizer(StrEnum):
-    """AdamW, its moments in float32 or in 8 bits; a device without 8 bits takes float32, and says so (ADR 0034)."""
-
-    ADAMW = "adamw"
-    ADAMW_8BIT = "adamw_8bit"
-    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
-
-
-class Batching(StrEnum):
-    """How rows of unlike length meet in one pass of the model; what a step learns from does not depend on it."""
-
-    PACKED = "packed"
-    GROUPED = "grouped"
-    PADDED = "padded"
 
 
 class Selection(StrEnum):
@@ -122,39 +104,6 @@ class PromptSpec(Section):
     def least_tokens(self) -> int:
         """The fewest tokens that a device may cut rows at."""
         return self.min_cutoff_tokens or self.cutoff_tokens
-
-
-class TrainingSpec(Section):
-    """`[training]`: what a client does with its rows in one round."""
-
-    local_steps: int = Field(10, ge=0, le=100_000, description="optimizer steps in a round; 0 means `epochs` decides")
-    epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows, used when local_steps is 0")
-    batch_size: int = Field(8, ge=1, le=4096, description="rows behind one optimizer step")
-    micro_batch_size: int = Field(4, ge=1, le=4096, description="rows in memory at once; must divide batch_size")
-    batching: Batching = Field(
-        Batching.PACKED,
-        exclude_if=absent_at(Batching.PACKED),
-        description="packed: rows share one sequence, none sees another; grouped: padded beside rows of like length; "
-        "padded: in the order they come",
-    )
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="peak learning rate of AdamW")
-    schedule: Schedule = Field(Schedule.LINEAR, description="constant, linear (to 0) or cosine (to 0) within a round")
-    optimizer: Optimizer = Field(
-        Optimizer.ADAMW,
-        exclude_if=absent_at(Optimizer.ADAMW),
-        description="adamw (float32), adamw_8bit or paged_adamw_8bit (moments in 8 bits, where a device can)",
-    )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="each step's gradient is clipped to this L2 norm")
-    held_out_fraction: float = Field(
-        0.05, ge=0, le=0.5, description="share of the rows kept for evaluation on the device"
-    )
-
-    @model_validator(mode="after")
-    def _micro_batches_fit(self) -> Self:
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError("micro_batch_size must divide batch_size")
-        return self
 
 
 class Deadlines(Section):
@@ -299,9 +248,8 @@ class Task(Section):
         return self
 
     @model_validator(mode="after")
-    def _method_fits_the_mode(self) -> Self:
-        if self.round.mode is Mode.TRUSTED and self.method.name != "fedavg":
-            raise ValueError("round.mode = trusted sums nothing under masks, so method.name = fedavg is the only one")
+    def _method_fits(self) -> Self:
+        check_method(self)
         return self
 
     @model_validator(mode="after")
@@ -310,8 +258,6 @@ class Task(Section):
             raise ValueError("with [privacy] every device weighs the same: set encoding.max_weight = 1")
         if self.privacy and self.round.mode is not Mode.MASKED:
             raise ValueError("[privacy] needs round.mode = masked: devices share the noise of one sum")
-        if self.privacy and self.method.name != "fedavg":
-            raise ValueError("[privacy] needs method.name = fedavg: a sketch is not clipped, so noise bounds nothing")
         return self
 
     gates: GateSpec = Field(default_factory=GateSpec, description="what a step must keep to")
@@ -323,9 +269,7 @@ class Task(Section):
         return self
 
     @model_validator(mode="after")
-    def _noise_and_second_sums_have_one_cohort(self) -> Self:
-        if self.method.name == "fedit_rs" and self.round.cohorts > 1:
-            raise ValueError("method fedit_rs sums twice, which is defined for round.cohorts = 1 only")
+    def _noise_has_one_cohort(self) -> Self:
         if self.privacy and self.round.cohorts > 1:
             raise ValueError("[privacy] is defined for round.cohorts = 1 only: noisy sums are not combined yet")
         return self

@@ -1,6 +1,7 @@
 """The tables `[encoding]`, `[privacy]`, `[method]` and `[gates]` of a task (TASK.md); `task` has the others."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -54,11 +55,18 @@ class PrivacySpec(Section):
     )
 
 
+class MethodName(StrEnum):
+    """The aggregation methods (`fedit_protocol.methods`); what each of them goes together with: `method_rules`."""
+
+    FEDAVG = "fedavg"
+    FEDIT_RS = "fedit_rs"
+
+
 class MethodSpec(Section):
     """`[method]`: from the aggregate to the next global adapter."""
 
-    name: Literal["fedavg", "fedit_rs"] = Field(
-        "fedavg",
+    name: MethodName = Field(
+        MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
         " of the mean product B·A that averaging the factors loses",
     )

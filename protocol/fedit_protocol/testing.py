@@ -14,7 +14,7 @@ from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
 from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, MerkleTree
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
-from fedit_protocol.methods import METHODS, TwoSumMethod
+from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs, version_of
@@ -28,7 +28,7 @@ from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
 from fedit_protocol.task import BaseModelSpec, Mode, RoundSpec, Task, TaskDocument
-from fedit_protocol.task_tables import EncodingSpec, MethodSpec
+from fedit_protocol.task_tables import EncodingSpec, MethodName, MethodSpec
 from fedit_protocol.version import PROTOCOL_NAME, SUITE
 
 STEPS = ("join", "shares", "ack", "upload", "unmask")
@@ -84,7 +84,7 @@ def two_sum_task(members: int = 8, m: int = 6, n: int = 4, rank: int = 2, **poli
         TensorSpec(name="layer.lora_B.weight", shape=(m, rank)),
     )
     document = _document(AdapterLayout(tensors=tensors), members, policy)
-    method = MethodSpec(name="fedit_rs", sketch_rank=rank)
+    method = MethodSpec(name=MethodName.FEDIT_RS, sketch_rank=rank)
     return document.model_copy(update={"task": document.task.model_copy(update={"method": method})})
 
 
@@ -319,11 +319,15 @@ class MemoryRound:
 
     def message(self, update: Vector, sum_index: int) -> Vector:
         """Return what a client whose update this is masks in that sum."""
-        if not isinstance(self.method, TwoSumMethod):
-            return update
-        if sum_index == 1:
-            return self.method.first_message(update, self.document, self.context0)
-        return self.method.second_message(update, self.document, *self.blobs)
+        if sum_index == 2 and isinstance(self.method, TwoSumMethod):
+            return self.method.second_message(update, self.start, *self.blobs)
+        return self.method.client_message(update, self.start)
+
+    @property
+    def start(self) -> RoundStart:
+        """What the round starts from: version 0, and zeros unless an adapter was given."""
+        zeros = np.zeros(self.document.layout.size, np.float32)
+        return RoundStart(self.document, 0, zeros if self.adapter is None else self.adapter, self.context0)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""
@@ -380,8 +384,7 @@ class MemoryRound:
         """Prepare the second sum's input, as the server's driver would; what was prepared once is kept."""
         if not isinstance(self.method, TwoSumMethod):
             raise RuntimeError("this method has no second sum")
-        adapter = np.zeros(self.document.layout.size, np.float32) if self.adapter is None else self.adapter
-        derived = self.method.derive(first, adapter, self.document, self.context0)
+        derived = self.method.derive(first, self.start)
         if derived is None:
             return self.server.give_up_second("there is nothing to gain by it", self.clock())
         self.blobs = derived

@@ -5,8 +5,11 @@ from typing import Final
 PROTOCOL_NAME: Final = "FedIT-SA/2"
 """Enters every signature and every round context; changes with any change of bytes that old peers would misread."""
 
-PROTOCOL_VERSION: Final = (2, 1)
+PROTOCOL_VERSION: Final = (2, 2)
 """Major, minor. A new optional field is a new minor; anything else is a new major."""
+
+CLASSES_VERSION: Final = (2, 1)
+"""The first with base classes."""
 
 FIRST_VERSION: Final = (2, 0)
 """What check-ins and offers of a task say that needs nothing newer, so that older peers go on."""

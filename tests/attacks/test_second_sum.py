@@ -175,8 +175,7 @@ class ManglesInput(AttackedRound):
 
     def derive(self, first: Aggregate) -> Effects:
         assert isinstance(self.method, TwoSumMethod)
-        adapter = np.zeros(self.document.layout.size, np.float32)
-        honest = self.method.derive(first, adapter, self.document, self.context0)
+        honest = self.method.derive(first, self.start)
         assert honest is not None
         self.blobs = type(self).mangle(*honest)
         return self.server.on_second_input(*self.blobs, self.clock())

@@ -16,7 +16,7 @@ from fedit_client.conversations.joining import JoinWishes, join
 from fedit_client.data import Source
 from fedit_client.home.paths import Paths
 from fedit_client.records.outbox import Outbox
-from fedit_client.rounds.device_round import LocalWork
+from fedit_client.rounds.engagement import LocalWork
 from fedit_client.rounds.preparation import unplanned
 from fedit_client.rounds.rehearsal import rehearse
 from fedit_client.testing import FakeTrainer

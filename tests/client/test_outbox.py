@@ -16,8 +16,9 @@ from fedit_client.cli import invoke
 from fedit_client.records.outbox import Occasion, Outbox
 from fedit_client.records.payloads import decode_sealed, decode_words, example_payload, payload_lines
 from fedit_client.session import Session
+from fedit_protocol.advance import advance
 from fedit_protocol.errors import ConfigError, StorageError
-from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.quantize import decode_sum, encode_update
@@ -128,7 +129,7 @@ def test_integers_add_up_in_the_ring_like_the_words_they_come_from() -> None:
     aggregate = decode_sum(np.add.reduce(words, dtype=word_type(ring)), 3, ring)
     assert np.array_equal(sum(one.tensors["lora"].astype(np.int64) for one in payloads), aggregate.ring_sum)
     assert sum(one.weight for one in payloads) == aggregate.weight
-    assert FedAvg().server_update(np.zeros(64, np.float32), aggregate).shape == (64,)
+    assert advance(RoundStart(document, 0, np.zeros(64, np.float32)), aggregate).adapter.shape == (64,)
 
 
 def entry(outbox: Outbox, size: int, sent: bytes | None = b"masked") -> None:

@@ -10,7 +10,7 @@ import pytest
 from fedit_client.network.patience import Patience
 from fedit_client.network.problems import BusyError, problem_error
 from fedit_client.records.journal import Journal
-from fedit_client.rounds.device_round import Engagement
+from fedit_client.rounds.engagement import Engagement
 from fedit_protocol.limits import Limits, participation_wait_s
 from fedit_protocol.testing import small_task
 

@@ -18,7 +18,8 @@ from fedit_client.membership.succession import PinnedDescriptor
 from fedit_client.network.patience import Patience
 from fedit_client.network.transport import OnBytes
 from fedit_client.records.journal import Journal
-from fedit_client.rounds.device_round import Engagement, LocalWork, weight_of
+from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import unplanned
 from fedit_client.session import Session
 from fedit_client.testing import FakeTrainer, LoopbackServer, LoopbackTransport, read_adapter

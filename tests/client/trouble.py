@@ -236,6 +236,8 @@ def missing_in(line: str) -> str:
     words = words[1:]
     while words:
         word = words.pop(0)
+        if hasattr(command, "default") and word not in command.commands:
+            command = command.commands[command.default]
         if word == "…":  # whatever the person had typed
             return ""
         if word.startswith("-"):

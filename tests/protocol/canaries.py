@@ -21,6 +21,5 @@ def canary_task(members: int, classes: tuple[Quantization, ...], **policy: objec
 
 
 def figures_of(report: CohortReport) -> dict[str, Any]:
-    """Return a report as vectors show it: without canary losses where the round has none, as before version 2.1."""
-    figures = asdict(report)
-    return figures if report.canary else {name: value for name, value in figures.items() if name != "canary"}
+    """Return a report as vectors show it: without canary losses and statistics where the round has none, as before."""
+    return {name: value for name, value in asdict(report).items() if value or name not in ("canary", "statistics")}

@@ -11,7 +11,7 @@ from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import UploadHeader
-from fedit_protocol.methods import METHODS, TwoSumMethod
+from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
 from fedit_protocol.metrics import CanaryLoss, ClientReport
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
@@ -187,12 +187,11 @@ class DeviceReplay:
 
     def message(self, update: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         method = METHODS[self.document.task.method.name]
-        if not isinstance(method, TwoSumMethod):
-            return update
-        if self.member.sum_index == 1:
-            context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
-            return method.first_message(update, self.document, context0)
-        return method.second_message(update, self.document, *self.blobs)
+        context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
+        start = RoundStart(self.document, 0, np.zeros(self.document.layout.size, np.float32), context0)
+        if self.member.sum_index == 2 and isinstance(method, TwoSumMethod):
+            return method.second_message(update, start, *self.blobs)
+        return method.client_message(update, start)
 
     def keep(self, effects: Effects) -> None:
         self.spoken += [effect for effect in effects if isinstance(effect, Send)]

@@ -5,14 +5,14 @@ import pytest
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
 from fedit_protocol.errors import ConfigError, ProblemType
-from fedit_protocol.methods import Correction
+from fedit_protocol.methods import Correction, RoundStart
 from fedit_protocol.methods.fedit_rs import FedItRs
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.metrics import NO_REPORT
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.task import TaskDocument
-from fedit_protocol.task_tables import MethodSpec
+from fedit_protocol.task_tables import MethodName, MethodSpec
 from fedit_protocol.testing import two_sum_task
 
 from .rounds import refused
@@ -24,8 +24,12 @@ METHOD = FedItRs()
 
 def document(sketch_rank: int) -> TaskDocument:
     made = two_sum_task(12, M, N, RANK)
-    method = MethodSpec(name="fedit_rs", sketch_rank=sketch_rank)
+    method = MethodSpec(name=MethodName.FEDIT_RS, sketch_rank=sketch_rank)
     return made.model_copy(update={"task": made.task.model_copy(update={"method": method})})
+
+
+def start(task: TaskDocument, context0: bytes = CONTEXT) -> RoundStart:
+    return RoundStart(task, 0, np.zeros(task.layout.size, np.float32), context0)
 
 
 def updates(count: int, seed: int = 3) -> list[Vector]:
@@ -44,13 +48,13 @@ def corrected(
     vectors: list[Vector], sketch_rank: int, second: list[int] | None = None
 ) -> tuple[Correction | None, float]:
     """Play both sums without quantization; return the correction and which share of the residual it leaves."""
-    task, adapter = document(sketch_rank), np.zeros(RANK * N + M * RANK, np.float32)
-    first = summed([METHOD.first_message(vector, task, CONTEXT) for vector in vectors], task.layout.size)
-    derived = METHOD.derive(first, adapter, task, CONTEXT)
+    task = document(sketch_rank)
+    first = summed([METHOD.client_message(vector, start(task)) for vector in vectors], task.layout.size)
+    derived = METHOD.derive(first, start(task))
     assert derived is not None
     chosen = vectors if second is None else [vectors[number] for number in second]
-    parts = [METHOD.second_message(vector, task, *derived) for vector in chosen]
-    correction = METHOD.correction(first, summed(parts, len(parts[0])), adapter, task, CONTEXT)
+    parts = [METHOD.second_message(vector, start(task), *derived) for vector in chosen]
+    correction = METHOD.correction(first, summed(parts, len(parts[0])), start(task))
     (pair,) = lora_pairs(task.layout)
     factors = [pair.factors(vector) for vector in vectors]
     mean_a, mean_b = (np.mean([each[place] for each in factors], axis=0) for place in (0, 1))
@@ -89,8 +93,8 @@ def test_a_correction_that_makes_it_worse_is_left_out() -> None:
 
 def test_both_sides_draw_the_same_probes_and_another_round_draws_others() -> None:
     task, vector = document(4), updates(1)[0]
-    one, again = METHOD.first_message(vector, task, CONTEXT), METHOD.first_message(vector, task, CONTEXT)
-    other = METHOD.first_message(vector, task, b"\x08" * 32)
+    one, again = METHOD.client_message(vector, start(task)), METHOD.client_message(vector, start(task))
+    other = METHOD.client_message(vector, start(task, b"\x08" * 32))
     assert np.array_equal(one, again)
     assert not np.array_equal(one[task.layout.size :], other[task.layout.size :])
 
@@ -98,22 +102,22 @@ def test_both_sides_draw_the_same_probes_and_another_round_draws_others() -> Non
 def test_an_update_beyond_the_clip_is_clipped_before_it_is_sketched() -> None:
     """The sketch is a product of two factors: clipped twice by the same share it would not fit the mean."""
     task, vector = document(4), updates(1)[0] * 1e4
-    message = METHOD.first_message(vector, task, CONTEXT)
+    message = METHOD.client_message(vector, start(task))
     norm = float(np.linalg.norm(message[: task.layout.size].astype(np.float64)))
     assert norm == pytest.approx(task.task.encoding.clip_norm, rel=1e-5)
-    again = METHOD.first_message(message[: task.layout.size], task, CONTEXT)
+    again = METHOD.client_message(message[: task.layout.size], start(task))
     assert np.allclose(message, again, rtol=1e-4)
 
 
 def test_the_rings_say_how_long_each_message_is() -> None:
     task, vectors = document(4), updates(4)
     first, second = (spec.ring for spec in sum_specs(task))
-    message = METHOD.first_message(vectors[0], task, CONTEXT)
+    message = METHOD.client_message(vectors[0], start(task))
     assert len(message) == first.size + first.sketch_size
-    aggregate = summed([METHOD.first_message(each, task, CONTEXT) for each in vectors], task.layout.size)
-    derived = METHOD.derive(aggregate, np.zeros(task.layout.size, np.float32), task, CONTEXT)
+    aggregate = summed([METHOD.client_message(each, start(task)) for each in vectors], task.layout.size)
+    derived = METHOD.derive(aggregate, start(task))
     assert derived is not None
-    assert len(METHOD.second_message(vectors[0], task, *derived)) == second.size
+    assert len(METHOD.second_message(vectors[0], start(task), *derived)) == second.size
     assert second.metrics == ()
 
 
@@ -122,8 +126,8 @@ def test_the_rings_say_how_long_each_message_is() -> None:
 
 def honest_input() -> tuple[TaskDocument, bytes, bytes]:
     task = document(4)
-    first = summed([METHOD.first_message(vector, task, CONTEXT) for vector in updates(6)], task.layout.size)
-    derived = METHOD.derive(first, np.zeros(task.layout.size, np.float32), task, CONTEXT)
+    first = summed([METHOD.client_message(vector, start(task)) for vector in updates(6)], task.layout.size)
+    derived = METHOD.derive(first, start(task))
     assert derived is not None
     return task, *derived
 
@@ -150,7 +154,7 @@ def test_c18_an_input_that_no_honest_server_derives_is_refused(case: str) -> Non
         "equal columns": (result, q.tobytes()),
     }[case]
     with refused(ProblemType.POLICY_REFUSED):
-        METHOD.second_message(updates(1)[0], task, result, derived)
+        METHOD.second_message(updates(1)[0], start(task), result, derived)
 
 
 def test_a_sketch_wider_than_a_layer_is_refused() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import advance
 from fedit_protocol.errors import ConfigError, ProblemType
-from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.stages import Stage
@@ -176,7 +176,7 @@ def test_a_vector_of_several_blocks_is_unmasked_to_its_end() -> None:
 
 def test_the_mean_moves_the_adapter() -> None:
     round_ = played(3, weights=[1, 2, 1])
-    adapter = FedAvg().server_update(np.zeros(8, dtype=np.float32), total_of(round_))
+    adapter = advance(round_.start, total_of(round_)).adapter
     assert np.allclose(adapter[:4], [0.25, 0.5, 0.25, 0])
 
 

@@ -96,7 +96,9 @@ def _update(
         "name": f"update: {name}",
         "update": update.astype("<f4").tobytes().hex(),
         "weight": weight,
-        "report": {key: value for key, value in asdict(report).items() if key != "clipped_fraction"},
+        "report": {
+            key: value for key, value in asdict(report).items() if key not in ("clipped_fraction", "statistics")
+        },
         "ring": spec.model_dump(mode="json"),
         "rounding_seed": seed.hex(),
     }

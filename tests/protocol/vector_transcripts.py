@@ -86,7 +86,7 @@ def _round(
         "devices": [device.hex() for device in round_.devices],
         "updates": [update.astype("<f4").tobytes().hex() for update in updates],
         "weights": weights,
-        "report": asdict(report),
+        "report": {key: value for key, value in asdict(report).items() if key != "statistics" or value},
         "liar": None if liar is None else LIAR,
         **({"canary": [asdict(each) for each in round_.canary.values()]} if round_.canary else {}),
         "lines": round_.lines,

@@ -56,6 +56,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "systemd": (),
     "task list": (),
     "task log": (),
+    "task new": (),
     "task open": (),
     "task pause": (),
     "task resume": (),

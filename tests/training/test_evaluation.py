@@ -89,9 +89,9 @@ async def test_single_rows_are_measured_apart(base: Path, trained: tuple[Any, Pa
 def test_single_rows_add_up_to_the_losses(base: Path, trained: tuple[Any, Path, Path]) -> None:
     document, _, after = trained
     loaded = load(document, base, cpu("nf4"))
-    found, left_out = chosen_rows(letters(20), loaded, document, 0.2, b"held-out", 256)
+    found = chosen_rows(letters(20), loaded.tokenizer, document.task.prompt, 0.2, b"held-out", 256)
     held_out = split(letters(20), 0.2, b"held-out")[1]
-    assert (len(found.examples), left_out) == (len(held_out), 0) == (4, 0)
+    assert (len(found.examples), found.left_out) == (len(held_out), 0) == (4, 0)
     for adapter in (None, after):
         losses, _ = figures_of(loaded, document, adapter, found.examples, lambda _done, _of: None)
         whole = losses_of(loaded, document, adapter, held_out, lambda _done, _of: None)

@@ -69,7 +69,7 @@ class RoundsPage(View):
 
 
 def update_bytes(document: TaskDocument) -> int:
-    """Return how many bytes the updates of one device have in one round; they depend on the task only."""
+    """Return how many bytes the updates of one device have in the first round; they depend on the task only."""
     sums: Sequence[SumSpec] = sum_specs(document)
     return sum(payload_length(one.ring) for one in sums) if sums else _FLOAT32 * document.layout.size
 

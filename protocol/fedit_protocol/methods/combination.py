@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.messages import Combination, RingSpec
-from fedit_protocol.metrics import ClassLoss, CohortReport
+from fedit_protocol.metrics import NO_REPORT, ClassLoss, CohortReport
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import levels
 from fedit_protocol.task import CombineRule, Task, least_for
@@ -49,6 +49,8 @@ class Combined:
     total: NDArray[np.float64] = field(repr=False)
     """(d,) float64, in the update's own units."""
     weight: int
+    report: CohortReport = NO_REPORT
+    """What the cohorts say together."""
 
 
 def combination_of(task: Task, cohorts: int) -> Combination:
@@ -82,7 +84,7 @@ def combine(sums: Sequence[CohortSum], ring: RingSpec, combination: Combination)
         exact = np.zeros(ring.size, dtype=np.int64)
         for cohort in sums:
             exact += cohort.ring_sum
-        return Combined(exact.astype(np.float64) * unit, sum(cohort.weight for cohort in sums))
+        return Combined(exact.astype(np.float64) * unit, sum(cohort.weight for cohort in sums), combined_report(sums))
     mean = np.empty(ring.size, dtype=np.float64)
     for start in range(0, ring.size, _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -93,7 +95,7 @@ def combine(sums: Sequence[CohortSum], ring: RingSpec, combination: Combination)
             if combination.rule is CombineRule.MEDIAN
             else _trimmed(means, capped_weights([cohort.weight for cohort in sums]), combination.trim)
         )
-    return Combined(mean, 1)  # a robust mean stands for itself
+    return Combined(mean, 1, combined_report(sums))  # a robust mean stands for itself
 
 
 def capped_weights(weights: Sequence[int]) -> NDArray[np.float64]:
@@ -111,6 +113,7 @@ def combined_report(sums: Sequence[CohortSum]) -> CohortReport:
         held_out_loss=_mean([(cohort.report.held_out_loss, cohort.weight) for cohort in sums]),
         clipped_fraction=_mean([(cohort.report.clipped_fraction, cohort.weight) for cohort in sums]),
         canary=tuple(map(_class_loss, zip(*(cohort.report.canary for cohort in sums), strict=True))),
+        statistics={name: sum(cohort.report.statistics[name] for cohort in sums) for name in sums[0].report.statistics},
     )
 
 

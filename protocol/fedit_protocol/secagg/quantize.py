@@ -87,7 +87,8 @@ def encode_update(
     round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
     report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
     slots = encode_canary(canary_classes(ring), canary)
-    write_tail(words, {WEIGHT: weight, **encode_report(report, weight), **slots}, ring)
+    silent = {spec.name: 0 for spec in ring.metrics}
+    write_tail(words, {WEIGHT: weight, **silent, **encode_report(report, weight), **slots}, ring)
     return words
 
 
@@ -139,7 +140,8 @@ def decode_sum(
     rounding = ring.value_range / levels(ring) * np.sqrt(ring.size) * (1 + noise / weight)
     if np.linalg.norm(total) / weight > ring.clip_norm + rounding:
         raise _refused("the mean update is longer than the clip allows")
-    report = decode_report(tail, weight) if ring.metrics else NO_REPORT
+    counted = {spec.name: tail[spec.name] for spec in ring.metrics}
+    report = decode_report(counted, weight) if ring.metrics else NO_REPORT
     report = replace(report, canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()))
     sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
     return Aggregate(total, weight, survivors, report, coordinates, sum_index, sketched)

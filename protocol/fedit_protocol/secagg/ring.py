@@ -15,6 +15,7 @@ from fedit_protocol.metrics import MetricSpec, canary_specs, metric_specs
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.statistics import statistic_specs
 from fedit_protocol.task import Quantization, Task
 
 WEIGHT: Final = "weight"
@@ -73,7 +74,7 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         max_weight=encoding.max_weight,
         cohort_max=task.round.cohort_size,
         word_bits=32,
-        metrics=ring_metrics(encoding.max_weight, noise),
+        metrics=ring_metrics(encoding.max_weight, noise) + (() if noise else statistic_specs(task)),
         noise=noise,
         canary=_canary_slots(task),
     )

@@ -1,0 +1,51 @@
+"""Which method goes together with what else a task says; what cannot work is refused when the task is loaded."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fedit_protocol.task_tables import MethodName
+
+if TYPE_CHECKING:
+    from fedit_protocol.task import Task
+
+
+@dataclass(frozen=True)
+class MethodTraits:
+    """What a method works with; `why` says why not with the rest, in words for the operator."""
+
+    masked: bool = True
+    """Whether sums are enough for it."""
+    trusted: bool = False
+    """Whether it works from single updates."""
+    noise: bool = False
+    """Whether [privacy] bounds all that it sends."""
+    cohorts: bool = False
+    """Whether a round may have several cohorts."""
+    why: str = ""
+
+
+TRAITS: Final[dict[MethodName, MethodTraits]] = {
+    MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDIT_RS: MethodTraits(why="it sums twice, and a sketch is not clipped, so noise bounds nothing"),
+}
+
+
+def check_method(task: "Task") -> None:
+    """Raise ValueError with the reason and the nearest valid setting if the method does not fit the task."""
+    name = task.method.name
+    traits = TRAITS[name]
+    where, trusted = f"method.name = {name}", task.round.mode == "trusted"
+    if trusted and not traits.trusted:
+        raise ValueError(
+            _refusal("round.mode = trusted", where, traits, "method.name = fedavg is the nearest that does")
+        )
+    if not trusted and not traits.masked:
+        raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
+    if task.privacy and not traits.noise:
+        raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if task.round.cohorts > 1 and not traits.cohorts:
+        raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
+
+
+def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:
+    return f"{where} does not go with {setting}: {traits.why or 'it is not defined for that'}; {nearest}"

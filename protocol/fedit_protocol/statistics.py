@@ -1,0 +1,28 @@
+"""Further figures that a task asks for, as whole numbers behind the five of every round; read as sums only.
+
+Each is a non-negative integer of a declared range and has a name whose first word says its kind. A device that has
+nothing to say of one sends 0.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from fedit_protocol.metrics import MetricSpec
+from fedit_protocol.task import Task
+
+KINDS: Final[frozenset[str]] = frozenset()
+"""The first words that a name may have; an offer that asks for another kind is refused (C3)."""
+
+
+TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = ()
+"""What each part of a task asks for, in its order on the wire."""
+
+
+def statistic_specs(task: Task) -> tuple[MetricSpec, ...]:
+    """Return what a task's devices add to the tail beside the fixed metrics, in its order on the wire."""
+    return tuple(spec for table in TABLES for spec in table(task))
+
+
+def are_known(specs: Iterable[MetricSpec]) -> bool:
+    """Say whether each of these is of a kind that this version can send."""
+    return all(spec.name.split(maxsplit=1)[0] in KINDS for spec in specs)
