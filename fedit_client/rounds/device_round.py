@@ -12,17 +12,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import STATE, TENSORS, read_state
+from fedit_client.adapters.kept import read_state, travelled_in
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.network.patience import RoundLostError, telling
-from fedit_client.network.transport import OnBytes
 from fedit_client.records.outbox import Occasion
 from fedit_client.records.payloads import Payload
 from fedit_client.rounds.engagement import Engagement
@@ -43,6 +41,7 @@ from fedit_protocol.errors import (
 from fedit_protocol.limits import check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.peft_folder import STATE
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -156,14 +155,18 @@ class Round(ABC):
         self._stage(RoundStage.DOWNLOAD, f"fetching adapter version {offer.adapter_version}")
         folder = await self._insist(
             lambda: self._with.shelf.fetch(
-                self._with.transport, offer.adapter_version, offer.adapter_digest, self._on_bytes(RoundStage.DOWNLOAD)
+                self._with.transport,
+                offer.adapter_version,
+                offer.adapter_digest,
+                self._on_bytes(RoundStage.DOWNLOAD),
+                state=offer.state,
             )
         )
         self._stage(RoundStage.PREPARE, f"loading the base model in {work.plan.class_words}")
         request = TrainingRequest(
             document=self._with.document,
             base=work.base,
-            global_adapter=folder / TENSORS,
+            global_adapter=travelled_in(folder),
             records=await self._rows(),
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
@@ -171,7 +174,7 @@ class Round(ABC):
             pause=work.pause,
             canary=self._adds_canary,
             version=offer.adapter_version,
-            public=await self._public_state(),
+            public=folder / STATE if offer.state else None,
             own=work.own,
         )
         result = await self._trained(request)
@@ -184,16 +187,6 @@ class Round(ABC):
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
 
-    async def _public_state(self) -> Path | None:
-        """Fetch what the method has devices know besides the adapter; None if that is nothing."""
-        ref = self._offer.state
-        if ref is None:
-            return None
-        path = self._with.shelf.folder(self._offer.adapter_version) / STATE
-        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - beside the adapter, which has a progress bar
-        await self._insist(lambda: self._with.transport.download(ref.digest, path, ref.size, quiet))
-        return path
-
     def _first_message(self, update: Vector) -> Vector:
         """What is masked, or sealed, of the trained update; reads files, so call it in a thread."""
         return method_of(self._with.document).client_message(update, self._start())
@@ -201,7 +194,7 @@ class Round(ABC):
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""
         folder, document = self._with.shelf.folder(self._offer.adapter_version), self._with.document
-        adapter = document.layout.flatten(read_state(folder / TENSORS))
+        adapter = document.layout.flatten(read_state(travelled_in(folder)))
         public = read_state(folder / STATE) if self._offer.state else {}
         return RoundStart(document, self._offer.adapter_version, adapter, self._ctx0, public)
 

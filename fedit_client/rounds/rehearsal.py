@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from safetensors.numpy import save
 
-from fedit_client.adapters.kept import TENSORS, newest_adapter, read_state
+from fedit_client.adapters.kept import TENSORS, newest_adapter, read_state, travelled_in
 from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
@@ -106,7 +106,7 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
 def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tuple[int, Path]:
     newest = newest_adapter(config.paths.adapters, document.task.id)
     if newest is not None:
-        return newest[0], newest[1] / TENSORS
+        return newest[0], travelled_in(newest[1])
     path = folder / TENSORS
     vector = first_adapter(document.layout, document.task.adapter.seed)
     write_atomic(path, save(document.layout.unflatten(vector), metadata={"format": "pt"}))

@@ -72,7 +72,7 @@ class Publisher:
         if fresh:
             folder = adapter_folder(self.adapters, task.id, 0)
             edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
-            await asyncio.to_thread(write_peft_folder, folder, document.task, content, edition)
+            await asyncio.to_thread(write_peft_folder, folder, document, content, edition)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
         return Publication(document, source, digest, deed, self.owner, draft)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fedit_protocol.adapter import Vector
 from fedit_protocol.methods import RoundStart, State, method_of
 from fedit_protocol.methods.combination import Combined
-from fedit_protocol.methods.contract import spans_of
+from fedit_protocol.methods.contract import all_names, spans_of
 from fedit_protocol.optimizer import apply
 from fedit_protocol.secagg.quantize import Aggregate
 
@@ -25,6 +25,7 @@ def advance(start: RoundStart, first: Aggregate | Combined, second: Aggregate | 
     """Return what a round leads to; the same sums give the same bits. Raises ProtocolError if no weight came."""
     method = method_of(start.document)
     step = method.server_update(start, first, second)
-    moved = spans_of(start.document.layout, method.sent(start.document, start.version))
+    sent = all_names(start.document.layout) if step.reset else method.sent(start.document, start.version)
+    moved = spans_of(start.document.layout, sent)
     adapter, kept = apply(start, step, moved)
     return Advance(adapter, step.public, kept, step.figures)

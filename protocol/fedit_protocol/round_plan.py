@@ -1,10 +1,9 @@
 """What a task's rounds are made of, masked sums or sealed updates: both sides derive it from the published document."""
 
-from typing import Final
-
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
 from fedit_protocol.methods import TwoSumMethod, method_of
+from fedit_protocol.methods.audit import audited_ring, is_audited
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.statistics import statistic_specs
@@ -12,19 +11,16 @@ from fedit_protocol.task import Mode, TaskDocument
 from fedit_protocol.task_tables import MethodName
 from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERSION
 
-OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
-"""What clients of protocol 2.0 know."""
-
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, and statistics, with 2.2.
+    Base classes came with 2.1; statistics, audits and the methods but fedavg (fedit_rs as it is now) with 2.2.
     """
     task = document.task
-    if task.method.name not in OLD_METHODS or statistic_specs(task):
+    if task.method.name is not MethodName.FEDAVG or task.method.audit_every or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
@@ -38,6 +34,8 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
         return ()
     method = method_of(document)
     ring = ring_spec(document.task, sent_layout(document, version).size)
+    if is_audited(document, version):
+        ring = audited_ring(document, ring)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)

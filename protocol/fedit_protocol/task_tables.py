@@ -60,6 +60,9 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    FFA_LORA = "ffa_lora"
+    ROLORA = "rolora"
+    FEDSVD = "fedsvd"
 
 
 class MethodSpec(Section):
@@ -68,12 +71,28 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses",
+        " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
+        " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
     )
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+    audit_every: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        exclude_if=absent_at(0),
+        description="fedavg: every so many versions four probes in the sum say how much of the mean product averaging"
+        " the factors loses (a fifth more bytes in that round); 0 means never",
+    )
+    refactor_every: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        exclude_if=absent_at(1),
+        description="fedsvd: every so many versions the product is factored anew",
+    )
 
 
 GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]

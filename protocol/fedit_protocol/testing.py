@@ -230,9 +230,11 @@ class MemoryRound:
     second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     finish: Finish | None = None
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
+    version: int = 0
 
     def __post_init__(self) -> None:
-        self.offer = self.federation.offer(self.document, self.clock())
+        turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version)}
+        self.offer = self.federation.offer(self.document, self.clock(), **turn)
         self.method = METHODS[self.document.task.method.name]
         invited = [device.public for device in self.federation.devices]
         self.server = Aggregator(self.offer, self.federation.server, self.clock(), invited)
@@ -325,9 +327,9 @@ class MemoryRound:
 
     @property
     def start(self) -> RoundStart:
-        """What the round starts from: version 0, and zeros unless an adapter was given."""
+        """What the round starts from: its version, and zeros unless an adapter was given."""
         zeros = np.zeros(self.document.layout.size, np.float32)
-        return RoundStart(self.document, 0, zeros if self.adapter is None else self.adapter, self.context0)
+        return RoundStart(self.document, self.version, zeros if self.adapter is None else self.adapter, self.context0)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fedit_protocol.advance import Advance, advance
 from numpy.typing import NDArray
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import Advance, advance
 from fedit_protocol.methods import RoundStart, TwoSumMethod, method_of
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.side_delta import SIDE, read

@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import numpy as np
-from fedit_server.adapters.state import get_state
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -18,6 +17,7 @@ from fedit_protocol.methods.lora_pairs import LoraPair, lora_pairs
 from fedit_protocol.methods.side_delta import FULL, SIDE, read
 from fedit_protocol.peft_folder import CONFIG, FACTORS, STATE, WEIGHTS
 from fedit_protocol.task import Task, TaskDocument
+from fedit_server.adapters.state import get_state
 from fedit_server.admin.adapters import show_adapter
 
 from ..server.bases import make_base

@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from fedit_protocol.methods.contract import NO_STATE, State, gathered
 from numpy.typing import NDArray
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector, first_adapter
 from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods.contract import NO_STATE, State, gathered
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.metrics import NO_REPORT
 from fedit_protocol.secagg.quantize import Aggregate

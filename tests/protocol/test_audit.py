@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedit_protocol.advance import advance
 from pydantic import ValidationError
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import advance
 from fedit_protocol.methods import RoundStart
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.ring import payload_length

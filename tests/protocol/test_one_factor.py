@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from fedit_protocol.advance import advance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, first_adapter
+from fedit_protocol.advance import advance
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.methods import method_of
 from fedit_protocol.methods.fedsvd import refactored

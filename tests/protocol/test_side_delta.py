@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from fedit_protocol.advance import Advance, advance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedit_protocol.adapter import Vector, first_adapter
+from fedit_protocol.advance import Advance, advance
 from fedit_protocol.methods import RoundStart, TwoSumMethod, method_of, side_delta
 from fedit_protocol.methods.contract import NO_STATE, State
 from fedit_protocol.methods.lora_pairs import lora_pairs

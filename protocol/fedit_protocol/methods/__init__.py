@@ -8,6 +8,9 @@ from typing import Final
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
+from fedit_protocol.methods.fedsvd import FedSvd
+from fedit_protocol.methods.ffa_lora import FfaLora
+from fedit_protocol.methods.rolora import RoLora
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -16,6 +19,9 @@ __all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.FFA_LORA: FfaLora(),
+    MethodName.ROLORA: RoLora(),
+    MethodName.FEDSVD: FedSvd(),
 }
 """The name in `[method]` of a task → the method."""
 
