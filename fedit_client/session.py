@@ -50,15 +50,8 @@ _AFTER_LOSS_S: Final = 2.0
 _MOST_SKEW_TOLD_S: Final = 60
 _NOT_NOTED: Final = "how the round ended could not be noted"
 
-_ENDS_SESSION: Final = frozenset(
-    {
-        ProblemType.ENCODING_REFUSED,
-        ProblemType.POLICY_REFUSED,
-        ProblemType.UNKNOWN_TASK,
-        ProblemType.VERSION_MISMATCH,
-    }
-)
-
+_ENDS_SESSION: Final = frozenset({ProblemType.ENCODING_REFUSED, ProblemType.POLICY_REFUSED, ProblemType.UNKNOWN_TASK,
+                                  ProblemType.VERSION_MISMATCH})  # fmt: skip
 
 _LOOK_EVERY_S: Final = 6 * 3600
 """How often a device that stays looks whether the server's descriptor has a successor."""

@@ -96,9 +96,7 @@ def _update(
         "name": f"update: {name}",
         "update": update.astype("<f4").tobytes().hex(),
         "weight": weight,
-        "report": {
-            key: value for key, value in asdict(report).items() if key not in ("clipped_fraction", "statistics")
-        },
+        "report": {name: getattr(report, name) for name in ("examples", "train_loss", "held_out_loss")},
         "ring": spec.model_dump(mode="json"),
         "rounding_seed": seed.hex(),
     }
