@@ -15,8 +15,8 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, RoundId, TaskId
 from fedit_protocol.messages import BlobRef, PrivacySpent, RoundOutcome, RoundResult
 from fedit_protocol.peft_folder import Edition
+from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.effects import Fail
-from fedit_protocol.secagg.ring import ring_spec
 from fedit_server.adapters.peft_folder import write_peft_folder
 from fedit_server.adapters.state import get_state
 from fedit_server.clock import unix_seconds
@@ -63,7 +63,7 @@ def spent(task: TaskRow, round_no: int) -> PrivacySpent | None:
     """What this round and all before it bound; loads the accountant, so call it in a thread."""
     if task.document.task.privacy is None:
         return None
-    return spent_after(ring_spec(task.document.task, task.document.layout.size), round_no)
+    return spent_after(sum_specs(task.document)[0].ring, round_no)
 
 
 async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
