@@ -17,6 +17,7 @@ from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.evaluating import eval_app
 from fedit_client.commands.fixes import pasteable
+from fedit_client.commands.judging import judge_app
 from fedit_client.commands.outbox import outbox_app
 from fedit_client.commands.policy import policy_app
 from fedit_client.commands.service import service_app
@@ -81,6 +82,7 @@ app.command()(machine.prefetch)
 app.command()(machine.setup)
 app.command()(adapters.chat)
 app.add_typer(eval_app, name="eval")
+app.add_typer(judge_app, name="judge")
 app.command()(adapters.export)
 app.add_typer(adapters.adapters_app, name="adapters")
 app.add_typer(data_app, name="data")

@@ -181,6 +181,11 @@ _CODES: Final[dict[str, str]] = {
     "privacy.noise_multiplier, or to state privacy.accept_weak = true.",
     "C007": "polite.keep_awake asks the system not to sleep while it trains, through the package wakepy: "
     'pip install "fedit[awake]". Or let the machine sleep: training goes on afterwards from its last step.',
+    "C070": "The task asks for losses by domain, this device said that it has rows of one, and after cutting none of "
+    "them keeps an answer to measure. It leaves the round: the others' sum of that domain opens by all who have it or "
+    "not at all. Leave these rows out, or ask the organiser for a larger prompt.cutoff_tokens.",
+    "C072": "Only tasks whose method is fedsa or ditto keep an adapter of this device alone. In all others the newest "
+    "version is the adapter: leave out --personal.",
     "C080": "A service starts in another folder, so it would run without the ./fedit.toml that lies here, perhaps with "
     "looser limits. The fix puts its settings into your own; then install again.",
     "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "

@@ -13,6 +13,7 @@ from fedit_protocol.sealed.updates import sealed_length
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task, TaskDocument
+from fedit_protocol.task_fairness import FairRule
 from fedit_protocol.words import counted
 
 _FILES: Final = "your files, prompts, answers and file names"
@@ -27,6 +28,7 @@ YOUR_LIMITS: Final = (
     "The limits are yours: what they forbid is refused whatever the task says (fedit-client policy show)"
 )
 _ADVISED: Final = 10
+_SHOWN_DOMAINS: Final = 8
 _OPENED: Final = "the server opens it: nothing hides your update, row count and losses among those of others"
 _TRUSTED_LEVEL: Final = (
     "Level T0, weaker than masked rounds: the server sees each update; only the network, proxies and disks do not"
@@ -109,6 +111,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
             "when you take part; the server sees your network address",
             *_class_in_clear(task),
+            *_domains_in_clear(task),
         ),
         never_leaves=NEVER_LEAVES if weakest else (_FILES, _NAMES),
         hidden_among=hidden,
@@ -183,7 +186,7 @@ def _company(task: Task) -> str:
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
     sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices, yours counted"
-    return [sums, *_canary(document.task), *_bound(document)]
+    return [sums, *_canary(document.task), *_domain_losses(document.task), *_bound(document)]
 
 
 def _canary(task: Task) -> list[str]:
@@ -192,6 +195,31 @@ def _canary(task: Task) -> list[str]:
     what = f"the loss on {counted(len(task.canary.rows), 'public row')}, which says how your base class computes"
     hidden = f"only as the mean of all devices of the class in a round, {task.canary.hidden_among} honest ones at least"
     return [f"{what} and nothing of your rows: {hidden}"]
+
+
+def _domain_losses(task: Task) -> list[str]:
+    """What the task's `[fairness]` has a device say of its rows, and behind how many it hides."""
+    spec = task.fairness
+    if spec is None:
+        return []
+    lines = []
+    if spec.domains:
+        hidden = f"only as sums over all devices of a round that have it, {spec.hidden_among} honest ones at least"
+        lines.append(f"for each of {counted(len(spec.domains), 'domain')}, rows and loss of yours: {hidden}")
+    if spec.rule is not FairRule.ROWS:
+        lines.append(
+            f"a weight that follows your losses (rule {spec.rule}), readable only inside the sum of all weights"
+        )
+    return lines
+
+
+def _domains_in_clear(task: Task) -> list[str]:
+    if task.fairness is None or not task.fairness.domains:
+        return []
+    shown = ", ".join(plain(name) for name in task.fairness.domains[:_SHOWN_DOMAINS])
+    more = len(task.fairness.domains) - _SHOWN_DOMAINS
+    which = shown + (f" and {more} more" if more > 0 else "")
+    return [f"which of these domains your rows have ({which}), to the server and the members of your rounds"]
 
 
 def _class_in_clear(task: Task) -> list[str]:

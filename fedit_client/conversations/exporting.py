@@ -8,7 +8,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
-from fedit_client.adapters.editions import KeptVersion, version_here
+from fedit_client.adapters.editions import KeptVersion
+from fedit_client.adapters.personal import FOLDER, adapter_here
 from fedit_client.base.model import hub_revision, licence_of, resolve_base
 from fedit_client.config import ClientConfig
 from fedit_client.consent.terms import size_text
@@ -82,6 +83,8 @@ class ExportWishes:
     out: Path | None = None
     version: int | None = None
     precision: Precision | None = None
+    personal: bool = False
+    """The adapter that the task's method keeps on this device alone, in place of a version."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None
     """
     membership = joined_or_left(config.paths)
     document = membership.task_document
-    kept = version_here(config.paths.adapters, document.task.id, wishes.version)
+    kept = adapter_here(config.paths.adapters, document, wishes.version, personal=wishes.personal)
     if wishes.form in _ALONE and wishes.precision not in (None, Precision.F32):
         raise ConfigError(f"an adapter alone stays in f32, so --dtype says nothing for {wishes.form}", code="U001",
                           fix=f"fedit-client export --to {wishes.form}")  # fmt: skip
@@ -148,7 +151,8 @@ def _place(
     config: ClientConfig, task: Task, kept: KeptVersion, wishes: ExportWishes, precision: Precision | None
 ) -> tuple[Path, str]:
     """Where an export goes, and the name of what is in it."""
-    name = "-".join([task.id, f"v{kept.version}", wishes.form, *([precision] if precision else [])])
+    which = FOLDER if wishes.personal else f"v{kept.version}"
+    name = "-".join([task.id, which, wishes.form, *([precision] if precision else [])])
     return (wishes.out or config.paths.exports / name).expanduser().absolute(), name
 
 

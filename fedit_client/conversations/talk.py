@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedit_client.adapters.editions import version_here
+from fedit_client.adapters.personal import FOLDER, adapter_here
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.data import Message
@@ -46,6 +47,8 @@ class ChatWishes:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = 256
+    personal: bool = False
+    """Talk with the adapter that the task's method keeps on this device alone."""
 
     @property
     def compared_version(self) -> int | None:
@@ -122,14 +125,16 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
         raise ConfigError("nobody is here to talk to", code="U002",
                           fix="fedit-client chat --prompt 'Hello'", again="--prompt 'Hello'")  # fmt: skip
     other = wishes.compared_version
-    task = membership.task_document.task
-    kept = version_here(config.paths.adapters, task.id, wishes.version)
+    document = membership.task_document
+    task = document.task
+    kept = adapter_here(config.paths.adapters, document, wishes.version, personal=wishes.personal)
     beside: dict[str, Path | None] = {}
     if wishes.compare is not None:
         chosen = None if other is None else version_here(config.paths.adapters, task.id, other)
         beside = {f"version {chosen.version}" if chosen else BASE: chosen.folder if chosen else None}
     async with await open_chat(config, console, membership, kept.folder, beside) as voice:
-        names = ((f"version {kept.version}", ""), *((name, name) for name in beside))
+        first = "personal" if wishes.personal else f"version {kept.version}"
+        names = ((first, ""), *((name, name) for name in beside))
         await _converse(Talk(console, voice, wishes, names))
 
 
@@ -141,7 +146,8 @@ async def open_chat(
     document = membership.task_document
     chosen = choose_device(document, Machine.here(), config.device, membership)
     base = await find_base(document, config.model or membership.model, config.paths.cache, config.limits, console.say)
-    console.say(f"loading {document.task.base.model} with adapter version {adapter.name} …", style="dim")
+    which = "your personal adapter" if adapter.name == FOLDER else f"adapter version {adapter.name}"
+    console.say(f"loading {document.task.base.model} with {which} …", style="dim")
     return WorkerChat(base, chosen, adapter, document, beside)
 
 

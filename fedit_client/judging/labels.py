@@ -47,11 +47,18 @@ def read_pairs(path: Path) -> list[LabelledPair]:
 
 
 def by_judge(pairs: list[LabelledPair]) -> dict[tuple[str, str], list[Labelled]]:
-    """Return the labels and verdicts by (subset, judge); a subset is named by the first two words of its path."""
+    """Return the labels and verdicts by (subset, judge); a subset is named by the first two words of its path.
+
+    Raises EvaluationError V020 for a judge with one order here and two there.
+    """
     found: dict[tuple[str, str], list[Labelled]] = {}
     for pair in pairs:
         for judge, verdicts in pair.judges.items():
             found.setdefault((subset_of(pair), judge), []).append(Labelled(pair.label, verdicts))
+    for (_, judge), labelled in found.items():
+        if len({len(one.verdicts) for one in labelled}) > 1:
+            raise EvaluationError(f"{judge} has verdicts in one order on some pairs and in two on others", code="V020",
+                                  fix="give one file for each number of orders")  # fmt: skip
     return found
 
 
@@ -68,6 +75,8 @@ def _pair(row: dict[str, Any], path: Path, number: int) -> LabelledPair:
         return LabelledPair(str(row.get("question_id", number)), path.stem, row["question"],
                             (row["answer_1"], row["answer_2"]), _choice(row["human_label"]), judges)  # fmt: skip
     judges = {name: tuple(_verdict(one) for one in verdicts) for name, verdicts in row.get("judges", {}).items()}
+    if not {len(verdicts) for verdicts in judges.values()} <= {1, 2}:
+        raise ValueError("a judge with no verdict or with more than two orders")
     return LabelledPair(str(row.get("idx", number)), row.get("subset", path.stem), row["input"],
                         (row["output_1"], row["output_2"]), _choice(row["label"]), judges)  # fmt: skip
 

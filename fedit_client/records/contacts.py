@@ -12,6 +12,7 @@ from fedit_client.home.durable import translating, write_atomic
 HUB: Final = "model hub"
 SERVER: Final = "server"
 PACKAGES: Final = "the package registry of your pip"
+JUDGE: Final = "judge"
 CONTACTS: Final = "contacts.json"
 _HUB_HOST: Final = "huggingface.co"
 _NOT_OFTENER_S: Final = 60.0
@@ -59,6 +60,11 @@ def note_hub(cache: Path) -> None:
         Contacts(cache / CONTACTS).note(hub_host(), HUB)
 
 
+def note_judge(cache: Path, host: str) -> None:
+    """Remember that a judge is about to be asked; raises StorageError."""
+    Contacts(cache / CONTACTS).note(host, JUDGE)
+
+
 @dataclass(frozen=True)
 class Host:
     """One host: why it is contacted, and when it last was (None: never, as far as is known here)."""
@@ -88,6 +94,8 @@ def every_host(known: dict[str, dict[str, Any]], server: str | None, base: str |
     if PACKAGES in known or base == _PACKAGED:
         why = f"only for {_PACKAGED}, the demo's model, where neither a folder, a cache nor the hub has it"
         hosts.append(Host(PACKAGES, PACKAGES, why, _at(known, PACKAGES)))
+    judge = "a judge that you had asked: the questions and answers of the files that you named, after your yes"
+    hosts += [Host(name, JUDGE, judge, _at(known, name)) for name, to in known.items() if to.get("purpose") == JUDGE]
     return hosts
 
 

@@ -28,7 +28,6 @@ from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_protocol.accounting import check_result
-from fedit_protocol.adapter import Vector
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import (
     DataError,
@@ -40,7 +39,7 @@ from fedit_protocol.errors import (
 )
 from fedit_protocol.limits import check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.peft_folder import STATE
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
@@ -186,10 +185,6 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
-
-    def _first_message(self, update: Vector) -> Vector:
-        """What is masked, or sealed, of the trained update; reads files, so call it in a thread."""
-        return method_of(self._with.document).client_message(update, self._start())
 
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""

@@ -15,14 +15,13 @@ from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
 from fedit_client.records.payloads import Payload, decode_sealed, decode_words, payload_lines
-from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.contribution import contribution
 from fedit_client.rounds.engagement import LocalWork
-from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.request import ScoresCanary
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.metrics import CanaryLoss
 from fedit_protocol.round_plan import sent_layout, sum_specs
 from fedit_protocol.secagg.noisy_update import encode_noisy
@@ -116,9 +115,8 @@ def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tupl
 def _payload(result: LocalResult, start: RoundStart, held: Quantization) -> Payload:
     """Encode as a round would: with this device's rounding, weight, figures, and its part of the noise."""
     document = start.document
-    task, weight = document.task, weight_of(result.examples, document.task)
-    report = report_of(result, task)
-    message = method_of(document).client_message(result.update, start)
+    task, made = document.task, contribution(result, start)
+    message, weight, report = made.message, made.weight, made.report
     if task.round.mode is Mode.TRUSTED:
         return decode_sealed(message, weight, report, document, start.version)
     ring = sum_specs(document, start.version)[0].ring

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +11,10 @@ from fedit_client.data import Record
 from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
-from fedit_client.training.batches import Feeding, batches_of
+from fedit_client.training.batches import Feeding, batches_of, step_rows
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.domains import start_figures
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loop import train
@@ -27,6 +29,7 @@ from fedit_client.training.model import (
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
+from fedit_client.training.personal import Personal
 from fedit_client.training.pull import pulls_of
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
@@ -96,30 +99,42 @@ def _train(
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
     kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
-    before = load_tensors(request.global_adapter, layout)
+    own = Personal.of(request, load_tensors(request.global_adapter, layout))
+    before = own.start
     write_adapter(loaded.model, before)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    run = _begun(loaded, task, kind, request.seed, group)
-    run.scale = LossScale.of(request.plan.compute_dtype)
-    feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
-    if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
+    begin = partial(_begun, loaded, task, kind, request, group)
+    run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+    run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
+    figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
+    binding = binding_of(request, rows.examples, kind)
+    if (state := keeper.saved(binding)) is None:
         run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
     else:
         run.restore(state)
     speeds = [0.0]
 
-    def tell(progress: TrainingProgress) -> None:
+    def tell(progress: TrainingProgress, done: int = 0) -> None:
         speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
+        total = progress.total * (2 if own.trains_again else 1)
+        on_progress(replace(progress, done=done + progress.done, total=total, use=use_of(loaded.model, request.plan)))
 
     trained = train(run, rows.examples, feeding, keeper, tell)
-    loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
+    loss_after = own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+    update, tokens = update_of(read_adapter(loaded.model), before, layout), trained.tokens
+    if own.trains_again:
+        keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
+        again = partial(tell, done=run.done)
+        tokens += train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
+        own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+    if group.leads:
+        own.keep(loaded.model, own_loss)
     return LocalResult(
-        update=update_of(read_adapter(loaded.model), before, layout),
+        update=update,
         examples=len(rows.examples),
-        tokens=trained.tokens,
+        tokens=tokens,
         train_loss=trained.mean_loss,
         held_out_loss=run.held_out_loss,
         held_out_loss_after=loss_after,
@@ -129,7 +144,13 @@ def _train(
         tokens_per_second=speeds[-1],
         peak_bytes=peak_bytes(request.plan),
         canary_loss=canary,
+        statistics=figures,
     )
+
+
+def _start_figures(loaded: Loaded, examples: Sequence[Example], feeding: Feeding, task: Task) -> dict[str, float]:
+    """Look at the domains of the task before a step of training, or of a run that goes on."""
+    return start_figures(loaded.model, examples, feeding, task.fairness.domains) if task.fairness else {}
 
 
 def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]) -> float | None:
@@ -143,10 +164,11 @@ def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[Tra
     return loss
 
 
-def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
+def _begun(loaded: Loaded, task: Task, kind: Optimizer, request: TrainingRequest, group: Group) -> Run:
     spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed, group)
+    run.scale = LossScale.of(request.plan.compute_dtype)
     run.pulls = pulls_of(spec, loaded.model)
     return run
 

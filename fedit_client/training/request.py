@@ -114,6 +114,16 @@ class Trainer(Protocol):
 
 
 @runtime_checkable
+class MeasuresStart(Protocol):
+    """A trainer that looks at rows of each domain before it trains; others declare no domain."""
+
+    @property
+    def measures_start(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
 class ScoresCanary(Protocol):
     """A trainer that holds the base in the plan's class and can score canary rows; others' devices add no such loss."""
 

@@ -215,6 +215,9 @@ def show_figures(services: Services, task_id: TaskId, report: Mapping[str, Any])
     for found in report.get("canary", ()):
         if found["loss"] is not None:
             metrics.evaluated(task_id, f"canary_{found['class']}", found["loss"])
+    for found in report.get("domains", ()):
+        if found["loss"] is not None:
+            metrics.evaluated(task_id, f"domain_{found['domain']}", found["loss"])
     if (epsilon := report.get("epsilon")) is not None:
         metrics.spent(task_id, epsilon)
 

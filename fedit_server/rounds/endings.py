@@ -22,6 +22,7 @@ from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.class_figures import allowed_drift, class_figures
+from fedit_server.rounds.domain_figures import domain_figures
 from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
@@ -182,6 +183,7 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
             **class_figures(report),
+            **domain_figures(report),
             **({"statistics": dict(report.statistics)} if report.statistics else {}),
         },
     )

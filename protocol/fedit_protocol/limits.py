@@ -260,6 +260,10 @@ def check_offer(
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         if spec.ring.canary is not None and (spec.index != 1 or spec.ring.noise):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for canary losses where nothing hides them")
+        if spec.ring.domains is not None and (spec.index != 1 or spec.ring.noise):
+            raise SecurityError(
+                ProblemType.POLICY_REFUSED, "the offer asks for losses of domains in a later or noisy sum"
+            )
         try:
             check_ring(spec.ring, offer.cohort)
         except ConfigError as error:

@@ -13,6 +13,7 @@ from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
 from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode, Quantization
+from fedit_protocol.task_fairness import MAX_DOMAINS, DomainName
 from fedit_protocol.task_tables import absent_at
 
 MAX_COHORT = 128
@@ -74,12 +75,19 @@ class CanarySlots(Message):
     hidden_among: int = Field(ge=2, le=MAX_COHORT, description="fewest honest devices of one class behind its loss")
 
 
+class DomainSlots(Message):
+    """Where the losses of the task's domains stand behind the canary slots (SPEC, section 20)."""
+
+    names: Annotated[tuple[DomainName, ...], AsTuple, Field(min_length=1, max_length=MAX_DOMAINS)]
+    hidden_among: int = Field(ge=3, le=MAX_COHORT, description="fewest honest devices behind the loss of a domain")
+
+
 class RingSpec(Message):
     """How an update becomes integers, and which ring they are summed in (SPEC, section 6)."""
 
     size: int = Field(ge=1, le=2**32, description="d, adapter coordinates")
     clip_norm: float = Field(gt=0)
-    value_bits: int = Field(ge=4, le=16)
+    value_bits: int = Field(ge=2, le=16, description="4 or more, but for signs: 2 bits are -1, 0, 1")
     value_range: float = Field(gt=0)
     max_weight: int = Field(ge=1, le=1024)
     cohort_max: int = Field(ge=3, le=MAX_COHORT, description="the n that the ring is wide enough for")
@@ -90,6 +98,17 @@ class RingSpec(Message):
     noise: NoiseSpec | None = Field(None, description="none: the sum is exact, and bounds nothing about one device")
     canary: CanarySlots | None = Field(
         None, exclude_if=absent_at(None), description="from version 2.1 on; left out where there is none"
+    )
+    domains: DomainSlots | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on; left out where there is none"
+    )
+    packed_bits: int = Field(
+        0,
+        ge=0,
+        le=32,
+        exclude_if=absent_at(0),
+        description="from version 2.2 on: b, the ring is modulo 2^b and a word takes b bits on the wire; 0 means"
+        " word_bits",
     )
 
 
@@ -203,6 +222,11 @@ class Join(Message):
         None,
         exclude_if=absent_at(None),
         description="from version 2.1 on: the class whose canary loss this device adds; left out if it adds none",
+    )
+    domains: Annotated[tuple[DomainName, ...], AsTuple, Field(max_length=MAX_DOMAINS)] = Field(
+        (),
+        exclude_if=absent_at(()),
+        description="from version 2.2 on: the task's domains that this device has rows of, sorted",
     )
 
 

@@ -34,6 +34,8 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
 }
 
 
@@ -50,8 +52,18 @@ def check_method(task: "Task") -> None:
         raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.FEDSA and task.gates.max_loss_ratio:
+        raise ValueError(
+            "method.name = fedsa has no adapter without a device's own B, so gates.max_loss_ratio would compare the"
+            " base with itself: leave it out, or take ditto"
+        )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
+    if name in (MethodName.FEDIT_RS, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
+            " take term or afl"
+        )
     if task.method.audit_every:
         _check_audit(task)
 
@@ -67,6 +79,8 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
     if task.round.mode == "trusted":
         raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.compression:
+        raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:
         raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
 

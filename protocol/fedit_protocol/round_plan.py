@@ -1,6 +1,7 @@
 """What a task's rounds are made of, masked sums or sealed updates: both sides derive it from the published document."""
 
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
 from fedit_protocol.methods import TwoSumMethod, method_of
 from fedit_protocol.methods.audit import audited_ring, is_audited
@@ -17,10 +18,12 @@ __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_spe
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; statistics, audits and the methods but fedavg (fedit_rs as it is now) with 2.2.
+    Base classes came with 2.1; statistics, audits, domains, compression, packed words and the methods but fedavg
+    (fedit_rs as it is now) with 2.2.
     """
     task = document.task
-    if task.method.name is not MethodName.FEDAVG or task.method.audit_every or statistic_specs(task):
+    later = task.fairness or task.compression or task.encoding.packed or task.method.audit_every
+    if later or task.method.name is not MethodName.FEDAVG or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
@@ -33,9 +36,12 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
     if document.task.round.mode is Mode.TRUSTED:
         return ()
     method = method_of(document)
-    ring = ring_spec(document.task, sent_layout(document, version).size)
+    sent = sent_layout(document, version)
+    ring = ring_spec(document.task, sent.size)
     if is_audited(document, version):
         ring = audited_ring(document, ring)
+    if (compression := Compression.of(document.task, sent)) is not None:
+        ring = compression.ring(ring)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)

@@ -18,6 +18,8 @@ from fedit_protocol.method_rules import check_method
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
+from fedit_protocol.task_compression import CompressionSpec, check_compression
+from fedit_protocol.task_fairness import FairnessSpec, check_fairness
 from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
 from fedit_protocol.task_training import Batching as Batching  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import Optimizer as Optimizer  # noqa: PLC0414 - found here too
@@ -234,6 +236,19 @@ class Task(Section):
     canary: CanarySpec | None = Field(
         None, exclude_if=absent_at(None), description="public rows that compare base classes; may be left out"
     )
+
+    fairness: FairnessSpec | None = Field(
+        None, exclude_if=absent_at(None), description="losses by domain, and weights that follow them; may be left out"
+    )
+    compression: CompressionSpec | None = Field(
+        None, exclude_if=absent_at(None), description="fewer bits or numbers of an update; may be left out"
+    )
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Self:
+        check_fairness(self)
+        check_compression(self)
+        return self
 
     @model_validator(mode="after")
     def _canary_compares_hidden_classes(self) -> Self:

@@ -41,6 +41,11 @@ class EncodingSpec(Section):
     )
     max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
     rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
+    packed: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="true: a word takes as many bits on the wire as the sum of a cohort needs, instead of 16 or 32",
+    )
 
 
 class PrivacySpec(Section):
@@ -63,6 +68,8 @@ class MethodName(StrEnum):
     FFA_LORA = "ffa_lora"
     ROLORA = "rolora"
     FEDSVD = "fedsvd"
+    FEDSA = "fedsa"
+    DITTO = "ditto"
 
 
 class MethodSpec(Section):
@@ -72,7 +79,9 @@ class MethodSpec(Section):
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
         " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
-        " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round",
+        " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
+        " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
+        " adapter of its own near the shared one",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
@@ -92,6 +101,20 @@ class MethodSpec(Section):
         le=1000,
         exclude_if=absent_at(1),
         description="fedsvd: every so many versions the product is factored anew",
+    )
+    personal_steps: int = Field(
+        4,
+        ge=0,
+        le=10_000,
+        exclude_if=absent_at(4),
+        description="fedsa: steps in which a new device trains its own B alone, at most half of its first round",
+    )
+    personal_pull: float = Field(
+        0.1,
+        ge=0,
+        le=1000,
+        exclude_if=absent_at(0.1),
+        description="ditto: lambda, how strongly the personal adapter is drawn to the shared one",
     )
 
 

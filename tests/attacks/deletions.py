@@ -10,6 +10,7 @@ from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
 from .deletions_apart import APART
 from .deletions_canary import CANARY
+from .deletions_domains import DOMAINS
 from .deletions_gates import GATES
 from .deletions_sealed import SEALED
 
@@ -356,4 +357,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY, *DOMAINS)

@@ -6,8 +6,10 @@ Both sides pick a method by the name in the task: a device calls the client's ha
 from typing import Final
 
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
+from fedit_protocol.methods.ditto import Ditto
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
+from fedit_protocol.methods.fedsa import FedSa
 from fedit_protocol.methods.fedsvd import FedSvd
 from fedit_protocol.methods.ffa_lora import FfaLora
 from fedit_protocol.methods.rolora import RoLora
@@ -22,6 +24,8 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),
+    MethodName.FEDSA: FedSa(),
+    MethodName.DITTO: Ditto(),
 }
 """The name in `[method]` of a task → the method."""
 

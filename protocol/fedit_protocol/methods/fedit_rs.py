@@ -54,7 +54,9 @@ class FedItRs(FedAvg):
         reach = _RESIDUAL_UNITS * unit
         size = plan.residual_size
         # The range bounds each coordinate already; a norm that the range implies clips nothing further.
-        second = replace_ring(ring, size=size, value_range=reach, clip_norm=reach * sqrt(size), metrics=(), canary=None)
+        second = replace_ring(
+            ring, size=size, value_range=reach, clip_norm=reach * sqrt(size), metrics=(), canary=None, domains=None
+        )
         return first, second
 
     def client_message(self, update: Vector, start: RoundStart) -> Vector:

@@ -1,0 +1,202 @@
+"""Question after question to a judge, each in both orders of the answers; what was paid for is never asked again."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fedit_client.judging.agreement import Choice
+from fedit_client.judging.answers import Contest
+from fedit_client.judging.endpoint import Endpoint, Reply
+from fedit_client.judging.prompts import JudgePrompt, Mode, chosen
+from fedit_client.judging.verdicts import VerdictFile, key_of, parse_choice, parse_scores
+from fedit_protocol.errors import EvaluationError, FeditError
+
+_ATTEMPTS: Final = 3
+"""How often a question is asked whose reply cannot be read: once, and twice more."""
+_EMPTY_AT_FIRST: Final = 6
+"""Replies without text, and none with, after which nobody is asked any more."""
+_LAST_WORDS_S: Final = 60.0
+"""How long a run that is stopped waits for replies that are on their way, and paid for."""
+
+Scores = tuple[float, float]
+_TURNED: Final = {Choice.FIRST: Choice.SECOND, Choice.SECOND: Choice.FIRST, Choice.TIE: Choice.TIE}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One contest in one order; `swapped` shows their answer first."""
+
+    contest: Contest
+    repeat: int
+    swapped: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one trial, in the contest's own order: ours, then theirs. `scores` only in score mode."""
+
+    choice: Choice
+    scores: Scores | None = None
+
+
+@dataclass
+class Costs:
+    """What a run has asked, and what it found in its file."""
+
+    asked: int = 0
+    kept: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def price(self, prompt: float, completion: float) -> float:
+        """Return the price, given those of a million tokens of questions and of replies."""
+        return (self.prompt_tokens * prompt + self.completion_tokens * completion) / 1e6
+
+
+@dataclass
+class Court:
+    """A judge, its prompts, and the file of its replies."""
+
+    endpoint: Endpoint
+    prompts: Sequence[JudgePrompt]
+    file: VerdictFile
+    at_once: int = 4
+    costs: Costs = field(default_factory=Costs)
+    new: Costs = field(default_factory=Costs)
+    """The part of the costs that this run has caused."""
+    _texts: int = 0
+    _failure: FeditError | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """What the judge is asked for."""
+        return self.prompts[0].mode
+
+    def trials(self, contests: Iterable[Contest], repeats: int) -> list[Trial]:
+        """Return every contest in both orders, as often as wanted."""
+        return [
+            Trial(contest, repeat, swapped)
+            for contest in contests
+            for repeat in range(repeats)
+            for swapped in (False, True)
+        ]
+
+    def open_questions(self, trials: Iterable[Trial]) -> int:
+        """Return how many trials have no reply in the file yet."""
+        return sum(self.file.known(self._key(trial, 0)) is None for trial in trials)
+
+    def question_chars(self, trials: Iterable[Trial]) -> int:
+        """Return how many characters the questions without a reply have."""
+        left = (trial for trial in trials if self.file.known(self._key(trial, 0)) is None)
+        return sum(len(message["content"]) for trial in left for message in self._messages(trial))
+
+    async def judge(
+        self, trials: Sequence[Trial], on_verdict: Callable[[int, int], None]
+    ) -> Mapping[Trial, Verdict | None]:
+        """Return the verdicts; None where no reply could be read. What was paid for is in the file, however this ends.
+
+        Raises the endpoint's errors, EvaluationError V014 if nothing that comes back is an answer, StorageError.
+        """
+        found: dict[Trial, Verdict | None] = {}
+        waiting = iter(trials)
+
+        async def ask_on() -> None:
+            for trial in waiting:
+                if self._failure is not None:
+                    return
+                try:
+                    found[trial] = await self._verdict(trial)
+                except FeditError as error:
+                    self._failure = self._failure or error
+                else:
+                    on_verdict(len(found), len(trials))
+
+        workers = [asyncio.create_task(ask_on()) for _ in range(max(1, min(self.at_once, len(trials))))]
+        try:
+            await asyncio.wait(workers)
+        except asyncio.CancelledError:
+            self._failure = self._failure or EvaluationError("stopped", code="V013")
+            await asyncio.wait(workers, timeout=_LAST_WORDS_S)
+            raise
+        finally:
+            for worker in workers:
+                worker.cancel()
+        if self._failure is not None:
+            raise self._failure
+        for worker in workers:
+            worker.result()  # a bug in there is not a verdict that is missing
+        return found
+
+    async def _verdict(self, trial: Trial) -> Verdict | None:
+        for attempt in range(_ATTEMPTS):
+            if (reply := await self._reply(trial, attempt)) is None:
+                return None
+            if (verdict := self._read(reply.text, swapped=trial.swapped)) is not None:
+                return verdict
+        return None
+
+    async def _reply(self, trial: Trial, attempt: int) -> Reply | None:
+        """Return the reply from the file, or ask; None if the run is being stopped."""
+        key = self._key(trial, attempt)
+        if (known := self.file.known(key)) is not None:
+            self.costs.kept += 1
+            self._count(self.costs, known)
+            return known
+        if self._failure is not None:
+            return None
+        reply = await self.endpoint.ask(self._messages(trial))
+        # Not in a thread: what was paid for is on the disk before anything else can happen.
+        self.file.add(key, reply, self._about(trial, attempt))
+        self._texts += bool(reply.text.strip())
+        for costs in (self.costs, self.new):
+            costs.asked += 1
+            self._count(costs, reply)
+        if not self._texts and self.new.asked >= _EMPTY_AT_FIRST:
+            raise EvaluationError(
+                f"{self.new.asked} replies came back without any text",
+                code="V014",
+                where=str(self.endpoint.identity["url"]),
+                fix="does --url end with /v1, or whatever stands before /chat/completions?",
+            )
+        return reply
+
+    def _read(self, text: str, *, swapped: bool) -> Verdict | None:
+        if self.mode is Mode.PAIRWISE:
+            choice = parse_choice(text)
+            return None if choice is None else Verdict(_TURNED[choice] if swapped else choice)
+        scores = parse_scores(text)
+        if scores is None:
+            return None
+        ours, theirs = scores[::-1] if swapped else scores
+        return Verdict(preferred(ours, theirs), (ours, theirs))
+
+    def _key(self, trial: Trial, attempt: int) -> str:
+        return key_of(self.endpoint.identity, self._messages(trial), trial.repeat, attempt)
+
+    def _prompt(self, trial: Trial) -> JudgePrompt:
+        question = trial.contest.question
+        return chosen(self.prompts, question.category, has_reference=bool(question.reference))
+
+    def _messages(self, trial: Trial) -> list[dict[str, str]]:
+        question = trial.contest.question
+        first, second = trial.contest.answers(swapped=trial.swapped)
+        return self._prompt(trial).messages(question.text, first, second, question.reference)
+
+    def _about(self, trial: Trial, attempt: int) -> dict[str, Any]:
+        """What a person who reads the file wants to know; the key alone decides what is found again."""
+        contest, prompt = trial.contest, self._prompt(trial)
+        first, second = (contest.theirs, contest.ours) if trial.swapped else (contest.ours, contest.theirs)
+        return {"question_id": contest.question.name, "category": contest.question.category, "first": first,
+                "second": second, "repeat": trial.repeat, "attempt": attempt, "mode": prompt.mode.value,
+                "prompt": prompt.name, "prompt_hash": prompt.digest, **self.endpoint.identity}  # fmt: skip
+
+    @staticmethod
+    def _count(costs: Costs, reply: Reply) -> None:
+        costs.prompt_tokens += reply.prompt_tokens
+        costs.completion_tokens += reply.completion_tokens
+
+
+def preferred(ours: float, theirs: float) -> Choice:
+    """Return which of two scores is the higher one."""
+    return Choice.TIE if ours == theirs else Choice.FIRST if ours > theirs else Choice.SECOND
