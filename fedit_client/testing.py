@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
+from fedit_client.adapters.kept import travelled
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest, Measured, MeasureRequest, RowFigures
 from fedit_client.home.durable import write_atomic
 from fedit_client.manners.rules import Facts
@@ -364,7 +365,7 @@ class LoopbackTransport:
 
 def read_adapter(document: TaskDocument, folder: Path) -> Vector:
     """Return the flat vector of an adapter folder, for assertions."""
-    return document.layout.flatten(load((folder / "adapter_model.safetensors").read_bytes()))
+    return document.layout.flatten(load(travelled(folder).read_bytes()))
 
 
 @dataclass

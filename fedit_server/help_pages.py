@@ -82,6 +82,7 @@ _CODES: Final[dict[str, str]] = {
     "C038": "The devices of this federation have pinned masked rounds only. Begin another federation for trusted ones.",
     "C039": "There is an authority in this folder already, of another federation.",
     "C040": "Commands of the server need more packages: pip install 'fedit[server]'",
+    "C050": "The adapter is built between bases as wide as its rank, so no layer may be narrower. Lower adapter.rank.",
     "C090": "The setting database is empty for SQLite in the data folder, or postgresql://USER@HOST/NAME.",
     "C091": "PostgreSQL needs its driver: pip install 'fedit[postgres]'",
     "C093": "A trusted task needs the key of its rounds, which lies on one machine: no replicas, or no trusted mode.",

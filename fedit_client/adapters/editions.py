@@ -70,8 +70,8 @@ def edition_in(folder: Path) -> Edition:
     try:
         return _EDITIONS.validate_json(raw)
     except ValidationError:  # of before such files, or damaged: what can be seen is enough
-        travelled = folder / FACTORS
-        return Edition(int(folder.name), file_digest(travelled if travelled.exists() else folder / WEIGHTS))
+        came = folder / FACTORS if (folder / FACTORS).exists() else folder / WEIGHTS
+        return Edition(int(folder.name), file_digest(came))
 
 
 def write_edition(folder: Path, task: Task, edition: Edition) -> None:

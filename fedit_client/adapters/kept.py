@@ -12,6 +12,7 @@ from fedit_client.base.check import tensors_in
 from fedit_client.home.durable import translating, write_atomic
 from fedit_client.network.transport import OnBytes, Transport
 from fedit_protocol.adapter import AdapterLayout
+from fedit_protocol.built_adapter import built_adapter
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.messages import BlobRef
@@ -55,16 +56,18 @@ class AdapterShelf:
         ModelError M003, M004 unless the file is exactly an adapter of the task's.
         """
         folder = self.folder(version)
-        task = self._document.task
+        task, is_built = self._document.task, self._document.lora is not None
         has_side = state is not None and TRAITS[task.method.name].side
-        tensors = folder / (FACTORS if has_side else TENSORS)
+        tensors = folder / (FACTORS if has_side or is_built else TENSORS)
         if not (tensors.exists() and file_digest(tensors) == digest):
             before = newest_adapter(self._folder.parent, task.id)
-            known = None if before is None or before[0] == version else travelled_in(before[1])
+            known = None if before is None or before[0] == version else travelled(before[1])
             await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes, known)
         check_adapter(tensors, self._document.layout)
         if state is not None and not ((folder / STATE).exists() and file_digest(folder / STATE) == state.digest):
             await transport.download(state.digest, folder / STATE, state.size, lambda _done, _total: None)
+        if is_built:
+            await asyncio.to_thread(build, tensors, folder / TENSORS, self._document)
         rank = await asyncio.to_thread(write_form, folder, self._document) if has_side else 0
         write_atomic(folder / CONFIG, config_bytes(task, rank), _PUBLIC)
         add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
@@ -81,6 +84,17 @@ class AdapterShelf:
         remember_own(folder, self._document.task, replace(own, trained=trained))
 
 
+def travelled(folder: Path) -> Path:
+    """Return the file of a version as it came: what PEFT loads, unless that is built from something else."""
+    return folder / FACTORS if (folder / FACTORS).exists() else folder / TENSORS
+
+
+def build(source: Path, target: Path, document: TaskDocument) -> None:
+    """Write the adapter that PEFT loads, built from what travelled; CPU-bound, so call it in a thread."""
+    vector = built_adapter(document, document.layout.flatten(read_state(source)))
+    write_atomic(target, save(document.built.unflatten(vector), metadata={"format": "pt"}), _PUBLIC)
+
+
 def check_adapter(path: Path, layout: AdapterLayout) -> None:
     """Raise ModelError M004 unless a file holds the layout's tensors in float32 and nothing else, M003 if it lies."""
     with translating(path):
@@ -94,9 +108,9 @@ def check_adapter(path: Path, layout: AdapterLayout) -> None:
         )
 
 
-def travelled_in(folder: Path) -> Path:
-    """Return the file of a version's folder that has its digest and the task's layout: what training starts from."""
-    return folder / FACTORS if (folder / FACTORS).exists() else folder / TENSORS
+def start_of(folder: Path, document: TaskDocument) -> Path:
+    """Return the file of a version that training starts from: what PEFT loads, without the side delta."""
+    return travelled(folder) if document.lora is None else folder / TENSORS
 
 
 def write_form(folder: Path, document: TaskDocument) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from fedit_client.consent.method_words import trained_words
 from fedit_protocol.accounting import planned_epsilon
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
@@ -104,7 +105,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         title=plain(task.title),
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
         model=plain(f"{task.base.model} in {' or '.join(task.base.allowed)}"),
-        training=f"LoRA rank {task.adapter.rank} on {modules}, {counted(task.round.rounds, 'round')}",
+        training=f"{trained_words(task, modules)}, {counted(task.round.rounds, 'round')}",
         leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
         leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(

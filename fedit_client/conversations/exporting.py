@@ -213,7 +213,7 @@ class _Work:
 
     def _needed(self) -> int:
         if self.precision is None:
-            return self.document.layout.size * 4 + _SPARE_BYTES
+            return self.document.built.size * 4 + _SPARE_BYTES
         if self.wishes.form is Form.MERGED:
             return merged_bytes(self.base, self.precision) + _SPARE_BYTES
         return sum(tensor.size for tensor in gguf_plan(self.base, self.precision)) + _SPARE_BYTES

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedit_client.adapters.kept import TENSORS, check_adapter, most_bytes
+from fedit_client.adapters.kept import TENSORS, build, check_adapter, most_bytes
 from fedit_client.data import Record
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
 from fedit_client.hardware.device import DevicePlan
@@ -99,6 +99,8 @@ class Bench:
         target = folder / (FACTORS if has_side else TENSORS)
         await transport.download(digest, target, most_bytes(layout), quiet)
         check_adapter(target, layout)
+        if self.document.lora is not None:
+            await asyncio.to_thread(build, target, target, self.document)
         if state is not None:
             await transport.download(state.digest, folder / STATE, state.size, quiet)
         return folder

@@ -22,7 +22,7 @@ def losses_of(
     on_row: Callable[[int, int], None],
 ) -> CategoryLosses:
     """Return the losses of one adapter (None: the base alone) on these records; raises DataError, ModelError."""
-    with worn(loaded.model, document.layout, adapter):
+    with worn(loaded.model, document, adapter):
         return _losses_of(loaded, document, records, on_row, base_alone=adapter is None)
 
 

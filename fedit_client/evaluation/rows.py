@@ -64,7 +64,7 @@ def figures_of(
 ) -> tuple[list[float], list[int]]:
     """Return each row's summed loss and right tokens under one adapter (None: the base alone); raises ModelError."""
     model: Any = loaded.model
-    with worn(model, document.layout, adapter), model.disable_adapter() if adapter is None else nullcontext():
+    with worn(model, document, adapter), model.disable_adapter() if adapter is None else nullcontext():
         return row_figures(loaded, examples, on_row)
 
 

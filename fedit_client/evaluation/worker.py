@@ -155,7 +155,7 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
                 "an adapter file without its task document cannot be attached", code="M004", where=str(adapter)
             )
         loaded = load(document, base, plan)
-        write_adapter(loaded.model, load_tensors(adapter, document.layout))
+        write_adapter(loaded.model, load_tensors(adapter, document.built))
         return loaded.model, loaded.tokenizer, template
     model = load_base(base, plan, for_training=False)
     return attach_saved(model, adapter) if adapter else model, load_tokenizer(base), template

@@ -114,12 +114,12 @@ class Delta:
 
 def delta_of(folder: Path, document: TaskDocument) -> Delta:
     """Return the change of a kept version, with its side delta; raises ModelError M003, M004."""
-    spec, layout = document.task.adapter, document.layout
-    if not (folder / FACTORS).exists():
-        return Delta(folder / WEIGHTS, layout, spec.alpha / spec.rank)
+    spec = document.task.adapter
+    if document.lora is not None or not (folder / FACTORS).exists():
+        return Delta(folder / WEIGHTS, document.built, spec.alpha / spec.rank)
     with translating(folder):
         config = json.loads((folder / CONFIG).read_bytes())
-    return Delta(folder / WEIGHTS, layout.at_rank(config["r"]), config["lora_alpha"] / config["r"])
+    return Delta(folder / WEIGHTS, document.layout.at_rank(config["r"]), config["lora_alpha"] / config["r"])
 
 
 def check_fit(base: Base, delta: Delta) -> None:

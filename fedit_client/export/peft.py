@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from fedit_client.home.durable import translating
-from fedit_protocol.peft_folder import CONFIG, FACTORS, WEIGHTS, peft_config
+from fedit_protocol.peft_folder import CONFIG, WEIGHTS, peft_config
 from fedit_protocol.task import Task
 
 
@@ -13,7 +13,7 @@ def write_peft(task: Task, adapter: Path, revision: str, folder: Path) -> None:
     """Copy the adapter's tensors and write the configuration, with the base's revision filled where it is known."""
     with translating(adapter):
         kept = json.loads((adapter / CONFIG).read_bytes())
-    config = peft_config(task, kept["r"] if (adapter / FACTORS).exists() else 0)
+    config = peft_config(task, kept["r"] if kept["r"] != task.adapter.rank else 0)  # with a side delta it is higher
     config["revision"] = revision or None
     with translating(folder):
         shutil.copyfile(adapter / WEIGHTS, folder / WEIGHTS)

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import read_state, travelled_in
+from fedit_client.adapters.kept import read_state, start_of, travelled
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
@@ -165,7 +165,7 @@ class Round(ABC):
         request = TrainingRequest(
             document=self._with.document,
             base=work.base,
-            global_adapter=travelled_in(folder),
+            global_adapter=start_of(folder, self._with.document),
             records=await self._rows(),
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
@@ -189,7 +189,7 @@ class Round(ABC):
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""
         folder, document = self._with.shelf.folder(self._offer.adapter_version), self._with.document
-        adapter = document.layout.flatten(read_state(travelled_in(folder)))
+        adapter = document.layout.flatten(read_state(travelled(folder)))
         public = read_state(folder / STATE) if self._offer.state else {}
         return RoundStart(document, self._offer.adapter_version, adapter, self._ctx0, public)
 

@@ -15,16 +15,15 @@ from fedit_client.training.batches import Feeding, batches_of, step_rows
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.domains import start_figures
+from fedit_client.training.forms import form_of
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
-from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes, use_of
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
-    read_adapter,
     train_only,
     write_adapter,
 )
@@ -37,7 +36,6 @@ from fedit_client.training.scaling import LossScale
 from fedit_client.training.side import beside
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
-from fedit_client.training.update import update_of
 from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
@@ -61,7 +59,7 @@ class Loaded:
 
 def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
     """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError."""
-    model = attach_adapter(load_base(base, plan), document.task.adapter, document.layout)
+    model = attach_adapter(load_base(base, plan), document.task.adapter, document.built)
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -80,7 +78,7 @@ def train_here(
 
     Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
     """
-    with beside(loaded.model, request.document.layout, request.public):
+    with beside(loaded.model, request.document.built, request.public):
         return _train(loaded, request, on_progress, keeper, group)
 
 
@@ -91,7 +89,7 @@ def _train(
     keeper: Keeper | None,
     group: Group | None,
 ) -> LocalResult:
-    begun, layout = time.monotonic(), request.document.layout
+    begun = time.monotonic()
     task = request.plan.applied(request.document.task)
     keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
@@ -99,38 +97,41 @@ def _train(
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
     kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
-    own = Personal.of(request, load_tensors(request.global_adapter, layout))
+    own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
     before = own.start
     write_adapter(loaded.model, before)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    begin = partial(_begun, loaded, task, kind, request, group)
-    run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
-    run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
-    figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
-    binding = binding_of(request, rows.examples, kind)
-    if (state := keeper.saved(binding)) is None:
-        run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    else:
-        run.restore(state)
-    speeds = [0.0]
+    with form_of(loaded.model, request.document, before) as form:
+        begin = partial(_begun, loaded, task, kind, request, group)
+        run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+        run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
+        figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
+        binding = binding_of(request, rows.examples, kind)
+        if (state := keeper.saved(binding)) is None:
+            run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        else:
+            run.restore(state)
+        speeds = [0.0]
 
-    def tell(progress: TrainingProgress, done: int = 0) -> None:
-        speeds.append(progress.tokens_per_second or speeds[-1])
-        total = progress.total * (2 if own.trains_again else 1)
-        on_progress(replace(progress, done=done + progress.done, total=total, use=use_of(loaded.model, request.plan)))
+        def tell(progress: TrainingProgress, done: int = 0) -> None:
+            speeds.append(progress.tokens_per_second or speeds[-1])
+            total = progress.total * (2 if own.trains_again else 1)
+            on_progress(
+                replace(progress, done=done + progress.done, total=total, use=use_of(loaded.model, request.plan))
+            )
 
-    trained = train(run, rows.examples, feeding, keeper, tell)
-    loss_after = own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    update, tokens = update_of(read_adapter(loaded.model), before, layout), trained.tokens
-    if own.trains_again:
-        keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
-        again = partial(tell, done=run.done)
-        tokens += train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
-        own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    if group.leads:
-        own.keep(loaded.model, own_loss)
+        trained = form.train(run, rows.examples, feeding, keeper, tell)
+        loss_after = own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        update, tokens = form.update(), trained.tokens
+        if own.trains_again:
+            keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
+            again = partial(tell, done=run.done)
+            tokens += form.train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
+            own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        if group.leads:
+            own.keep(loaded.model, own_loss)
     return LocalResult(
         update=update,
         examples=len(rows.examples),

@@ -19,6 +19,7 @@ from fedit_protocol.errors import ModelError
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.side_delta import SIDE, checked, read
 from fedit_protocol.peft_folder import FACTORS, STATE, WEIGHTS
+from fedit_protocol.task import TaskDocument
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def beside(model: Any, layout: AdapterLayout, state: Path | None) -> Iterator[No
 
 
 @contextmanager
-def worn(model: Any, layout: AdapterLayout, adapter: Path | None) -> Iterator[None]:
+def worn(model: Any, document: TaskDocument, adapter: Path | None) -> Iterator[None]:
     """Put a version on while this lasts, its folder or a file of tensors, with its side delta; None changes nothing.
 
     Raises ModelError M004 if it does not fit.
@@ -56,10 +57,11 @@ def worn(model: Any, layout: AdapterLayout, adapter: Path | None) -> Iterator[No
         yield
         return
     folder = adapter if adapter.is_dir() else adapter.parent
-    has_side = (folder / FACTORS).exists() and (adapter.is_dir() or adapter.name == WEIGHTS)
+    is_kept = document.lora is None and (adapter.is_dir() or adapter.name == WEIGHTS)
+    has_side = is_kept and (folder / FACTORS).exists()
     plain = folder / WEIGHTS if adapter.is_dir() else adapter
-    write_adapter(model, load_tensors(folder / FACTORS if has_side else plain, layout))
-    with beside(model, layout, folder / STATE if has_side else None):
+    write_adapter(model, load_tensors(folder / FACTORS if has_side else plain, document.built))
+    with beside(model, document.built, folder / STATE if has_side else None):
         yield
 
 

@@ -106,7 +106,7 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
         raise NotFoundError(_NO_TASK, fix="fedit-server status")
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
-    if row.public_digest and name in (WEIGHTS, CONFIG):  # adapter and side delta are written together
+    if name in (WEIGHTS, CONFIG) and (row.public_digest or task.document.lora is not None):  # made from several blobs
         content = await asyncio.to_thread(((await visitor.admin.folder(task, row)) / name).read_bytes)
         return web.Response(body=content, headers=_attachment(stem, "application/octet-stream"))
     if name == WEIGHTS:

@@ -102,6 +102,14 @@ def check_succession(old: TaskDocument, new: TaskDocument) -> None:
             where=new.task.label,
             fix="give the task another id",
         )
+    if old.lora is not None and (old.task.method, old.task.adapter.seed) != (new.task.method, new.task.adapter.seed):
+        raise ConfigError(
+            "another method or seed needs a task of its own: the adapter is built from numbers that mean something"
+            " under these only",
+            code="C016",
+            where=new.task.label,
+            fix="give the task another id",
+        )
     if _noise(old) != _noise(new):
         raise ConfigError(
             "other noise, clip or rounding needs a task of its own: epsilon counts all rounds of a task as alike",

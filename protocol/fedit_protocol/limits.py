@@ -138,7 +138,8 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
     """
     task = document.task
     # A module may be named by its whole path, and the layout says what the adapter really touches.
-    names = (*task.adapter.target_modules, *(tensor.name for tensor in document.layout.tensors))
+    layouts = (document.layout, document.built)
+    names = (*task.adapter.target_modules, *(tensor.name for layout in layouts for tensor in layout.tensors))
     forbidden = _FORBIDDEN_MODULES & {part for name in names for part in name.split(".")}
     clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
     bases = limits.base_digests

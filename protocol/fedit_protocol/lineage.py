@@ -142,9 +142,9 @@ def check_origin(proof: bytes, lineage: bytes, files: Mapping[str, Digest], pin:
     ):  # fmt: skip
         _broken(f"{LINEAGE} is about another federation, task or version than {SIGNATURE}")
     check_steps(told.steps)
-    travelled = FACTORS if FACTORS in files else WEIGHTS
-    if files[travelled] != told.steps[-1].digest:
-        _broken(f"{travelled} is not version {said.version} of {LINEAGE}")
+    came = FACTORS if FACTORS in files else WEIGHTS
+    if files[came] != told.steps[-1].digest:
+        _broken(f"{came} is not version {said.version} of {LINEAGE}")
     return Origin(told, digest_of(shown.descriptor), pin is not None, said.at)
 
 

@@ -36,6 +36,9 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
 }
 
 
@@ -43,6 +46,12 @@ def check_method(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the method does not fit the task."""
     name = task.method.name
     traits = TRAITS[name]
+    if name is MethodName.RAVAN and task.adapter.rank % task.method.heads:
+        raise ValueError(f"method.heads = {task.method.heads} must divide adapter.rank = {task.adapter.rank}")
+    if name is MethodName.FEDKSEED and task.training.proximal:
+        raise ValueError(
+            "training.proximal draws by gradients, and method.name = fedkseed has none; set training.proximal = 0"
+        )
     where, trusted = f"method.name = {name}", task.round.mode == "trusted"
     if trusted and not traits.trusted:
         raise ValueError(

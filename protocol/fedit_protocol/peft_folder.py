@@ -9,6 +9,8 @@ from fedit_protocol.ids import Digest
 from fedit_protocol.task import Mode, Task, Template
 
 WEIGHTS: Final = "adapter_model.safetensors"
+FACTORS: Final = "factors.safetensors"
+"""What travelled, where the weights that PEFT loads are built from something else; its digest is the version's."""
 CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
 FACTORS: Final = "factors.safetensors"

@@ -15,12 +15,22 @@ from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.method_rules import check_method
+from fedit_protocol.state_layout import state_layout, value_range_of
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
 from fedit_protocol.task_compression import CompressionSpec, check_compression
 from fedit_protocol.task_fairness import FairnessSpec, check_fairness
-from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
+from fedit_protocol.task_tables import (
+    EncodingSpec,
+    GateSpec,
+    MethodName,
+    MethodSpec,
+    PrivacySpec,
+    Section,
+    absent_at,
+    distinct,
+)
 from fedit_protocol.task_training import Batching as Batching  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import Optimizer as Optimizer  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import ProximalForm as ProximalForm  # noqa: PLC0414 - found here too
@@ -299,10 +309,14 @@ class Task(Section):
         """r, the public range of one coordinate: what AdamW can move it in one round, with 5 % to spare."""
         if self.encoding.value_range:
             return self.encoding.value_range
+        if (own := value_range_of(self)) is not None:
+            return own
         steps = self.training.local_steps
         # Linear and cosine decay from the peak at the first step towards 0 both sum to (steps + 1) / 2 of it.
         effective = steps if self.training.schedule is Schedule.CONSTANT else (steps + 1) / 2
-        return 1.05 * self.training.learning_rate * effective
+        # RAVAN's cores move by their scales' steps too.
+        spare = 1.3 if self.method.name is MethodName.RAVAN else 1.05
+        return spare * self.training.learning_rate * effective
 
 
 class TaskDocument(Section):
@@ -310,6 +324,11 @@ class TaskDocument(Section):
 
     task: Task
     layout: AdapterLayout
+    lora: AdapterLayout | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="the adapter that is built from the layout's numbers; absent where the layout is that adapter",
+    )
     linear_parameters: int = Field(ge=0, description="numbers in the base's linear layers, for memory estimates")
     other_parameters: int = Field(ge=0, description="numbers elsewhere in the base (embeddings, norms)")
     hidden_size: int = Field(ge=0, description="width of the residual stream, for memory estimates; 0 if unknown")
@@ -330,12 +349,22 @@ class TaskDocument(Section):
             raise ValueError("a published task names the digest of its base")
         return self
 
+    @model_validator(mode="after")
+    def _layout_is_the_methods(self) -> Self:
+        state = state_layout(self.task.method, self.built)
+        if (self.lora is None) != (state is None) or self.layout != (state or self.built):
+            raise ValueError(f"the layout is not what travels with method.name = {self.task.method.name}")
+        return self
+
     @classmethod
     def of(cls, task: Task, shapes: BaseShapes, base_bytes: int) -> Self:
         """Return the document of a task whose base has these shapes; raises ValueError if a target module fits none."""
+        adapter = AdapterLayout.of_lora(shapes.linear, task.adapter.target_modules, task.adapter.rank)
+        state = state_layout(task.method, adapter)
         return cls(
             task=task,
-            layout=AdapterLayout.of_lora(shapes.linear, task.adapter.target_modules, task.adapter.rank),
+            layout=state or adapter,
+            lora=adapter if state else None,
             linear_parameters=shapes.linear_parameters,
             other_parameters=shapes.other_parameters,
             hidden_size=shapes.hidden_size,
@@ -344,6 +373,11 @@ class TaskDocument(Section):
             vocabulary=shapes.vocabulary,
             base_bytes=base_bytes,
         )
+
+    @property
+    def built(self) -> AdapterLayout:
+        """The LoRA adapter that PEFT loads: the layout itself, or what is built from its numbers."""
+        return self.lora or self.layout
 
     @property
     def digest(self) -> Digest:

@@ -70,6 +70,9 @@ class MethodName(StrEnum):
     FEDSVD = "fedsvd"
     FEDSA = "fedsa"
     DITTO = "ditto"
+    FED_SB = "fed_sb"
+    RAVAN = "ravan"
+    FEDKSEED = "fedkseed"
 
 
 class MethodSpec(Section):
@@ -81,7 +84,8 @@ class MethodSpec(Section):
         " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
-        " adapter of its own near the shared one",
+        " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
+        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
@@ -115,6 +119,23 @@ class MethodSpec(Section):
         le=1000,
         exclude_if=absent_at(0.1),
         description="ditto: lambda, how strongly the personal adapter is drawn to the shared one",
+    )
+    heads: int = Field(
+        4, ge=2, le=64, exclude_if=absent_at(4), description="ravan: h, cores of each layer; must divide adapter.rank"
+    )
+    seeds: int = Field(
+        4096,
+        ge=8,
+        le=1 << 20,
+        exclude_if=absent_at(4096),
+        description="fedkseed: J, public directions, sent each round",
+    )
+    probe_step: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        exclude_if=absent_at(1e-3),
+        description="fedkseed: how far each number of the factors B is moved up and down to see a slope",
     )
 
 

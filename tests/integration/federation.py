@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedit_client import Client, ClientConfig
+from fedit_client.adapters.kept import travelled
 from fedit_client.events import Event
 from fedit_client.membership.joined import Membership
 from fedit_client.network.transport import HttpTransport, OnBytes
@@ -135,8 +136,8 @@ class Federation:
         """Return one committed global adapter."""
         parts = self.server.parts
         task = (await parts.store.tasks.tasks())[0]
-        path = self.folder / "server" / "adapters" / task.task_id / str(version) / "adapter_model.safetensors"
-        return from_safetensors(task.document.layout, path.read_bytes())
+        folder = self.folder / "server" / "adapters" / task.task_id / str(version)
+        return from_safetensors(task.document.layout, travelled(folder).read_bytes())
 
 
 def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire, **settings: object) -> TamperedClient:
