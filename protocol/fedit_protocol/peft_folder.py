@@ -13,8 +13,6 @@ FACTORS: Final = "factors.safetensors"
 """What travelled, where the weights that PEFT loads are built from something else; its digest is the version's."""
 CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
-FACTORS: Final = "factors.safetensors"
-"""What travels of an adapter, and has its digest, where plain PEFT loads another form of it."""
 STATE: Final = "state.safetensors"
 """What the task's method has devices know besides the adapter."""
 
