@@ -344,10 +344,7 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums, sum_specs(document, offer.adapter_version)),
-        (
-            offer.sealed,
-            None if offer.sealed is None else sealed_spec(document, offer.sealed.key, offer.adapter_version),
-        ),
+        (offer.sealed, offer.sealed and sealed_spec(document, offer.sealed.key, offer.adapter_version)),
         (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):

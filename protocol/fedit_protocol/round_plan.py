@@ -1,5 +1,7 @@
 """What a task's rounds are made of, masked sums or sealed updates: both sides derive it from the published document."""
 
+from typing import Final
+
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
@@ -12,17 +14,27 @@ from fedit_protocol.task import Mode, TaskDocument
 from fedit_protocol.task_tables import MethodName
 from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERSION
 
+NEW_SETTINGS: Final = (
+    ("adapter", "start"),
+    ("training", "evaluate_every"),
+    ("training", "proximal"),
+    ("encoding", "packed"),
+    ("method", "audit_every"),
+)
+"""Settings that came with 2.2; a document holds one where it is not at its default."""
+
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; statistics, audits, domains, compression, packed words and the methods but fedavg
-    (fedit_rs as it is now) with 2.2.
+    Base classes came with 2.1; statistics, domains, compression, some settings
+    (`NEW_SETTINGS`) and the methods but fedavg (fedit_rs as it is now) with 2.2.
     """
     task = document.task
-    later = task.fairness or task.compression or task.encoding.packed or task.method.audit_every
+    stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
+    later = task.fairness or task.compression or any(key in stated[section] for section, key in NEW_SETTINGS)
     if later or task.method.name is not MethodName.FEDAVG or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION

@@ -92,7 +92,7 @@ CLIENT: Final = (
     ),
     Deletion(
         "C3", "the ring is wide enough", P + "secagg/ring.py",
-        "if _bits(ring, rules) > ring.word_bits:", OFF,
+        "if _bits(ring, rules) > modulus_bits(ring) or ring.packed_bits > ring.word_bits:", OFF,
         _attack("values", "row_12_a_ring_one_bit_too_narrow_is_refused_by_the_device"),
     ),
     Deletion(
