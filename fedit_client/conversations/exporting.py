@@ -15,7 +15,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.consent.terms import size_text
 from fedit_client.export.gguf_file import About, gguf_plan, write_gguf, write_lora
 from fedit_client.export.merged import merged_bytes, write_merged
-from fedit_client.export.merging import Base, Delta
+from fedit_client.export.merging import Base, Delta, delta_of
 from fedit_client.export.ollama import MODELFILE, modelfile
 from fedit_client.export.peft import write_peft
 from fedit_client.export.place import made_whole
@@ -243,13 +243,16 @@ class _Work:
     def _make_base(self, plain: Path) -> tuple[tuple[str, ...], Path]:
         """Return the commands that make the base's own GGUF file, and where it will lie.
 
-        The untrained version changes nothing: merged, it is the base. Where its tokenizer is one that this exporter
-        does not know (M012), llama.cpp's own converter is what is left.
+        The untrained version changes nothing: merged, it is the base. Where there is none, for the task went on from
+        an adapter, or the tokenizer is one that this exporter does not know (M012), llama.cpp's own converter is left.
         """
         try:
             tokens_of(self.base)
             gguf_plan(self.base, Precision.F16)
+            can_make = not self.task.adapter.start
         except ModelError:
+            can_make = False
+        if not can_make:
             file = plain.with_suffix(".gguf")
             line = f"python convert_hf_to_gguf.py {quote(str(self.base.folder))} --outfile {quote(str(file))}"
             return (f"{line}   # of llama.cpp",), file
@@ -299,8 +302,7 @@ class _Work:
         return Turns.of_prompt(self.task.prompt.template, end_piece(self.base)).as_jinja()
 
     def _delta(self) -> Delta:
-        adapter = self.task.adapter
-        return Delta(self.kept.folder / WEIGHTS, self.document.built, adapter.alpha / adapter.rank)
+        return delta_of(self.kept.folder, self.document)
 
     def _about(self, name: str) -> About:
         words = f"{self.task.title}, adapter version {self.kept.version} of the federated task {self.task.label}"
