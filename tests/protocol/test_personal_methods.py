@@ -85,6 +85,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"method": {"name": "fedalt"}, "fairness": {"rule": "qffl"}, "encoding": {"value_range": 0.1}},
         "take afl or term",
     ),
+    "fedalt with momentum": (
+        {"method": {"name": "fedalt"}, "optimizer": {"name": "nesterov"}, "encoding": {"value_range": 0.1}},
+        "leave out \\[optimizer\\]",
+    ),
     "fedsa before evaluators": ({"method": {"name": "fedsa"}, "gates": {"max_loss_ratio": 1.1}}, "or take ditto"),
 }
 
