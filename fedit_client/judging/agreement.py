@@ -82,7 +82,7 @@ def agreement(found: Sequence[Labelled]) -> Agreement:
         raise ValueError("the pairs have no verdicts, or some in one order and some in two")
     (count,) = orders
     seen = [(pair.label, verdict) for pair in found for verdict in pair.verdicts]
-    both = [len(set(pair.verdicts)) == 1 for pair in found]
+    both = [len(set(pair.verdicts)) == 1 and None not in pair.verdicts for pair in found]
     return Agreement(
         pairs=len(found),
         orders=count,
