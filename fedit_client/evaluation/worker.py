@@ -116,7 +116,8 @@ def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -
             return figures_of(loaded, document, Path(path) if path else None, examples, tell)
 
         return loaded, by_layout
-    model, voices = _attached(load_base(base, plan, for_training=False), adapters)
+    # As for training: a repacked base computes a little differently, and a loss should not depend on who asks for it.
+    model, voices = _attached(load_base(base, plan), adapters)
     saved = Loaded(model, load_tokenizer(base))
 
     def as_saved(

@@ -173,7 +173,7 @@ def test_saved_adapters_are_measured_as_by_their_layout(base: Path, trained: tup
     by_layout = load(document, base, cpu("nf4"))
     found = chosen_rows(letters(6), by_layout.tokenizer, document.task.prompt, 0.0, b"", 256)
     assert sorted(found.places) == list(range(6))
-    model, voices = _attached(load_base(base, cpu("nf4"), for_training=False), {"base": None, "trained": str(after)})
+    model, voices = _attached(load_base(base, cpu("nf4")), {"base": None, "trained": str(after)})
     for name, adapter in (("base", None), ("trained", after)):
         with speaking(model, voices[name]):
             losses, right = row_figures(Loaded(model, by_layout.tokenizer), found.examples, lambda _done, _of: None)
