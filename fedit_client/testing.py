@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
+from fedit_client.adapters.kept import travelled
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest, Measured, MeasureRequest, RowFigures
 from fedit_client.home.durable import write_atomic
 from fedit_client.manners.rules import Facts
@@ -124,6 +125,7 @@ class LoopbackServer:
     """What each committed round knows."""
     aborts: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
     uploads: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
+    check_ins: list[CheckIn] = field(default_factory=list)
     successions: Successions = field(default_factory=Successions)
 
     def __post_init__(self) -> None:
@@ -185,6 +187,7 @@ class LoopbackServer:
 
     def _check_in(self, device: IdentityKey, body: bytes) -> CheckInReply:
         message = decode(CheckIn, read_envelope(body, Kind.CHECK_IN).body)
+        self.check_ins.append(message)
         policy = self.document.task.round
         finished = len(self.results) >= policy.rounds
         changed = message.consent_version != self.document.task.version
@@ -364,7 +367,7 @@ class LoopbackTransport:
 
 def read_adapter(document: TaskDocument, folder: Path) -> Vector:
     """Return the flat vector of an adapter folder, for assertions."""
-    return document.layout.flatten(load((folder / "adapter_model.safetensors").read_bytes()))
+    return document.layout.flatten(load(travelled(folder).read_bytes()))
 
 
 @dataclass

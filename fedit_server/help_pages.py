@@ -18,6 +18,7 @@ _STATUSES: Final = {
     11: "the task is refused",
     12: "the store: database, blobs, disk, data folder",
     13: "an evaluation, or its judge (clients only)",
+    14: "a fleet of virtual clients (clients only)",
 }
 
 _TOPICS: Final[dict[str, str]] = {
@@ -70,6 +71,8 @@ _CODES: Final[dict[str, str]] = {
     "C024": "The noise is too coarse for the rounding. Lower encoding.clip_norm, or raise encoding.value_bits.",
     "C025": "A task with noise needs the accountant: pip install 'fedit[dp]'",
     "C026": "With so much or so little noise the result is of no use, or protects nobody.",
+    "D048": "A task goes on from an adapter only if that is plain LoRA of the task's rank, alpha and modules, and the "
+    "very one that the task names. Set [adapter] in the task file as the adapter has it.",
     "C030": "This data folder holds no server yet. fedit-server up makes one; or name the right folder with --home.",
     "C031": "There is nothing to train. Name a model or a task file: fedit-server up --model ORG/NAME --name TEXT",
     "C032": "The card of the enrolment authority cannot be read as one.",
@@ -82,6 +85,7 @@ _CODES: Final[dict[str, str]] = {
     "C038": "The devices of this federation have pinned masked rounds only. Begin another federation for trusted ones.",
     "C039": "There is an authority in this folder already, of another federation.",
     "C040": "Commands of the server need more packages: pip install 'fedit[server]'",
+    "C050": "The adapter is built between bases as wide as its rank, so no layer may be narrower. Lower adapter.rank.",
     "C090": "The setting database is empty for SQLite in the data folder, or postgresql://USER@HOST/NAME.",
     "C091": "PostgreSQL needs its driver: pip install 'fedit[postgres]'",
     "C093": "A trusted task needs the key of its rounds, which lies on one machine: no replicas, or no trusted mode.",

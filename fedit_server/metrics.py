@@ -143,7 +143,7 @@ class Metrics:
         self._rejects.labels(problem_name(problem)).inc()
 
     def evaluated(self, task: str, split: str, loss: float) -> None:
-        """The newest round's mean loss, over the rows of `split`: train, held_out, or canary_ and a base class."""
+        """The newest round's mean loss, over the rows of `split`: train, held_out, canary_CLASS, domain_DOMAIN."""
         self._loss.labels(task, split).set(loss)
 
     def spent(self, task: str, epsilon: float) -> None:

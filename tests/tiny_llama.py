@@ -86,15 +86,19 @@ def tiny_document(folder: Path, **sections: Any) -> Any:
     """Return a TaskDocument for a model folder; keyword arguments are the task's tables, such as `training={...}`."""
     from fedit_client.base.model import digest_folder
     from fedit_protocol.adapter import AdapterLayout
+    from fedit_protocol.state_layout import state_layout
     from fedit_protocol.task import Task, TaskDocument
 
     base = {"model": str(folder), "digest": digest_folder(folder), **sections.pop("base", {})}
     task = Task.model_validate({"id": "tiny", "title": "Tiny", "base": base, **sections})
     linear, elsewhere = tiny_shapes(folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
+    lora = AdapterLayout.of_lora(linear, task.adapter.target_modules, task.adapter.rank)
+    state = state_layout(task.method, lora)
     return TaskDocument(
         task=task,
-        layout=AdapterLayout.of_lora(linear, task.adapter.target_modules, task.adapter.rank),
+        layout=state or lora,
+        lora=lora if state else None,
         linear_parameters=sum(out * into for out, into in linear.values()),
         other_parameters=elsewhere,
         hidden_size=config["hidden_size"],
@@ -112,7 +116,7 @@ def write_adapter(document: Any, path: Path, *, seed: int = 0, zero_b: bool = Tr
 
     random = np.random.default_rng(seed)
     tensors = {}
-    for tensor in document.layout.tensors:
+    for tensor in document.built.tensors:
         bound = 1 / np.sqrt(tensor.shape[1])
         values = random.uniform(-bound, bound, tensor.shape).astype(np.float32)
         tensors[tensor.name] = values * 0 if zero_b and "lora_B" in tensor.name else values

@@ -11,7 +11,7 @@ from fedit_client.home.durable import translating, write_atomic
 from fedit_protocol.errors import MembershipError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.messages import Offer, RoundResult
-from fedit_protocol.peft_folder import CARD, WEIGHTS, Edition, OwnLoss, model_card
+from fedit_protocol.peft_folder import CARD, FACTORS, WEIGHTS, Edition, OwnLoss, model_card
 from fedit_protocol.task import Task
 from fedit_protocol.words import counted
 
@@ -70,7 +70,8 @@ def edition_in(folder: Path) -> Edition:
     try:
         return _EDITIONS.validate_json(raw)
     except ValidationError:  # of before such files, or damaged: what can be seen is enough
-        return Edition(int(folder.name), file_digest(folder / WEIGHTS))
+        came = folder / FACTORS if (folder / FACTORS).exists() else folder / WEIGHTS
+        return Edition(int(folder.name), file_digest(came))
 
 
 def write_edition(folder: Path, task: Task, edition: Edition) -> None:

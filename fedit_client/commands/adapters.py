@@ -24,14 +24,16 @@ adapters_app = typer.Typer(
 def list_adapters(context: typer.Context) -> None:
     """List the adapter versions on this device. With their rounds, and their losses on your own held-out rows."""
     from fedit_client.adapters.editions import as_data, kept_versions
+    from fedit_client.adapters.personal import personal_line
     from fedit_client.membership.joined import joined_or_left
 
     given: Globals = context.obj
     paths = given.config().paths
-    task = joined_or_left(paths).task_document.task
-    kept = kept_versions(paths.adapters, task.id)
+    document = joined_or_left(paths).task_document
+    kept, own = kept_versions(paths.adapters, document.task.id), personal_line(paths.adapters, document)
     lines = [one.line() for one in kept] or ["none yet: fedit-client adapters pull"]
-    given.console.answer("adapters list", {"task": task.label, "adapters": [as_data(one) for one in kept]}, lines)
+    data = {"task": document.task.label, "adapters": [as_data(one) for one in kept], "personal": own is not None}
+    given.console.answer("adapters list", data, [*lines, *([own] if own else [])])
 
 
 @adapters_app.command()
@@ -85,9 +87,17 @@ def chat(
         str | None, typer.Option(metavar="base|VERSION", help="Ask the base, or another version, the same.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="The adapter of this device alone, in tasks that keep one.")
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0.0, max=5.0, help="0: always the likeliest word.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides what is drawn; the same for all who are compared.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer.")] = 256,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Draw from the likeliest words that have this share together.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many likeliest words; 0: from all.")] = 0,
+    beams: Annotated[int, typer.Option(min=1, max=16, help="Follow so many answers at once, give the likeliest.")] = 1,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
@@ -98,7 +108,7 @@ def chat(
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
-    wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens)
+    wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens, top_p, top_k, beams, personal=personal)
     run_async(talk(config, given.console, wishes))
 
 
@@ -109,6 +119,9 @@ def export(
     ],
     out: Annotated[Path | None, typer.Option(help="A new folder; default: under exports, see `paths`.")] = None,
     version: Annotated[int | None, typer.Option(min=0, help="Adapter version; default: the newest here.")] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="The adapter of this device alone, in tasks that keep one.")
+    ] = False,
     dtype: Annotated[
         Literal["f32", "bf16", "f16", "q8_0"] | None,
         typer.Option(help="How numbers are stored; default: as the base (merged), f16 (gguf, ollama)."),
@@ -121,6 +134,6 @@ def export(
     from fedit_client.export.precision import Precision
 
     given: Globals = context.obj
-    wishes = ExportWishes(form_named(to), out, version, Precision(dtype) if dtype else None)
+    wishes = ExportWishes(form_named(to), out, version, Precision(dtype) if dtype else None, personal)
     made = write(given.config(model=model), wishes, given.console.say)
     given.console.answer("export", made.as_data(), made.lines())

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from typing import Final
 
+from fedit_client.consent.method_words import trained_words
 from fedit_protocol.accounting import planned_epsilon
 from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.modes import check_federation_mode
-from fedit_protocol.round_plan import sealed_spec
+from fedit_protocol.round_plan import sealed_spec, sum_specs
 from fedit_protocol.sealed.updates import sealed_length
-from fedit_protocol.secagg.ring import payload_length, ring_spec
+from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import Mode, Task, TaskDocument
+from fedit_protocol.task import Mode, Selection, Task, TaskDocument
+from fedit_protocol.task_fairness import FairRule
+from fedit_protocol.task_selection import DECLARED
 from fedit_protocol.words import counted
 
 _FILES: Final = "your files, prompts, answers and file names"
@@ -27,6 +30,7 @@ YOUR_LIMITS: Final = (
     "The limits are yours: what they forbid is refused whatever the task says (fedit-client policy show)"
 )
 _ADVISED: Final = 10
+_SHOWN_DOMAINS: Final = 8
 _OPENED: Final = "the server opens it: nothing hides your update, row count and losses among those of others"
 _TRUSTED_LEVEL: Final = (
     "Level T0, weaker than masked rounds: the server sees each update; only the network, proxies and disks do not"
@@ -102,13 +106,16 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         title=plain(task.title),
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
         model=plain(f"{task.base.model} in {' or '.join(task.base.allowed)}"),
-        training=f"LoRA rank {task.adapter.rank} on {modules}, {counted(task.round.rounds, 'round')}",
+        training=f"{trained_words(task, modules)}, {counted(task.round.rounds, 'round')}"
+        + (", going on from an adapter that the organiser brings" if task.adapter.start else ""),
         leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
         leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
             "when you take part; the server sees your network address",
             *_class_in_clear(task),
+            *_declared(task),
+            *_domains_in_clear(task),
         ),
         never_leaves=NEVER_LEAVES if weakest else (_FILES, _NAMES),
         hidden_among=hidden,
@@ -154,7 +161,7 @@ def upload_bytes(document: TaskDocument) -> int:
     """Return the bytes that one device sends in one round, headers and small messages left out."""
     if document.task.round.mode is Mode.TRUSTED:
         return sealed_length(sealed_spec(document, bytes(32)))
-    return payload_length(ring_spec(document.task, document.layout.size))
+    return sum(payload_length(spec.ring) for spec in sum_specs(document))
 
 
 def _level(descriptor: FederationDescriptor) -> str:
@@ -183,7 +190,7 @@ def _company(task: Task) -> str:
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
     sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices, yours counted"
-    return [sums, *_canary(document.task), *_bound(document)]
+    return [sums, *_covered(document.task), *_canary(document.task), *_domain_losses(document.task), *_bound(document)]
 
 
 def _canary(task: Task) -> list[str]:
@@ -194,10 +201,54 @@ def _canary(task: Task) -> list[str]:
     return [f"{what} and nothing of your rows: {hidden}"]
 
 
+def _domain_losses(task: Task) -> list[str]:
+    """What the task's `[fairness]` has a device say of its rows, and behind how many it hides."""
+    spec = task.fairness
+    if spec is None:
+        return []
+    lines = []
+    if spec.domains:
+        hidden = f"only as sums over all devices of a round that have it, {spec.hidden_among} honest ones at least"
+        lines.append(f"for each of {counted(len(spec.domains), 'domain')}, rows and loss of yours: {hidden}")
+    if spec.rule is not FairRule.ROWS:
+        lines.append(
+            f"a weight that follows your losses (rule {spec.rule}), readable only inside the sum of all weights"
+        )
+    return lines
+
+
+def _domains_in_clear(task: Task) -> list[str]:
+    if task.fairness is None or not task.fairness.domains:
+        return []
+    shown = ", ".join(plain(name) for name in task.fairness.domains[:_SHOWN_DOMAINS])
+    more = len(task.fairness.domains) - _SHOWN_DOMAINS
+    which = shown + (f" and {more} more" if more > 0 else "")
+    return [f"which of these domains your rows have ({which}), to the server and the members of your rounds"]
+
+
 def _class_in_clear(task: Task) -> list[str]:
     if task.canary is None:
         return []
     return [f"the kind of base class ({' or '.join(task.base.allowed)}), to the server and the members of your rounds"]
+
+
+def _declared(task: Task) -> list[str]:
+    """What a device says of itself at each check-in, for tasks that draw by it."""
+    rule = task.round.selection
+    if rule not in DECLARED:
+        return []
+    what = "about how long a round takes here, to a factor of two"
+    if rule is Selection.STRATIFIED:
+        names = plain(", ".join(task.selection.domains))
+        what = f"which of these categories more than a little of your rows are in: {names}; and {what}"
+    return [f"at each check-in, so that rounds are drawn by it: {what} (unless you set privacy.declare=false)"]
+
+
+def _covered(task: Task) -> list[str]:
+    if not task.selection.domains:
+        return []
+    names = plain(", ".join(task.selection.domains))
+    return [f"which of these categories more than a little of your rows are in, as counts over the cohort: {names}"]
 
 
 def _bound(document: TaskDocument) -> list[str]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
-from fedit_client.adapters.editions import KeptVersion, version_here
+from fedit_client.adapters.editions import KeptVersion
+from fedit_client.adapters.personal import FOLDER, adapter_here
 from fedit_client.base.model import hub_revision, licence_of, resolve_base
 from fedit_client.config import ClientConfig
 from fedit_client.consent.terms import size_text
 from fedit_client.export.gguf_file import About, gguf_plan, write_gguf, write_lora
 from fedit_client.export.merged import merged_bytes, write_merged
-from fedit_client.export.merging import Base, Delta
+from fedit_client.export.merging import Base, Delta, delta_of
 from fedit_client.export.ollama import MODELFILE, modelfile
 from fedit_client.export.peft import write_peft
 from fedit_client.export.place import made_whole
@@ -82,6 +83,8 @@ class ExportWishes:
     out: Path | None = None
     version: int | None = None
     precision: Precision | None = None
+    personal: bool = False
+    """The adapter that the task's method keeps on this device alone, in place of a version."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def export(config: ClientConfig, wishes: ExportWishes, say: Callable[[str], None
     """
     membership = joined_or_left(config.paths)
     document = membership.task_document
-    kept = version_here(config.paths.adapters, document.task.id, wishes.version)
+    kept = adapter_here(config.paths.adapters, document, wishes.version, personal=wishes.personal)
     if wishes.form in _ALONE and wishes.precision not in (None, Precision.F32):
         raise ConfigError(f"an adapter alone stays in f32, so --dtype says nothing for {wishes.form}", code="U001",
                           fix=f"fedit-client export --to {wishes.form}")  # fmt: skip
@@ -148,7 +151,8 @@ def _place(
     config: ClientConfig, task: Task, kept: KeptVersion, wishes: ExportWishes, precision: Precision | None
 ) -> tuple[Path, str]:
     """Where an export goes, and the name of what is in it."""
-    name = "-".join([task.id, f"v{kept.version}", wishes.form, *([precision] if precision else [])])
+    which = FOLDER if wishes.personal else f"v{kept.version}"
+    name = "-".join([task.id, which, wishes.form, *([precision] if precision else [])])
     return (wishes.out or config.paths.exports / name).expanduser().absolute(), name
 
 
@@ -209,7 +213,7 @@ class _Work:
 
     def _needed(self) -> int:
         if self.precision is None:
-            return self.document.layout.size * 4 + _SPARE_BYTES
+            return self.document.built.size * 4 + _SPARE_BYTES
         if self.wishes.form is Form.MERGED:
             return merged_bytes(self.base, self.precision) + _SPARE_BYTES
         return sum(tensor.size for tensor in gguf_plan(self.base, self.precision)) + _SPARE_BYTES
@@ -239,13 +243,16 @@ class _Work:
     def _make_base(self, plain: Path) -> tuple[tuple[str, ...], Path]:
         """Return the commands that make the base's own GGUF file, and where it will lie.
 
-        The untrained version changes nothing: merged, it is the base. Where its tokenizer is one that this exporter
-        does not know (M012), llama.cpp's own converter is what is left.
+        The untrained version changes nothing: merged, it is the base. Where there is none, for the task went on from
+        an adapter, or the tokenizer is one that this exporter does not know (M012), llama.cpp's own converter is left.
         """
         try:
             tokens_of(self.base)
             gguf_plan(self.base, Precision.F16)
+            can_make = not self.task.adapter.start
         except ModelError:
+            can_make = False
+        if not can_make:
             file = plain.with_suffix(".gguf")
             line = f"python convert_hf_to_gguf.py {quote(str(self.base.folder))} --outfile {quote(str(file))}"
             return (f"{line}   # of llama.cpp",), file
@@ -295,8 +302,7 @@ class _Work:
         return Turns.of_prompt(self.task.prompt.template, end_piece(self.base)).as_jinja()
 
     def _delta(self) -> Delta:
-        adapter = self.task.adapter
-        return Delta(self.kept.folder / WEIGHTS, self.document.layout, adapter.alpha / adapter.rank)
+        return delta_of(self.kept.folder, self.document)
 
     def _about(self, name: str) -> About:
         words = f"{self.task.title}, adapter version {self.kept.version} of the federated task {self.task.label}"

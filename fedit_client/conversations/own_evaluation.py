@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fedit_client.adapters.editions import KeptVersion, kept_versions, remember_own
+from fedit_client.adapters.personal import personal_here, personal_line
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.conversations.joining import tell_rows
@@ -24,6 +25,7 @@ from fedit_protocol.peft_folder import OwnLoss
 from fedit_protocol.words import counted
 
 BASE: Final = "base"
+PERSONAL: Final = "personal"
 _MOST_CATEGORIES: Final = 12
 
 
@@ -45,7 +47,7 @@ class OwnWishes:
 
 @dataclass(frozen=True)
 class OwnEvaluation:
-    """Base, the version before and the newest one, on the same rows."""
+    """Base, the version before, the newest one and the personal one if there is such, on the same rows."""
 
     names: tuple[str, ...]
     """In the order of their age, the base first."""
@@ -134,6 +136,8 @@ async def evaluate_own(
     else:
         plan, base = unplanned(document), Path(config.model or ".")
     adapters = {BASE: None, **{f"version {one.version}": one.folder for one in kept}}
+    if personal_line(config.paths.adapters, document):
+        adapters[PERSONAL] = personal_here(config.paths.adapters, document).folder
     request = MeasureRequest(document, base, adapters, records, plan, seed, fraction)
     console.say(f"measuring {', '.join(adapters)} …", style="dim")
     measured = await (measurer or WorkerMeasurer()).measure(request, lambda _: None)

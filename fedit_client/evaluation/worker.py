@@ -173,7 +173,7 @@ def _load_for_chat(message: Json, plan: DevicePlan) -> tuple[Any, Any, Template]
                 "an adapter file without its task document cannot be attached", code="M004", where=str(adapter)
             )
         loaded = load(document, base, plan)
-        write_adapter(loaded.model, load_tensors(adapter, document.layout))
+        write_adapter(loaded.model, load_tensors(adapter, document.built))
         return loaded.model, loaded.tokenizer, template
     model = load_base(base, plan, for_training=False)
     return attach_saved(model, adapter) if adapter else model, load_tokenizer(base), template
@@ -200,6 +200,7 @@ def _attached(model: Any, folders: Mapping[str, str | None]) -> tuple[Any, dict[
 
 def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
     from fedit_client.evaluation.generate import generate
+    from fedit_client.evaluation.sampling import Sampling
     from fedit_client.training.tokenize import prompt_ids
 
     messages = [Message(Role(role), content) for role, content in question["messages"]]
@@ -210,8 +211,7 @@ def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
             speaker.tokenizer,
             prompt,
             max_tokens=question["max_tokens"],
-            temperature=question["temperature"],
-            seed=question["seed"],
+            sampling=Sampling(**question["sampling"]),
             should_stop=channel.has_news,
         ):
             channel.send("piece", text=piece)

@@ -10,6 +10,7 @@ from typing import Final
 from fedit_client.hardware.optimizers import usable
 from fedit_client.hardware.plan import DevicePlan
 from fedit_protocol.task import Optimizer, Quantization, TaskDocument
+from fedit_protocol.task_tables import MethodName
 
 _BASE_BYTES: Final[dict[Quantization, float]] = {
     Quantization.NF4: 4.127 / 8,  # block 64, double quantisation (Dettmers et al. 2023)
@@ -21,6 +22,7 @@ _LOGIT_BYTES: Final = 16  # logits in the compute type and float32, the softmax,
 _CHECKPOINTED_WIDTHS: Final = {"cpu": 5.2, "gpu": 1.0}
 """Hidden widths that each layer keeps of a token where the rest is computed again."""
 
+_FLOAT_BYTES: Final = 4
 _LIBRARIES_BYTES: Final = 575_000_000
 """Interpreter and libraries in a CPU's memory."""
 
@@ -56,7 +58,7 @@ def estimate(document: TaskDocument, plan: DevicePlan) -> Estimate:
     """Return the peak of one training process under a plan: of resident memory on a CPU, else of the device's."""
     return Estimate(
         base=round(_base(document, plan)),
-        adapter=document.layout.size * _adapter_bytes(document, plan),
+        adapter=_adapter(document, plan),
         activations=round(_activations(document, plan)),
         loss=round(_loss(document, plan)),
         overhead=round(_overhead(document, plan)),
@@ -73,6 +75,21 @@ def _base(document: TaskDocument, plan: DevicePlan) -> float:
     return document.linear_parameters * _BASE_BYTES[plan.quantization] + document.other_parameters * elsewhere
 
 
+def _adapter(document: TaskDocument, plan: DevicePlan) -> int:
+    """The adapter's numbers with what training keeps of each; where it is built from others, theirs."""
+    lora, own = document.built.size, document.layout.size
+    if _is_forward_only(document):
+        return lora * 2 * _FLOAT_BYTES + own * _FLOAT_BYTES  # and where a step began
+    if document.lora is None:
+        return own * _adapter_bytes(document, plan)
+    # Bases and the product that stands in lora_B's place, with its gradient.
+    return lora * 3 * _FLOAT_BYTES + own * _adapter_bytes(document, plan)
+
+
+def _is_forward_only(document: TaskDocument) -> bool:
+    return document.task.method.name is MethodName.FEDKSEED
+
+
 def _adapter_bytes(document: TaskDocument, plan: DevicePlan) -> int:
     """Weight and gradient in float32, and AdamW's two moments, in float32 or in one byte each."""
     kind, _ = usable(plan.applied(document.task).training.optimizer, plan.device)
@@ -82,6 +99,8 @@ def _adapter_bytes(document: TaskDocument, plan: DevicePlan) -> int:
 def _activations(document: TaskDocument, plan: DevicePlan) -> float:
     """What the forward pass leaves for the backward pass."""
     tokens, layer = plan.tokens_at_once(document), _kept_per_token(document, plan)
+    if _is_forward_only(document):
+        return tokens * layer  # one layer at a time, for nothing waits for a way back
     if not plan.checkpointing:
         return tokens * layer * document.layers
     widths = _CHECKPOINTED_WIDTHS["cpu" if plan.kind == "cpu" else "gpu"]
@@ -100,7 +119,7 @@ def _kept_per_token(document: TaskDocument, plan: DevicePlan) -> float:
         kept: float = 25 * widths.hidden + 12 * widths.feed
     else:
         kept = (7 if fused else 6) * widths.hidden + 4 * widths.key_value + 6 * widths.feed
-    inputs = [tensor.shape[-1] for tensor in document.layout.tensors if "lora_A" in tensor.name]
+    inputs = [tensor.shape[-1] for tensor in document.built.tensors if "lora_A" in tensor.name]
     adapted, mask = sum(inputs) / layers, 1 if document.task.adapter.dropout else 0
     # Fused adapters share one input between the layers that have it in common, PEFT's own copy each in float32.
     distinct = sum(set(inputs)) * (1 + (len(inputs) / layers > 3))

@@ -22,6 +22,8 @@ Values = NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32]
 _CORRECTION: Final = "correction"
 _SKETCH: Final = "sketch"
 _COUNT: Final = "canary_count "
+_ROWS: Final = "domain_rows "
+_CHOSEN: Final = "the coordinates that all devices of the round send"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Payload:
             "held_out_loss": sent["held_out_loss"] / (LOSS_UNIT * held) if held else None,
             "clipped_fraction": sent["clipped_fraction"] / (FRACTION_UNIT * self.weight),
             **self.canary(),
+            **self.domains(),
         }
 
     def canary(self) -> dict[str, float]:
@@ -77,6 +80,12 @@ class Payload:
         counts = {name.removeprefix(_COUNT): count for name, count in self.figures.items() if name.startswith(_COUNT)}
         return {f"canary_loss {name}": self.figures[f"canary_loss {name}"] / CANARY_UNIT
                 for name, count in counts.items() if count}  # fmt: skip
+
+    def domains(self) -> dict[str, float]:
+        """Return the loss of each domain that goes along, in nats per token; empty where none does."""
+        rows = {name.removeprefix(_ROWS): count for name, count in self.figures.items() if name.startswith(_ROWS)}
+        return {f"domain_loss {name}": self.figures[f"domain_loss {name}"] / (LOSS_UNIT * count)
+                for name, count in rows.items() if count}  # fmt: skip
 
     def as_data(self) -> dict[str, Any]:
         """Return the payload for programs, each tensor in figures; the values themselves are in `tensors`."""
@@ -93,13 +102,14 @@ class Payload:
 
 def decode_words(words: Words, ring: RingSpec, layout: AdapterLayout) -> Payload:
     """Return what plain ring words say, shape (word_count,); the arrays are copies."""
-    coordinates = signed(words[: coordinate_count(ring)])
+    coordinates = signed(words[: coordinate_count(ring)], ring)
     if ring.size == layout.size:
         tensors: dict[str, Values] = {
             tensor.name: coordinates[span].reshape(tensor.shape).copy() for tensor, span in layout.spans()
         }
     else:
-        tensors = {_CORRECTION: coordinates[: ring.size].copy()}
+        # A second sum has no figures; a first one that is shorter than its tensors is sparse.
+        tensors = {_CHOSEN if ring.metrics else _CORRECTION: coordinates[: ring.size].copy()}
     if ring.sketch_size:
         tensors[_SKETCH] = coordinates[ring.size :].copy()
     unit = ring.value_range / levels(ring)
@@ -162,7 +172,8 @@ def _report_words(report: Mapping[str, float | int | None]) -> str:
         return ", and no figures beside it"
     held = report["held_out_loss"]
     told = f", {report['examples']:,} examples, training loss {report['train_loss']:.3f}"
-    canary = "".join(f", {name} {loss:.4f}" for name, loss in report.items() if name.startswith("canary_loss"))
+    other = ("canary_loss", "domain_loss")
+    canary = "".join(f", {name} {loss:.4f}" for name, loss in report.items() if name.startswith(other))
     return told + (f", held-out loss {held:.3f}" if held is not None else "") + canary
 
 

@@ -8,22 +8,23 @@ import secrets
 from functools import partial
 from typing import Final
 
-from fedit_client.consent.terms import size_text
+from fedit_client.consent.terms import plain, size_text
 from fedit_client.events import RoundStage
 from fedit_client.network.transport import OnBytes
+from fedit_client.records.own_part import read_left, write_left
 from fedit_client.records.payloads import Payload, decode_words
-from fedit_client.rounds.device_round import Round, over_is_fine, weight_of
+from fedit_client.rounds.contribution import Contribution, contribution
+from fedit_client.rounds.device_round import Round, over_is_fine
 from fedit_client.rounds.engagement import Engagement
-from fedit_client.rounds.statistics import report_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
-from fedit_client.training.request import ScoresCanary
+from fedit_client.training.request import MeasuresStart, ScoresCanary
 from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import EnrolledView
-from fedit_protocol.errors import DeviceError
+from fedit_protocol.errors import ConfigError, DeviceError
 from fedit_protocol.ids import Digest
-from fedit_protocol.messages import RoundResult, SecondInput
+from fedit_protocol.messages import RoundOutcome, RoundResult, SecondInput
 from fedit_protocol.methods import TwoSumMethod, method_of
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.secagg.effects import Send
@@ -59,24 +60,28 @@ class MaskedRound(Round):
             random=secrets.token_bytes,
         )
         super().__init__(offer, self._participant.offer, engagement)
+        self._survived = False
 
     async def _run(self, members: EnrolledView) -> RoundResult:
         self._participant.on_revocations(members.revoked)
-        await self._perform(self._participant.join(self._base_class()))
+        await self._perform(self._participant.join(self._base_class(), self._domains()))
         self._adds_canary = self._participant.declared is not None
         local = await self._train_while_keys_are_agreed()
-        message = await asyncio.to_thread(self._first_message, local.update)
-        await self._sum(message, local)
+        made = await asyncio.to_thread(self._contribution, local)
+        await self._sum(made.message, made, local)
+        self._survived = self._participant.survived
         if len(self._offer.sums) == 2 and self._participant.survived:
             with over_is_fine():  # without a second sum the first one stands
-                await self._second_sum(local)
-        return self._read(await self._fetch("result"))
+                await self._second_sum(made, local)
+        result = self._read(await self._fetch("result"))
+        if result.outcome is RoundOutcome.COMMITTED and self._participant.survived:
+            await asyncio.to_thread(self._put_off, made)
+        return result
 
-    async def _sum(self, message: Vector, local: LocalResult) -> None:
+    async def _sum(self, message: Vector, made: Contribution, local: LocalResult) -> None:
         """Mask and upload a vector, then help to open the sum that it is in."""
         self._stage(RoundStage.MASK, "masking the update")
-        participant, weight = self._participant, weight_of(local.examples, self._with.document.task)
-        report = report_of(local, self._with.document.task)
+        participant, report = self._participant, made.report
         threads = self._with.work.plan.threads  # training is over: its cores are free
         ring = self._offer.sums[participant.sum_index - 1].ring
         layout = sent_layout(self._with.document, self._offer.adapter_version)
@@ -89,8 +94,15 @@ class MaskedRound(Round):
         if self._adds_canary and local.canary_loss is None:
             raise DeviceError("the trainer has not scored the task's canary rows, which the other devices count on",
                               code="H072", fix="score them, or say scores_canary = False")  # fmt: skip
+        if missing := [name for name in participant.declared_domains if name not in report.domains]:
+            raise ConfigError(
+                f"none of your rows of {plain(missing[0])} keeps an answer within the task's cutoff, and the other"
+                " devices count on their loss",
+                code="C070",
+                fix="leave these rows out, or ask the organiser for a larger prompt.cutoff_tokens",
+            )
         freeze = partial(participant.freeze, canary=local.canary_loss)
-        frozen = await asyncio.to_thread(freeze, message, weight, report, threads, show)
+        frozen = await asyncio.to_thread(freeze, message, made.weight, report, threads, show)
         await self._keep(shown.pop() if shown else None, frozen)
         with over_is_fine():
             await self._perform(frozen)
@@ -108,7 +120,14 @@ class MaskedRound(Round):
         able = isinstance(work.trainer, ScoresCanary) and work.trainer.scores_canary
         return work.plan.quantization if able else None
 
-    async def _second_sum(self, local: LocalResult) -> None:
+    def _domains(self) -> tuple[str, ...]:
+        """The domains of the task that this device has rows of; none with a trainer that does not look at them."""
+        work, fairness = self._with.work, self._with.document.task.fairness
+        able = isinstance(work.trainer, MeasuresStart) and work.trainer.measures_start
+        here = {record.category for record in work.records}
+        return tuple(name for name in fairness.domains if name in here) if fairness and able else ()
+
+    async def _second_sum(self, made: Contribution, local: LocalResult) -> None:
         """Take part in the second sum: over the same update, given what the first one showed (C18)."""
         received = await self._fetch("second-input")
         announced = decode(SecondInput, read_envelope(received, Kind.SECOND_INPUT).body)
@@ -120,7 +139,17 @@ class MaskedRound(Round):
             raise RuntimeError(f"the method {self._with.document.task.method.name} has no second sum")
         start = await asyncio.to_thread(self._start)
         message = await asyncio.to_thread(method.second_message, local.update, start, result, derived)
-        await self._sum(message, local)
+        await self._sum(message, made, local)
+
+    def _contribution(self, local: LocalResult) -> Contribution:
+        """What this device gives to the first sum; reads files."""
+        own, version = self._with.work.own, self._offer.adapter_version
+        return contribution(local, self._start(), read_left(own, version) if own else None, self._weigh)
+
+    def _put_off(self, made: Contribution) -> None:
+        """Keep what compression has put off, now that the rest is in the adapter."""
+        if made.left and self._with.work.own is not None:
+            write_left(self._with.work.own, self._offer.adapter_version, made.left)
 
     async def _blob(self, digest: Digest, size: int) -> bytes:
         """Return a blob of a stated size, checked against its digest."""
@@ -169,6 +198,11 @@ class MaskedRound(Round):
     def sum_index(self) -> int:
         """Which of the round's sums runs for this device, from 1."""
         return self._participant.sum_index
+
+    @property
+    def counted(self) -> bool:
+        """Whether this device's update is in the sum, as far as it knows."""
+        return self._survived
 
     def _has_joined(self) -> bool:
         return self._participant.stage is not ClientStage.OFFERED

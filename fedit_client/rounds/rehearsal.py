@@ -10,20 +10,20 @@ from typing import Any, Final
 
 from safetensors.numpy import save
 
-from fedit_client.adapters.kept import TENSORS, newest_adapter, read_state
+from fedit_client.adapters.kept import TENSORS, build, newest_adapter, read_state, start_of, travelled
 from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
 from fedit_client.records.payloads import Payload, decode_sealed, decode_words, payload_lines
-from fedit_client.rounds.device_round import weight_of
+from fedit_client.rounds.contribution import contribution
 from fedit_client.rounds.engagement import LocalWork
-from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.request import ScoresCanary
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import digest_of
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.metrics import CanaryLoss
+from fedit_protocol.peft_folder import FACTORS
 from fedit_protocol.round_plan import sent_layout, sum_specs
 from fedit_protocol.secagg.noisy_update import encode_noisy
 from fedit_protocol.secagg.quantize import encode_update
@@ -85,7 +85,7 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
             version=version,
         )
         result = await work.trainer.train(request, _teller(say))
-        vector = await asyncio.to_thread(lambda: document.layout.flatten(read_state(adapter)))
+        vector = await asyncio.to_thread(lambda: document.layout.flatten(read_state(travelled(adapter.parent))))
         # The public randomness of a sketch comes from the round's own context, so here from one of no round.
         start = RoundStart(document, version, vector)
         payload = await asyncio.to_thread(_payload, result, start, work.plan.quantization)
@@ -97,7 +97,7 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
                 task=document.task.label,
                 task_digest=document.digest,
                 adapter_version=version,
-                adapter_digest=digest_of(adapter.read_bytes()),
+                adapter_digest=digest_of(travelled(adapter.parent).read_bytes()),
             )
             entry = await asyncio.to_thread(outbox.keep, payload, about, None)
     return DryRun(payload, result, version, entry)
@@ -106,19 +106,20 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
 def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tuple[int, Path]:
     newest = newest_adapter(config.paths.adapters, document.task.id)
     if newest is not None:
-        return newest[0], newest[1] / TENSORS
-    path = folder / TENSORS
+        return newest[0], start_of(newest[1], document)
+    path = folder / (TENSORS if document.lora is None else FACTORS)
     vector = first_adapter(document.layout, document.task.adapter.seed)
     write_atomic(path, save(document.layout.unflatten(vector), metadata={"format": "pt"}))
-    return 0, path
+    if document.lora is not None:
+        build(path, folder / TENSORS, document)
+    return 0, folder / TENSORS
 
 
 def _payload(result: LocalResult, start: RoundStart, held: Quantization) -> Payload:
     """Encode as a round would: with this device's rounding, weight, figures, and its part of the noise."""
     document = start.document
-    task, weight = document.task, weight_of(result.examples, document.task)
-    report = report_of(result, task)
-    message = method_of(document).client_message(result.update, start)
+    task, made = document.task, contribution(result, start)
+    message, weight, report = made.message, made.weight, made.report
     if task.round.mode is Mode.TRUSTED:
         return decode_sealed(message, weight, report, document, start.version)
     ring = sum_specs(document, start.version)[0].ring

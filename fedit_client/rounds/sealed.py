@@ -8,9 +8,9 @@ import asyncio
 from fedit_client.consent.terms import size_text
 from fedit_client.events import RoundStage
 from fedit_client.records.payloads import decode_sealed
-from fedit_client.rounds.device_round import Round, over_is_fine, weight_of
+from fedit_client.rounds.contribution import contribution
+from fedit_client.rounds.device_round import Round, over_is_fine
 from fedit_client.rounds.engagement import Engagement
-from fedit_client.rounds.statistics import report_of
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_protocol.enrollment import EnrolledView
@@ -40,9 +40,8 @@ class SealedRound(Round):
         await self._perform(self._participant.accept())
         local = await self._train_and_listen()
         self._stage(RoundStage.SEAL, "sealing the update to the server's key of this round")
-        task = self._with.document.task
-        message, report = await asyncio.to_thread(self._first_message, local.update), report_of(local, task)
-        weight = weight_of(local.examples, task)
+        made = await asyncio.to_thread(lambda: contribution(local, self._start()))
+        message, weight, report = made.message, made.weight, made.report
         frozen = await asyncio.to_thread(self._participant.freeze, message, weight, report)
         if self._with.outbox is not None:
             payload = await asyncio.to_thread(

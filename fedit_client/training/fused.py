@@ -122,16 +122,18 @@ def _weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
 def _keep(like: torch.Tensor, drop: float) -> torch.Tensor:
     """Bool, false where a number is dropped; on a CPU the probability comes in steps of 2^-16."""
     if like.device.type != "cpu":
-        return torch.rand(like.shape, device=like.device) >= drop
+        return torch.empty(like.shape, dtype=torch.bool, device=like.device).bernoulli_(1 - drop)  # one pass
     # Sixteen random bits for each number: a third of the time that torch's own draw takes.
     drawn = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return drawn.view(torch.int16)[: like.numel()].view(like.shape) >= round(drop * 2**16) - 2**15
 
 
 def _kept(x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """Blotted out bit by bit: ten times as fast on a CPU as a product with a bool."""
+    """Blotted out bit by bit: ten times as fast on a CPU as a product with a bool, which is one kernel elsewhere."""
     if keep is None:
         return x
+    if x.device.type != "cpu":
+        return x * keep
     bits = x.view(_INTEGER[x.element_size()])
     return (bits & -keep.to(bits.dtype)).view(x.dtype)
 

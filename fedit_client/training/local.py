@@ -3,37 +3,46 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+import torch
 
 from fedit_client.data import Record
 from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
-from fedit_client.training.batches import Feeding, batches_of
+from fedit_client.training.batches import Feeding, batches_of, step_rows
+from fedit_client.training.best import Best
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
+from fedit_client.training.domains import start_figures
+from fedit_client.training.forms import form_of
 from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
-from fedit_client.training.loop import train
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes, use_of
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
-    read_adapter,
+    parameter_names,
     train_only,
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
-from fedit_client.training.pull import pulls_of
-from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.own_control import controls, keep_next, uses_control
+from fedit_client.training.personal import Personal
+from fedit_client.training.pull import Drift, Pull, pulls_of
+from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
+from fedit_client.training.side import beside
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
-from fedit_client.training.update import update_of
+from fedit_client.training.unpacked import unpack
 from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
@@ -55,9 +64,15 @@ class Loaded:
         return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id)
 
 
-def load(document: TaskDocument, base: Path, plan: DevicePlan) -> Loaded:
-    """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError."""
-    model = attach_adapter(load_base(base, plan), document.task.adapter, document.layout)
+def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool = False) -> Loaded:
+    """Load base and tokenizer and attach a fresh adapter; raises ModelError, TaskRefusedError.
+
+    A 4-bit base that is `unpacked` gives the same numbers with more memory and less time (`unpacked`).
+    """
+    held = load_base(base, plan)
+    if unpacked:
+        unpack(held, getattr(torch, plan.compute_dtype))
+    model = attach_adapter(held, document.task.adapter, document.built)
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -74,40 +89,73 @@ def train_here(
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
+    Of a group that shares the run only the leader measures, unless the task wants the best step. Raises DataError,
+    DeviceError.
     """
-    begun, layout = time.monotonic(), request.document.layout
+    with beside(loaded.model, request.document.built, request.public):
+        return _train(loaded, request, on_progress, keeper, group)
+
+
+def _train(
+    loaded: Loaded,
+    request: TrainingRequest,
+    on_progress: Callable[[TrainingProgress], None],
+    keeper: Keeper | None,
+    group: Group | None,
+) -> LocalResult:
+    begun = time.monotonic()
     task = request.plan.applied(request.document.task)
     keeper, group = keeper or NoKeeper(), group or Group()
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
+    every = task.training.evaluate_every
+    kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
-    before = load_tensors(request.global_adapter, layout)
+    own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
+    before = own.start
     write_adapter(loaded.model, before)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    run = _begun(loaded, task, kind, request.seed, group)
-    run.scale = LossScale.of(request.plan.compute_dtype)
-    feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
-    if (state := keeper.saved(binding_of(request, rows.examples, kind))) is None:
-        run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-    else:
-        run.restore(state)
-    speeds = [0.0]
+    with form_of(loaded.model, request.document, before) as form:
+        begin = partial(_begun, loaded, task, kind, request, group)
+        run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+        run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
+        run.pulls += _drift(loaded.model, request)
+        if every:  # in each process of a group, so that all of them end with the same step's adapter
+            run.best = Best(every, lambda: _measure(loaded, kept_back.examples, feeding, on_progress))
+        figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
+        binding = binding_of(request, rows.examples, kind)
+        if (state := keeper.saved(binding)) is None:
+            run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        else:
+            run.restore(state)
+        speeds = [0.0]
 
-    def tell(progress: TrainingProgress) -> None:
-        speeds.append(progress.tokens_per_second or speeds[-1])
-        on_progress(replace(progress, use=use_of(loaded.model, request.plan)))
+        def tell(progress: TrainingProgress, done: int = 0) -> None:
+            speeds.append(progress.tokens_per_second or speeds[-1])
+            total = progress.total * (2 if own.trains_again else 1)
+            # To ask a driver for watts takes as long as a small model's step.
+            use = None if on_progress is nobody_listens else use_of(loaded.model, request.plan)
+            on_progress(replace(progress, done=done + progress.done, total=total, use=use))
 
-    trained = train(run, rows.examples, feeding, keeper, tell)
-    loss_after = _measure(loaded, kept_back.examples, feeding, on_progress)
+        trained = form.train(run, rows.examples, feeding, keeper, tell)
+        loss_after = own_loss = _settled(run, _measure(loaded, kept_back.examples, feeding, on_progress))
+        update, tokens = form.update(), trained.tokens
+        if own.trains_again:
+            keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
+            again = partial(tell, done=run.done)
+            tokens += form.train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
+            own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        if uses_control(task) and group.leads:
+            keep_next(request, update)
+        if group.leads:
+            own.keep(loaded.model, own_loss)
     return LocalResult(
-        update=update_of(read_adapter(loaded.model), before, layout),
+        update=update,
         examples=len(rows.examples),
-        tokens=trained.tokens,
+        tokens=tokens,
         train_loss=trained.mean_loss,
         held_out_loss=run.held_out_loss,
         held_out_loss_after=loss_after,
@@ -117,7 +165,13 @@ def train_here(
         tokens_per_second=speeds[-1],
         peak_bytes=peak_bytes(request.plan),
         canary_loss=canary,
+        statistics=figures,
     )
+
+
+def _start_figures(loaded: Loaded, examples: Sequence[Example], feeding: Feeding, task: Task) -> dict[str, float]:
+    """Look at the domains of the task before a step of training, or of a run that goes on."""
+    return start_figures(loaded.model, examples, feeding, task.fairness.domains) if task.fairness else {}
 
 
 def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]) -> float | None:
@@ -131,12 +185,31 @@ def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[Tra
     return loss
 
 
-def _begun(loaded: Loaded, task: Task, kind: Optimizer, seed: bytes, group: Group) -> Run:
+def _begun(loaded: Loaded, task: Task, kind: Optimizer, request: TrainingRequest, group: Group) -> Run:
     spec = task.training
     parameters = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
-    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, seed, group)
+    run = Run(loaded.model, make_optimizer(parameters, spec, kind), spec, request.seed, group)
+    run.scale = LossScale.of(request.plan.compute_dtype)
     run.pulls = pulls_of(spec, loaded.model)
     return run
+
+
+def _drift(model: Any, request: TrainingRequest) -> tuple[Pull, ...]:
+    """SCAFFOLD's correction c − c_k of each parameter; nothing in other tasks."""
+    if not uses_control(request.document.task):
+        return ()
+    shared, own = controls(request)
+    names, parameters = parameter_names(model), dict(model.named_parameters())
+    corrections = {
+        names[name]: torch.from_numpy(values.copy()).to(parameters[names[name]].device)
+        for name, values in request.document.layout.unflatten((shared - own).astype(np.float32)).items()
+    }
+    return (Drift(corrections),)
+
+
+def _settled(run: Run, loss: float | None) -> float | None:
+    """Put the best step's adapter back where the task wants that; return the held-out loss of the one that stands."""
+    return loss if run.best is None else run.best.settle(run, loss)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:

@@ -76,6 +76,10 @@ class TrainingProgress:
 OnProgress = Callable[[TrainingProgress], None]
 
 
+def nobody_listens(_: TrainingProgress) -> None:
+    """Take progress and do nothing; given this, a trainer does not ask what it uses of its device."""
+
+
 @dataclass(frozen=True)
 class LocalResult:
     """What one device learned. Nothing of it leaves the machine unmasked.
@@ -110,6 +114,16 @@ class Trainer(Protocol):
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train and return the update; raises DeviceError, DataError, ModelError, TaskRefusedError. Cancel-safe."""
+        ...
+
+
+@runtime_checkable
+class MeasuresStart(Protocol):
+    """A trainer that looks at rows of each domain before it trains; others declare no domain."""
+
+    @property
+    def measures_start(self) -> bool:
+        """Whether it does."""
         ...
 
 

@@ -38,6 +38,7 @@ class WorkerTrainer:
     """Trains in a process of its own, which is gone afterwards."""
 
     scores_canary = True
+    measures_start = True
 
     def __init__(
         self,

@@ -11,7 +11,11 @@ def update_of(trained: Tensors, before: Tensors, layout: AdapterLayout) -> Vecto
 
     Raises DeviceError H010 unless every coordinate is finite: one NaN would spoil the sum of a whole cohort.
     """
-    update = layout.flatten(trained) - layout.flatten(before)
+    return finite(layout.flatten(trained) - layout.flatten(before))
+
+
+def finite(update: Vector) -> Vector:
+    """Return the update; raises DeviceError H010 unless every coordinate of it is finite."""
     if not np.isfinite(update).all():
         raise DeviceError(
             "training diverged: the update holds values that are not finite",

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.task import Mode
+from fedit_protocol.words import counted
 from fedit_server.console import table, when
 
 
@@ -50,6 +51,7 @@ def _tasks(data: Mapping[str, Any]) -> Iterator[str]:
         if task["last_report"]:
             yield f"  last     {_report(task['last_report'])}"
             yield from class_lines(task["last_report"])
+            yield from domain_lines(task["last_report"])
         if task["round"]:
             counts = ", ".join(f"{count} {name}" for name, count in task["round"]["progress"].items() if count)
             deadline = when(task["round"]["deadline"])
@@ -87,8 +89,8 @@ def _report(report: Mapping[str, Any]) -> str:
     tested = "" if held_out is None else f", held-out loss {held_out:.4f}"
     if "epsilon" in report:  # noise leaves no room for figures of the devices
         spent = f"epsilon {report['epsilon']:.3g} so far, {report['round_epsilon']:.3g} in one round"
-        return f"{spent}, at delta {report['delta']:.0e} ({report['survivors']} devices)"
-    who = f"{report['survivors']} devices, {report['examples']} examples"
+        return f"{spent}, at delta {report['delta']:.0e} ({counted(report['survivors'], 'device')})"
+    who = f"{counted(report['survivors'], 'device')}, {counted(report['examples'], 'example')}"
     return f"training loss {report['train_loss']:.4f}{tested} ({who})"
 
 
@@ -104,7 +106,7 @@ def class_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
     if report is None or "canary" not in report:
         return
     each = (
-        f"{one['class']} {one['loss']:.4f} ({one['devices']} devices)"
+        f"{one['class']} {one['loss']:.4f} ({counted(one['devices'], 'device')})"
         if one["unknown"] is None
         else f"{one['class']} {_UNKNOWN[one['unknown']]}"
         for one in report["canary"]
@@ -116,9 +118,26 @@ def class_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"  drift    {warned}{apart:.4f} nats per token, {most:g} allowed"
 
 
+def domain_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the losses of a round's domains and how even they are; nothing for a task that names none."""
+    if report is None or "domains" not in report:
+        return
+    each = (
+        f"{one['domain']} {one['loss']:.4f} ({counted(one['devices'], 'device')})"
+        if one["unknown"] is None
+        else f"{one['domain']} {_UNKNOWN[one['unknown']]}"
+        for one in report["domains"]
+    )
+    yield f"  domains  loss before training: {', '.join(each)}"
+    if (even := report["spread"]) is not None:
+        worst = f"worst {even['worst']} {even['worst_loss']:.4f}"
+        yield f"  spread   mean {even['mean']:.4f}, {worst}, deviation {even['std']:.4f}, Jain {even['jain']:.3f}"
+
+
 def round_lines(data: Mapping[str, Any]) -> list[str]:
-    """Return what `round show` prints: one value a line, then the base classes in words."""
-    return [*(f"{name}: {value}" for name, value in data.items()), *class_lines(data["report"])]
+    """Return what `round show` prints: one value a line, then base classes and domains in words."""
+    report = data["report"]
+    return [*(f"{name}: {value}" for name, value in data.items()), *class_lines(report), *domain_lines(report)]
 
 
 def far_off_words(held: Iterable[Mapping[str, Any]]) -> str:

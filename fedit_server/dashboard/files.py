@@ -1,5 +1,6 @@
 """What is handed out as files: curves as CSV and JSON, adapter versions, the pages' own scripts and styles."""
 
+import asyncio
 import csv
 import io
 import json
@@ -105,6 +106,9 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
         raise NotFoundError(_NO_TASK, fix="fedit-server status")
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
+    if name in (WEIGHTS, CONFIG) and (row.public_digest or task.document.lora is not None):  # made from several blobs
+        content = await asyncio.to_thread(((await visitor.admin.folder(task, row)) / name).read_bytes)
+        return web.Response(body=content, headers=_attachment(stem, "application/octet-stream"))
     if name == WEIGHTS:
         return await _weights(request, row.digest, stem)
     if name == CONFIG:

@@ -8,6 +8,7 @@ from math import ceil
 
 from fedit_protocol.advance import advance
 from fedit_protocol.change import round_to_grid
+from fedit_protocol.coverage import round_coverage
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import Offer, PrivacySpent
@@ -22,6 +23,7 @@ from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.class_figures import allowed_drift, class_figures
+from fedit_server.rounds.domain_figures import domain_figures
 from fedit_server.rounds.gates import check_step
 from fedit_server.rounds.live_round import Ending, Summed
 from fedit_server.rounds.second_sum import SecondSum, correction_bytes
@@ -115,6 +117,8 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
     )
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
     report = summed.figures.report | _bound(privacy) | allowed_drift(task.document.task)
+    if found := round_coverage(task.document.task, report.get("statistics", {})):
+        report |= {"coverage": found.share, "not_covered": list(found.missing)}
     if made.figures:
         report |= {"method": dict(made.figures)}
     figures = replace(summed.figures, report=report)
@@ -182,6 +186,7 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "held_out_loss": report.held_out_loss,
             "clipped_fraction": report.clipped_fraction,
             **class_figures(report),
+            **domain_figures(report),
             **({"statistics": dict(report.statistics)} if report.statistics else {}),
         },
     )

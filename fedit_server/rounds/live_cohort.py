@@ -11,7 +11,7 @@ from fedit_protocol.messages import RosterMember
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Compute, Derive, Effect, Record
 from fedit_protocol.secagg.quantize import Aggregate
-from fedit_protocol.secagg.ring import word_type
+from fedit_protocol.secagg.ring import word_reader
 from fedit_protocol.secagg.unmask import UnmaskJob, WrongSharesError
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import TaskDocument
@@ -70,7 +70,7 @@ class LiveCohort(Driver[Aggregator]):
         self._job = None
         try:
             slots = [self._uploads[job.sum_index, client_id(survivor.identity)] for survivor in job.survivors]
-            reader = self._desk.spool.reader(slots, word_type(job.ring))
+            reader = word_reader(job.ring, self._desk.spool.reader(slots))
             aggregate = await asyncio.to_thread(job.run, reader, usable_cores())
         except WrongSharesError as error:
             await self.fail(error.problem, str(error), (error.dealer,))

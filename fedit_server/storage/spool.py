@@ -125,9 +125,9 @@ class Spool:
         if self._live.get(writing.path) is writing:
             del self._live[writing.path]
 
-    def reader(self, slots: Collection[Slot], dtype: np.dtype[Any]) -> "SpoolReader":
-        """Return what UnmaskJob.run reads the survivors' uploads with."""
-        return SpoolReader({slot.client: self._path(slot) for slot in slots}, dtype)
+    def reader(self, slots: Collection[Slot]) -> "SpoolReader":
+        """Return what a sum reads the survivors' uploads with."""
+        return SpoolReader({slot.client: self._path(slot) for slot in slots})
 
     def content(self, slot: Slot) -> bytes:
         """Return the whole of a stored upload; may be called from any thread. Raises StorageError."""
@@ -314,15 +314,14 @@ class SpoolReader:
     Reads copy one block; mapped files would count, page by page, as memory of this process.
     """
 
-    def __init__(self, paths: dict[ClientId, Path], dtype: np.dtype[Any]) -> None:
+    def __init__(self, paths: dict[ClientId, Path]) -> None:
         self._paths = paths
-        self._dtype = dtype
 
-    def __call__(self, member: IdentityKey, start: int, stop: int) -> NDArray[Any]:
-        """Return a range of one member's ring words; may be called from several threads."""
+    def __call__(self, member: IdentityKey, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return a range of one member's bytes; may be called from several threads."""
         path = self._paths[client_id(member)]
         with storing(path):
-            return np.fromfile(path, self._dtype, stop - start, offset=start * self._dtype.itemsize)
+            return np.fromfile(path, np.uint8, stop - start, offset=start)
 
 
 async def _to_its_end(work: Callable[..., None], *words: Any) -> None:

@@ -13,6 +13,7 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.state_layout import RankTooWideError
 from fedit_protocol.task import BaseModelSpec, Mode, Task, TaskDocument
 from fedit_server.tasks.base_model import BaseModel
 from fedit_server.tasks.retention import take_retention
@@ -71,7 +72,7 @@ def check_feasible(task: Task, where: str) -> None:
             raise ConfigError(reason, code="C020", where=f"{where}, [round]", fix=_CHECK)
         return
     try:
-        for members in range(task.round.cohort_min, task.round.cohort_size + 1):
+        for members in range(task.round.cohort_min, task.round.ring_size + 1):
             Thresholds.of(members, cohort_rules(task))
         ring_spec(task, 1)
     except ConfigError as error:
@@ -98,11 +99,18 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
     """Return the document that is published: the base's digest filled in, the adapter laid out.
 
     Raises ConfigError C014 if a target module fits no linear layer of the base, C025 or C026 if the epsilon of its
-    noise cannot be computed here or says nothing.
+    noise cannot be computed here or says nothing, C050 if a rank is too wide for a layer.
     """
     pinned = task.base.model_copy(update={"digest": base.digest})
     try:
         document = TaskDocument.of(task.model_copy(update={"base": pinned}), base.shapes, base.size)
+    except RankTooWideError as error:
+        raise ConfigError(
+            f"{error}: its bases cannot be orthonormal",
+            code="C050",
+            where=task.label,
+            fix=f"set rank = {error.most} or less in the task file, under [adapter]",
+        ) from error
     except ValueError as error:
         present = sorted({path.rpartition(".")[2] for path in base.linear_shapes})
         raise ConfigError(

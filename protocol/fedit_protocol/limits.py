@@ -138,9 +138,10 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
     """
     task = document.task
     # A module may be named by its whole path, and the layout says what the adapter really touches.
-    names = (*task.adapter.target_modules, *(tensor.name for tensor in document.layout.tensors))
+    layouts = (document.layout, document.built)
+    names = (*task.adapter.target_modules, *(tensor.name for layout in layouts for tensor in layout.tensors))
     forbidden = _FORBIDDEN_MODULES & {part for name in names for part in name.split(".")}
-    clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
+    clip, weight, steps = task.encoding.clip_norm, task.most_weight, task.training.most_steps
     bases = limits.base_digests
     rules = (
         (clip >= limits.min_clip_norm, f"clip_norm {clip} is too low", "min_clip_norm"),
@@ -174,7 +175,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
         for spec in sum_specs(document):
             check_ring(spec.ring, cohort_rules(task))
         weakest = min(
-            (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.cohort_size + 1)),
+            (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.ring_size + 1)),
             key=lambda thresholds: thresholds.hidden_among,
         )
     except ConfigError as error:
@@ -260,6 +261,10 @@ def check_offer(
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for figures that this client does not send")
         if spec.ring.canary is not None and (spec.index != 1 or spec.ring.noise):
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer asks for canary losses where nothing hides them")
+        if spec.ring.domains is not None and (spec.index != 1 or spec.ring.noise):
+            raise SecurityError(
+                ProblemType.POLICY_REFUSED, "the offer asks for losses of domains in a later or noisy sum"
+            )
         try:
             check_ring(spec.ring, offer.cohort)
         except ConfigError as error:
@@ -339,10 +344,7 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
         (offer.sums, sum_specs(document, offer.adapter_version)),
-        (
-            offer.sealed,
-            None if offer.sealed is None else sealed_spec(document, offer.sealed.key, offer.adapter_version),
-        ),
+        (offer.sealed, offer.sealed and sealed_spec(document, offer.sealed.key, offer.adapter_version)),
         (offer.second_rule, second_rule(document)),
     )
     if any(found != wanted for found, wanted in expected):

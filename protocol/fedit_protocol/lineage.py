@@ -16,7 +16,7 @@ from fedit_protocol.encoding import AsTuple, DigestText, Message, decode, digest
 from fedit_protocol.enrollment import FederationDescriptor, federation_context
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.ids import Digest, FederationId, TaskId
-from fedit_protocol.peft_folder import WEIGHTS
+from fedit_protocol.peft_folder import FACTORS, WEIGHTS
 from fedit_protocol.signing import Kind, SigningKey, seal, unseal
 from fedit_protocol.succession import MOST_SUCCESSIONS, Successions, check_successor
 from fedit_protocol.task import SLUG
@@ -142,8 +142,9 @@ def check_origin(proof: bytes, lineage: bytes, files: Mapping[str, Digest], pin:
     ):  # fmt: skip
         _broken(f"{LINEAGE} is about another federation, task or version than {SIGNATURE}")
     check_steps(told.steps)
-    if files[WEIGHTS] != told.steps[-1].digest:
-        _broken(f"{WEIGHTS} is not version {said.version} of {LINEAGE}")
+    came = FACTORS if FACTORS in files else WEIGHTS
+    if files[came] != told.steps[-1].digest:
+        _broken(f"{came} is not version {said.version} of {LINEAGE}")
     return Origin(told, digest_of(shown.descriptor), pin is not None, said.at)
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
 from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode, Quantization
+from fedit_protocol.task_fairness import MAX_DOMAINS, DomainName
 from fedit_protocol.task_tables import absent_at
 
 MAX_COHORT = 128
@@ -32,6 +34,9 @@ class CheckIn(Message):
     consent_version: int = Field(ge=1, description="the version of the task that the owner agreed to")
     sent_at: int = Field(ge=0, description="seconds since 1970, UTC")
     certificate: bytes = Field(max_length=2048)
+    declared: Declaration | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on: left out unless the task draws by it"
+    )
 
 
 class WaitReason(StrEnum):
@@ -74,12 +79,19 @@ class CanarySlots(Message):
     hidden_among: int = Field(ge=2, le=MAX_COHORT, description="fewest honest devices of one class behind its loss")
 
 
+class DomainSlots(Message):
+    """Where the losses of the task's domains stand behind the canary slots (SPEC, section 20)."""
+
+    names: Annotated[tuple[DomainName, ...], AsTuple, Field(min_length=1, max_length=MAX_DOMAINS)]
+    hidden_among: int = Field(ge=3, le=MAX_COHORT, description="fewest honest devices behind the loss of a domain")
+
+
 class RingSpec(Message):
     """How an update becomes integers, and which ring they are summed in (SPEC, section 6)."""
 
     size: int = Field(ge=1, le=2**32, description="d, adapter coordinates")
     clip_norm: float = Field(gt=0)
-    value_bits: int = Field(ge=4, le=16)
+    value_bits: int = Field(ge=2, le=16, description="4 or more, but for signs: 2 bits are -1, 0, 1")
     value_range: float = Field(gt=0)
     max_weight: int = Field(ge=1, le=1024)
     cohort_max: int = Field(ge=3, le=MAX_COHORT, description="the n that the ring is wide enough for")
@@ -90,6 +102,17 @@ class RingSpec(Message):
     noise: NoiseSpec | None = Field(None, description="none: the sum is exact, and bounds nothing about one device")
     canary: CanarySlots | None = Field(
         None, exclude_if=absent_at(None), description="from version 2.1 on; left out where there is none"
+    )
+    domains: DomainSlots | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on; left out where there is none"
+    )
+    packed_bits: int = Field(
+        0,
+        ge=0,
+        le=32,
+        exclude_if=absent_at(0),
+        description="from version 2.2 on: b, the ring is modulo 2^b and a word takes b bits on the wire; 0 means"
+        " word_bits",
     )
 
 
@@ -203,6 +226,11 @@ class Join(Message):
         None,
         exclude_if=absent_at(None),
         description="from version 2.1 on: the class whose canary loss this device adds; left out if it adds none",
+    )
+    domains: Annotated[tuple[DomainName, ...], AsTuple, Field(max_length=MAX_DOMAINS)] = Field(
+        (),
+        exclude_if=absent_at(()),
+        description="from version 2.2 on: the task's domains that this device has rows of, sorted",
     )
 
 
@@ -348,6 +376,11 @@ class RoundResult(Message):
     cohorts: int = Field(ge=0, le=MAX_COHORTS, description="cohorts whose sums went into the version")
     sums_done: int = Field(ge=0, le=2, description="masked sums behind the version; 0 in mode trusted")
     privacy: PrivacySpent | None = Field(None, description="none: the sum has no noise, and bounds nothing")
+    state: BlobRef | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="from version 2.2 on: what devices know besides the new adapter",
+    )
 
 
 class Abort(Message):

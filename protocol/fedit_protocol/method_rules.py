@@ -21,12 +21,25 @@ class MethodTraits:
     """Whether [privacy] bounds all that it sends."""
     cohorts: bool = False
     """Whether a round may have several cohorts."""
+    side: bool = False
+    """Whether a second, frozen adapter is carried along beside the one that is trained."""
     why: str = ""
 
 
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.FEDIT_RS: MethodTraits(why="it sums twice, and a sketch is not clipped, so noise bounds nothing"),
+    MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
+    MethodName.FEDIT_RS: MethodTraits(
+        side=True, why="it sums twice, and a sketch is not clipped, so noise bounds nothing"
+    ),
+    MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
+    MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
 }
 
 
@@ -34,6 +47,12 @@ def check_method(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the method does not fit the task."""
     name = task.method.name
     traits = TRAITS[name]
+    if name is MethodName.RAVAN and task.adapter.rank % task.method.heads:
+        raise ValueError(f"method.heads = {task.method.heads} must divide adapter.rank = {task.adapter.rank}")
+    if name is MethodName.FEDKSEED and task.training.proximal:
+        raise ValueError(
+            "training.proximal draws by gradients, and method.name = fedkseed has none; set training.proximal = 0"
+        )
     where, trusted = f"method.name = {name}", task.round.mode == "trusted"
     if trusted and not traits.trusted:
         raise ValueError(
@@ -43,8 +62,47 @@ def check_method(task: "Task") -> None:
         raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.SCAFFOLD:
+        _check_scaffold(task)
+    if name is MethodName.FEDSA and task.gates.max_loss_ratio:
+        raise ValueError(
+            "method.name = fedsa has no adapter without a device's own B, so gates.max_loss_ratio would compare the"
+            " base with itself: leave it out, or take ditto"
+        )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
+    if name in (MethodName.FEDIT_RS, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
+            " take term or afl"
+        )
+    if task.method.audit_every:
+        _check_audit(task)
+
+
+def _check_audit(task: "Task") -> None:
+    """Raise ValueError unless the task is FedIT with one sum whose sketch bounds nothing that noise has to cover."""
+    if task.method.name is not MethodName.FEDAVG:
+        raise ValueError(
+            f"method.audit_every is for method.name = fedavg: {task.method.name} loses nothing of the product, or"
+            " measures it in every round; leave audit_every out"
+        )
+    if task.privacy:
+        raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
+    if task.round.mode == "trusted":
+        raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.compression:
+        raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
+    if task.round.cohorts > 1:
+        raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
+
+
+def _check_scaffold(task: "Task") -> None:
+    where = "method.name = scaffold"
+    if not task.training.local_steps:
+        raise ValueError(f"{where} needs the same steps on all devices: set training.local_steps")
+    if task.method.population < task.round.cohort_min:
+        raise ValueError(f"{where} needs method.population, the devices of the task in all, at least round.cohort_min")
 
 
 def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:

@@ -42,6 +42,8 @@ class ClientReport:
     train_loss: float
     held_out_loss: float | None
     clipped_fraction: float = 0.0
+    domains: Mapping[str, "OwnDomain"] = field(default_factory=dict, repr=False)
+    """The task's domains that this device has rows of."""
     statistics: Mapping[str, int] = field(default_factory=dict, repr=False)
     """What a task asks for besides, as whole numbers (`statistics`)."""
 
@@ -54,8 +56,16 @@ class CanaryLoss:
     loss: float = field(repr=False)
 
 
+@dataclass(frozen=True)
+class OwnDomain:
+    """What one device has of a domain: its rows, and the mean loss in nats per token of a look at some of them."""
+
+    rows: int
+    loss: float = field(repr=False)
+
+
 class Unknown(StrEnum):
-    """Why a cohort does not know the canary loss of a class."""
+    """Why a cohort does not know the canary loss of a class, or the loss of a domain."""
 
     FEW = "few"
     DROPPED = "dropped"
@@ -73,6 +83,17 @@ class ClassLoss:
 
 
 @dataclass(frozen=True)
+class DomainLoss:
+    """What is known of a domain: devices and rows behind it and their mean loss, or why there is none."""
+
+    name: str
+    devices: int
+    rows: int
+    loss: float | None
+    unknown: Unknown | None = None
+
+
+@dataclass(frozen=True)
 class CohortReport:
     """The weighted means over a cohort; None where no client contributed."""
 
@@ -82,6 +103,8 @@ class CohortReport:
     clipped_fraction: float | None
     canary: tuple[ClassLoss, ...] = ()
     """One entry for each base class of a task that has canary rows."""
+    domains: tuple[DomainLoss, ...] = ()
+    """One entry for each domain of a task that names some."""
     statistics: Mapping[str, int] = field(default_factory=dict)
     """Sums over the cohort of what a task asks for besides (`statistics`)."""
 

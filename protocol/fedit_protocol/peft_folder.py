@@ -9,8 +9,12 @@ from fedit_protocol.ids import Digest
 from fedit_protocol.task import Mode, Task, Template
 
 WEIGHTS: Final = "adapter_model.safetensors"
+FACTORS: Final = "factors.safetensors"
+"""What travelled, where the weights that PEFT loads are built from something else; its digest is the version's."""
 CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
+STATE: Final = "state.safetensors"
+"""What the task's method has devices know besides the adapter."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Edition:
 
     `epsilon` and `delta` are what all rounds together can tell about one device, in tasks with noise. `licence` is the
     base's, where it is known. `rounds` are those that led to it. `tested` are versions with their loss on held-out
-    rows, each a mean over the devices of the round that began with it; version 0 is the base alone.
+    rows, each a mean over the devices of the round that began with it; version 0 is the base alone, unless the task
+    goes on from an adapter.
     """
 
     version: int
@@ -58,19 +63,22 @@ class Usage:
     tags: tuple[str, ...] = ("lora",)
 
 
-def peft_config(task: Task) -> dict[str, Any]:
-    """Return `adapter_config.json` as PEFT 0.21 reads it; defaults are stated where they matter."""
+def peft_config(task: Task, rank: int = 0) -> dict[str, Any]:
+    """Return `adapter_config.json` as PEFT 0.21 reads it; defaults are stated where they matter.
+
+    A `rank` is that of an adapter together with its side delta, whose scale is 1.
+    """
     return {
         "base_model_name_or_path": task.base.model,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": _plain(task.adapter.alpha),
+        "lora_alpha": rank or _plain(task.adapter.alpha),
         "lora_dropout": task.adapter.dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "r": task.adapter.rank,
+        "r": rank or task.adapter.rank,
         "revision": task.base.revision or None,
         "target_modules": list(task.adapter.target_modules),
         "task_type": "CAUSAL_LM",
@@ -79,9 +87,9 @@ def peft_config(task: Task) -> dict[str, Any]:
     }
 
 
-def config_bytes(task: Task) -> bytes:
+def config_bytes(task: Task, rank: int = 0) -> bytes:
     """Return the bytes of `adapter_config.json`."""
-    return (json.dumps(peft_config(task), indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(peft_config(task, rank), indent=2, sort_keys=True) + "\n").encode()
 
 
 def peft_usage(model: str) -> Usage:
@@ -124,7 +132,7 @@ Trained with FedIT: the rows stayed on the devices, and {_who_saw(task)}.
 | LoRA | rank {task.adapter.rank}, alpha {_plain(task.adapter.alpha)}, {", ".join(task.adapter.target_modules)} |
 | prompts | template `{task.prompt.template}`{_of_the_base(task)}, {task.prompt.cutoff_tokens} tokens |
 | privacy | {_privacy(edition)} |
-{_tested_row(edition)}{_own_row(edition)}| adapter digest | `{edition.digest}` |
+{_tested_row(task, edition)}{_own_row(edition)}| adapter digest | `{edition.digest}` |
 {_parent_row(edition)}
 {use.block}
 
@@ -158,11 +166,12 @@ def _what_may_leak(edition: Edition) -> str:
     return "The epsilon above bounds what it says about any one device, not what it says about all of them."
 
 
-def _tested_row(edition: Edition) -> str:
+def _tested_row(task: Task, edition: Edition) -> str:
     if not edition.tested:
         return ""
     said = ", ".join(
-        f"{loss:.3f} for {f'version {version}' if version else 'the base alone'}" for version, loss in edition.tested
+        f"{loss:.3f} for {f'version {version}' if version or task.adapter.start else 'the base alone'}"
+        for version, loss in edition.tested
     )
     return f"| evaluation | held-out loss {said}: means over the devices of a round |\n"
 
@@ -178,7 +187,8 @@ def _own_row(edition: Edition) -> str:
 
 def _origin(task: Task, edition: Edition) -> str:
     if edition.version == 0:
-        return f"The untrained starting point of the federated task `{task.label}`."
+        what = "adapter, trained before, that rounds go on from" if task.adapter.start else "untrained starting point"
+        return f"The {what} of the federated task `{task.label}`."
     if edition.round_no is None or edition.survivors is None:
         return f"A version of the federated task `{task.label}`, run by {task.operator or 'an unnamed operator'}."
     devices = bucket(edition.survivors)

@@ -41,6 +41,11 @@ class EncodingSpec(Section):
     )
     max_weight: int = Field(15, ge=1, le=1024, description="w_max: largest integer weight of one client")
     rows_per_weight: int = Field(100, ge=1, le=10**6, description="a client weighs round(rows / this), 1 to max_weight")
+    packed: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="true: a word takes as many bits on the wire as the sum of a cohort needs, instead of 16 or 32",
+    )
 
 
 class PrivacySpec(Section):
@@ -60,6 +65,15 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    SCAFFOLD = "scaffold"
+    FFA_LORA = "ffa_lora"
+    ROLORA = "rolora"
+    FEDSVD = "fedsvd"
+    FEDSA = "fedsa"
+    DITTO = "ditto"
+    FED_SB = "fed_sb"
+    RAVAN = "ravan"
+    FEDKSEED = "fedkseed"
 
 
 class MethodSpec(Section):
@@ -68,12 +82,66 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses",
+        " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
+        " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
+        " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
+        " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
+        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions;"
+        " scaffold: control variates against drift, for devices that come back (set population)",
+    )
+    population: int = Field(
+        0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
     )
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+    audit_every: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        exclude_if=absent_at(0),
+        description="fedavg: every so many versions four probes in the sum say how much of the mean product averaging"
+        " the factors loses (a fifth more bytes in that round); 0 means never",
+    )
+    refactor_every: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        exclude_if=absent_at(1),
+        description="fedsvd: every so many versions the product is factored anew",
+    )
+    personal_steps: int = Field(
+        4,
+        ge=0,
+        le=10_000,
+        exclude_if=absent_at(4),
+        description="fedsa: steps in which a new device trains its own B alone, at most half of its first round",
+    )
+    personal_pull: float = Field(
+        0.1,
+        ge=0,
+        le=1000,
+        exclude_if=absent_at(0.1),
+        description="ditto: lambda, how strongly the personal adapter is drawn to the shared one",
+    )
+    heads: int = Field(
+        4, ge=2, le=64, exclude_if=absent_at(4), description="ravan: h, cores of each layer; must divide adapter.rank"
+    )
+    seeds: int = Field(
+        4096,
+        ge=8,
+        le=1 << 20,
+        exclude_if=absent_at(4096),
+        description="fedkseed: J, public directions, sent each round",
+    )
+    probe_step: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        exclude_if=absent_at(1e-3),
+        description="fedkseed: how far each number of the factors B is moved up and down to see a slope",
+    )
 
 
 GateName = Literal["max_norm", "max_coordinate", "max_loss_ratio"]

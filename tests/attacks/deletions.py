@@ -10,6 +10,7 @@ from .deletion import OFF, Deletion, P
 from .deletion import attack as _attack
 from .deletions_apart import APART
 from .deletions_canary import CANARY
+from .deletions_domains import DOMAINS
 from .deletions_gates import GATES
 from .deletions_sealed import SEALED
 
@@ -91,7 +92,7 @@ CLIENT: Final = (
     ),
     Deletion(
         "C3", "the ring is wide enough", P + "secagg/ring.py",
-        "if _bits(ring, rules) > ring.word_bits:", OFF,
+        "if _bits(ring, rules) > modulus_bits(ring) or ring.packed_bits > ring.word_bits:", OFF,
         _attack("values", "row_12_a_ring_one_bit_too_narrow_is_refused_by_the_device"),
     ),
     Deletion(
@@ -356,4 +357,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY, *DOMAINS)

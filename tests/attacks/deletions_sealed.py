@@ -40,7 +40,7 @@ SEALED: Final = (
     ),
     Deletion(
         "C2", "what is sealed is what the task says", _LIMITS,
-        "(offer.sealed, None if offer.sealed is None else sealed_spec(document, offer.sealed.key)),", "",
+        "(offer.sealed, offer.sealed and sealed_spec(document, offer.sealed.key, offer.adapter_version)),", "",
         attack("downgrade", "row_31_a_signed_offer_seals_what_the_task_says"),
     ),
     Deletion(

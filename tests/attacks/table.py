@@ -9,6 +9,7 @@ from typing import Final
 from .row import Row
 from .row import here as _here
 from .table_canary import CANARY_ATTACKS
+from .table_domains import DOMAIN_ATTACKS
 
 ROWS: Final[dict[int, Row]] = {
     1: Row(
@@ -125,6 +126,7 @@ ROWS: Final[dict[int, Row]] = {
         ("C20",),
         (
             *_here("canary", *CANARY_ATTACKS),
+            *_here("domains", *DOMAIN_ATTACKS),
             *_here("values", "row_11_two_lives_differ_in_masked_bytes_and_hashes_only"),
             "integration/test_privacy.py::test_no_figure_of_one_device_reaches_the_server",
         ),

@@ -79,3 +79,21 @@ def test_a_document_from_before_the_widths_were_told_is_estimated_alike() -> Non
     before = full.model_copy(update={"intermediate_size": 0, "vocabulary": 0})
     there = DevicePlan("cuda:0", 1, Quantization.NF4, "bfloat16", "", 0, 0, kind="cuda")
     assert estimate(before, there).total == pytest.approx(estimate(full, there).total, rel=0.1)
+
+
+def of_method(name: str, rank: int, device: str = "cpu") -> int:
+    row = {"base": "7B", "quantization": "nf4", "tokens": 1024, "rows": 1, "modules": 4, "batching": "packed"}
+    task = document(row).task
+    adapter = task.adapter.model_dump() | {"rank": rank, "dropout": 0.0}
+    built = Task.model_validate(task.model_dump() | {"method": {"name": name}, "adapter": adapter})
+    there = DevicePlan("cuda:0", 1, Quantization.NF4, "bfloat16", "", 0, 0, kind="cuda")
+    return estimate(TaskDocument.of(built, BASES["7B"][0], 0), there).total
+
+
+def test_forward_passes_alone_leave_nothing_for_a_way_back() -> None:
+    assert of_method("fedkseed", 16) < 0.6 * of_method("fedavg", 16)
+
+
+def test_cores_leave_no_moments_of_the_factors_they_are_built_into() -> None:
+    wide, plain = of_method("fed_sb", 128), of_method("fedavg", 128)
+    assert plain - wide == pytest.approx((16 - 12) * 128 * 128 * 2 * 4096 - 16 * 128 * 128**2, rel=0.01)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedit_client import Client, ClientConfig
+from fedit_client.adapters.kept import travelled
 from fedit_client.events import Event
 from fedit_client.membership.joined import Membership
 from fedit_client.network.transport import HttpTransport, OnBytes
@@ -135,8 +136,8 @@ class Federation:
         """Return one committed global adapter."""
         parts = self.server.parts
         task = (await parts.store.tasks.tasks())[0]
-        path = self.folder / "server" / "adapters" / task.task_id / str(version) / "adapter_model.safetensors"
-        return from_safetensors(task.document.layout, path.read_bytes())
+        folder = self.folder / "server" / "adapters" / task.task_id / str(version)
+        return from_safetensors(task.document.layout, travelled(folder).read_bytes())
 
 
 def device(invite: str, home: Path, trainer: Trainer | None, wire: Wire, **settings: object) -> TamperedClient:
@@ -178,9 +179,13 @@ def exact_task(base: Path, members: int, **policy: object) -> Task:
 
 
 @asynccontextmanager
-async def federation(folder: Path, task: Task, *, allow_trusted: bool = False) -> AsyncIterator[Federation]:
+async def federation(
+    folder: Path, task: Task, *, allow_trusted: bool = False, port: int = 0
+) -> AsyncIterator[Federation]:
     """Serve a task on loopback HTTPS while the block runs."""
-    config = ServerConfig(home=folder / "server", listen="127.0.0.1:0", long_poll_s=2.0, allow_trusted=allow_trusted)
+    config = ServerConfig(
+        home=folder / "server", listen=f"127.0.0.1:{port}", long_poll_s=2.0, allow_trusted=allow_trusted
+    )
     async with serving(Plan(config, (task,))) as server:
         parts = server.parts
         terms = Terms(uses=100, lifetime_s=3600)

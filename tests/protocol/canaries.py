@@ -21,5 +21,6 @@ def canary_task(members: int, classes: tuple[Quantization, ...], **policy: objec
 
 
 def figures_of(report: CohortReport) -> dict[str, Any]:
-    """Return a report as vectors show it: without canary losses and statistics where the round has none, as before."""
-    return {name: value for name, value in asdict(report).items() if value or name not in ("canary", "statistics")}
+    """Return a report as vectors show it: without what the round has none of, as before."""
+    later = ("canary", "domains", "statistics")
+    return {name: value for name, value in asdict(report).items() if value or name not in later}

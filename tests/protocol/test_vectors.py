@@ -74,7 +74,9 @@ def test_messages(vector: Vector) -> None:
 
 
 PARTS = {
-    "Answer", "CanarySlots", "Combination", "CohortRules", "InboxItem", "IssuedCertificate", "LoggedEntry",
+    "Answer", "BlobRef", "CanarySlots", "Combination", "CohortRules", "Declaration", "DomainSlots", "InboxItem",
+    "IssuedCertificate",
+    "LoggedEntry",
     "MetricSpec", "NoiseSpec", "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec",
     "StageSeconds", "SumSpec", "SignedFile", "Step", "Survivor", "TaskListing",
 }  # fmt: skip

@@ -24,6 +24,8 @@ UPDATE: Final[Update] = np.array([1, -1, 0.5, -0.25, 0.1, 0.003, -0.7, 0], dtype
 QUARTER: Final[Update] = UPDATE * np.float32(0.25)
 REPORT = ClientReport(examples=1234, train_loss=1.5, held_out_loss=2.25)
 NF4 = Quantization.NF4
+LATER = ("clipped_fraction", "domains", "statistics")
+"""What a report has that is not asked here, or came later."""
 BF16 = CanaryLoss(Quantization.BF16, 2.7183)
 SLOTS = CanarySlots(classes=(NF4, Quantization.BF16), hidden_among=2)
 ACCOUNTED = NoiseSpec(multiplier=1.0, delta=1e-5)
@@ -96,7 +98,7 @@ def _update(
         "name": f"update: {name}",
         "update": update.astype("<f4").tobytes().hex(),
         "weight": weight,
-        "report": {name: getattr(report, name) for name in ("examples", "train_loss", "held_out_loss")},
+        "report": {key: value for key, value in asdict(report).items() if key not in LATER},
         "ring": spec.model_dump(mode="json"),
         "rounding_seed": seed.hex(),
     }

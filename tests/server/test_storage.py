@@ -280,6 +280,22 @@ async def test_a_task_does_not_change_under_those_who_agreed(
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize(
+    "change", [{"adapter": {"rank": 2, "seed": 1}}, {"top": {"method": {"name": "ravan", "heads": 2}}}]
+)
+async def test_bases_that_would_mean_something_else_need_another_task(
+    change: dict[str, Any], store: Store, tmp_path: Path
+) -> None:
+    base = make_base(tmp_path / "base-of-cores")
+    publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
+    told = {"id": "cores", "method": {"name": "fed_sb"}}
+    assert await publisher.publish(small_task(base, top=told), 2)
+    changed = {**change, "top": {**told, "version": 2, **change.get("top", {})}}
+    with pytest.raises(ConfigError) as refused:
+        await publisher.publish(small_task(base, **changed), 3)
+    assert refused.value.code == "C016"
+
+
 async def test_another_base_needs_another_task(store: Store, tmp_path: Path) -> None:
     publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
     other = make_base(tmp_path / "other", model_type="mistral")

@@ -114,6 +114,14 @@ def test_the_document_holds_digest_and_layout(base: Path) -> None:
     assert document.base_bytes == sum(path.stat().st_size for path in base.iterdir())
 
 
+def test_c050_a_rank_that_no_basis_of_a_layer_has_room_for_is_refused_with_one_that_fits(base: Path) -> None:
+    task = small_task(base, adapter={"rank": 9}, top={"method": {"name": "fed_sb"}})
+    with pytest.raises(ConfigError) as wrong:
+        resolve(task, read_folder(base))
+    assert wrong.value.code == "C050"
+    assert wrong.value.fix == "set rank = 8 or less in the task file, under [adapter]"
+
+
 def test_a_target_that_the_base_does_not_have_is_named_with_what_it_has(base: Path) -> None:
     task = small_task(base, adapter={"target_modules": ["q_proj", "gate_proj"]})
     with pytest.raises(ConfigError) as wrong:

@@ -72,6 +72,17 @@ class ClassLine(View):
     """Why there is no figure; empty if there is one."""
 
 
+class DomainLine(View):
+    """One domain of the rows in a round: the mean loss of all devices that have it, before they trained."""
+
+    name: str
+    devices: int
+    rows: int
+    loss: float | None
+    unknown: str
+    """Why there is no figure; empty if there is one."""
+
+
 class Step(View):
     """What a held round would make, and why it waits."""
 
@@ -112,6 +123,9 @@ class RoundPage(View):
     cohorts_in_all: int
     cohorts_needed: int
     classes: tuple[ClassLine, ...]
+    domains: tuple[DomainLine, ...]
+    jain: float | None
+    """Jain index of the domains' losses; None where none is known."""
     drift: float | None
     """How far the classes are apart, in nats per token; None where fewer than two are known."""
     max_drift: float | None
@@ -166,6 +180,17 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
             )
             for one in _canary(row)
         ),
+        domains=tuple(
+            DomainLine(
+                name=one["domain"],
+                devices=one["devices"],
+                rows=one["rows"],
+                loss=one["loss"],
+                unknown=one["unknown"] or "",
+            )
+            for one in report.get("domains", ())
+        ),
+        jain=(report.get("spread") or {}).get("jain"),
         drift=report.get("drift"),
         max_drift=report.get("max_drift"),
         step=_step(row),

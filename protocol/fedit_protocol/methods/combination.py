@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedit_protocol.domains import combined_domain
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.messages import Combination, RingSpec
 from fedit_protocol.metrics import NO_REPORT, ClassLoss, CohortReport
@@ -113,6 +114,7 @@ def combined_report(sums: Sequence[CohortSum]) -> CohortReport:
         held_out_loss=_mean([(cohort.report.held_out_loss, cohort.weight) for cohort in sums]),
         clipped_fraction=_mean([(cohort.report.clipped_fraction, cohort.weight) for cohort in sums]),
         canary=tuple(map(_class_loss, zip(*(cohort.report.canary for cohort in sums), strict=True))),
+        domains=tuple(map(combined_domain, zip(*(cohort.report.domains for cohort in sums), strict=True))),
         statistics={name: sum(cohort.report.statistics[name] for cohort in sums) for name in sums[0].report.statistics},
     )
 

@@ -36,6 +36,7 @@ from fedit_protocol.messages import (
     UploadHeader,
 )
 from fedit_protocol.secagg.canary import opened_classes
+from fedit_protocol.secagg.domain_slots import opened_domains
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Record
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import noise_reach
@@ -297,6 +298,7 @@ class Aggregator(RoundDocuments):
             shares={roster.members[dealer].identity: shares for dealer, shares in wanted.shares.items()},
             noise=noise_reach(wanted.ring, self.offer.cohort),
             canary=opened_classes(wanted.ring, roster, wanted.participants, wanted.survivors),
+            domains=opened_domains(wanted.ring, roster, wanted.participants, wanted.survivors),
         )
         return (Compute(job),)
 

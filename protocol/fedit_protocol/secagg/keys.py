@@ -21,6 +21,7 @@ _PAIRWISE_LABEL: Final = b"pairmask"
 _SELF_LABEL: Final = b"selfmask"
 _SHARE_LABEL: Final = b"share"
 _CANARY_LABEL: Final = b"canary"
+_DOMAIN_LABEL: Final = b"domain"
 _FIELD_PRIME: Final = 2**255 - 19
 
 # The u coordinates of the points, on the curve and its twist, whose order divides 8: with such a key every secret is
@@ -135,6 +136,14 @@ def canary_seed(own: ShareKey, peer_public: bytes, ctx_1: bytes, first: bytes, s
     From the share keys, not from the mask keys: no dropout's pads can ever be taken off.
     """
     return _derive(own.agree(peer_public), ctx_1, _CANARY_LABEL + min(first, second) + max(first, second))
+
+
+def domain_seed(own: ShareKey, peer_public: bytes, ctx_1: bytes, pair: tuple[bytes, bytes], name: str) -> bytes:
+    """Derive the 32-byte seed of the pad over a domain's slot between two members that have it (SPEC, section 20).
+
+    `pair` are their two identity keys in any order. Each domain has seeds of its own: one pad never covers two slots.
+    """
+    return _derive(own.agree(peer_public), ctx_1, _DOMAIN_LABEL + min(pair) + max(pair) + name.encode())
 
 
 def seal_share(own: ShareKey, peer_public: bytes, ctx: bytes, dealer: bytes, holder: bytes, share: bytes) -> bytes:

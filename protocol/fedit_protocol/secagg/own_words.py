@@ -37,4 +37,5 @@ def own_words(
         account = seen_in(ring, thresholds, corrupt_fraction)
         return words, (Persist(Record(kind="noise", body=encode(account))),)
     words = encode_update(update, weight, report, ring, random(32), canary)
-    return words, () if canary is None else (Persist(Record(kind="canary", body=b"")),)
+    told = canary is not None or report.domains
+    return words, (Persist(Record(kind="canary", body=b"")),) if told else ()

@@ -22,15 +22,7 @@ from fedit_protocol.adapter import Vector, vector_digest
 from fedit_protocol.encoding import Message, digest_of
 from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head
 from fedit_protocol.errors import ProblemType, SecurityError
-from fedit_protocol.limits import (
-    LastSeen,
-    Limits,
-    answered_on,
-    check_cohort,
-    check_overlap,
-    check_spent,
-    open_offer,
-)
+from fedit_protocol.limits import LastSeen, Limits, answered_on, check_cohort, check_overlap, check_spent, open_offer
 from fedit_protocol.messages import (
     Ack,
     Confirm,
@@ -49,18 +41,13 @@ from fedit_protocol.messages import (
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.canary import may_declare, own_canary
 from fedit_protocol.secagg.context import offer_context, sum_context
+from fedit_protocol.secagg.domain_slots import may_declare_domains, own_domains
 from fedit_protocol.secagg.effects import Effects, Persist, Record, Send
-from fedit_protocol.secagg.keys import (
-    ShareKey,
-    SumSecrets,
-    open_share,
-    seal_share,
-    self_mask_hash,
-)
+from fedit_protocol.secagg.keys import ShareKey, SumSecrets, open_share, seal_share, self_mask_hash
 from fedit_protocol.secagg.masking import Show, apply_masks, read_only, unseen
 from fedit_protocol.secagg.own_sum import OwnSum, check_sharers, survivors_hash
 from fedit_protocol.secagg.own_words import own_words
-from fedit_protocol.secagg.ring import canary_place
+from fedit_protocol.secagg.ring import as_payload, canary_place
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.shamir import split
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
@@ -108,6 +95,8 @@ class Participant:
         self._sums: list[OwnSum] = []
         self.declared: Quantization | None = None
         """The base class that this device joined with: `freeze` then wants its canary loss."""
+        self.declared_domains: tuple[str, ...] = ()
+        """The domains that it joined with: the report of `freeze` then has their losses."""
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -128,12 +117,14 @@ class Participant:
         """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
         self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
 
-    def join(self, base_class: Quantization | None = None) -> Effects:
+    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
         """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again.
 
-        With a base class this device adds its canary loss if it may; `declared` says so afterwards (C20).
+        With a base class this device adds its canary loss if it may, with domains their losses; `declared` and
+        `declared_domains` say so afterwards (C20).
         """
         self._expect(ClientStage.OFFERED)
+        self.declared_domains = may_declare_domains(self.offer, domains, self._limits, self._last)
         if base_class is not None and may_declare(self.offer, base_class, self._limits, self._last):
             self.declared = base_class
         self._share_key = ShareKey.generate(self._random)
@@ -143,6 +134,7 @@ class Participant:
             mask_keys=tuple(secrets.mask_key.public for secrets in self._secrets),
             self_mask_hashes=tuple(self_mask_hash(secrets.self_mask) for secrets in self._secrets),
             base_class=self.declared,
+            domains=self.declared_domains,
         )
         self._join = seal(self._key, Kind.JOIN, self._ctx0, message)
         self.stage = ClientStage.JOINED
@@ -234,13 +226,16 @@ class Participant:
         secrets = self._secrets[own.index - 1]
         spent = self._spend(update, own)
         loss, pads = own_canary(roster, own, self._index, share_key, self.declared, canary)
+        report, padded = own_domains(roster, own, self._index, share_key, self.declared_domains, report)
         figures, corrupt = (weight, report, loss), self._limits.corrupt_fraction
         words, noted = own_words(update, figures, own.ring, roster.thresholds, corrupt, self._random)
         show(read_only(words))
         if loss is not None:
             apply_masks(words[canary_place(own.ring, loss.base_class)], pads)
+        for place, slot_pads in padded:
+            apply_masks(words[place], slot_pads)
         apply_masks(words, own.masks(roster, self._key.public, secrets), threads=threads)
-        payload = words.tobytes()
+        payload = as_payload(words, own.ring)
         digest = bytes.fromhex(digest_of(payload).removeprefix("sha256:"))
         header = UploadHeader(sum_index=own.index, length=len(payload), digest=digest)
         own.header = seal(self._key, Kind.UPLOAD, own.context, header)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.domains import decode_domain, encode_domains
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.metrics import (
@@ -30,9 +31,12 @@ from fedit_protocol.secagg.ring import (
     canary_classes,
     coordinate_count,
     counted_specs,
+    domain_names,
     levels,
     limb_bits,
     limb_count,
+    modulus_bits,
+    reduced,
     tail_specs,
     word_count,
     word_type,
@@ -86,7 +90,7 @@ def encode_update(
     sketch = slice(ring.size, coordinate_count(ring))
     round_into(words[sketch], update[sketch], 1 / ring.sketch_range, (levels(ring), weight), noise)
     report = replace(report, clipped_fraction=1.0 if scale < 1 else clipped / ring.size)
-    slots = encode_canary(canary_classes(ring), canary)
+    slots = encode_canary(canary_classes(ring), canary) | encode_domains(domain_names(ring), report.domains)
     silent = {spec.name: 0 for spec in ring.metrics}
     write_tail(words, {WEIGHT: weight, **silent, **encode_report(report, weight), **slots}, ring)
     return words
@@ -117,14 +121,16 @@ def decode_sum(
     sum_index: int = 1,
     noise: int = 0,
     canary: Mapping[Quantization, int | Unknown] = MappingProxyType({}),
+    domains: Mapping[str, int | Unknown] = MappingProxyType({}),
 ) -> Aggregate:
     """Turn the unmasked sum of `survivors` payloads into an Aggregate.
 
     `noise` is how far noise may move a coordinate (`noise_reach`); 0 without noise. `canary` says of each base
-    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`).
+    class how many devices' losses its slot holds, or why it must not be read (`opened_classes`); `domains` of domains.
     Raises ProtocolError (encoding-refused) if it cannot be such a sum: total weight, a coordinate or a metric outside
     its range, or a mean update longer than the clip plus rounding allows (S8).
     """
+    words = reduced(words, ring)
     tail = read_tail(words, ring)
     for spec in counted_specs(ring):
         if tail[spec.name] > survivors * spec.maximum:
@@ -132,7 +138,7 @@ def decode_sum(
     weight = tail.pop(WEIGHT)
     if weight < survivors:
         raise _refused(f"a total weight of {weight} is less than the {survivors} survivors")
-    lifted = signed(words[: coordinate_count(ring)]).astype(np.int64)
+    lifted = signed(words[: coordinate_count(ring)], ring).astype(np.int64)
     if len(lifted) and np.abs(lifted).max() > weight * levels(ring) + noise:
         raise _refused("a coordinate of the sum exceeds what its weight allows")
     coordinates, sketch = lifted[: ring.size], lifted[ring.size :]
@@ -142,7 +148,11 @@ def decode_sum(
         raise _refused("the mean update is longer than the clip allows")
     counted = {spec.name: tail[spec.name] for spec in ring.metrics}
     report = decode_report(counted, weight) if ring.metrics else NO_REPORT
-    report = replace(report, canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()))
+    report = replace(
+        report,
+        canary=tuple(_class_loss(tail, name, known) for name, known in canary.items()),
+        domains=tuple(decode_domain(tail, name, known) for name, known in domains.items()),
+    )
     sketched = sketch.astype(np.float64) * (ring.sketch_range / levels(ring))
     return Aggregate(total, weight, survivors, report, coordinates, sum_index, sketched)
 
@@ -153,9 +163,11 @@ def _class_loss(tail: Mapping[str, int], base_class: Quantization, known: int | 
     return ClassLoss(base_class, 0, None, known)
 
 
-def signed(words: Words) -> NDArray[np.int16] | NDArray[np.int32]:
-    """Return ring words as the integers nearest to zero that they stand for; no copy."""
-    return words.view(np.dtype("<i2")) if words.dtype.itemsize == 2 else words.view(np.dtype("<i4"))
+def signed(words: Words, ring: RingSpec) -> NDArray[np.int16] | NDArray[np.int32]:
+    """Return ring words as the integers nearest to zero that they stand for; no copy where all their bits count."""
+    values = words.view(np.dtype("<i2")) if words.dtype.itemsize == 2 else words.view(np.dtype("<i4"))
+    spare = ring.word_bits - modulus_bits(ring)
+    return (values << spare) >> spare if spare else values  # the highest bit that counts is the sign
 
 
 def round_into(

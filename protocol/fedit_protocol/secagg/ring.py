@@ -1,22 +1,30 @@
 """Which ring a round sums in, and where each coordinate of a payload lies (SPEC, section 6).
 
 A payload is d adapter coordinates, a sketch if the method has one, then the tail: the weight, each metric, and the
-canary slots of each base class if the task has canary rows, in limbs small enough never to overflow.
+canary slots of each base class and the slots of each domain if the task has such, in limbs too small to overflow.
 """
 
+from collections.abc import Callable
 from math import ceil, log2
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedit_protocol.domains import domain_specs
 from fedit_protocol.errors import ConfigError
-from fedit_protocol.messages import CanarySlots, CohortRules, NoiseSpec, RingSpec
+from fedit_protocol.ids import IdentityKey
+from fedit_protocol.messages import CanarySlots, CohortRules, DomainSlots, NoiseSpec, RingSpec
 from fedit_protocol.metrics import MetricSpec, canary_specs, metric_specs
+from fedit_protocol.secagg.packing import GROUP, pack, packed_bytes, unpack
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.statistics import statistic_specs
 from fedit_protocol.task import Quantization, Task
+
+ReadBytes = Callable[[IdentityKey, int, int], NDArray[np.uint8]]
+"""read(member, start, stop) → so many bytes of its stored payload; called from several threads at once."""
 
 WEIGHT: Final = "weight"
 """The name of the first tail value, the client's integer weight."""
@@ -71,12 +79,13 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         clip_norm=encoding.clip_norm,
         value_bits=encoding.value_bits,
         value_range=task.value_range,
-        max_weight=encoding.max_weight,
-        cohort_max=task.round.cohort_size,
+        max_weight=task.most_weight,
+        cohort_max=task.round.ring_size,
         word_bits=32,
-        metrics=ring_metrics(encoding.max_weight, noise) + (() if noise else statistic_specs(task)),
+        metrics=ring_metrics(task.most_weight, noise) + (() if noise else statistic_specs(task)),
         noise=noise,
         canary=_canary_slots(task),
+        domains=_domain_slots(task),
     )
     bits = _bits(ring, cohort_rules(task))
     if bits > 32:
@@ -85,7 +94,8 @@ def ring_spec(task: Task, size: int) -> RingSpec:
             f" {bits} bits; 32 is the widest",
             code="C021",
         )
-    return ring.model_copy(update={"word_bits": 16}) if bits <= 16 else ring
+    narrow = {"word_bits": 16} if bits <= 16 else {}
+    return ring.model_copy(update=narrow | ({"packed_bits": bits} if encoding.packed else {}))
 
 
 def ring_metrics(max_weight: int, noise: NoiseSpec | None) -> tuple[MetricSpec, ...]:
@@ -95,6 +105,13 @@ def ring_metrics(max_weight: int, noise: NoiseSpec | None) -> tuple[MetricSpec, 
 
 def _canary_slots(task: Task) -> CanarySlots | None:
     return CanarySlots(classes=task.base.classes, hidden_among=task.canary.hidden_among) if task.canary else None
+
+
+def _domain_slots(task: Task) -> DomainSlots | None:
+    fairness = task.fairness
+    if fairness is None or not fairness.domains:
+        return None
+    return DomainSlots(names=fairness.domains, hidden_among=fairness.hidden_among)
 
 
 def cohort_rules(task: Task) -> CohortRules:
@@ -116,16 +133,50 @@ def word_type(ring: RingSpec) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
     return np.dtype("<u2") if ring.word_bits == 16 else np.dtype("<u4")
 
 
+def modulus_bits(ring: RingSpec) -> int:
+    """Return how many bits of a word count: all sums are modulo two to this power."""
+    return ring.packed_bits or ring.word_bits
+
+
+def as_payload(words: Words, ring: RingSpec) -> bytes:
+    """Return ring words as they go over the wire: little-endian, packed if the ring says so."""
+    return pack(words, ring.packed_bits) if ring.packed_bits else words.tobytes()
+
+
 def as_words(payload: bytes, ring: RingSpec) -> Words:
-    """Read a payload's bytes as ring words, without a copy."""
+    """Read a payload's bytes as ring words, without a copy unless they are packed."""
+    if ring.packed_bits:
+        return unpack(np.frombuffer(payload, dtype=np.uint8), word_count(ring), ring.packed_bits, word_type(ring))
     if ring.word_bits == 16:
         return np.frombuffer(payload, dtype="<u2")
     return np.frombuffer(payload, dtype="<u4")
 
 
+def word_reader(ring: RingSpec, read: ReadBytes) -> Callable[[IdentityKey, int, int], Words]:
+    """Return what reads words start..stop of a member's stored payload; packed ones are cut at groups of eight.
+
+    `read(member, start, stop)` returns those bytes of it, uint8.
+    """
+    word, bits = word_type(ring), ring.packed_bits
+
+    def words(member: IdentityKey, start: int, stop: int) -> Words:
+        if not bits:
+            return read(member, start * word.itemsize, stop * word.itemsize).view(word)
+        if start % GROUP:
+            raise ValueError("packed words are read from a multiple of eight on")
+        return unpack(read(member, start * bits // 8, packed_bytes(stop, bits)), stop - start, bits, word)
+
+    return words
+
+
+def reduced(words: Words, ring: RingSpec) -> Words:
+    """Return words with the bits beyond the ring's modulus cleared; the words themselves where there are none."""
+    return words if not ring.packed_bits else words & words.dtype.type((1 << ring.packed_bits) - 1)
+
+
 def tail_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
-    """Return the values behind the adapter coordinates: the weight, the metrics, then the canary slots."""
-    return (*counted_specs(ring), *canary_specs(canary_classes(ring)))
+    """Return the values behind the adapter coordinates: the weight, the metrics, the canary slots, those of domains."""
+    return (*counted_specs(ring), *canary_specs(canary_classes(ring)), *domain_specs(domain_names(ring)))
 
 
 def counted_specs(ring: RingSpec) -> tuple[MetricSpec, ...]:
@@ -146,9 +197,23 @@ def canary_place(ring: RingSpec, base_class: Quantization) -> slice:
     return slice(start, start + size)
 
 
+def domain_names(ring: RingSpec) -> tuple[str, ...]:
+    """Return the domains that have a slot, in their order; none without such."""
+    return ring.domains.names if ring.domains else ()
+
+
+def domain_place(ring: RingSpec, name: str) -> slice:
+    """Return where the slot of one domain lies in a payload: the limbs of its loss and of its rows."""
+    before = (*counted_specs(ring), *canary_specs(canary_classes(ring)))
+    start = coordinate_count(ring) + sum(limb_count(ring, spec.maximum) for spec in before)
+    size = sum(limb_count(ring, spec.maximum) for spec in domain_specs((name,)))
+    start += size * domain_names(ring).index(name)
+    return slice(start, start + size)
+
+
 def limb_bits(ring: RingSpec) -> int:
-    """Return ℓ, the largest limb width for which n limbs still sum below the modulus: n·(2^ℓ - 1) < 2^word_bits."""
-    largest: int = (2**ring.word_bits - 1) // ring.cohort_max
+    """Return ℓ, the largest limb width for which n limbs still sum below the modulus 2^b: n·(2^ℓ - 1) < 2^b."""
+    largest: int = (2 ** modulus_bits(ring) - 1) // ring.cohort_max
     return (largest + 1).bit_length() - 1
 
 
@@ -169,7 +234,7 @@ def word_count(ring: RingSpec) -> int:
 
 def payload_length(ring: RingSpec) -> int:
     """Return the size of a payload in bytes; it depends on the task only, never on a client's data."""
-    return word_count(ring) * ring.word_bits // 8
+    return packed_bytes(word_count(ring), modulus_bits(ring))
 
 
 def check_ring(ring: RingSpec, rules: CohortRules | None = None) -> None:
@@ -177,7 +242,7 @@ def check_ring(ring: RingSpec, rules: CohortRules | None = None) -> None:
 
     `rules` may be left out for a ring without noise only: they say which rosters share the noise.
     """
-    if _bits(ring, rules) > ring.word_bits:
+    if _bits(ring, rules) > modulus_bits(ring) or ring.packed_bits > ring.word_bits:
         raise ConfigError("the ring is too narrow for the cohort: a sum could overflow", code="C021")
 
 

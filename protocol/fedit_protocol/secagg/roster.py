@@ -11,7 +11,7 @@ from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import Join, Offer, Roster
 from fedit_protocol.secagg.context import roster_context
 from fedit_protocol.secagg.keys import check_agreement_key
-from fedit_protocol.secagg.ring import canary_classes
+from fedit_protocol.secagg.ring import canary_classes, domain_names
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.secagg.unmask import MemberKeys, member_keys
 from fedit_protocol.signing import Kind, read_envelope, verify
@@ -98,9 +98,12 @@ class VerifiedRoster:
 
 
 def check_declared(join: Join, offer: Offer) -> None:
-    """Raise SecurityError (policy-refused) for a join with a base class that the offer has no slot for (C20, S2)."""
+    """Raise SecurityError (policy-refused) for a base class or a domain that the offer has no slot for (C20, S2)."""
     if join.base_class is not None and join.base_class not in canary_classes(offer.sums[0].ring):
         raise SecurityError(ProblemType.POLICY_REFUSED, f"the round has no base class {join.base_class}")
+    offered = set(domain_names(offer.sums[0].ring))
+    if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= offered:
+        raise SecurityError(ProblemType.POLICY_REFUSED, "a join names domains that the round does not have")
 
 
 def check_distinct_keys(joins: Sequence[Join]) -> None:

@@ -65,6 +65,8 @@ class UnmaskJob:
     """How far the devices' noise may move a coordinate of the sum, in ring steps."""
     canary: Mapping[Quantization, int | Unknown] = field(default_factory=dict)
     """Base class → how many devices' canary losses its slot holds, or why it must not be read."""
+    domains: Mapping[str, int | Unknown] = field(default_factory=dict)
+    """The same of each domain's slot."""
 
     def run(self, read: Reader, threads: int = 1) -> Aggregate:
         """Return the aggregate; CPU-bound, so call it in a thread, and let it use `threads` of its own.
@@ -73,7 +75,7 @@ class UnmaskJob:
         one that honest clients can produce (S8).
         """
         total = self.sum_words(read, threads)
-        return decode_sum(total, len(self.survivors), self.ring, self.sum_index, self.noise, self.canary)
+        return decode_sum(total, len(self.survivors), self.ring, self.sum_index, self.noise, self.canary, self.domains)
 
     def sum_words(self, read: Reader, threads: int = 1) -> Words:
         """Return the unmasked ring sum of the survivors' whole payloads, tail included."""

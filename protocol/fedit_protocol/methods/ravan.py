@@ -1,0 +1,18 @@
+"""RAVAN (Raje et al. 2025): several small cores H_i of each layer, each with a scale s_i that devices train too."""
+
+from fedit_protocol.adapter import Vector
+from fedit_protocol.methods.cores import built_from_cores
+from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.task import TaskDocument
+
+
+class Ravan(FedAvg):
+    """FedAvg of the products s_i·H_i: ΔW = γ·Σ_i s_i·B_i·H_i·A_i is linear in them, so aggregation is exact.
+
+    A device sends the change of s_i·H_i, and every round starts from s_i = 1: the mean holds the scales already, and
+    keeping them would count them twice. The heads' bases are orthonormal among each other.
+    """
+
+    def build(self, document: TaskDocument, state: Vector) -> Vector:
+        """Return the LoRA adapter, float32 (document.built.size,): lora_A the heads' A_i, lora_B their B_i·H_i."""
+        return built_from_cores(document, state)
