@@ -88,8 +88,8 @@ class MethodSpec(Section):
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
         " adapter of its own near the shared one; fedalt: the mean of the devices' own adapters, which each mixes with"
         " its own, token by token; fed_sb: sum one core of rank x rank numbers a layer, between frozen bases; ravan:"
-        " several smaller ones with scales; fedkseed: no gradients, sum steps along public directions; scaffold: control"
-        " variates against drift, for devices that come back (set population)",
+        " several smaller ones with scales; fedkseed: no gradients, sum steps along public directions; scaffold:"
+        " control variates against drift, for devices that come back (set population)",
     )
     population: int = Field(
         0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"
