@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,8 @@ def speaking(model: Any, adapter: str | None) -> Iterator[Any]:
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Do what the request's verb says."""
-    {"evaluate": _evaluate, "measure": _measure, "generate": _converse}[message["verb"]](channel, message, plan)
+    whole = replace(plan, rank=0)  # an adapter is looked at with all its slices, whatever is trained here
+    {"evaluate": _evaluate, "measure": _measure, "generate": _converse}[message["verb"]](channel, message, whole)
 
 
 def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:

@@ -11,7 +11,9 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.compression import Compression
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
 from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import ClientReport, OwnDomain
+from fedit_protocol.rank_blocks import block_weights
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.task import TaskDocument
 
@@ -29,10 +31,19 @@ class Contribution:
     left: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
 
-def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vector] | None = None) -> Contribution:
-    """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off."""
+def contribution(
+    local: LocalResult,
+    start: RoundStart,
+    left: Mapping[str, Vector] | None = None,
+    open_rank: int | None = None,
+) -> Contribution:
+    """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off.
+
+    Slices from `open_rank` on are left out: too few devices of the cohort have them (C21).
+    """
     document = start.document
-    message = method_of(document).client_message(local.update, start)
+    update = local.update if open_rank is None else limited(document.layout, local.update, open_rank)
+    message = method_of(document).client_message(update, start)
     own = own_figures(local, document, message)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()
@@ -41,6 +52,8 @@ def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vecto
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
     weight = client_weight(document.task, own, start.public)
+    if open_rank is not None:
+        statistics |= block_weights(document.task.adapter.ranks, open_rank, weight)
     report = report_of(local, document.task)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)

@@ -7,15 +7,15 @@ nothing to say of one sends 0.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from fedit_protocol import fairness, task_compression
+from fedit_protocol import fairness, rank_blocks, task_compression
 from fedit_protocol.metrics import MetricSpec
 from fedit_protocol.task import Task
 
-KINDS: Final[frozenset[str]] = fairness.KINDS | task_compression.KINDS
+KINDS: Final[frozenset[str]] = fairness.KINDS | task_compression.KINDS | rank_blocks.KINDS
 """The first words that a name may have; an offer that asks for another kind is refused (C3)."""
 
 
-TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = (fairness.fair_specs,)
+TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = (fairness.fair_specs, rank_blocks.rank_specs)
 """What each part of a task asks for, in its order on the wire."""
 
 
