@@ -1,6 +1,6 @@
 """What a device gives to a round's first sum: the message of its method, made smaller, its weight and its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,9 +8,10 @@ import numpy as np
 from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import ClientReport, OwnDomain
 from fedit_protocol.rank_blocks import block_weights
@@ -35,15 +36,17 @@ def contribution(
     local: LocalResult,
     start: RoundStart,
     left: Mapping[str, Vector] | None = None,
+    weigh: Callable[[int], int] = lambda weight: weight,
     open_rank: int | None = None,
 ) -> Contribution:
     """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off.
 
-    Slices from `open_rank` on are left out: too few devices of the cohort have them (C21).
+    `weigh` says what the device's weight becomes in this very round. Slices from `open_rank` on are left out: too few
+    devices of the cohort have them (C21).
     """
     document = start.document
     update = local.update if open_rank is None else limited(document.layout, local.update, open_rank)
-    message = method_of(document).client_message(update, start)
+    message = message_of(start, update, local.examples)
     own = own_figures(local, document, message)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()
@@ -51,10 +54,10 @@ def contribution(
         smaller = compression.compress(message, start.public, left or {})
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
-    weight = client_weight(document.task, own, start.public)
+    weight = weigh(client_weight(document.task, own, start.public))
     if open_rank is not None:
         statistics |= block_weights(document.task.adapter.ranks, open_rank, weight)
-    report = report_of(local, document.task)
+    report = report_of(local, document.task, weight)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)
 
