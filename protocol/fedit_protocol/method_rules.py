@@ -97,6 +97,8 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
     if task.round.mode == "trusted":
         raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.optimizer.fednova:
+        raise ValueError("method.audit_every does not go with optimizer.fednova, which divides updates: leave one out")
     if task.compression:
         raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:
