@@ -12,7 +12,10 @@ from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedit_rs import FedItRs
 from fedit_protocol.methods.fedkseed import FedKSeed
 from fedit_protocol.methods.fedsa import FedSa
+from fedit_protocol.methods.fedsvd import FedSvd
+from fedit_protocol.methods.ffa_lora import FfaLora
 from fedit_protocol.methods.ravan import Ravan
+from fedit_protocol.methods.rolora import RoLora
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -21,6 +24,9 @@ __all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.FFA_LORA: FfaLora(),
+    MethodName.ROLORA: RoLora(),
+    MethodName.FEDSVD: FedSvd(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
     MethodName.FED_SB: FedSb(),
