@@ -16,6 +16,7 @@ from fedit_protocol.methods.fedsvd import FedSvd
 from fedit_protocol.methods.ffa_lora import FfaLora
 from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.methods.rolora import RoLora
+from fedit_protocol.methods.scaffold import Scaffold
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -24,6 +25,7 @@ __all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.SCAFFOLD: Scaffold(),
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),
