@@ -37,6 +37,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
 from fedit_client.training.pull import Drift, Pull, pulls_of
+from fedit_client.training.ranks import adapter_at, cut
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -74,7 +75,7 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool
     held = load_base(base, plan)
     if unpacked:
         unpack(held, getattr(torch, plan.compute_dtype))
-    model = attach_adapter(held, document.task.adapter, document.built)
+    model = attach_adapter(held, *adapter_at(document, plan.rank))
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -117,7 +118,7 @@ def _train(
     kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
-    write_adapter(loaded.model, own.start)
+    write_adapter(loaded.model, cut(own.start, request.plan.rank))
     own.prepare(loaded.model)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
