@@ -70,6 +70,8 @@ _CODES: Final[dict[str, str]] = {
     "C024": "The noise is too coarse for the rounding. Lower encoding.clip_norm, or raise encoding.value_bits.",
     "C025": "A task with noise needs the accountant: pip install 'fedit[dp]'",
     "C026": "With so much or so little noise the result is of no use, or protects nobody.",
+    "D048": "A task goes on from an adapter only if that is plain LoRA of the task's rank, alpha and modules, and the "
+    "very one that the task names. Set [adapter] in the task file as the adapter has it.",
     "C030": "This data folder holds no server yet. fedit-server up makes one; or name the right folder with --home.",
     "C031": "There is nothing to train. Name a model or a task file: fedit-server up --model ORG/NAME --name TEXT",
     "C032": "The card of the enrolment authority cannot be read as one.",

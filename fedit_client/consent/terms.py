@@ -105,7 +105,8 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
         title=plain(task.title),
         operator=plain(task.operator or descriptor.name) or "an unnamed operator",
         model=plain(f"{task.base.model} in {' or '.join(task.base.allowed)}"),
-        training=f"{trained_words(task, modules)}, {counted(task.round.rounds, 'round')}",
+        training=f"{trained_words(task, modules)}, {counted(task.round.rounds, 'round')}"
+        + (", going on from an adapter that the organiser brings" if task.adapter.start else ""),
         leaves_masked=(update, *_hidden(document, hidden)) if weakest else (),
         leaves_sealed=() if weakest else (f"{update}, sealed on the way", _OPENED),
         leaves_in_clear=(

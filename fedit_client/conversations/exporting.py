@@ -243,13 +243,16 @@ class _Work:
     def _make_base(self, plain: Path) -> tuple[tuple[str, ...], Path]:
         """Return the commands that make the base's own GGUF file, and where it will lie.
 
-        The untrained version changes nothing: merged, it is the base. Where its tokenizer is one that this exporter
-        does not know (M012), llama.cpp's own converter is what is left.
+        The untrained version changes nothing: merged, it is the base. Where there is none, for the task went on from
+        an adapter, or the tokenizer is one that this exporter does not know (M012), llama.cpp's own converter is left.
         """
         try:
             tokens_of(self.base)
             gguf_plan(self.base, Precision.F16)
+            can_make = not self.task.adapter.start
         except ModelError:
+            can_make = False
+        if not can_make:
             file = plain.with_suffix(".gguf")
             line = f"python convert_hf_to_gguf.py {quote(str(self.base.folder))} --outfile {quote(str(file))}"
             return (f"{line}   # of llama.cpp",), file

@@ -12,6 +12,7 @@ from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of, step_rows
+from fedit_client.training.best import Best
 from fedit_client.training.canary import canary_loss
 from fedit_client.training.checkpoint import binding_of
 from fedit_client.training.domains import start_figures
@@ -75,7 +76,8 @@ def train_here(
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Of a group that shares the run only the leader measures. Raises DataError, DeviceError.
+    Of a group that shares the run only the leader measures, unless the task wants the best step. Raises DataError,
+    DeviceError.
     """
     begun = time.monotonic()
     task = request.plan.applied(request.document.task)
@@ -83,7 +85,8 @@ def train_here(
     to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
     on_progress(TrainingProgress("prepare", 0, len(request.records)))
     rows = tokenize(to_train, loaded.tokenizer, task.prompt)
-    kept_back = _held_out(held_out, loaded, task) if group.leads else Tokenized()
+    every = task.training.evaluate_every
+    kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
     before = own.start
@@ -95,6 +98,8 @@ def train_here(
         begin = partial(_begun, loaded, task, kind, request, group)
         run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
         run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
+        if every:  # in each process of a group, so that all of them end with the same step's adapter
+            run.best = Best(every, lambda: _measure(loaded, kept_back.examples, feeding, on_progress))
         figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
         binding = binding_of(request, rows.examples, kind)
         if (state := keeper.saved(binding)) is None:
@@ -111,7 +116,7 @@ def train_here(
             )
 
         trained = form.train(run, rows.examples, feeding, keeper, tell)
-        loss_after = own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        loss_after = own_loss = _settled(run, _measure(loaded, kept_back.examples, feeding, on_progress))
         update, tokens = form.update(), trained.tokens
         if own.trains_again:
             keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
@@ -160,6 +165,11 @@ def _begun(loaded: Loaded, task: Task, kind: Optimizer, request: TrainingRequest
     run.scale = LossScale.of(request.plan.compute_dtype)
     run.pulls = pulls_of(spec, loaded.model)
     return run
+
+
+def _settled(run: Run, loss: float | None) -> float | None:
+    """Put the best step's adapter back where the task wants that; return the held-out loss of the one that stands."""
+    return loss if run.best is None else run.best.settle(run, loss)
 
 
 def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:

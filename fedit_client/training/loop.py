@@ -32,6 +32,8 @@ def train(run: Run, examples: Sequence[Example], feeding: Feeding, keeper: Keepe
             pull.after_step(run)
         run.optimizer.zero_grad(set_to_none=True)
         run.done += 1
+        if run.best is not None:
+            begun += run.best.after_step(run)
         speed = (run.total.tokens - tokens_before) / (time.monotonic() - begun)
         on_progress(TrainingProgress("train", run.done, len(steps), loss, speed))
     keeper.between_steps(run)

@@ -10,15 +10,17 @@ from typing import Any, Protocol
 
 import torch
 
+from fedit_client.training.best import Best
 from fedit_client.training.divergence import DivergenceGuard
 from fedit_client.training.group import Group
 from fedit_client.training.optimizer import page_again
 from fedit_client.training.pull import Pull
 from fedit_client.training.scaling import LossScale
-from fedit_protocol.task import TrainingSpec
+from fedit_protocol.task_training import TrainingSpec
 
 _ADAPTER = "adapter/"
 _OPTIMIZER = "optimizer/"
+_BEST = "best/"
 
 
 @dataclass
@@ -52,6 +54,9 @@ class Run:
     pulls: tuple[Pull, ...] = ()
     """What draws the parameters beside the loss."""
 
+    best: Best | None = None
+    """Where the task wants the best step and not the last one."""
+
     def __init__(
         self, model: Any, optimizer: torch.optim.Optimizer, spec: TrainingSpec, seed: bytes, group: Group
     ) -> None:
@@ -83,6 +88,9 @@ class Run:
             "scale": asdict(self.scale),
             "optimizer": left,
         }
+        if self.best is not None:
+            tensors |= {f"{_BEST}{name}": value for name, value in self.best.tensors.items()}
+            numbers["best"] = self.best.numbers()
         return State(tensors, numbers)
 
     @torch.no_grad()
@@ -99,6 +107,9 @@ class Run:
         self.total = Trained(**state.numbers["total"])
         self.guard = DivergenceGuard(**state.numbers["guard"])
         self.scale = LossScale(**state.numbers["scale"])
+        if self.best is not None:
+            found = {name: value for name, value in state.tensors.items() if name.startswith(_BEST)}
+            self.best.restore(state.numbers["best"], {name.removeprefix(_BEST): found[name] for name in found})
 
 
 class Keeper(Protocol):

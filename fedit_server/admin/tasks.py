@@ -36,16 +36,27 @@ from fedit_server.tasks.publishing import Publisher, check_succession
 
 
 @dataclass(frozen=True)
+class Brought:
+    """What an operator has on this machine for a task: a copy of its base, an adapter that it begins with."""
+
+    base: Path | None = None
+    start: Path | None = None
+
+
+@dataclass(frozen=True)
 class TaskDesk:
     """The tasks of a data folder, whoever asks; who it is stands in each record and in the audit log."""
 
     admin: Admin
 
-    async def create(self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None) -> TaskRow:
+    async def create(
+        self, task: Task, *, draft: bool = False, owner: str = "", base: Path | None = None, start: Path | None = None
+    ) -> TaskRow:
         """Publish a new task, or keep it as a draft; a running server takes it up within seconds.
 
-        Raises ConfigError U121 if there is one with this id, QuotaError U115, C037 or C038 for a mode that is not
-        allowed here; what reading the base raises.
+        `start` is a PEFT folder that it begins with, instead of an untrained adapter. Raises ConfigError U121 if there
+        is a task with this id, QuotaError U115, C037 or C038 for a mode that is not allowed here, DataError D048 for a
+        start that does not fit; what reading the base raises.
         """
         known = await self.admin.store.tasks.task(task.id)
         if known is not None:
@@ -64,7 +75,7 @@ class TaskDesk:
                 f"there are {len(kept)} tasks, as many as the settings allow",
                 fix="archive one: fedit-server task list, fedit-server task archive ID; or raise most_tasks",
             )
-        await self._publish(task, "task.create", base, owner, draft=draft)
+        await self._publish(task, "task.create", Brought(base, start), owner, draft=draft)
         return await self.admin.task(task.id)
 
     async def plan_edit(self, name: str | None, wanted: Task, base: Path | None = None) -> EditPlan:
@@ -88,7 +99,7 @@ class TaskDesk:
         An open round ends under its own version. A draft is replaced, and a paused task stays paused.
         """
         plan = await self.plan_edit(name, wanted, base)
-        await self._publish(plan.task, "task.edit", base, "")
+        await self._publish(plan.task, "task.edit", Brought(base), "")
         return plan
 
     async def change(self, name: str | None, verb: Verb, reason: str = "") -> TaskRow:
@@ -144,12 +155,14 @@ class TaskDesk:
     def _by(self) -> str:
         return OPERATOR if self.admin.caller == LOCAL else self.admin.caller.who
 
-    async def _publish(self, task: Task, action: str, base: Path | None, owner: str, *, draft: bool = False) -> None:
+    async def _publish(self, task: Task, action: str, brought: "Brought", owner: str, *, draft: bool = False) -> None:
         """Look at the base first, which may take long; only what is written in the end keeps other writers waiting."""
         admin = self.admin
         sign = admin.identity.sign_change
         blobs = open_blobs(admin.config, admin.home)
-        publisher = Publisher(admin.store, blobs, admin.home.adapters, sign, base, self._by, owner)
+        publisher = Publisher(
+            admin.store, blobs, admin.home.adapters, sign, brought.base, self._by, owner, brought.start
+        )
         publication = await publisher.prepare(task, admin.now_s, draft=draft)
         if publication is not None:
             async with admin.change(action, task.id) as change:

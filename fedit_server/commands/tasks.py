@@ -35,6 +35,10 @@ def task_create(
     draft: Annotated[bool, typer.Option("--draft", help="Keep it back until `task open`.")] = False,
     owner: Annotated[str, typer.Option("--owner", help="Who answers for it here: a name or a contact.")] = "",
     base: Base = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--start", help="Begin with this adapter: a PEFT folder, such as `adapter export` writes."),
+    ] = None,
 ) -> None:
     """Publish a new task; a running server takes it up within seconds."""
     from fedit_server.tasks.files import load_task
@@ -45,7 +49,7 @@ def task_create(
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.admin.tasks import TaskDesk
 
-        made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base)
+        made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base, start=start)
         if rules is not None:
             await admin.store.retentions.give(made.task_id, rules)
         return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}

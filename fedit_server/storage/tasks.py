@@ -26,6 +26,7 @@ class Publication:
     source: bytes
     """The canonical bytes of the task as its file says, before the base was looked at."""
     first_adapter: Digest
+    """Of a new task or a draft; another one goes on with the adapters that it has."""
     deed: Deed
     owner: str = ""
     draft: bool = False

@@ -9,6 +9,7 @@ import tomlkit
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 from fedit_server.storage.rows import TaskRow
+from fedit_server.tasks.start_adapter import carried_on
 
 _NONE: Final = "none"
 
@@ -49,6 +50,7 @@ def plan_edit(known: TaskRow, wanted: Task) -> EditPlan:
     Raises ConfigError C120 for another id, U125 if nothing changes, C015 for a version that is older.
     """
     before = Task.model_validate_json(known.source)
+    wanted = carried_on(before, wanted)
     if wanted.id != known.task_id:
         raise ConfigError(
             f"the file describes the task {wanted.id}, not {known.task_id}; the id of a task stays",

@@ -7,6 +7,7 @@ from pathlib import Path
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.ids import Digest
 from fedit_protocol.messages import NoiseSpec
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.secagg.ring import ring_spec
@@ -24,6 +25,7 @@ from fedit_server.storage.tasks import Publication
 from fedit_server.tasks.base_source import read_base
 from fedit_server.tasks.files import resolve
 from fedit_server.tasks.lifecycle import OPERATOR, refuse_archived
+from fedit_server.tasks.start_adapter import carried_on, kept_start, started, with_start
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Publisher:
     """Publishes tasks into one server's store; `base` is a local copy of the base model, if the operator gave one.
 
     `sign` signs the line in the task's record, which says `by` whom; `owner` is who answers for the task, if said.
+    `start` is the place of the adapter that a new task begins with, if not with an untrained one.
     """
 
     store: Store
@@ -40,6 +43,7 @@ class Publisher:
     base: Path | None = None
     by: str = OPERATOR
     owner: str = ""
+    start: Path | None = None
 
     async def publish(self, task: Task, now_s: int, *, draft: bool = False) -> bool:
         """Publish a new task or a new version; returns False if nothing has changed. Raises as `prepare`."""
@@ -53,10 +57,11 @@ class Publisher:
 
         `draft`: a new one is kept back. Raises ConfigError C015 for a changed task with an old version number, C016 for
         a change that the present adapter does not fit, U120 for an archived task; ModelError if the base is absent or
-        not the pinned one.
+        not the pinned one; DataError D048 for an adapter to begin with that does not fit.
         """
-        source = task.model_dump_json().encode()
         known = await self.store.tasks.task(task.id)
+        task = task if known is None else carried_on(Task.model_validate_json(known.source), task)
+        source = task.model_dump_json().encode()
         if known is not None and known.state is TaskState.ARCHIVED:
             refuse_archived(task.id)
         if known is not None and known.state is not TaskState.DRAFT and not _is_newer(task, known):
@@ -64,18 +69,27 @@ class Publisher:
         if known is not None and known.source == source:
             return None
         document = resolve(task, await asyncio.to_thread(read_base, task.base, self.base))
-        fresh = known is None or known.state is TaskState.DRAFT
-        if known is not None and not fresh:
+        digest = Digest(task.adapter.start)
+        if known is not None and known.state is not TaskState.DRAFT:
             check_succession(known.document, document)
-        content = to_safetensors(document.layout, first_adapter(document.layout, task.adapter.seed))
-        digest = await self.blobs.put(content)
-        if fresh:
+        else:
+            document, content = await self._first(document)
+            source = with_start(task, document.task.adapter.start).model_dump_json().encode()
+            digest = await self.blobs.put(content)
             folder = adapter_folder(self.adapters, task.id, 0)
             edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
             await asyncio.to_thread(write_peft_folder, folder, document, content, edition)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
         return Publication(document, source, digest, deed, self.owner, draft)
+
+    async def _first(self, document: TaskDocument) -> tuple[TaskDocument, bytes]:
+        """Return version 0, and the document, which names it where it is an adapter trained before."""
+        if self.start is not None:
+            return await asyncio.to_thread(started, document, self.start)
+        if document.task.adapter.start:
+            return document, await kept_start(document, self.blobs)
+        return document, to_safetensors(document.layout, first_adapter(document.layout, document.task.adapter.seed))
 
 
 def _is_newer(task: Task, known: TaskRow) -> bool:
@@ -94,10 +108,11 @@ def _is_newer(task: Task, known: TaskRow) -> bool:
 
 
 def check_succession(old: TaskDocument, new: TaskDocument) -> None:
-    """A new version goes on with the adapter that there is, so base and layout stay."""
-    if old.layout != new.layout or old.task.base.digest != new.task.base.digest:
+    """A new version goes on with the adapter that there is, so base and layout stay, and what it began with."""
+    began = (old.task.adapter.start, new.task.adapter.start)
+    if old.layout != new.layout or old.task.base.digest != new.task.base.digest or began[0] != began[1]:
         raise ConfigError(
-            "another base model, rank or set of target modules needs a task of its own: the adapter would not fit",
+            "another base model, rank, start or target modules need a task of their own: the adapter would not fit",
             code="C016",
             where=new.task.label,
             fix="give the task another id",

@@ -35,7 +35,8 @@ class Edition:
 
     `epsilon` and `delta` are what all rounds together can tell about one device, in tasks with noise. `licence` is the
     base's, where it is known. `rounds` are those that led to it. `tested` are versions with their loss on held-out
-    rows, each a mean over the devices of the round that began with it; version 0 is the base alone.
+    rows, each a mean over the devices of the round that began with it; version 0 is the base alone, unless the task
+    goes on from an adapter.
     """
 
     version: int
@@ -126,7 +127,7 @@ Trained with FedIT: the rows stayed on the devices, and {_who_saw(task)}.
 | LoRA | rank {task.adapter.rank}, alpha {_plain(task.adapter.alpha)}, {", ".join(task.adapter.target_modules)} |
 | prompts | template `{task.prompt.template}`{_of_the_base(task)}, {task.prompt.cutoff_tokens} tokens |
 | privacy | {_privacy(edition)} |
-{_tested_row(edition)}{_own_row(edition)}| adapter digest | `{edition.digest}` |
+{_tested_row(task, edition)}{_own_row(edition)}| adapter digest | `{edition.digest}` |
 {_parent_row(edition)}
 {use.block}
 
@@ -160,11 +161,12 @@ def _what_may_leak(edition: Edition) -> str:
     return "The epsilon above bounds what it says about any one device, not what it says about all of them."
 
 
-def _tested_row(edition: Edition) -> str:
+def _tested_row(task: Task, edition: Edition) -> str:
     if not edition.tested:
         return ""
     said = ", ".join(
-        f"{loss:.3f} for {f'version {version}' if version else 'the base alone'}" for version, loss in edition.tested
+        f"{loss:.3f} for {f'version {version}' if version or task.adapter.start else 'the base alone'}"
+        for version, loss in edition.tested
     )
     return f"| evaluation | held-out loss {said}: means over the devices of a round |\n"
 
@@ -180,7 +182,8 @@ def _own_row(edition: Edition) -> str:
 
 def _origin(task: Task, edition: Edition) -> str:
     if edition.version == 0:
-        return f"The untrained starting point of the federated task `{task.label}`."
+        what = "adapter, trained before, that rounds go on from" if task.adapter.start else "untrained starting point"
+        return f"The {what} of the federated task `{task.label}`."
     if edition.round_no is None or edition.survivors is None:
         return f"A version of the federated task `{task.label}`, run by {task.operator or 'an unnamed operator'}."
     devices = bucket(edition.survivors)

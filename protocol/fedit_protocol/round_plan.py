@@ -16,16 +16,26 @@ from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERS
 OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
 """What clients of protocol 2.0 know."""
 
+NEW_SETTINGS: Final = (
+    ("adapter", "start"),
+    ("training", "evaluate_every"),
+    ("training", "proximal"),
+    ("encoding", "packed"),
+)
+"""Settings that came with 2.2; a document holds one where it is not at its default."""
+
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, statistics, domains, compression and packed words with 2.2.
+    Base classes came with 2.1; methods but the first two, statistics, domains, compression, packed words and some
+    settings (`NEW_SETTINGS`) with 2.2.
     """
     task = document.task
-    later = task.fairness or task.compression or task.encoding.packed
+    stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
+    later = task.fairness or task.compression or any(key in stated[section] for section, key in NEW_SETTINGS)
     if later or task.method.name not in OLD_METHODS or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION

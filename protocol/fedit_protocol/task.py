@@ -6,13 +6,13 @@ the adapter's layout) and publishes a TaskDocument, whose digest every round is 
 
 from enum import StrEnum
 from math import ceil
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
-from fedit_protocol.encoding import digest_of, encode
+from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.method_rules import check_method
 from fedit_protocol.state_layout import state_layout, value_range_of
@@ -83,6 +83,12 @@ class AdapterSpec(Section):
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="public seed of the first global adapter's A factors; B starts at 0"
+    )
+    start: DigestText | Literal[""] = Field(
+        "",
+        exclude_if=absent_at(""),
+        description="digest of the adapter that version 0 is, where a task goes on from one (`task create --start`); "
+        "empty: it is drawn from the seed",
     )
 
 

@@ -77,9 +77,19 @@ class TrainingSpec(Section):
     held_out_fraction: float = Field(
         0.05, ge=0, le=0.5, description="share of the rows kept for evaluation on the device"
     )
+    evaluate_every: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        exclude_if=absent_at(0),
+        description="steps after which a device looks at the rows that it keeps for evaluation, again and again; it "
+        "sends the adapter of the best of these steps, not of the last one; 0 means the last",
+    )
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Self:
         if self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
+        if self.evaluate_every and not self.held_out_fraction:
+            raise ValueError("evaluate_every needs rows to look at: held_out_fraction above 0")
         return self
