@@ -34,7 +34,7 @@ from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, ProblemType, ProtocolError, SecurityError, StorageError
 from fedit_protocol.limits import participation_wait_s
-from fedit_protocol.messages import CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
+from fedit_protocol.messages import BlobRef, CheckIn, CheckInReply, RoundOutcome, RoundResult, WaitReason
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S
 from fedit_protocol.round_plan import version_of
@@ -266,7 +266,7 @@ class Session:
         version, digest = result.adapter_version, result.adapter_digest
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
         await asyncio.to_thread(self._note, round_, "committed", "", result)
-        await self._save(edition_of(round_.offer, result))
+        await self._save(edition_of(round_.offer, result), result.state)
         summed = f"summed over {counted(result.survivors, 'device')}"
         text = f"round {round_.number} is committed: adapter version {version}, {summed}"
         if result.privacy:
@@ -278,10 +278,10 @@ class Session:
             Event(EventKind.ROUND_COMMITTED, text, 1.0, RoundStage.DONE, round_.number, adapter_version=version)
         )
 
-    async def _save(self, edition: Edition) -> None:
+    async def _save(self, edition: Edition, state: BlobRef | None) -> None:
         fetch, version, digest = self._with.shelf.fetch, edition.version, edition.digest
         folder = await self._with.patience.insist(
-            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition)
+            lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, edition, state)
         )
         if folder == self._saved:  # the last round's adapter, looked at again at the end of the task
             return
@@ -294,7 +294,7 @@ class Session:
         if reply.adapter_version:
             path = f"/v1/tasks/{self._with.document.task.id}/adapter"
             info = decode(AdapterInfo, await self._with.patience.insist(lambda: self._with.transport.get(path)))
-            await self._save(Edition(info.version, info.digest, info.parent_digest))
+            await self._save(Edition(info.version, info.digest, info.parent_digest), info.state)
         await asyncio.to_thread(self._with.journal.end, reply.round_no, self._with.document.task.version)
         text = f"the task has ended after round {reply.round_no}"
         self._with.emit(Event(EventKind.TASK_FINISHED, text, adapter_version=reply.adapter_version))

@@ -15,13 +15,14 @@ from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.built_adapter import built_adapter
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest, TaskId
-from fedit_protocol.peft_folder import CARD, CONFIG, FACTORS, WEIGHTS, Edition, OwnLoss, config_bytes
+from fedit_protocol.messages import BlobRef
+from fedit_protocol.method_rules import TRAITS
+from fedit_protocol.peft_folder import CARD, CONFIG, FACTORS, STATE, WEIGHTS, Edition, OwnLoss, config_bytes
+from fedit_protocol.peft_form import peft_form, rank_of
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.tensor_files import LENGTH_BYTES
 
 TENSORS: Final = WEIGHTS
-STATE: Final = "state.safetensors"
-"""Beside the tensors: what the task's method has devices know besides the adapter."""
 _HEADER_BYTES: Final = 1024
 _ENTRY_BYTES: Final = 192  # of safetensors' list: type, shape, offsets, beside the tensor's name
 _PUBLIC: Final = 0o644
@@ -45,23 +46,30 @@ class AdapterShelf:
         digest: Digest,
         on_bytes: OnBytes,
         edition: Edition | None = None,
+        state: BlobRef | None = None,
     ) -> Path:
         """Return the PEFT folder of a version, downloaded unless the very same bytes are here already.
+
+        With a `state` what its method has devices know lies beside it, and PEFT's file holds the side delta too.
 
         An `edition` says more of it for the model card; what was known before stays. Raises what the transport raises,
         ModelError M003, M004 unless the file is exactly an adapter of the task's.
         """
         folder = self.folder(version)
-        tensors = folder / (TENSORS if self._document.lora is None else FACTORS)
+        task, is_built = self._document.task, self._document.lora is not None
+        has_side = state is not None and TRAITS[task.method.name].side
+        tensors = folder / (FACTORS if has_side or is_built else TENSORS)
         if not (tensors.exists() and file_digest(tensors) == digest):
-            before = newest_adapter(self._folder.parent, self._document.task.id)
+            before = newest_adapter(self._folder.parent, task.id)
             known = None if before is None or before[0] == version else travelled(before[1])
             await transport.download(digest, tensors, most_bytes(self._document.layout), on_bytes, known)
         check_adapter(tensors, self._document.layout)
-        if self._document.lora is not None:
+        if state is not None and not ((folder / STATE).exists() and file_digest(folder / STATE) == state.digest):
+            await transport.download(state.digest, folder / STATE, state.size, lambda _done, _total: None)
+        if is_built:
             await asyncio.to_thread(build, tensors, folder / TENSORS, self._document)
-        task = self._document.task
-        write_atomic(folder / CONFIG, config_bytes(task), _PUBLIC)
+        rank = await asyncio.to_thread(write_form, folder, self._document) if has_side else 0
+        write_atomic(folder / CONFIG, config_bytes(task, rank), _PUBLIC)
         add_to_edition(folder, task, replace(edition or Edition(version, digest), licence=self._licence))
         return folder
 
@@ -98,6 +106,30 @@ def check_adapter(path: Path, layout: AdapterLayout) -> None:
             where=str(path),
             fix="ask the operator about the task; nothing of this file is used",
         )
+
+
+def start_of(folder: Path, document: TaskDocument) -> Path:
+    """Return the file of a version that training starts from: what PEFT loads, without the side delta."""
+    return travelled(folder) if document.lora is None else folder / TENSORS
+
+
+def write_form(folder: Path, document: TaskDocument) -> int:
+    """Write the file that plain PEFT loads, of adapter and side delta together; return its rank, 0 if there is no side.
+
+    Raises ModelError M004 if the state in the folder does not fit the task, StorageError.
+    """
+    adapter = document.layout.flatten(read_state(folder / FACTORS))
+    try:
+        form = peft_form(document, adapter, read_state(folder / STATE))
+    except ValueError as error:
+        raise ModelError(str(error), code="M004", where=str(folder / STATE),
+                         fix="ask the operator about the task; nothing of this file is used") from error  # fmt: skip
+    if form is None:
+        write_atomic(folder / TENSORS, (folder / FACTORS).read_bytes(), _PUBLIC)
+        return 0
+    layout, vector = form
+    write_atomic(folder / TENSORS, save(layout.unflatten(vector)), _PUBLIC)
+    return rank_of(layout)
 
 
 def own_folder(folder: Path, task_id: TaskId) -> Path:

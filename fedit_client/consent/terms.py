@@ -9,9 +9,9 @@ from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.modes import check_federation_mode
-from fedit_protocol.round_plan import sealed_spec
+from fedit_protocol.round_plan import sealed_spec, sum_specs
 from fedit_protocol.sealed.updates import sealed_length
-from fedit_protocol.secagg.ring import payload_length, ring_spec
+from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task, TaskDocument
 from fedit_protocol.task_fairness import FairRule
@@ -159,7 +159,7 @@ def upload_bytes(document: TaskDocument) -> int:
     """Return the bytes that one device sends in one round, headers and small messages left out."""
     if document.task.round.mode is Mode.TRUSTED:
         return sealed_length(sealed_spec(document, bytes(32)))
-    return payload_length(ring_spec(document.task, document.layout.size))
+    return sum(payload_length(spec.ring) for spec in sum_specs(document))
 
 
 def _level(descriptor: FederationDescriptor) -> str:

@@ -15,7 +15,7 @@ from fedit_client.config import ClientConfig
 from fedit_client.consent.terms import size_text
 from fedit_client.export.gguf_file import About, gguf_plan, write_gguf, write_lora
 from fedit_client.export.merged import merged_bytes, write_merged
-from fedit_client.export.merging import Base, Delta
+from fedit_client.export.merging import Base, Delta, delta_of
 from fedit_client.export.ollama import MODELFILE, modelfile
 from fedit_client.export.peft import write_peft
 from fedit_client.export.place import made_whole
@@ -302,8 +302,7 @@ class _Work:
         return Turns.of_prompt(self.task.prompt.template, end_piece(self.base)).as_jinja()
 
     def _delta(self) -> Delta:
-        adapter = self.task.adapter
-        return Delta(self.kept.folder / WEIGHTS, self.document.built, adapter.alpha / adapter.rank)
+        return delta_of(self.kept.folder, self.document)
 
     def _about(self, name: str) -> About:
         words = f"{self.task.title}, adapter version {self.kept.version} of the federated task {self.task.label}"

@@ -56,5 +56,7 @@ async def pulled(
     if info.task_id != task_id or version not in (None, info.version):
         raise SecurityError(ProblemType.CONTEXT_MISMATCH, "the server shows an adapter that was not asked for")
     edition = Edition(info.version, info.digest, info.parent_digest, info.round_no)
-    folder = await patience.insist(lambda: shelf.fetch(transport, info.version, info.digest, on_bytes, edition))
+    folder = await patience.insist(
+        lambda: shelf.fetch(transport, info.version, info.digest, on_bytes, edition, info.state)
+    )
     return KeptVersion(info.version, folder, edition_in(folder))

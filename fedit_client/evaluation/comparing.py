@@ -5,25 +5,29 @@ on trust: the candidate is the server's signed word, and both adapters are fetch
 """
 
 import asyncio
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedit_client.adapters.kept import build, check_adapter, most_bytes
+from fedit_client.adapters.kept import TENSORS, build, check_adapter, most_bytes
 from fedit_client.data import Record
 from fedit_client.evaluation import CategoryLosses, EvaluationRequest
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.membership.succession import PinnedDescriptor
 from fedit_client.network.patience import Patience
 from fedit_client.network.problems import NotReadyError
-from fedit_client.network.transport import Transport, jittered
+from fedit_client.network.transport import OnBytes, Transport, jittered
 from fedit_client.training import OnProgress
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConsentError, MembershipError, ProblemType, ProtocolError, SecurityError
 from fedit_protocol.evaluation import MOST_CATEGORIES, Candidate, CategoryLoss, EvaluationReport, reportable
 from fedit_protocol.ids import Digest, client_id
+from fedit_protocol.messages import BlobRef
+from fedit_protocol.method_rules import TRAITS
+from fedit_protocol.peft_folder import FACTORS, STATE
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
 from fedit_protocol.task import TaskDocument
 
@@ -68,15 +72,15 @@ class Bench:
     async def compare(self, candidate: Candidate, transport: Transport) -> Comparison:
         """Fetch both adapters, each checked against its digest, and return their losses."""
         files = {
-            _BEFORE: await self._fetch(transport, candidate.parent_digest),
-            _AFTER: await self._fetch(transport, candidate.adapter_digest),
+            _BEFORE: await self._fetch(transport, candidate.parent_digest, candidate.parent_state),
+            _AFTER: await self._fetch(transport, candidate.adapter_digest, candidate.adapter_state),
         }
         try:
             request = EvaluationRequest(self.document, self.base, files, self.records, self.plan)
             losses = await self.evaluator.evaluate(request, lambda _: None)
         finally:
-            for file in files.values():
-                file.unlink(missing_ok=True)
+            for folder in files.values():
+                shutil.rmtree(folder, ignore_errors=True)
         before, after = losses[_BEFORE], losses[_AFTER]
         return Comparison(
             candidate=candidate,
@@ -87,14 +91,19 @@ class Bench:
             categories=by_category(before, after),
         )
 
-    async def _fetch(self, transport: Transport, digest: Digest) -> Path:
-        target = self.folder / f"{digest.removeprefix('sha256:')}.safetensors"
-        layout = self.document.layout
-        await transport.download(digest, target, most_bytes(layout), lambda _done, _total: None)
+    async def _fetch(self, transport: Transport, digest: Digest, state: BlobRef | None) -> Path:
+        """Fetch an adapter, and what belongs to it, into a folder of its own."""
+        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a bar for each of four files is a flicker
+        folder, layout = self.folder / digest.removeprefix("sha256:"), self.document.layout
+        has_side = state is not None and TRAITS[self.document.task.method.name].side
+        target = folder / (FACTORS if has_side else TENSORS)
+        await transport.download(digest, target, most_bytes(layout), quiet)
         check_adapter(target, layout)
         if self.document.lora is not None:
             await asyncio.to_thread(build, target, target, self.document)
-        return target
+        if state is not None:
+            await transport.download(state.digest, folder / STATE, state.size, quiet)
+        return folder
 
 
 def by_category(before: CategoryLosses, after: CategoryLosses) -> tuple[CategoryLoss, ...]:

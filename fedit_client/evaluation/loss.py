@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from fedit_client.data import Record
 from fedit_client.evaluation.losses import CategoryLosses
 from fedit_client.training.batches import batches_of
 from fedit_client.training.local import Loaded
 from fedit_client.training.loss import feeding_of, total_loss
-from fedit_client.training.model import load_tensors, write_adapter
+from fedit_client.training.side import worn
 from fedit_client.training.tokenize import Example, tokenize
 from fedit_protocol.task import TaskDocument
-
-PEFT_FILE: Final = "adapter_model.safetensors"
 
 
 def losses_of(
@@ -24,16 +22,25 @@ def losses_of(
     on_row: Callable[[int, int], None],
 ) -> CategoryLosses:
     """Return the losses of one adapter (None: the base alone) on these records; raises DataError, ModelError."""
+    with worn(loaded.model, document, adapter):
+        return _losses_of(loaded, document, records, on_row, base_alone=adapter is None)
+
+
+def _losses_of(
+    loaded: Loaded,
+    document: TaskDocument,
+    records: Sequence[Record],
+    on_row: Callable[[int, int], None],
+    *,
+    base_alone: bool,
+) -> CategoryLosses:
     tokenized = tokenize(records, loaded.tokenizer, document.task.prompt)
-    if adapter is not None:
-        file = adapter / PEFT_FILE if adapter.is_dir() else adapter
-        write_adapter(loaded.model, load_tensors(file, document.built))
     groups: dict[str, list[Example]] = {}
     for example in tokenized.examples:
         groups.setdefault(example.category, []).append(example)
     sums, done = {}, 0
     for category, examples in sorted(groups.items()):
-        sums[category] = _total(loaded, document, examples, adapter is None)
+        sums[category] = _total(loaded, document, examples, base_alone)
         done += len(examples)
         on_row(done, len(tokenized.examples))
     means = {category: total / tokens for category, (total, tokens) in sums.items()}

@@ -11,11 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from fedit_client.data import Record
 from fedit_client.data.holding_out import split
-from fedit_client.evaluation.loss import PEFT_FILE
 from fedit_client.training.batches import Batch, collate
 from fedit_client.training.local import Loaded
 from fedit_client.training.loss import inputs
-from fedit_client.training.model import load_tensors, write_adapter
+from fedit_client.training.side import worn
 from fedit_client.training.tokenize import Example, tokenize, uncut
 from fedit_client.training.traits import backbone_of, head_of, traits_of
 from fedit_protocol.task import PromptSpec, TaskDocument
@@ -65,10 +64,7 @@ def figures_of(
 ) -> tuple[list[float], list[int]]:
     """Return each row's summed loss and right tokens under one adapter (None: the base alone); raises ModelError."""
     model: Any = loaded.model
-    if adapter is not None:
-        file = adapter / PEFT_FILE if adapter.is_dir() else adapter
-        write_adapter(model, load_tensors(file, document.built))
-    with model.disable_adapter() if adapter is None else nullcontext():
+    with worn(model, document, adapter), model.disable_adapter() if adapter is None else nullcontext():
         return row_figures(loaded, examples, on_row)
 
 

@@ -14,6 +14,8 @@ from fedit_client.home.durable import translating
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_files import WEIGHTS_ENDING, WEIGHTS_INDEX
 from fedit_protocol.errors import ModelError
+from fedit_protocol.peft_folder import CONFIG, FACTORS, WEIGHTS
+from fedit_protocol.task import TaskDocument
 from fedit_protocol.tensor_files import TensorEntry
 
 _PREFIX: Final = "base_model.model."
@@ -108,6 +110,16 @@ class Delta:
             return None
         a, b = self.factors(path)
         return np.float32(self.scale) * (b @ a)
+
+
+def delta_of(folder: Path, document: TaskDocument) -> Delta:
+    """Return the change of a kept version, with its side delta; raises ModelError M003, M004."""
+    spec = document.task.adapter
+    if document.lora is not None or not (folder / FACTORS).exists():
+        return Delta(folder / WEIGHTS, document.built, spec.alpha / spec.rank)
+    with translating(folder):
+        config = json.loads((folder / CONFIG).read_bytes())
+    return Delta(folder / WEIGHTS, document.layout.at_rank(config["r"]), config["lora_alpha"] / config["r"])
 
 
 def check_fit(base: Base, delta: Delta) -> None:

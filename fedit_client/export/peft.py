@@ -11,7 +11,9 @@ from fedit_protocol.task import Task
 
 def write_peft(task: Task, adapter: Path, revision: str, folder: Path) -> None:
     """Copy the adapter's tensors and write the configuration, with the base's revision filled where it is known."""
-    config = peft_config(task)
+    with translating(adapter):
+        kept = json.loads((adapter / CONFIG).read_bytes())
+    config = peft_config(task, kept["r"] if kept["r"] != task.adapter.rank else 0)  # with a side delta it is higher
     config["revision"] = revision or None
     with translating(folder):
         shutil.copyfile(adapter / WEIGHTS, folder / WEIGHTS)

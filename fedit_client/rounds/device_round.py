@@ -12,17 +12,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 
-from fedit_client.adapters.kept import STATE, TENSORS, read_state, travelled
+from fedit_client.adapters.kept import read_state, start_of, travelled
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
 from fedit_client.network.patience import RoundLostError, telling
-from fedit_client.network.transport import OnBytes
 from fedit_client.records.outbox import Occasion
 from fedit_client.records.payloads import Payload
 from fedit_client.rounds.engagement import Engagement
@@ -42,6 +40,7 @@ from fedit_protocol.errors import (
 from fedit_protocol.limits import check_offer_matches
 from fedit_protocol.messages import Abort, Offer, RoundOutcome, RoundResult
 from fedit_protocol.methods import RoundStart
+from fedit_protocol.peft_folder import STATE
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -155,14 +154,18 @@ class Round(ABC):
         self._stage(RoundStage.DOWNLOAD, f"fetching adapter version {offer.adapter_version}")
         folder = await self._insist(
             lambda: self._with.shelf.fetch(
-                self._with.transport, offer.adapter_version, offer.adapter_digest, self._on_bytes(RoundStage.DOWNLOAD)
+                self._with.transport,
+                offer.adapter_version,
+                offer.adapter_digest,
+                self._on_bytes(RoundStage.DOWNLOAD),
+                state=offer.state,
             )
         )
         self._stage(RoundStage.PREPARE, f"loading the base model in {work.plan.class_words}")
         request = TrainingRequest(
             document=self._with.document,
             base=work.base,
-            global_adapter=folder / TENSORS,
+            global_adapter=start_of(folder, self._with.document),
             records=await self._rows(),
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
@@ -170,7 +173,7 @@ class Round(ABC):
             pause=work.pause,
             canary=self._adds_canary,
             version=offer.adapter_version,
-            public=await self._public_state(),
+            public=folder / STATE if offer.state else None,
             own=work.own,
         )
         result = await self._trained(request)
@@ -182,16 +185,6 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
-
-    async def _public_state(self) -> Path | None:
-        """Fetch what the method has devices know besides the adapter; None if that is nothing."""
-        ref = self._offer.state
-        if ref is None:
-            return None
-        path = self._with.shelf.folder(self._offer.adapter_version) / STATE
-        quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - beside the adapter, which has a progress bar
-        await self._insist(lambda: self._with.transport.download(ref.digest, path, ref.size, quiet))
-        return path
 
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from safetensors.numpy import save
 
-from fedit_client.adapters.kept import TENSORS, build, newest_adapter, read_state, travelled
+from fedit_client.adapters.kept import TENSORS, build, newest_adapter, read_state, start_of, travelled
 from fedit_client.config import ClientConfig
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_client.records.outbox import Occasion, OutboxEntry, outbox_of
@@ -106,7 +106,7 @@ async def rehearse(document: TaskDocument, work: LocalWork, config: ClientConfig
 def _adapter(document: TaskDocument, config: ClientConfig, folder: Path) -> tuple[int, Path]:
     newest = newest_adapter(config.paths.adapters, document.task.id)
     if newest is not None:
-        return newest[0], newest[1] / TENSORS
+        return newest[0], start_of(newest[1], document)
     path = folder / (TENSORS if document.lora is None else FACTORS)
     vector = first_adapter(document.layout, document.task.adapter.seed)
     write_atomic(path, save(document.layout.unflatten(vector), metadata={"format": "pt"}))

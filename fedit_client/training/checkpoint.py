@@ -59,6 +59,7 @@ def binding_of(request: TrainingRequest, examples: Iterable[Example], optimizer:
     parts = (
         request.document.digest.encode(),
         hashlib.sha256(request.global_adapter.read_bytes()).digest(),
+        hashlib.sha256(request.public.read_bytes() if request.public else b"").digest(),
         hashlib.sha256(request.seed).digest(),
         rows.digest(),
         request.plan.quantization.encode(),

@@ -34,6 +34,7 @@ from fedit_client.training.pull import pulls_of
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
+from fedit_client.training.side import beside
 from fedit_client.training.tokenize import Example, Tokenized, tokenize
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_protocol.errors import DataError
@@ -79,6 +80,17 @@ def train_here(
     Of a group that shares the run only the leader measures, unless the task wants the best step. Raises DataError,
     DeviceError.
     """
+    with beside(loaded.model, request.document.built, request.public):
+        return _train(loaded, request, on_progress, keeper, group)
+
+
+def _train(
+    loaded: Loaded,
+    request: TrainingRequest,
+    on_progress: Callable[[TrainingProgress], None],
+    keeper: Keeper | None,
+    group: Group | None,
+) -> LocalResult:
     begun = time.monotonic()
     task = request.plan.applied(request.document.task)
     keeper, group = keeper or NoKeeper(), group or Group()

@@ -18,6 +18,7 @@ from fedit_protocol.signing import Kind, seal
 from fedit_server.access.address import advertised
 from fedit_server.access.tokens import LOCAL, Caller, TokenGate
 from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.state import get_state
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig
 from fedit_server.home.folder import Home, Identity, load_identity
@@ -187,9 +188,10 @@ class Admin:
         """Return a version's PEFT folder, written anew where another replica has published it."""
         folder = adapter_folder(self.home.adapters, chosen.task_id, chosen.version)
         if not folder.exists():
-            content = await open_blobs(self.config, self.home).get(chosen.digest)
+            blobs = open_blobs(self.config, self.home)
+            content, public = await blobs.get(chosen.digest), await get_state(blobs, chosen.public_digest)
             edition = Edition(chosen.version, chosen.digest, chosen.parent_digest, chosen.round_no)
-            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
+            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition, public)
         return folder
 
     async def roll_back(self, task: str | None, version: int) -> dict[str, Any]:
@@ -211,9 +213,10 @@ class Admin:
             chosen, version=newest.version + 1, parent_digest=newest.digest, created_at=self.now_s
         )  # with the state of its method
         folder = adapter_folder(self.home.adapters, found.task_id, made.version)
-        content = await open_blobs(self.config, self.home).get(chosen.digest)
+        blobs = open_blobs(self.config, self.home)
+        content, public = await blobs.get(chosen.digest), await get_state(blobs, chosen.public_digest)
         edition = Edition(made.version, made.digest, made.parent_digest, made.round_no)
-        await asyncio.to_thread(write_peft_folder, folder, found.document, content, edition)
+        await asyncio.to_thread(write_peft_folder, folder, found.document, content, edition, public)
         async with self.change("adapter.rollback", found.task_id) as change:
             change.before, change.after = newest.digest, {"version": made.version, "content_of": version}
             await self.store.tasks.append_adapter(made)

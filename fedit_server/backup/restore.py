@@ -16,6 +16,7 @@ from fedit_protocol.errors import ConfigError, StorageError
 from fedit_protocol.keylog_audit import LogAuditor
 from fedit_protocol.peft_folder import Edition
 from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.state import get_state
 from fedit_server.app import Parts
 from fedit_server.backup.archive import BLOBS, DATABASE, DUMP, Manifest, damaged, reading
 from fedit_server.backup.create import KEYS
@@ -139,8 +140,8 @@ async def _lay_out(store: Store, blobs: BlobStore, home: Home) -> None:
             made_by = survivors.get(row.round_no, 0)
             edition = Edition(row.version, row.digest, row.parent_digest, row.round_no, made_by)
             folder = adapter_folder(home.adapters, task.task_id, row.version)
-            content = await blobs.get(row.digest)
-            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
+            content, public = await blobs.get(row.digest), await get_state(blobs, row.public_digest)
+            await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition, public)
 
 
 def _write_secrets(home: Home, secret: Mapping[str, bytes]) -> None:

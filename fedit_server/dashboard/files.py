@@ -11,7 +11,6 @@ from aiohttp import web
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
 from fedit_server.access.roles import Right
-from fedit_server.adapters.tensors import loadable
 from fedit_server.dashboard.console import CONSOLE
 from fedit_server.dashboard.door import HEADERS, visit
 from fedit_server.dashboard.templating import STATIC, static_file
@@ -107,10 +106,9 @@ async def adapter_file(request: web.Request) -> web.StreamResponse:
         raise NotFoundError(_NO_TASK, fix="fedit-server status")
     row = await store.tasks.adapter(task_id, version)
     stem = f"{task_id}-{version}-{name}"
-    if name == WEIGHTS and task.document.lora is not None:
-        content = await request.app[CONSOLE].blobs.get(row.digest)
-        body = await asyncio.to_thread(loadable, task.document, content)
-        return web.Response(body=body, headers=_attachment(stem, "application/octet-stream"))
+    if name in (WEIGHTS, CONFIG) and (row.public_digest or task.document.lora is not None):  # made from several blobs
+        content = await asyncio.to_thread(((await visitor.admin.folder(task, row)) / name).read_bytes)
+        return web.Response(body=content, headers=_attachment(stem, "application/octet-stream"))
     if name == WEIGHTS:
         return await _weights(request, row.digest, stem)
     if name == CONFIG:

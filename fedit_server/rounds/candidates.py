@@ -13,17 +13,19 @@ from typing import Any, Final, Self
 from fedit_protocol.accounting import spent_after
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, RoundId, TaskId
-from fedit_protocol.messages import PrivacySpent, RoundOutcome, RoundResult
+from fedit_protocol.messages import BlobRef, PrivacySpent, RoundOutcome, RoundResult
 from fedit_protocol.peft_folder import Edition
+from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.effects import Fail
-from fedit_protocol.secagg.ring import ring_spec
 from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.state import get_state
 from fedit_server.clock import unix_seconds
 from fedit_server.home.files import write_atomically
 from fedit_server.rounds.class_figures import warn_of_drift
 from fedit_server.rounds.gates import Outcome, Verdict, judge
 from fedit_server.rounds.offers import signed_result
 from fedit_server.rounds.services import Services, adapter_folder
+from fedit_server.rounds.starting import state_ref
 from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
 from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, RoundRow, TaskRow
 
@@ -61,7 +63,7 @@ def spent(task: TaskRow, round_no: int) -> PrivacySpent | None:
     """What this round and all before it bound; loads the accountant, so call it in a thread."""
     if task.document.task.privacy is None:
         return None
-    return spent_after(ring_spec(task.document.task, task.document.layout.size), round_no)
+    return spent_after(sum_specs(task.document)[0].ring, round_no)
 
 
 async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
@@ -72,10 +74,11 @@ async def publish(services: Services, task: TaskRow, step: Candidate) -> None:
         raise ProtocolError(ProblemType.ROUND_FAILED, "the adapter was rolled back while the round was held")
     await _write_folder(services, task, step)
     state = row.public_digest, row.kept_digest
+    known = await state_ref(services.blobs, row.public_digest)
     adapter = AdapterRow(task.task_id, row.version, row.digest, row.parent_digest, step.round_no, now_s, *state)
     commit = Commit(
         round_id=step.round_id,
-        result=_result(services, step, RoundOutcome.COMMITTED, "", (row.version, row.digest)),
+        result=_result(services, step, RoundOutcome.COMMITTED, "", (row.version, row.digest), known),
         figures=step.figures,
         cohorts=step.cohorts,
         adapter=adapter,
@@ -160,7 +163,14 @@ async def _rounds_wanted(services: Services, task: TaskRow) -> int:
     return (now or task).document.task.round.rounds
 
 
-def _result(services: Services, facts: Facts, outcome: RoundOutcome, reason: str, adapter: tuple[int, Digest]) -> bytes:
+def _result(
+    services: Services,
+    facts: Facts,
+    outcome: RoundOutcome,
+    reason: str,
+    adapter: tuple[int, Digest],
+    state: BlobRef | None = None,
+) -> bytes:
     """Sign what came of a round; figures are told of one that made a version only."""
     made = facts if isinstance(facts, Candidate) and outcome is RoundOutcome.COMMITTED else None
     result = RoundResult(
@@ -172,6 +182,7 @@ def _result(services: Services, facts: Facts, outcome: RoundOutcome, reason: str
         cohorts=len(made.cohorts) if made else 0,
         sums_done=made.row.sums_done if made else 0,
         privacy=made.privacy if made else None,
+        state=state,
     )
     return signed_result(services.identity.keys.server, facts.offer, result)
 
@@ -181,8 +192,8 @@ async def _write_folder(services: Services, task: TaskRow, step: Candidate) -> N
     row = step.row
     edition = Edition(row.version, row.digest, row.parent_digest, step.round_no, step.figures.survivors)
     folder = adapter_folder(services.adapters, task.task_id, row.version)
-    content = await services.blobs.get(row.digest)
-    await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition)
+    content, public = await services.blobs.get(row.digest), await get_state(services.blobs, row.public_digest)
+    await asyncio.to_thread(write_peft_folder, folder, task.document, content, edition, public)
     if row.correction:
         correction = await services.blobs.get(Digest(row.correction))
         await asyncio.to_thread(write_atomically, folder / CORRECTION, correction, mode=0o644)

@@ -15,6 +15,7 @@ from fedit_protocol.signing import Kind, read_envelope, seal, unseal
 from fedit_server.access.auth import Doorkeeper
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.coordinator import Coordinator
+from fedit_server.rounds.starting import state_ref
 from fedit_server.storage.rows import EvaluationRow, RoundRow, RoundState
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ class Evaluations:
 
     async def _candidate(self, row: RoundRow, reader: ClientId) -> Candidate:
         """Return what a round has made; raises ProtocolError: round-failed, not-ready."""
-        version, digest, parent_digest = await self._step(row)
+        version, digest, parent_digest, public = await self._step(row)
+        services = self.coordinator.services
+        before = await services.store.tasks.adapter(row.task_id, version - 1)
         task = await self.coordinator.services.store.tasks.task(row.task_id)
         if task is None:
             raise ProtocolError(ProblemType.UNKNOWN_TASK, f"there is no task {row.task_id}")
@@ -102,16 +105,20 @@ class Evaluations:
             parent_digest=parent_digest,
             state=CandidateState(row.state),
             reported=any(evaluation.client_id == reader for evaluation in row.evaluations),
+            adapter_state=await state_ref(services.blobs, public),
+            parent_state=await state_ref(services.blobs, before.public_digest),
         )
 
-    async def _step(self, row: RoundRow) -> tuple[int, Digest, Digest]:
+    async def _step(self, row: RoundRow) -> tuple[int, Digest, Digest, str]:
+        """Return the version that a round has made, its digest and its parent's, and that of its public state."""
         if row.state is RoundState.HELD and row.candidate is not None:
-            return row.candidate.version, row.candidate.digest, row.candidate.parent_digest
+            made_here = row.candidate
+            return made_here.version, made_here.digest, made_here.parent_digest, made_here.public_digest
         if row.state is RoundState.COMMITTED:
             versions = await self.coordinator.services.store.tasks.adapters(row.task_id)
             # The oldest: a rollback repeats the content of a round under a later number.
             made = next(version for version in versions if version.round_no == row.round_no)
-            return made.version, made.digest, Digest(made.parent_digest)
+            return made.version, made.digest, Digest(made.parent_digest), made.public_digest
         if row.state is RoundState.FAILED:
             raise ProtocolError(ProblemType.ROUND_FAILED, row.reason)
         raise ProtocolError(ProblemType.NOT_READY, "the round is still running")

@@ -8,7 +8,8 @@ from fedit_protocol.catalogue import LISTED, AdapterInfo, TaskList, TaskListing,
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task_record import MOST_LINES, TaskRecord
-from fedit_server.routes.keys import DOORKEEPER, IDENTITY, STORE
+from fedit_server.rounds.starting import state_ref
+from fedit_server.routes.keys import BLOBS, DOORKEEPER, IDENTITY, STORE
 from fedit_server.routes.wire import caller, cbor
 from fedit_server.storage.rows import AdapterRow
 
@@ -47,14 +48,14 @@ async def adapter(request: web.Request) -> web.Response:
     """GET /v1/tasks/{task_id}/adapter: the newest committed version."""
     task_id = TaskId(request.match_info["task_id"])
     await _invited(request, task_id)
-    return _listed(await request.app[STORE].tasks.newest_adapter(task_id))
+    return await _listed(request, await request.app[STORE].tasks.newest_adapter(task_id))
 
 
 async def adapter_version(request: web.Request) -> web.Response:
     """GET /v1/tasks/{task_id}/adapter/{version}: one committed version, for who wants an earlier one."""
     task_id, version = TaskId(request.match_info["task_id"]), int(request.match_info["version"])
     await _invited(request, task_id)
-    return _listed(await request.app[STORE].tasks.adapter(task_id, version))
+    return await _listed(request, await request.app[STORE].tasks.adapter(task_id, version))
 
 
 async def _invited(request: web.Request, task_id: TaskId) -> None:
@@ -62,7 +63,7 @@ async def _invited(request: web.Request, task_id: TaskId) -> None:
     await doorkeeper.check_invited(await doorkeeper.enrolled(await caller(request)), task_id)
 
 
-def _listed(row: AdapterRow) -> web.Response:
+async def _listed(request: web.Request, row: AdapterRow) -> web.Response:
     return cbor(
         AdapterInfo(
             task_id=row.task_id,
@@ -70,6 +71,7 @@ def _listed(row: AdapterRow) -> web.Response:
             digest=row.digest,
             parent_digest=Digest(row.parent_digest),
             round_no=row.round_no,
+            state=await state_ref(request.app[BLOBS], row.public_digest),
         )
     )
 

@@ -10,7 +10,7 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import NoiseSpec
 from fedit_protocol.peft_folder import Edition
-from fedit_protocol.secagg.ring import ring_spec
+from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.task_record import ChangeKind
@@ -137,5 +137,5 @@ def check_succession(old: TaskDocument, new: TaskDocument) -> None:
 def _noise(document: TaskDocument) -> tuple[NoiseSpec, NoisySum] | None:
     if document.task.privacy is None:
         return None
-    ring = ring_spec(document.task, document.layout.size)
+    ring = sum_specs(document)[0].ring
     return (ring.noise, noisy_sum(ring)) if ring.noise else None

@@ -11,7 +11,8 @@ from typing import Final
 
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.messages import Offer, PrivacySpent, RingSpec, RoundResult
-from fedit_protocol.secagg.ring import client_variance, cohort_rules, ring_spec, scale
+from fedit_protocol.round_plan import sum_specs
+from fedit_protocol.secagg.ring import client_variance, cohort_rules, scale
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import TaskDocument
@@ -63,7 +64,7 @@ def spent_after(ring: RingSpec, rounds: int) -> PrivacySpent | None:
 
 def planned_epsilon(document: TaskDocument) -> float:
     """Return ε of all rounds that the task plans; ValueError without noise."""
-    ring = ring_spec(document.task, document.layout.size)
+    ring = sum_specs(document)[0].ring
     spent = spent_after(ring, document.task.round.rounds)
     if spent is None:
         raise ValueError("this task adds no noise, so epsilon has no bound")
@@ -72,7 +73,7 @@ def planned_epsilon(document: TaskDocument) -> float:
 
 def noise_over_clip(document: TaskDocument) -> float:
     """Return how long the noise of a full cohort's mean is, in clips: √(d·n·μ_i) / (n·s·C)."""
-    ring = ring_spec(document.task, document.layout.size)
+    ring = sum_specs(document)[0].ring
     thresholds = Thresholds.of(ring.cohort_max, cohort_rules(document.task))
     variance = client_variance(ring, thresholds.hidden_among) if ring.noise else 0.0
     return sqrt(ring.size * variance / ring.cohort_max) / (scale(ring) * ring.clip_norm)

@@ -80,6 +80,15 @@ class AdapterLayout(BaseModel):
         """The SHA-256 of the layout's canonical bytes: the schema hash that a round is bound to."""
         return digest_of(encode(self))
 
+    def at_rank(self, rank: int) -> "AdapterLayout":
+        """Return the layout of the same LoRA pairs at another rank."""
+        tensors = []
+        for tensor in self.tensors:
+            rows, columns = tensor.shape
+            shape = (rank, columns) if tensor.name.endswith("lora_A.weight") else (rows, rank)
+            tensors.append(TensorSpec(name=tensor.name, shape=shape))
+        return AdapterLayout(tensors=tuple(tensors))
+
     def spans(self) -> Iterator[tuple[TensorSpec, slice]]:
         """Yield each tensor with its place in the flat vector."""
         start = 0

@@ -10,7 +10,7 @@ from fedit_protocol.compression import Compression, expanded
 from fedit_protocol.fairness import fair_change, next_public
 from fedit_protocol.methods import RoundStart, State, method_of
 from fedit_protocol.methods.combination import Combined
-from fedit_protocol.methods.contract import spans_of
+from fedit_protocol.methods.contract import all_names, spans_of
 from fedit_protocol.optimizer import apply
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.secagg.quantize import Aggregate
@@ -29,11 +29,12 @@ class Advance:
 def advance(start: RoundStart, first: Aggregate | Combined, second: Aggregate | None = None) -> Advance:
     """Return what a round leads to; the same sums give the same bits. Raises ProtocolError if no weight came."""
     document, method = start.document, method_of(start.document)
-    sent = method.sent(document, start.version)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     step = method.server_update(start, expanded(compression, first, start.public), second)
-    change = fair_change(step.change, first.weight, first.report)
-    adapter, kept = apply(start, replace(step, change=change), spans_of(document.layout, sent))
+    sent = method.sent(document, start.version)
+    change = step.change if step.reset else fair_change(step.change, first.weight, first.report)
+    moving = spans_of(document.layout, all_names(document.layout) if step.reset else sent)
+    adapter, kept = apply(start, replace(step, change=change), moving)
     public = {**step.public, **next_public(document.task, start.public, first.report)}
     if compression is not None:
         moved = np.concatenate([change[span] for span in spans_of(document.layout, sent)])

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from fedit_protocol.encoding import AsTuple, DigestText, Message
 from fedit_protocol.ids import TaskId
+from fedit_protocol.messages import BlobRef
 from fedit_protocol.task import SLUG
+from fedit_protocol.task_tables import absent_at
 
 
 class TaskState(StrEnum):
@@ -49,3 +51,8 @@ class AdapterInfo(Message):
     digest: DigestText
     parent_digest: DigestText | Literal[""] = Field(description="the adapter before this one; empty for version 0")
     round_no: int = Field(ge=0, description="the round that it came from; 0 for version 0")
+    state: BlobRef | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="from version 2.2 on: what the task's method has devices know besides the adapter",
+    )

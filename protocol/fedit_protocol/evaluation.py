@@ -9,7 +9,9 @@ from pydantic import Field
 from fedit_protocol.encoding import AsTuple, DigestText, Message
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import RoundId, TaskId
+from fedit_protocol.messages import BlobRef
 from fedit_protocol.task import SLUG
+from fedit_protocol.task_tables import absent_at
 
 MAX_LOSS: Final = 1000.0
 """Nats per token; what is larger, or no number, is reported as this."""
@@ -38,6 +40,12 @@ class Candidate(Message):
     parent_digest: DigestText
     state: CandidateState
     reported: bool = Field(description="the reader's own report has arrived already")
+    adapter_state: BlobRef | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on: what devices know besides the adapter"
+    )
+    parent_state: BlobRef | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on: the same of the one before it"
+    )
 
 
 class CategoryLoss(Message):

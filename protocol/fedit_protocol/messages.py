@@ -372,6 +372,11 @@ class RoundResult(Message):
     cohorts: int = Field(ge=0, le=MAX_COHORTS, description="cohorts whose sums went into the version")
     sums_done: int = Field(ge=0, le=2, description="masked sums behind the version; 0 in mode trusted")
     privacy: PrivacySpent | None = Field(None, description="none: the sum has no noise, and bounds nothing")
+    state: BlobRef | None = Field(
+        None,
+        exclude_if=absent_at(None),
+        description="from version 2.2 on: what devices know besides the new adapter",
+    )
 
 
 class Abort(Message):

@@ -21,17 +21,32 @@ class MethodTraits:
     """Whether [privacy] bounds all that it sends."""
     cohorts: bool = False
     """Whether a round may have several cohorts."""
+    side: bool = False
+    """Whether a second, frozen adapter is carried along beside the one that is trained."""
     why: str = ""
 
 
+_BASELINE: Final = MethodTraits(
+    masked=False, trusted=True, why="it needs single updates, which only a trusted server sees"
+)
+"""A baseline that no sum is enough for."""
+
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDIT_RS: MethodTraits(
+        side=True, why="it sums twice, and a sketch is not clipped, so noise bounds nothing"
+    ),
+    MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
+    MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.FEDIT_RS: MethodTraits(why="it sums twice, and a sketch is not clipped, so noise bounds nothing"),
+    MethodName.FLORA: _BASELINE,
+    MethodName.FLEXLORA: _BASELINE,
+    MethodName.FEDEX_LORA: _BASELINE,
 }
 
 
@@ -51,7 +66,14 @@ def check_method(task: "Task") -> None:
             _refusal("round.mode = trusted", where, traits, "method.name = fedavg is the nearest that does")
         )
     if not trusted and not traits.masked:
-        raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
+        raise ValueError(
+            _refusal(
+                "round.mode = masked",
+                where,
+                traits,
+                "set round.mode = trusted, or take fedit_rs, which makes the exact mean product of sums",
+            )
+        )
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
     if name is MethodName.FEDSA and task.gates.max_loss_ratio:
@@ -61,6 +83,30 @@ def check_method(task: "Task") -> None:
         )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
+    if name in (MethodName.FEDIT_RS, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
+            " take term or afl"
+        )
+    if task.method.audit_every:
+        _check_audit(task)
+
+
+def _check_audit(task: "Task") -> None:
+    """Raise ValueError unless the task is FedIT with one sum whose sketch bounds nothing that noise has to cover."""
+    if task.method.name is not MethodName.FEDAVG:
+        raise ValueError(
+            f"method.audit_every is for method.name = fedavg: {task.method.name} loses nothing of the product, or"
+            " measures it in every round; leave audit_every out"
+        )
+    if task.privacy:
+        raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
+    if task.round.mode == "trusted":
+        raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.compression:
+        raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
+    if task.round.cohorts > 1:
+        raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
 
 
 def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:

@@ -13,6 +13,8 @@ FACTORS: Final = "factors.safetensors"
 """What travelled, where the weights that PEFT loads are built from something else; its digest is the version's."""
 CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
+STATE: Final = "state.safetensors"
+"""What the task's method has devices know besides the adapter."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,22 @@ class Usage:
     tags: tuple[str, ...] = ("lora",)
 
 
-def peft_config(task: Task) -> dict[str, Any]:
-    """Return `adapter_config.json` as PEFT 0.21 reads it; defaults are stated where they matter."""
+def peft_config(task: Task, rank: int = 0) -> dict[str, Any]:
+    """Return `adapter_config.json` as PEFT 0.21 reads it; defaults are stated where they matter.
+
+    A `rank` is that of an adapter together with its side delta, whose scale is 1.
+    """
     return {
         "base_model_name_or_path": task.base.model,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": _plain(task.adapter.alpha),
+        "lora_alpha": rank or _plain(task.adapter.alpha),
         "lora_dropout": task.adapter.dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "r": task.adapter.rank,
+        "r": rank or task.adapter.rank,
         "revision": task.base.revision or None,
         "target_modules": list(task.adapter.target_modules),
         "task_type": "CAUSAL_LM",
@@ -82,9 +87,9 @@ def peft_config(task: Task) -> dict[str, Any]:
     }
 
 
-def config_bytes(task: Task) -> bytes:
+def config_bytes(task: Task, rank: int = 0) -> bytes:
     """Return the bytes of `adapter_config.json`."""
-    return (json.dumps(peft_config(task), indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(peft_config(task, rank), indent=2, sort_keys=True) + "\n").encode()
 
 
 def peft_usage(model: str) -> Usage:

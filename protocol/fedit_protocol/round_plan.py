@@ -6,6 +6,7 @@ from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
 from fedit_protocol.methods import TwoSumMethod, method_of
+from fedit_protocol.methods.audit import audited_ring, is_audited
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.statistics import statistic_specs
@@ -13,14 +14,12 @@ from fedit_protocol.task import Mode, TaskDocument
 from fedit_protocol.task_tables import MethodName
 from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERSION
 
-OLD_METHODS: Final = frozenset({MethodName.FEDAVG, MethodName.FEDIT_RS})
-"""What clients of protocol 2.0 know."""
-
 NEW_SETTINGS: Final = (
     ("adapter", "start"),
     ("training", "evaluate_every"),
     ("training", "proximal"),
     ("encoding", "packed"),
+    ("method", "audit_every"),
 )
 """Settings that came with 2.2; a document holds one where it is not at its default."""
 
@@ -30,13 +29,13 @@ __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_spe
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but the first two, statistics, domains, compression, packed words and some
-    settings (`NEW_SETTINGS`) with 2.2.
+    Base classes came with 2.1; methods but fedavg (fedit_rs as it is now), statistics, domains, compression, packed
+    words and some settings (`NEW_SETTINGS`) with 2.2.
     """
     task = document.task
     stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
     later = task.fairness or task.compression or any(key in stated[section] for section, key in NEW_SETTINGS)
-    if later or task.method.name not in OLD_METHODS or statistic_specs(task):
+    if later or task.method.name is not MethodName.FEDAVG or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
@@ -51,6 +50,8 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
     method = method_of(document)
     sent = sent_layout(document, version)
     ring = ring_spec(document.task, sent.size)
+    if is_audited(document, version):
+        ring = audited_ring(document, ring)
     if (compression := Compression.of(document.task, sent)) is not None:
         ring = compression.ring(ring)
     if not isinstance(method, TwoSumMethod):

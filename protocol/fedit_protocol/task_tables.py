@@ -65,11 +65,17 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    FFA_LORA = "ffa_lora"
+    ROLORA = "rolora"
+    FEDSVD = "fedsvd"
     FEDSA = "fedsa"
     DITTO = "ditto"
     FED_SB = "fed_sb"
     RAVAN = "ravan"
     FEDKSEED = "fedkseed"
+    FLORA = "flora"
+    FLEXLORA = "flexlora"
+    FEDEX_LORA = "fedex_lora"
 
 
 class MethodSpec(Section):
@@ -78,15 +84,31 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses; fedsa: the factors A are averaged, each device"
-        " keeps its own B; ditto: as fedavg, and each device keeps an adapter of its own near the shared one; fed_sb:"
-        " sum one core of rank x rank numbers a layer, between frozen bases; ravan: several smaller ones with scales;"
-        " fedkseed: no gradients, sum steps along public directions",
+        " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
+        " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
+        " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
+        " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
+        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions",
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
     )
     sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+    audit_every: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        exclude_if=absent_at(0),
+        description="fedavg: every so many versions four probes in the sum say how much of the mean product averaging"
+        " the factors loses (a fifth more bytes in that round); 0 means never",
+    )
+    refactor_every: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        exclude_if=absent_at(1),
+        description="fedsvd: every so many versions the product is factored anew",
+    )
     personal_steps: int = Field(
         4,
         ge=0,

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
+from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode, digest_of, encode
 from fedit_protocol.enrollment import Certificate, FederationDescriptor, ProvenCertificate, federation_context
-from fedit_protocol.ids import FederationId, IdentityKey, RoundId, TaskId
+from fedit_protocol.ids import FederationId, IdentityKey, RoundId
 from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, MerkleTree
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
@@ -18,6 +18,8 @@ from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs, version_of
+from fedit_protocol.sample_tasks import small_task as small_task  # noqa: PLC0414 - found here too
+from fedit_protocol.sample_tasks import two_sum_task as two_sum_task  # noqa: PLC0414 - found here too
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Persist, Record, Send
@@ -27,8 +29,7 @@ from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import as_words
 from fedit_protocol.secagg.stages import ClientStage, Stage
 from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal
-from fedit_protocol.task import BaseModelSpec, Mode, RoundSpec, Task, TaskDocument
-from fedit_protocol.task_tables import EncodingSpec, MethodName, MethodSpec
+from fedit_protocol.task import Mode, TaskDocument
 from fedit_protocol.version import PROTOCOL_NAME, SUITE
 
 STEPS = ("join", "shares", "ack", "upload", "unmask")
@@ -70,33 +71,6 @@ def seeded_random(seed: str) -> Callable[[int], bytes]:
         return hashlib.shake_256(f"{seed}/{counter}".encode()).digest(count)
 
     return draw
-
-
-def small_task(members: int = 5, size: int = 8, **policy: object) -> TaskDocument:
-    """Return a document for `members` devices and an adapter of `size` coordinates; `policy` fills `[round]`."""
-    return _document(AdapterLayout(tensors=(TensorSpec(name="lora", shape=(size,)),)), members, policy)
-
-
-def two_sum_task(members: int = 8, m: int = 6, n: int = 4, rank: int = 2, **policy: object) -> TaskDocument:
-    """Return a document of the method fedit_rs: one adapted layer of m outputs and n inputs."""
-    tensors = (
-        TensorSpec(name="layer.lora_A.weight", shape=(rank, n)),
-        TensorSpec(name="layer.lora_B.weight", shape=(m, rank)),
-    )
-    document = _document(AdapterLayout(tensors=tensors), members, policy)
-    method = MethodSpec(name=MethodName.FEDIT_RS, sketch_rank=rank)
-    return document.model_copy(update={"task": document.task.model_copy(update={"method": method})})
-
-
-def _document(layout: AdapterLayout, members: int, policy: Mapping[str, object]) -> TaskDocument:
-    task = Task(
-        id=TaskId("test-task"),
-        title="A task for tests",
-        base=BaseModelSpec(model="none", digest=digest_of(b"base")),
-        round=RoundSpec.model_validate({"cohort_size": members, **policy}),
-        encoding=EncodingSpec(value_range=1.0, clip_norm=100.0),
-    )
-    return TaskDocument(task=task, layout=layout, linear_parameters=0, other_parameters=0, hidden_size=0, layers=0)
 
 
 class MemoryFederation:
@@ -230,10 +204,12 @@ class MemoryRound:
     second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     finish: Finish | None = None
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
+    version: int = 0
     domains: Mapping[int, Mapping[str, OwnDomain]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.offer = self.federation.offer(self.document, self.clock())
+        turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version)}
+        self.offer = self.federation.offer(self.document, self.clock(), **turn)
         self.context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
         self.method = METHODS[self.document.task.method.name]
         invited = [device.public for device in self.federation.devices]
@@ -324,9 +300,9 @@ class MemoryRound:
 
     @property
     def start(self) -> RoundStart:
-        """What the round starts from: version 0, and zeros unless an adapter was given."""
+        """What the round starts from: its version, and zeros unless an adapter was given."""
         zeros = np.zeros(self.document.layout.size, np.float32)
-        return RoundStart(self.document, 0, zeros if self.adapter is None else self.adapter, self.context0)
+        return RoundStart(self.document, self.version, zeros if self.adapter is None else self.adapter, self.context0)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""

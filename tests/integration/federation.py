@@ -179,9 +179,13 @@ def exact_task(base: Path, members: int, **policy: object) -> Task:
 
 
 @asynccontextmanager
-async def federation(folder: Path, task: Task, *, allow_trusted: bool = False) -> AsyncIterator[Federation]:
+async def federation(
+    folder: Path, task: Task, *, allow_trusted: bool = False, port: int = 0
+) -> AsyncIterator[Federation]:
     """Serve a task on loopback HTTPS while the block runs."""
-    config = ServerConfig(home=folder / "server", listen="127.0.0.1:0", long_poll_s=2.0, allow_trusted=allow_trusted)
+    config = ServerConfig(
+        home=folder / "server", listen=f"127.0.0.1:{port}", long_poll_s=2.0, allow_trusted=allow_trusted
+    )
     async with serving(Plan(config, (task,))) as server:
         parts = server.parts
         terms = Terms(uses=100, lifetime_s=3600)

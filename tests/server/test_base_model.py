@@ -117,12 +117,12 @@ def test_a_damaged_adapter_is_not_loaded(base: Path) -> None:
 
 
 def test_a_version_is_a_peft_folder(base: Path, tmp_path: Path) -> None:
-    task = small_task(base)
-    layout = resolve(task, read_folder(base)).layout
+    document = resolve(small_task(base), read_folder(base))
+    task, layout = document.task, document.layout
     content = to_safetensors(layout, first_adapter(layout, 0))
     edition = Edition(version=3, digest=read_folder(base).digest, parent_digest="", round_no=4, survivors=3)
     for _ in range(2):  # again after a crash
-        write_peft_folder(tmp_path / "notes" / "3", resolve(task, read_folder(base)), content, edition)
+        write_peft_folder(tmp_path / "notes" / "3", document, content, edition)
     assert sorted(path.name for path in (tmp_path / "notes" / "3").iterdir()) == [
         "README.md",
         "adapter_config.json",

@@ -2,6 +2,7 @@
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.methods.audit import audit_error, audited_message, is_audited
 from fedit_protocol.methods.combination import Combined
 from fedit_protocol.methods.contract import RoundStart, Step, all_names, gathered, scattered
 from fedit_protocol.secagg.quantize import Aggregate
@@ -20,7 +21,9 @@ class FedAvg:
         return self.trained(document, version)
 
     def client_message(self, update: Vector, start: RoundStart) -> Vector:
-        """Return what a client puts under the mask: the update itself, as far as it is sent."""
+        """Return what a client puts under the mask: the update itself, as far as it is sent; probes in an audit."""
+        if is_audited(start.document, start.version):
+            return audited_message(update, start)
         return gathered(start.document.layout, self.sent(start.document, start.version), update)
 
     def server_update(self, start: RoundStart, first: Aggregate | Combined, second: Aggregate | None = None) -> Step:
@@ -28,4 +31,7 @@ class FedAvg:
         if first.weight == 0:
             raise ProtocolError(ProblemType.ROUND_FAILED, "no examples stand behind this aggregate")
         names = self.sent(start.document, start.version)
-        return Step(scattered(start.document.layout, names, first.total / first.weight))
+        change = scattered(start.document.layout, names, first.total / first.weight)
+        if isinstance(first, Aggregate) and is_audited(start.document, start.version):
+            return Step(change, figures={"audit_error": audit_error(start, first)})
+        return Step(change)

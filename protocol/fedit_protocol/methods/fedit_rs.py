@@ -4,6 +4,7 @@ Averaging factors loses C = Σp b_k a_k − b̄ā of the mean product (a, b: one
 C·Ω are sums over clients for a public Ω, and so is QᵀC for the range Q of C·Ω (a randomised range finder: Halko,
 Martinsson, Tropp 2011). The first sum carries a, b and b(aΩ), the second the centred (Qᵀ(b − b̄))(a − ā), which stays
 useful when clients drop out between the sums. C is recovered exactly if the sketch has as many columns as C has rank.
+What was recovered goes into the side delta (`side_delta`), which devices train beside and which is never merged.
 """
 
 from dataclasses import dataclass
@@ -12,23 +13,34 @@ from math import sqrt
 import numpy as np
 
 from fedit_protocol.adapter import AdapterLayout, Vector
-from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.messages import RingSpec
-from fedit_protocol.methods.contract import Correction, RoundStart
+from fedit_protocol.methods import side_delta
+from fedit_protocol.methods.combination import Combined
+from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
-from fedit_protocol.secagg.prg import KeyStream
+from fedit_protocol.methods.sketches import (
+    SKETCH_UNITS,
+    clipped,
+    flat,
+    mean_of,
+    missed_share,
+    probes,
+    replace_ring,
+    residual_sketches,
+    sketch_unit,
+)
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.task import TaskDocument
 
-# In units of r², r being the largest move of a coordinate in one round. AdamW moves nearly all coordinates nearly as
-# far, so a sketched one has about half a unit, once it is divided by √(n·rank): these are eight and five times that.
-_SKETCH_UNITS = 4.0
 _RESIDUAL_UNITS = 2.5
+"""Five times what a coordinate of the second sum has at most, in units of r² (see SKETCH_UNITS)."""
 _ORTHONORMAL_TO = 1e-4
 _WORTH_IT = 0.01
 """Below this share of the round's update the residual is left alone: the round ends as plain FedIT."""
+_MOST_MISSING = 0.25
+"""With more of the first sum's weight missing in the second, it stands for other devices: it is left out."""
 
 
 class FedItRs(FedAvg):
@@ -38,7 +50,7 @@ class FedItRs(FedAvg):
         """Return the rings of both sums; `ring` is the one that the factors alone would have. Raises ConfigError."""
         plan = _Plan.of(document)
         unit = ring.value_range**2
-        first = replace_ring(ring, sketch_size=plan.sketch_size, sketch_range=_SKETCH_UNITS * unit)
+        first = replace_ring(ring, sketch_size=plan.sketch_size, sketch_range=SKETCH_UNITS * unit)
         reach = _RESIDUAL_UNITS * unit
         size = plan.residual_size
         # The range bounds each coordinate already; a norm that the range implies clips nothing further.
@@ -50,15 +62,12 @@ class FedItRs(FedAvg):
     def client_message(self, update: Vector, start: RoundStart) -> Vector:
         """Return what a client masks first: its update, clipped to the task's norm, then the sketches b(aΩ)."""
         plan = _Plan.of(start.document)
-        norm = float(np.linalg.norm(update.astype(np.float64)))
-        clip = start.document.task.encoding.clip_norm
-        # Clipped before it is sketched: the sketch is of second order and would not shrink along.
-        clipped = (update * np.float32(clip / norm)) if norm > clip else update
+        own = clipped(update, start.document.task.encoding.clip_norm)
         sketches = []
         for pair in plan.pairs:
-            a, b = pair.factors(clipped)
-            sketches.append(b @ (a @ plan.probes(pair, start.context0)) / plan.sketch_unit(pair))
-        return np.concatenate([clipped, _flat(sketches)])
+            a, b = pair.factors(own)
+            sketches.append(b @ (a @ plan.probes(pair, start.context0)) / sketch_unit(pair))
+        return np.concatenate([own, flat(sketches)])
 
     def derive(self, first: Aggregate, start: RoundStart) -> tuple[bytes, bytes] | None:
         """Return (result, input) of the second sum as float32 bytes, or None if the residual is not worth it.
@@ -66,12 +75,11 @@ class FedItRs(FedAvg):
         The result is the mean (ā, b̄), the input the orthonormal Q (m, s) of every layer.
         """
         plan = _Plan.of(start.document)
-        mean = _mean(first)
-        sketches = plan.residual_sketches(first, mean, start.context0)
+        sketches, mean = plan.residual_sketches(first, start.context0), mean_of(first)
         if plan.error(sketches, mean, start.adapter) < _WORTH_IT:
             return None
         ranges = [np.linalg.qr(sketch[:, : plan.s])[0] for sketch in sketches]
-        return mean.astype("<f4").tobytes(), _flat(ranges).astype("<f4").tobytes()
+        return mean.astype("<f4").tobytes(), flat(ranges).astype("<f4").tobytes()
 
     def second_message(self, update: Vector, start: RoundStart, result: bytes, derived: bytes) -> Vector:
         """Return what a client masks second: (Qᵀ(b − b̄))(a − ā) of every layer, float32.
@@ -80,21 +88,23 @@ class FedItRs(FedAvg):
         """
         plan = _Plan.of(start.document)
         mean, ranges = plan.read(result, derived)
-        norm = float(np.linalg.norm(update.astype(np.float64)))
-        clip = start.document.task.encoding.clip_norm
-        own = (update * np.float32(clip / norm)) if norm > clip else update
+        own = clipped(update, start.document.task.encoding.clip_norm)
         parts = []
         for pair, q in zip(plan.pairs, ranges, strict=True):
             a, b = pair.factors(own)
             mean_a, mean_b = pair.factors(mean)
             parts.append((q.T @ (b - mean_b)) @ (a - mean_a) / plan.residual_unit(pair))
-        return _flat(parts)
+        return flat(parts)
 
     def correction(self, first: Aggregate, second: Aggregate, start: RoundStart) -> Correction | None:
-        """Return the correction of this round, or None if the probes say that it makes the product worse."""
+        """Return the correction of this round, or None if the probes say that it makes the product worse.
+
+        None too if devices with more than a quarter of the first sum's weight are missing from the second.
+        """
+        if second.weight < (1 - _MOST_MISSING) * first.weight:
+            return None
         plan = _Plan.of(start.document)
-        mean = _mean(first)
-        sketches = plan.residual_sketches(first, mean, start.context0)
+        sketches, mean = plan.residual_sketches(first, start.context0), mean_of(first)
         residual = second.total / second.weight
         factors, left, place = {}, [], 0
         for pair, sketch in zip(plan.pairs, sketches, strict=True):
@@ -106,6 +116,47 @@ class FedItRs(FedAvg):
             left.append(sketch - q @ (p @ plan.probes(pair, start.context0)))
         before, after = plan.error(sketches, mean, start.adapter), plan.error(left, mean, start.adapter)
         return Correction(factors, before, after) if after < before else None
+
+    def server_update(self, start: RoundStart, first: Aggregate | Combined, second: Aggregate | None = None) -> Step:
+        """Return FedAvg's step, with the recovered residual in the side delta (SPEC, section 6).
+
+        Without a second sum, or if it would not help, the round is plain FedIT and the side delta stays as it was.
+        """
+        step = super().server_update(start, first)
+        if not isinstance(first, Aggregate):
+            raise RuntimeError("a method of two sums has one cohort")
+        plan = _Plan.of(start.document)
+        error = plan.error(plan.residual_sketches(first, start.context0), mean_of(first), start.adapter)
+        figures = {"audit_error": error, "left_error": error}
+        correction = None if second is None else self.correction(first, second, start)
+        if correction is not None:
+            figures["left_error"] = correction.error_after
+        public, kept, more = _carried(start, step, correction)
+        return Step(step.change, public, kept, figures=figures | more)
+
+
+def _carried(start: RoundStart, step: Step, correction: Correction | None) -> tuple[State, State, dict[str, float]]:
+    """Return the next version's side delta, as devices get it and whole, and what there is to say of it."""
+    spec = start.document.task.adapter
+    side, full = (side_delta.read(start.public, side_delta.SIDE), side_delta.read(start.kept, side_delta.FULL))
+    if correction is not None:
+        scale = spec.alpha / spec.rank
+        recovered = {path: (q, scale * p) for path, (q, p) in correction.factors.items()}
+        side, full = side_delta.appended(side, recovered), side_delta.appended(full, recovered)
+    figures = {}
+    if full and (start.version + 1) % side_delta.EVERY == 0:
+        full = side_delta.compressed(full)
+        adapter = (start.adapter + step.change).astype(np.float32)
+        whole = side_delta.whole_norm(lora_pairs(start.document.layout), adapter, spec.alpha / spec.rank, full)
+        side, capped = side_delta.snapshot(full, whole)
+        figures["side_capped"] = float(capped)
+    if side:
+        figures["side_rank"] = float(max(left.shape[1] for left, _ in side.values()))
+    return (
+        side_delta.as_state(side_delta.SIDE, side),
+        side_delta.as_state(side_delta.FULL, full),
+        figures,
+    )
 
 
 @dataclass(frozen=True)
@@ -135,74 +186,36 @@ class _Plan:
     def residual_size(self) -> int:
         return sum(self.s * pair.n for pair in self.pairs)
 
-    def sketch_unit(self, pair: LoraPair) -> float:
-        return sqrt(pair.n * pair.rank)
-
     def residual_unit(self, pair: LoraPair) -> float:
         return sqrt(pair.rank * pair.m / self.s)
 
     def probes(self, pair: LoraPair, context0: bytes) -> Matrix:
-        """Ω, (n, s + h) of ±1: bits of a key stream, so that every machine has the same to the bit."""
-        count = pair.n * (self.s + self.h)
-        words = -(-count // 16)
-        buffer = bytearray(2 * words)
-        KeyStream(hash_parts("probes", context0, pair.path), np.dtype("<u2")).read_into(buffer, words)
-        bits = np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), count=count)
-        return (2.0 * bits.astype(np.float64) - 1.0).reshape(pair.n, self.s + self.h)
+        return probes(pair, self.s + self.h, context0)
 
-    def residual_sketches(self, first: Aggregate, mean: Vector, context0: bytes) -> list[Matrix]:
-        """Return C·Ω of every layer, (m, s + h): the mean of the sketches less the sketch of the mean."""
-        found, start = [], 0
-        for pair in self.pairs:
-            stop = start + pair.m * (self.s + self.h)
-            own = first.sketch[start:stop].reshape(pair.m, self.s + self.h) / first.weight * self.sketch_unit(pair)
-            start = stop
-            a, b = pair.factors(mean)
-            found.append(own - b @ (a @ self.probes(pair, context0)))
-        return found
+    def residual_sketches(self, first: Aggregate, context0: bytes) -> list[Matrix]:
+        """Return C·Ω of every layer, (m, s + h)."""
+        return residual_sketches(self.pairs, self.s + self.h, first, context0)
 
     def error(self, sketches: list[Matrix], mean: Vector, adapter: Vector) -> float:
-        """Estimate ‖C‖ over the norm of the round's update of B·A, by the hold-out probes (unbiased in the square)."""
-        missed = sum(float(np.square(sketch[:, self.s :]).sum()) / self.h for sketch in sketches)
-        update = sum(_moved(pair.factors(adapter), pair.factors(mean)) for pair in self.pairs)
-        return sqrt(missed / update) if update else 0.0
+        """Estimate ‖C‖ over the norm of the round's update of B·A, by the hold-out probes."""
+        return missed_share(self.pairs, [sketch[:, self.s :] for sketch in sketches], mean, adapter)
 
     def read(self, result: bytes, derived: bytes) -> tuple[Vector, list[Matrix]]:
         """Read what the second sum depends on, refusing what no honest server derives (C18)."""
         sizes = [pair.m * self.s for pair in self.pairs]
         if len(result) != 4 * self.layout.size or len(derived) != 4 * sum(sizes):
             raise _refused("its shapes are not those of the task")
-        mean, flat = np.frombuffer(result, dtype="<f4"), np.frombuffer(derived, dtype="<f4").astype(np.float64)
-        if not (np.isfinite(mean).all() and np.isfinite(flat).all()):
+        mean, given = np.frombuffer(result, dtype="<f4"), np.frombuffer(derived, dtype="<f4").astype(np.float64)
+        if not (np.isfinite(mean).all() and np.isfinite(given).all()):
             raise _refused("it holds values that are not finite")
         ranges, start = [], 0
         for pair, size in zip(self.pairs, sizes, strict=True):
-            q = flat[start : start + size].reshape(pair.m, self.s)
+            q = given[start : start + size].reshape(pair.m, self.s)
             start += size
             if np.abs(q.T @ q - np.eye(self.s)).max() > _ORTHONORMAL_TO:
                 raise _refused(f"the range of {pair.path} is not orthonormal")
             ranges.append(q)
         return mean, ranges
-
-
-def replace_ring(ring: RingSpec, **changes: object) -> RingSpec:
-    """Return a ring with some fields changed, validated again."""
-    return RingSpec.model_validate(ring.model_dump() | changes)
-
-
-def _mean(aggregate: Aggregate) -> Vector:
-    return (aggregate.total / aggregate.weight).astype(np.float32)
-
-
-def _moved(start: tuple[Matrix, Matrix], change: tuple[Matrix, Matrix]) -> float:
-    """Return ‖(B + b)(A + a) − BA‖² from small products only: ‖LR‖² is the trace of (LᵀL)(RRᵀ)."""
-    (start_a, start_b), (a, b) = start, change
-    left, right = np.hstack([start_b, b, b]), np.vstack([a, start_a, a])
-    return float(np.sum((left.T @ left) * (right @ right.T)))
-
-
-def _flat(parts: list[Matrix]) -> Vector:
-    return np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
 
 
 def _refused(why: str) -> SecurityError:

@@ -25,16 +25,41 @@ class LoraPair:
     a_span: slice
     b_span: slice
 
+    @property
+    def a_name(self) -> str:
+        """The name of A in the layout."""
+        return self.path + _A
+
+    @property
+    def b_name(self) -> str:
+        """The name of B in the layout."""
+        return self.path + _B
+
     def factors(self, flat: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
         """Return (A, B) as float64 (r, n) and (m, r) out of a (d,) vector."""
         a = flat[self.a_span].astype(np.float64).reshape(self.rank, self.n)
         b = flat[self.b_span].astype(np.float64).reshape(self.m, self.rank)
         return a, b
 
+    def put(self, flat: NDArray[np.float64], a: Matrix, b: Matrix) -> None:
+        """Write A (r, n) and B (m, r) into a (d,) vector, in place."""
+        flat[self.a_span] = a.reshape(-1)
+        flat[self.b_span] = b.reshape(-1)
+
 
 def lora_pairs(layout: AdapterLayout) -> tuple[LoraPair, ...]:
     """Return the pairs in layout order; raises ConfigError C023 for a tensor without its partner."""
     return tuple(_pairs(layout))
+
+
+def down_factors(layout: AdapterLayout) -> tuple[str, ...]:
+    """Return the names of the factors A in layout order; raises ConfigError C023."""
+    return tuple(pair.a_name for pair in _pairs(layout))
+
+
+def up_factors(layout: AdapterLayout) -> tuple[str, ...]:
+    """Return the names of the factors B in layout order; raises ConfigError C023."""
+    return tuple(pair.b_name for pair in _pairs(layout))
 
 
 def _pairs(layout: AdapterLayout) -> Iterator[LoraPair]:
