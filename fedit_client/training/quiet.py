@@ -21,3 +21,11 @@ def quieten() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def prepare(threads: int) -> None:
+    """Quieten the libraries and give torch so many threads: for a process that trains without a worker's room."""
+    quieten()
+    import torch
+
+    torch.set_num_threads(threads)

@@ -76,6 +76,10 @@ class TrainingProgress:
 OnProgress = Callable[[TrainingProgress], None]
 
 
+def nobody_listens(_: TrainingProgress) -> None:
+    """Take progress and do nothing; given this, a trainer does not ask what it uses of its device."""
+
+
 @dataclass(frozen=True)
 class LocalResult:
     """What one device learned. Nothing of it leaves the machine unmasked.

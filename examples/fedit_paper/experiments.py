@@ -1,0 +1,248 @@
+"""The named experiments: which rows answer which question, and what the figures say, with seeds and intervals."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from fedit_client.evaluation.statistics import Interval
+
+from .results import Model, Results, mean_loss, rounds_to
+
+Findings = Callable[[Results], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question; `rows` are what its plot shows, `against` the row that every other is compared with."""
+
+    name: str
+    title: str
+    question: str
+    rows: tuple[str, ...]
+    against: str = "fedit"
+    findings: Findings = lambda _: iter(())
+
+
+def interval(found: Interval, unit: str = "nats") -> str:
+    """Return an interval in words."""
+    return f"{found.change:+.3f} {unit} [{found.low:+.3f}, {found.high:+.3f}], {found.seeds} seed(s), {found.verdict}"
+
+
+def _main(results: Results) -> Iterator[str]:
+    for central, what in (("central_depth", "equal sequential depth"), ("central_small", "K times the steps")):
+        gap = results.gap("fedit", central)
+        if gap is None:
+            yield f"gap to central training of {what}: not run, or too small to speak of"
+            continue
+        whole = gap.whole
+        yield (
+            f"of the gap to central training of {what} FedIT recovers {whole.change:.0%} "
+            f"[{whole.low:.0%}, {whole.high:.0%}], {whole.seeds} seed(s)"
+        )
+        if gap.worst:
+            name, worst = gap.worst
+            yield f"  worst category {name}: {worst.change:.0%} [{worst.low:.0%}, {worst.high:.0%}]"
+    for seed, (beaten, of) in results.beaten("fedit", "alone").items():
+        yield f"seed {seed}: FedIT has a lower loss on all categories together than {beaten} of {of} clients alone"
+
+
+def _optimizers(results: Results) -> Iterator[str]:
+    for plain in results.models("rounds10", "fedavg"):
+        if len(plain.curve) < 2:
+            continue
+        target = plain.curve[-1]
+        yield f"seed {plain.seed}: FedAvg has a loss of {target:.3f} after {len(plain.curve)} rounds"
+        for model in results.models("rounds10", None):
+            if model.seed == plain.seed and model.told["variant"] != "fedavg":
+                found = rounds_to(model.curve, target)
+                words = f"in {found} rounds" if found else f"not in {len(model.curve)} rounds"
+                yield f"  {model.told['variant']} reaches it {words}; it ends at {model.curve[-1]:.3f}"
+
+
+def _fairness(results: Results) -> Iterator[str]:
+    for row in ("afl", "term", "qffl"):
+        for fair in results.models(row):
+            plain = next((model for model in results.models("fedit") if model.seed == fair.seed), None)
+            if plain:
+                worst, mean = fair.worst[1] / plain.worst[1] - 1, fair.loss / plain.loss - 1
+                yield (
+                    f"{fair.told['title']}, seed {fair.seed}: worst category {fair.worst[0]} {worst:+.1%}, "
+                    f"mean {mean:+.1%} against FedIT"
+                )
+
+
+def _further(results: Results) -> Iterator[str]:
+    for model in results.models("local_work", None) + results.models("server_step", None):
+        at = (
+            {one.seed: one for one in results.models("fedit")},
+            {one.seed: one for one in results.models("central_small")},
+        )
+        if model.seed in at[0] and model.seed in at[1]:
+            there = at[0][model.seed].loss - at[1][model.seed].loss
+            closed = (at[0][model.seed].loss - model.loss) / there if there > 0.01 else float("nan")
+            yield f"{model.told['title']}, seed {model.seed}: closes {closed:.0%} of the further gap ({there:.3f} nats)"
+
+
+def _scarce(results: Results) -> Iterator[str]:
+    for seed, (beaten, of) in results.beaten("scarce", "scarce_alone").items():
+        yield f"seed {seed}: FedIT has a lower loss than {beaten} of {of} clients alone"
+
+
+def _masked(results: Results) -> Iterator[str]:
+    for row, words in (("unrounded", "sums of floats"), ("masked", "the masked machines")):
+        for other in results.models(row):
+            plain = next((model for model in results.models("fedit") if model.seed == other.seed), None)
+            if plain:
+                yield f"seed {other.seed}: FedIT on the ring minus {words}: {plain.loss - other.loss:+.4f} nats"
+
+
+def _others(results: Results) -> Iterator[str]:
+    for on in ("self_instruct", "aya"):
+        for row in ("base", "alone", "fedit", "central_small"):
+            if models := results.models(row, "", on):
+                yield f"{on}: {models[0].told['title'].split(',')[0]} {mean_loss(models):.3f} ({len(models)} model(s))"
+
+
+def _two(results: Results) -> Iterator[str]:
+    yield from _differences(results, ("two",), "fedit")
+    for model in results.models("two"):
+        alone = [one for one in results.models("alone") if one.seed == model.seed and one.told["client"] in (4, 9)]
+        if alone:
+            best = min(alone, key=lambda one: one.loss)
+            yield f"seed {model.seed}: the two together {model.loss:.3f}, the better of them alone {best.loss:.3f}"
+
+
+def _selection(results: Results) -> Iterator[str]:
+    yield from _differences(results, ("select_stratified", "select_oort"), "select_uniform")
+    for row in ("select_uniform", "select_stratified", "select_oort"):
+        for model in results.models(row):
+            shares = [float(note["coverage"]) for note in model.told["rounds"] if "coverage" in note]
+            if shares:
+                yield f"{model.told['title']}, seed {model.seed}: a round covers {fmean(shares):.0%} of the categories"
+
+
+def _single(results: Results) -> Iterator[str]:
+    base = results.models("base")
+    for model in results.models("alone"):
+        if base and model.seed == 1:
+            better = sum(model.by_category[name] < loss for name, loss in base[0].by_category.items())
+            words = f"{model.loss:.3f} (base {base[0].loss:.3f}), better in {better} categories"
+            yield f"client {model.told['client']} alone: {words}"
+
+
+def _differences(results: Results, rows: Sequence[str], against: str) -> Iterator[str]:
+    for row in rows:
+        for variant in dict.fromkeys(model.told["variant"] for model in results.models(row, None)):
+            found = results.against(row, variant, against)
+            if found:
+                title = results.models(row, variant)[0].told["title"]
+                yield f"{title} minus {against}: {interval(found)}"
+
+
+def _against_fedit(*rows: str) -> Findings:
+    return lambda results: _differences(results, rows, "fedit")
+
+
+def _both(first: Findings, second: Findings) -> Findings:
+    def found(results: Results) -> Iterator[str]:
+        yield from first(results)
+        yield from second(results)
+
+    return found
+
+
+METHOD_ROWS: Final = ("fedit_rs", "ffa", "rolora", "fedsvd", "nested", "fed_sb", "ravan")
+
+EXPERIMENTS: Final = (
+    Experiment(
+        "main",
+        "FedIT between clients alone and central training",
+        "How much of what central training gains does a federation recover?",
+        ("base", "alone", "fedit", "central_depth", "central_small"),
+        findings=_main,
+    ),
+    Experiment(
+        "single", "One client", "What does one client learn from its own rows?", ("base", "alone"), findings=_single
+    ),
+    Experiment(
+        "two", "Two complementary clients", "What do two clients gain whose categories differ?", ("two",), findings=_two
+    ),
+    Experiment("ranks", "LoRA ranks", "Which rank is enough?", ("ranks", "fedit"), findings=_against_fedit("ranks")),
+    Experiment(
+        "methods",
+        "Aggregation methods",
+        "Does another aggregation of the same updates give a better model?",
+        METHOD_ROWS,
+        findings=_against_fedit(*METHOD_ROWS),
+    ),
+    Experiment(
+        "optimizers",
+        "Server optimisers",
+        "In how many rounds is FedAvg's loss of ten rounds reached?",
+        ("rounds10",),
+        findings=_optimizers,
+    ),
+    Experiment(
+        "selection",
+        "Client selection",
+        "Four of ten clients a round: does it matter how they are chosen?",
+        ("select_uniform", "select_stratified", "select_oort"),
+        findings=_selection,
+    ),
+    Experiment(
+        "fairness",
+        "Fairness across categories",
+        "Can the worst category gain without the mean losing?",
+        ("afl", "term", "qffl"),
+        findings=_fairness,
+    ),
+    Experiment(
+        "compression",
+        "Fewer bits",
+        "What do 4 bits cost against 8?",
+        ("bits4", "sign"),
+        findings=_against_fedit("bits4", "sign"),
+    ),
+    Experiment(
+        "masked",
+        "With and without masks",
+        "What does the ring cost, what do masks cost?",
+        ("unrounded", "masked"),
+        findings=_masked,
+    ),
+    Experiment(
+        "further",
+        "The further gap",
+        "What closes the gap to central training in small batches?",
+        ("local_work", "server_step", "central_small"),
+        findings=_further,
+    ),
+    Experiment(
+        "scarce",
+        "Little data",
+        "A hundred clients of about 150 rows, five a round: does FedIT beat each of them alone?",
+        ("scarce", "scarce_alone"),
+        findings=_scarce,
+    ),
+    Experiment(
+        "partitions",
+        "Partitions",
+        "How much does it matter who has which rows?",
+        ("dirichlet", "stratified", "fedit"),
+        findings=_against_fedit("dirichlet", "stratified"),
+    ),
+    Experiment("others", "Other data sets", "Does what is learned on Dolly hold elsewhere?", (), findings=_others),
+    Experiment(
+        "poisoning",
+        "A client that lies",
+        "What can one of ten do to the sum while it stays in its range?",
+        ("poison_opposite", "poison_backdoor"),
+        findings=_against_fedit("poison_opposite", "poison_backdoor"),
+    ),
+)
+
+
+def shown(models: Sequence[Model]) -> str:
+    """Return the seeds behind models in words."""
+    return f"{len({model.seed for model in models})}"

@@ -1,0 +1,178 @@
+"""What is run: a profile says at which scale, a row's task file says what differs; both give a list of runs."""
+
+import copy
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from pydantic import ValidationError
+
+from fedit_protocol.errors import ConfigError
+from fedit_protocol.task import Task
+
+HERE = Path(__file__).resolve().parent
+Kind = Literal["base", "alone", "central", "federated"]
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scale: the base, the data, and the task that every row starts from."""
+
+    name: str
+    model: str
+    precision: str
+    partition: str
+    seeds: int
+    """Of every row; 0 leaves it to the rows."""
+    task: Values = field(repr=False)
+    limits: Values = field(repr=False)
+    """What the profile says otherwise about a row, by the row's name: `rounds`, `variants`, `clients`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results table, or several where it has variants: its task file."""
+
+    name: str
+    title: str
+    kind: Kind
+    experiment: str
+    order: int
+    seeds: int
+    clients: str | tuple[int, ...]
+    """`all`, `each` (a run for each client, or as many as `runs`), or places."""
+    runs: int
+    partition: str
+    choose: Values
+    carrier: str
+    attack: Values
+    curve: bool
+    """Whether the test rows are measured after each round and not only at the end."""
+    task: Values = field(repr=False)
+    variants: Mapping[str, Values] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a row, perhaps a variant of it, perhaps one client of it, and a seed."""
+
+    row: Row
+    seed: int
+    variant: str = ""
+    client: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        parts = [self.row.name, self.variant, "" if self.client is None else f"client{self.client}", f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        variant = f", {self.variant}" if self.variant else ""
+        return self.row.title + variant + ("" if self.client is None else f", client {self.client}")
+
+    def task(self, profile: Profile, digest: str) -> Task:
+        """Return the whole task of this run; `digest` is the base's. Raises ConfigError F021 if they do not fit."""
+        values = merged(profile.task, self.row.task)
+        values = merged(values, self.row.variants.get(self.variant, {}))
+        if self.row.name in profile.limits:
+            values = merged(values, profile.limits[self.row.name].get("task", {}))
+        base = {"model": profile.model, "quantization": profile.precision, "digest": digest}
+        values = merged(values, {"id": self.row.name.replace("_", "-"), "title": self.title, "base": base})
+        values = merged(values, {"adapter": {"seed": self.seed}})
+        try:
+            return Task.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"the task of row {self.row.name} does not fit: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                code="F021",
+                where=f"rows/{self.row.name}.toml",
+                fix="correct the row's task file",
+            ) from error
+
+
+def read_profile(name: str) -> Profile:
+    """Return a profile of the folder `profiles`; raises ConfigError F022 for a name that is not there."""
+    file = HERE / "profiles" / f"{name}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.toml")))
+        raise ConfigError(f"there is no profile {name}: there are {known}", code="F022", fix="--profile cpu")
+    values = tomllib.loads(file.read_text("utf-8"))
+    return Profile(name=name, **{"limits": {}, **values})
+
+
+def read_rows() -> list[Row]:
+    """Return every row in the order in which they are run: the most valuable first."""
+    rows = [_row(path) for path in sorted((HERE / "rows").glob("*.toml"))]
+    return sorted(rows, key=lambda row: (row.order, row.name))
+
+
+def _row(path: Path) -> Row:
+    values = {**_DEFAULTS, **tomllib.loads(path.read_text("utf-8"))}
+    clients = values["clients"]
+    values["clients"] = clients if isinstance(clients, str) else tuple(cast("list[int]", clients))
+    return Row(name=path.stem, **values)
+
+
+NO_DIGEST: Final = "sha256:" + "0" * 64
+"""Stands for the base's digest where a task is only looked at."""
+
+_LATER_SEEDS: Final = 15
+"""By how much a further seed of a row comes later than its first: the main rows' before the first of the last ones."""
+
+_DEFAULTS: Values = {
+    "kind": "federated",
+    "seeds": 1,
+    "clients": "all",
+    "runs": 0,
+    "partition": "",
+    "choose": {},
+    "carrier": "ring",
+    "attack": {},
+    "curve": False,
+    "task": {},
+    "variants": {},
+}
+
+
+def runs_of(rows: Sequence[Row], profile: Profile, chosen: Sequence[str], seeds: int) -> list[Run]:
+    """Return all runs, the most valuable first; `chosen` are names of rows or experiments, all without any; F023."""
+    known = {row.name for row in rows} | {row.experiment for row in rows}
+    if unknown := sorted(set(chosen) - known):
+        raise ConfigError(f"there is no row or experiment {unknown[0]}", code="F023", fix="--list shows them")
+    wanted = [row for row in rows if not chosen or {row.name, row.experiment} & set(chosen)]
+    found = [
+        run
+        for row in wanted
+        for seed in range(1, 1 + (seeds or profile.seeds or row.seeds))
+        for run in _runs(row, profile, seed)
+    ]
+    return sorted(found, key=lambda run: run.row.order + _LATER_SEEDS * (run.seed - 1))
+
+
+def _runs(row: Row, profile: Profile, seed: int) -> Iterator[Run]:
+    limit = cast("Values", profile.limits.get(row.name, {}))
+    variants = cast("Sequence[str]", limit.get("variants", tuple(row.variants) or ("",)))
+    for variant in variants:
+        if row.clients == "each":
+            yield from (Run(row, seed, variant, place) for place in range(cast("int", limit.get("runs", row.runs))))
+        else:
+            yield Run(row, seed, variant)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    """Return the tables of both, value by value, those of `above` winning."""
+    result = copy.deepcopy(dict(below))
+    for name, value in above.items():
+        known = result.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            result[name] = merged(cast("Values", known), cast("Values", value))
+        else:
+            result[name] = copy.deepcopy(value)
+    return result

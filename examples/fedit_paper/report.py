@@ -1,0 +1,125 @@
+"""The report of a folder: a table of all rows, those not run included, each experiment's findings, plots, one page."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from fedit_client.evaluation.report import Page, new_figure
+from fedit_client.home.durable import write_atomic
+
+from .experiments import EXPERIMENTS, Experiment
+from .plan import Profile, Row
+from .results import Model, Results
+
+_HEAD = ("row", "loss", "± seeds", "worst category", "against FedIT, 95 % interval", "right tokens", "MB up", "seeds")
+
+
+def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
+    """Write results.md, results.html, results.jsonl and plots; return the table."""
+    results = Results.of(out)
+    table = _table(results, rows)
+    lines = [f"# Profile {profile.name}", "", _about(results, profile), "", _markdown(_HEAD, table), ""]
+    page = Page(f"FedIT: the paper, profile {profile.name}").text(_about(results, profile)).table(_HEAD, table)
+    for experiment in EXPERIMENTS:
+        findings = list(experiment.findings(results))
+        lines += [
+            f"## {experiment.title}",
+            "",
+            experiment.question,
+            "",
+            *(f"- {one.strip()}" for one in findings or ["not run"]),
+            "",
+        ]
+        page.heading(experiment.title).text(experiment.question)
+        for one in findings or ["not run"]:
+            page.text(one)
+        _draw(experiment, results, page, out / "plots")
+    write_atomic(out / "results.md", "\n".join(lines).encode(), 0o644)
+    write_atomic(out / "results.html", page.html().encode(), 0o644)
+    write_atomic(out / "results.jsonl", b"".join(json.dumps(told).encode() + b"\n" for told in results.all), 0o644)
+    return "\n".join(lines)
+
+
+def _about(results: Results, profile: Profile) -> str:
+    devices = sorted({f"{told['device']} ({told['machine']})" for told in results.all}) or ["nothing"]
+    counted = {len(model.categories) for told in results.all for model in [Model(told)]}
+    rows = "/".join(map(str, sorted(counted))) or "no"
+    return (
+        f"{profile.model}, {profile.precision}; run on {', '.join(devices)}. Loss: nats per answer token on {rows} "
+        "test rows, mean over categories; ± is the standard deviation over seeds; intervals are paired bootstraps over "
+        "rows inside categories and over seeds."
+    )
+
+
+def _table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
+    lines: list[list[str]] = []
+    for row in rows:
+        for variant in row.variants or ("",):
+            models = results.models(row.name, variant)
+            title = f"{row.title}, {variant}" if variant else row.title
+            lines.append(_line(results, row, title, variant, models) if models else [title, "not run", *[""] * 5, "0"])
+    return lines
+
+
+def _line(results: Results, row: Row, title: str, variant: str, models: Sequence[Model]) -> list[str]:
+    by_seed: dict[int, list[float]] = {}
+    for model in models:
+        by_seed.setdefault(model.seed, []).append(model.loss)
+    means = [fmean(losses) for losses in by_seed.values()]
+    worst = max(models, key=lambda model: model.worst[1]).worst
+    several = len(models) > len(by_seed)
+    difference = None if several or row.name == "fedit" else results.against(row.name, variant, "fedit")
+    right = fmean(sum(model.figures["right"]) / sum(model.figures["tokens"]) for model in models)
+    return [
+        f"{title} (mean of {len(models) // len(by_seed)})" if several else title,
+        f"{fmean(means):.4f}",
+        f"{pstdev(means):.4f}" if len(means) > 1 else "",
+        f"{worst[0]} {worst[1]:.3f}",
+        f"{difference.change:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]" if difference else "",
+        f"{right:.1%}",
+        f"{fmean(model.told['bytes_up'] for model in models) / 1e6:.1f}" if row.kind == "federated" else "",
+        str(len(by_seed)),
+    ]
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) -> None:
+    """Draw losses as dots, a line for each model, and curves over rounds where there are any."""
+    models = [model for row in experiment.rows for model in results.models(row, None)]
+    if not models:
+        return
+    names = list(dict.fromkeys(model.told["title"] for model in models))
+    figure = new_figure(8, 1.2 + 0.3 * len(names))
+    axes: Any = figure.subplots()
+    for place, name in enumerate(names):
+        losses = [model.loss for model in models if model.told["title"] == name]
+        axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
+        axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
+    if reference := results.models(experiment.against):
+        axes.axvline(fmean(model.loss for model in reference), color="#c66", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("loss, nats per answer token, mean over categories; red: FedIT")
+    _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}: losses; a dot is a seed.")
+    curves = [model for model in models if len(model.curve) > 1]
+    if curves:
+        figure = new_figure(8, 4)
+        axes = figure.subplots()
+        for model in curves:
+            axes.plot(range(1, 1 + len(model.curve)), model.curve, label=f"{model.told['title']}, seed {model.seed}")
+        axes.set_xlabel("round")
+        axes.set_ylabel("loss")
+        axes.legend(fontsize=7)
+        _keep(figure, page, folder / f"{experiment.name}-rounds.svg", f"{experiment.title}: loss after each round.")
+
+
+def _keep(figure: Any, page: Page, file: Path, caption: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+    page.figure(figure, caption)

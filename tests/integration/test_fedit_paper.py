@@ -1,0 +1,58 @@
+"""The paper's runner: rows are tasks in every profile, runs are made once, and all run at the smallest scale."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER = ROOT / "examples" / "fedit_paper"
+DATA = Path(os.environ.get("FEDIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+NO_DATA = pytest.mark.skipif(not (DATA / "dolly15k.jsonl").is_file(), reason="no dolly15k.jsonl in FEDIT_TEST_DATA")
+
+
+def paper(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "examples.fedit_paper", *arguments]
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+def test_every_row_is_a_task_in_every_profile(profile: str) -> None:
+    listed = paper("--profile", profile, "--list")
+    assert listed.returncode == 0, listed.stderr
+    names = {line.split()[0] for line in listed.stdout.splitlines()}
+    rows = {path.stem for path in (PAPER / "rows").glob("*.toml")}
+    assert all(any(name.startswith(row) for name in names) for row in rows)
+
+
+def test_an_unknown_row_and_an_unknown_profile_are_refused() -> None:
+    assert "FEDIT-F023 there is no row or experiment fedti" in paper("fedti", "--list").stderr
+    assert "FEDIT-F022 there is no profile tiny: there are cpu, full, smoke" in paper("--profile", "tiny").stderr
+
+
+def test_without_the_data_it_says_where_to_name_them(tmp_path: Path) -> None:
+    refused = paper("--profile", "smoke", "--data", str(tmp_path), "--out", str(tmp_path))
+    assert "FEDIT-F024 dolly15k.jsonl is not there" in refused.stderr
+    assert "--data" in refused.stderr
+
+
+@NO_DATA
+@pytest.mark.slow
+@pytest.mark.training
+def test_every_row_runs_at_the_smallest_scale_and_only_once(tmp_path: Path) -> None:
+    done = paper("--profile", "smoke", "--out", str(tmp_path), timeout_s=290)
+    assert done.returncode == 0, done.stderr
+    rows = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (PAPER / "rows").glob("*.toml")}
+    results = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("runs/*/result.json")]
+    assert {result["row"] for result in results} == set(rows), done.stderr
+    assert all(len(result["figures"]["test"]["rows"]) > 150 for result in results)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    again = paper("--profile", "smoke", "--out", str(tmp_path), timeout_s=60)
+    assert again.returncode == 0, again.stderr
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    assert "not run" not in (tmp_path / "results.md").read_text("utf-8").split("##")[0]
