@@ -72,7 +72,7 @@ def best_of_rank_two(matrix: Matrix) -> Matrix:
     return best
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["fedex_lora", *(pytest.param(one, marks=pytest.mark.slow) for one in NAMES[1:])])
 async def test_two_rounds_make_the_mean_product_of_the_updates(name: str, tmp_path: Path) -> None:
     trained = [DrawnTrainer(examples=20 + 10 * number, seed=number) for number in range(3)]
     async with federation(tmp_path, small(make_base(tmp_path / "base"), name, 2), allow_trusted=True) as fed:
