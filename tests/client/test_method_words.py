@@ -16,8 +16,8 @@ WORDS = {
     "ravan": "LoRA rank 8 on q_proj, of which 4 cores of 2 × 2 numbers a layer are trained and sent",
     "fedkseed": "LoRA rank 8 on q_proj, by forward passes alone, without gradients; how far it moves along 4,096 public"
     " directions is sent",
-    "flora": "LoRA rank 8 on q_proj; the server makes its step of each device's own update, which no sum would be enough"
-    " for",
+    "flora": "LoRA rank 8 on q_proj; the server makes its step of each device's own update, which no sum would be"
+    " enough for",
 }
 
 
