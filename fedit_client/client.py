@@ -56,6 +56,7 @@ from fedit_client.records.history import History
 from fedit_client.records.journal import Journal
 from fedit_client.records.outbox import outbox_of
 from fedit_client.records.round_notes import RoundNotes
+from fedit_client.rounds.declaring import round_seconds
 from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import (
     Preparation,
@@ -300,9 +301,9 @@ class Client(TakesData, TakesWishes):
         keeper.follow(self._bandwidth.follow)
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
-        trainer = self._trainer or self._worker_trainer()
-        reread, own = self._data.records, own_folder(self._paths.adapters, document.task.id)
-        work = LocalWork(base, records, chosen, held_out_seed(key), trainer, keeper.gate.pause, reread, own)
+        trainer, seed, reread = self._trainer or self._worker_trainer(), held_out_seed(key), self._data.records
+        own, known_s = own_folder(self._paths.adapters, document.task.id), round_seconds(self._config, document, chosen)
+        work = LocalWork(base, records, chosen, seed, trainer, keeper.gate.pause, reread, own, known_s)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))
@@ -324,7 +325,8 @@ class Client(TakesData, TakesWishes):
                 notes=RoundNotes(History(self._paths.history, key), membership, metered),
             )
             held = HeldCertificate(key, federation.descriptor, membership.certificate, self._save_certificate)
-            pinned = PinnedDescriptor(membership.descriptor, self._save_descriptor)
+            file = self._paths.membership_file
+            pinned = PinnedDescriptor(membership.descriptor, lambda raw: keep_in_membership(file, descriptor=raw))
             session = Session(engagement, held, pinned, device_kind(Machine.here()), installed_version())
             return await session.run(max_rounds)
 
@@ -356,9 +358,6 @@ class Client(TakesData, TakesWishes):
 
     def _save_certificate(self, certificate: bytes) -> None:
         keep_in_membership(self._paths.membership_file, certificate=certificate)
-
-    def _save_descriptor(self, descriptor: bytes) -> None:
-        keep_in_membership(self._paths.membership_file, descriptor=descriptor)
 
     def _signing_transport(self, membership: Membership) -> HttpTransport:
         signer = (load_or_create_identity(self._paths.identity_file), membership.federation.descriptor.federation_id)

@@ -87,6 +87,11 @@ class PrivacySettings(BaseModel):
         le=10**6,
         description="most MB (10^6 bytes) that the outbox takes; the oldest uploads go first",
     )
+    declare: bool = Field(
+        True,
+        description="tell a task that draws rounds by it which of its categories this device has, and about how long"
+        " a round takes here; the consent text says so; false: such a task draws this device as one that said nothing",
+    )
 
 
 class ClientConfig(BaseSettings):

@@ -25,10 +25,12 @@ from fedit_client.network.transport import jittered
 from fedit_client.records.history import Outcome
 from fedit_client.records.journal import FrozenUpload
 from fedit_client.records.round_notes import RoundFacts, Seen
+from fedit_client.rounds.declaring import declaration
 from fedit_client.rounds.device_round import Round
 from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.masked import MaskedRound
 from fedit_client.rounds.sealed import SealedRound
+from fedit_client.rounds.waiting import waiting_text
 from fedit_protocol.catalogue import AdapterInfo
 from fedit_protocol.encoding import decode, digest_of
 from fedit_protocol.enrollment import federation_context
@@ -177,14 +179,13 @@ class Session:
             consent_version=task.version,
             sent_at=self._now_s(),
             certificate=self._held.certificate,
+            declared=declaration(task, engagement.work),
         )
-        context = federation_context(engagement.descriptor.federation_id)
-        sealed = seal(engagement.key, Kind.CHECK_IN, context, message)
+        sealed = seal(engagement.key, Kind.CHECK_IN, federation_context(engagement.descriptor.federation_id), message)
         return decode(CheckInReply, await engagement.transport.post("/v1/checkin", sealed))
 
     async def _round(self, offer: bytes) -> int:
         """Take part in one offered round; return 1 if it was committed, 0 if it came to nothing."""
-        self._told = ""
         if read_envelope(offer, Kind.OFFER).signer != self._with.descriptor.server_key:
             await self._with.patience.insist(self._look_at_the_server)
         try:
@@ -196,6 +197,11 @@ class Session:
             # Joined before a crash, or expired on the way: wait for the next one, never rejoin.
             await self._lost(f"not taking part: {error}", None)
             return 0
+        if not await round_.joins():
+            self._tell_once(f"round {round_.number} goes without this device, by its own draw; waiting for the next")
+            await asyncio.sleep(jittered(_AFTER_LOSS_S))
+            return 0
+        self._told = ""
         try:
             result = await self._taken_part(round_)
         except SecurityError:
@@ -265,6 +271,7 @@ class Session:
     async def _commit(self, round_: Round, result: RoundResult) -> None:
         version, digest = result.adapter_version, result.adapter_digest
         await asyncio.to_thread(self._with.journal.commit, round_.offer, version, digest)
+        await round_.keep_own()
         await asyncio.to_thread(self._note, round_, "committed", "", result)
         await self._save(edition_of(round_.offer, result), result.state)
         summed = f"summed over {counted(result.survivors, 'device')}"
@@ -310,8 +317,7 @@ class Session:
 
     def _wait_for(self, reply: CheckInReply) -> None:
         """Say why there is no round, once per reason."""
-        text = _REASONS.get(reply.reason, _in_general)(reply) if reply.reason else _in_general(reply)
-        self._tell_once(text)
+        self._tell_once(waiting_text(reply))
 
     def _tell_once(self, text: str) -> None:
         if text != self._told:
@@ -371,24 +377,3 @@ class Session:
             )
         if abs(skew) > _MOST_SKEW_TOLD_S:
             self._with.emit(Event(EventKind.NOTICE, f"this device's clock differs from the server's by {abs(skew)} s"))
-
-
-_Words = Callable[[CheckInReply], str]
-
-
-def _in_general(_reply: CheckInReply) -> str:
-    return "waiting for the server"
-
-
-_REASONS: Final[dict[WaitReason, _Words]] = {
-    WaitReason.GATHERING: lambda reply: (
-        f"waiting for devices for round {reply.round_no + 1}: {reply.free_clients} of {reply.wanted_clients} are free"
-    ),
-    WaitReason.ROUND_RUNNING: lambda reply: f"round {reply.round_no} runs without this device; waiting for the next",
-    WaitReason.NOT_SELECTED: lambda reply: f"other devices were drawn for round {reply.round_no}; waiting for the next",
-    WaitReason.TOO_NEW: lambda _reply: (
-        "this task takes devices only some time after they joined the federation; waiting until this one is old enough"
-    ),
-    WaitReason.ROUND_HELD: lambda reply: f"round {reply.round_no} waits for the organiser's decision; waiting",
-    WaitReason.TASK_PAUSED: lambda _reply: "the organiser has paused the task; waiting",
-}

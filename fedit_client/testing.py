@@ -125,6 +125,7 @@ class LoopbackServer:
     """What each committed round knows."""
     aborts: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
     uploads: list[tuple[IdentityKey, bytes]] = field(default_factory=list)
+    check_ins: list[CheckIn] = field(default_factory=list)
     successions: Successions = field(default_factory=Successions)
 
     def __post_init__(self) -> None:
@@ -186,6 +187,7 @@ class LoopbackServer:
 
     def _check_in(self, device: IdentityKey, body: bytes) -> CheckInReply:
         message = decode(CheckIn, read_envelope(body, Kind.CHECK_IN).body)
+        self.check_ins.append(message)
         policy = self.document.task.round
         finished = len(self.results) >= policy.rounds
         changed = message.consent_version != self.document.task.version

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from safetensors.numpy import load_file, save
 
-from fedit_client.adapters.editions import add_to_edition, edition_in, file_digest, remember_own
+from fedit_client.adapters.editions import add_to_edition, edition_in, file_digest, own_losses, remember_own
 from fedit_client.base.check import tensors_in
 from fedit_client.home.durable import translating, write_atomic
 from fedit_client.network.transport import OnBytes, Transport
@@ -82,6 +82,11 @@ class AdapterShelf:
         known = edition_in(folder).own
         own = OwnLoss(loss) if known is None or known.rows is None else known
         remember_own(folder, self._document.task, replace(own, trained=trained))
+
+    def last_own_loss(self) -> float | None:
+        """Return the loss on this device's own held-out rows of the newest version that it has measured, if any."""
+        known = own_losses(self._folder.parent, self._document.task.id)
+        return next((own.loss for _, own in sorted(known.items(), reverse=True) if own is not None), None)
 
 
 def travelled(folder: Path) -> Path:

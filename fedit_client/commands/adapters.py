@@ -93,6 +93,11 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, max=5.0, help="0: always the likeliest word.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides what is drawn; the same for all who are compared.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer.")] = 256,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Draw from the likeliest words that have this share together.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many likeliest words; 0: from all.")] = 0,
+    beams: Annotated[int, typer.Option(min=1, max=16, help="Follow so many answers at once, give the likeliest.")] = 1,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,
@@ -103,7 +108,7 @@ def chat(
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
-    wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens, personal)
+    wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens, top_p, top_k, beams, personal=personal)
     run_async(talk(config, given.console, wishes))
 
 

@@ -64,6 +64,7 @@ _WORDS: Final[dict[str, str]] = {
     "round.cohorts": "cohorts of a round",
     "round.combine": "how cohorts are combined",
     "round.selection": "how devices are drawn",
+    "selection.domains": "categories of rows that are counted",
     "title": "title",
     "training.learning_rate": "learning rate",
     "training.schedule": "course of the learning rate",

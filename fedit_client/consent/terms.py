@@ -13,8 +13,9 @@ from fedit_protocol.round_plan import sealed_spec, sum_specs
 from fedit_protocol.sealed.updates import sealed_length
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
-from fedit_protocol.task import Mode, Task, TaskDocument
+from fedit_protocol.task import Mode, Selection, Task, TaskDocument
 from fedit_protocol.task_fairness import FairRule
+from fedit_protocol.task_selection import DECLARED
 from fedit_protocol.words import counted
 
 _FILES: Final = "your files, prompts, answers and file names"
@@ -113,6 +114,7 @@ def summarise(document: TaskDocument, descriptor: FederationDescriptor, limits: 
             "the client's version, the kind of device (such as cpu or nvidia-8gb), the name that you choose to show",
             "when you take part; the server sees your network address",
             *_class_in_clear(task),
+            *_declared(task),
             *_domains_in_clear(task),
         ),
         never_leaves=NEVER_LEAVES if weakest else (_FILES, _NAMES),
@@ -188,7 +190,7 @@ def _company(task: Task) -> str:
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
     sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices, yours counted"
-    return [sums, *_canary(document.task), *_domain_losses(document.task), *_bound(document)]
+    return [sums, *_covered(document.task), *_canary(document.task), *_domain_losses(document.task), *_bound(document)]
 
 
 def _canary(task: Task) -> list[str]:
@@ -228,6 +230,25 @@ def _class_in_clear(task: Task) -> list[str]:
     if task.canary is None:
         return []
     return [f"the kind of base class ({' or '.join(task.base.allowed)}), to the server and the members of your rounds"]
+
+
+def _declared(task: Task) -> list[str]:
+    """What a device says of itself at each check-in, for tasks that draw by it."""
+    rule = task.round.selection
+    if rule not in DECLARED:
+        return []
+    what = "about how long a round takes here, to a factor of two"
+    if rule is Selection.STRATIFIED:
+        names = plain(", ".join(task.selection.domains))
+        what = f"which of these categories more than a little of your rows are in: {names}; and {what}"
+    return [f"at each check-in, so that rounds are drawn by it: {what} (unless you set privacy.declare=false)"]
+
+
+def _covered(task: Task) -> list[str]:
+    if not task.selection.domains:
+        return []
+    names = plain(", ".join(task.selection.domains))
+    return [f"which of these categories more than a little of your rows are in, as counts over the cohort: {names}"]
 
 
 def _bound(document: TaskDocument) -> list[str]:

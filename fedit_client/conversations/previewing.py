@@ -61,8 +61,7 @@ def rendered(console: Console, stretches: Sequence[Stretch]) -> Text:
 def tokens_per_round(training: TrainingSpec, rows: int, mean: float) -> int:
     """Return about how many tokens one round trains on here: rows that it takes, times their mean length."""
     kept = max(1, round(rows * (1 - training.held_out_fraction)))
-    taken = training.local_steps * training.batch_size or math.ceil(training.epochs * kept)
-    return round(taken * mean)
+    return round(training.rows_trained(kept) * mean)
 
 
 def _spread(rows: int, count: int) -> list[int]:

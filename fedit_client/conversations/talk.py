@@ -17,6 +17,7 @@ from fedit_client.console import Console
 from fedit_client.data import Message
 from fedit_client.data.records import Role
 from fedit_client.evaluation import WorkerChat
+from fedit_client.evaluation.sampling import Sampling
 from fedit_client.hardware.device import Machine
 from fedit_client.membership.joined import Membership, joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base
@@ -31,7 +32,16 @@ class Voice(Protocol):
     """The seam to the model: whom `WorkerChat` answers as."""
 
     def ask(
-        self, messages: Sequence[Message], *, voice: str = "", max_tokens: int, temperature: float, seed: int
+        self,
+        messages: Sequence[Message],
+        *,
+        voice: str = "",
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        beams: int = 1,
     ) -> AsyncIterator[str]:
         """Yield an answer piece by piece."""
         ...
@@ -47,8 +57,17 @@ class ChatWishes:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = 256
+    top_p: float = 1.0
+    top_k: int = 0
+    beams: int = 1
     personal: bool = False
     """Talk with the adapter that the task's method keeps on this device alone."""
+
+    @property
+    def narrowed(self) -> dict[str, Any]:
+        """What else was said about how an answer is chosen."""
+        told = {"top_p": self.top_p, "top_k": self.top_k, "beams": self.beams}
+        return {name: value for name, value in told.items() if value != getattr(Sampling, name)}
 
     @property
     def compared_version(self) -> int | None:
@@ -89,7 +108,7 @@ class Talk:
             if show is None and len(self.names) > 1:
                 self.console.say(f"{shown}:", style="bold")
             answers[shown] = ""
-            wishes = {"max_tokens": self.wishes.max_tokens, "seed": self.wishes.seed}
+            wishes = {"max_tokens": self.wishes.max_tokens, "seed": self.wishes.seed, **self.wishes.narrowed}
             async for piece in self.voice.ask(said, voice=name, temperature=self.wishes.temperature, **wishes):
                 answers[shown] += piece
                 if show is not None:
@@ -155,7 +174,7 @@ async def _converse(talking: Talk) -> None:
     console, wishes = talking.console, talking.wishes
     if wishes.prompt is not None:
         answers = await talking.turn(wishes.prompt)
-        sampling = {"temperature": wishes.temperature, "seed": wishes.seed}
+        sampling = {"temperature": wishes.temperature, "seed": wishes.seed, **wishes.narrowed}
         console.answer("chat", {"prompt": wishes.prompt, "answers": answers, **sampling}, [])
         return
     console.say("an empty line ends the conversation", style="dim")

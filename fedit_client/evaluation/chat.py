@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedit_client.data import Message
 from fedit_client.evaluation.losses import WORKER
+from fedit_client.evaluation.sampling import Sampling
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Worker, started
 from fedit_client.training.trainer import plan_values
@@ -36,7 +38,7 @@ class WorkerChat:
         self._beside, self._template = dict(beside or {}), template
         self._block: AbstractAsyncContextManager[Worker] | None = None
         self._worker: Worker | None = None
-        self._answering = False
+        self._answering: object | None = None  # what stands for the answer that is under way
 
     async def __aenter__(self) -> Self:
         """Start the worker and wait until the model is loaded; raises DeviceError, ModelError, TaskRefusedError."""
@@ -76,9 +78,12 @@ class WorkerChat:
         max_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        beams: int = 1,
         context: str = "",
     ) -> AsyncGenerator[str, None]:
-        """Yield the answer piece by piece; temperature 0 takes the likeliest token each time.
+        """Yield the answer piece by piece; how it is chosen: `Sampling`.
 
         Without the name of a `voice` the adapter answers. `context` is the end of the only question, where a built-in
         template shows it apart. Leaving the loop early ends the answer.
@@ -90,21 +95,21 @@ class WorkerChat:
         wishes = {
             "voice": voice,
             "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
+            "sampling": asdict(Sampling(temperature, top_p, top_k, beams, seed)),
             "context": context,
         }
         await self._worker.send({"messages": turns, **wishes})
-        self._answering = True
+        mine = self._answering = object()
         try:
             while (message := await self._worker.receive())["kind"] == "piece":
                 yield message["text"]
-            self._answering = False
+            self._answering = None
         finally:
-            if self._answering:
+            if self._answering is mine:  # a loop that was left may end here only when the next answer is under way
                 self._worker.post({"stop": True})
 
     async def _finish_last_answer(self, worker: Worker) -> None:
         """Read what is left of an answer that nobody wanted to the end."""
-        while self._answering:
-            self._answering = (await worker.receive())["kind"] == "piece"
+        while self._answering is not None:
+            if (await worker.receive())["kind"] != "piece":
+                self._answering = None

@@ -1,10 +1,11 @@
-"""Answers, token by token, from a cached forward pass; torch room."""
+"""Answers, token by token, from a cached forward pass, or whole by beam search; torch room."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from fedit_client.evaluation.sampling import Sampling
 from fedit_client.training.tokenize import Ids
 
 _REPLACEMENT = "\ufffd"
@@ -18,18 +19,20 @@ def generate(
     prompt: Ids,
     *,
     max_tokens: int,
-    temperature: float,
-    seed: int,
+    sampling: Sampling,
     should_stop: Callable[[], bool],
 ) -> Iterator[str]:
     """Yield the answer to prompt ids (T,) in pieces of whole characters, until an end token, the limit or the stop."""
-    random = torch.Generator(device=model.device).manual_seed(seed)
+    if sampling.beams > 1:
+        yield _by_beams(model, tokenizer, prompt, max_tokens, sampling, should_stop)
+        return
+    random = torch.Generator(device=model.device).manual_seed(sampling.seed)
     ids, cache = torch.from_numpy(prompt)[None].to(model.device), None  # (1, T)
     ends, produced, printed = _end_ids(model, tokenizer), list[int](), 0
     model.eval()
     while len(produced) < max_tokens and not should_stop():
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token, cache = _choose(output.logits[0, -1], temperature, random), output.past_key_values
+        token, cache = _choose(output.logits[0, -1], sampling, random), output.past_key_values
         if token in ends:
             break
         produced.append(token)
@@ -42,11 +45,37 @@ def generate(
         yield rest
 
 
-def _choose(logits: torch.Tensor, temperature: float, random: torch.Generator) -> int:
-    """The likeliest token at temperature 0, else one drawn from the softmax of logits (V,)."""
-    if temperature <= 0:
+def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """The likeliest token at temperature 0, else one drawn from the softmax of logits (V,) or its likeliest part."""
+    if sampling.temperature <= 0:
         return int(logits.argmax())
-    return int(torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1, generator=random))
+    scaled, places = (logits.float() / sampling.temperature).sort(descending=True)
+    shares = torch.softmax(scaled[: sampling.top_k or None], dim=-1)
+    before = shares.cumsum(-1) - shares  # what all likelier ones have together; the likeliest always stays
+    drawn = torch.multinomial(shares * (before < sampling.top_p), 1, generator=random)
+    return int(places[drawn])
+
+
+def _by_beams(
+    model: Any, tokenizer: Any, prompt: Ids, max_tokens: int, sampling: Sampling, should_stop: Callable[[], bool]
+) -> str:
+    """Return the likeliest of the answers that a beam search finds, by transformers' own."""
+    ids = torch.from_numpy(prompt)[None].to(model.device)
+    draws = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    torch.manual_seed(sampling.seed)
+    model.eval()
+    found = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_tokens,
+        num_beams=sampling.beams,
+        do_sample=sampling.temperature > 0,
+        **(draws if sampling.temperature > 0 else dict.fromkeys(draws)),
+        eos_token_id=sorted(_end_ids(model, tokenizer)),
+        pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+        stopping_criteria=[lambda ids, _: torch.full((len(ids),), should_stop(), device=ids.device)],
+    )
+    return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -182,6 +182,7 @@ def _attached(model: Any, folders: Mapping[str, str | None]) -> tuple[Any, dict[
 
 def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
     from fedit_client.evaluation.generate import generate
+    from fedit_client.evaluation.sampling import Sampling
     from fedit_client.training.tokenize import prompt_ids
 
     messages = [Message(Role(role), content) for role, content in question["messages"]]
@@ -192,8 +193,7 @@ def _answer(channel: Channel, question: Json, speaker: Speaker) -> None:
             speaker.tokenizer,
             prompt,
             max_tokens=question["max_tokens"],
-            temperature=question["temperature"],
-            seed=question["seed"],
+            sampling=Sampling(**question["sampling"]),
             should_stop=channel.has_news,
         ):
             channel.send("piece", text=piece)

@@ -107,11 +107,12 @@ def fit_of(
         fetch=fetch,
         up_bytes=upload_bytes(document),
         down_bytes=document.layout.size * _FLOAT_BYTES,
-        time=round_time(document, plan, machine, _rows(records), run, flops),
+        time=round_time(document, plan, machine, rows_of(records), run, flops),
     )
 
 
-def _rows(records: Iterable[Record]) -> Rows | None:
+def rows_of(records: Iterable[Record]) -> Rows | None:
+    """Return how many rows there are and about how long they are, from their characters; None without rows."""
     lengths = [sum(len(message.content) for message in record.messages) for record in records]
     if not lengths:
         return None

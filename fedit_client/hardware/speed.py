@@ -73,19 +73,23 @@ def round_time(
     """Return how long a round takes; `flops` is the machine's own, from `probe_flops`."""
     count, tokens = _trained(document, plan, rows)
     if run is not None:
-        seconds = count * tokens / max(run.tokens_per_second, 1e-9) + run.seconds_besides
-        return RoundTime(seconds, "as the last round here was", guessed=False)
+        return RoundTime(seconds_as_before(document, plan, rows, run), "as the last round here was", guessed=False)
     operations = count * tokens * _per_token(document, plan) + _looking(document, rows, tokens)
     seconds = operations / _rate(plan, machine, flops) + _LOAD_S + document.base_bytes / _LOAD_BYTES_PER_S
     return RoundTime(seconds, "a guess, until a round was done here", guessed=True)
+
+
+def seconds_as_before(document: TaskDocument, plan: DevicePlan, rows: Rows | None, run: Run) -> float:
+    """Return how long a round takes if it goes as the last one here did."""
+    count, tokens = _trained(document, plan, rows)
+    return count * tokens / max(run.tokens_per_second, 1e-9) + run.seconds_besides
 
 
 def _trained(document: TaskDocument, plan: DevicePlan, rows: Rows | None) -> tuple[int, float]:
     """Rows that a round trains on, counted as often as they are, and the tokens of each."""
     training, most = document.task.training, plan.tokens_per_row(document)
     known = rows.count if rows else _ROWS_ASSUMED
-    count = training.local_steps * training.batch_size or round(training.epochs * known)
-    return count, min(rows.mean_tokens, most) if rows else most
+    return training.rows_trained(known), min(rows.mean_tokens, most) if rows else most
 
 
 def _per_token(document: TaskDocument, plan: DevicePlan) -> float:

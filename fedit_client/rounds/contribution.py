@@ -1,6 +1,6 @@
 """What a device gives to a round's first sum: the message of its method, made smaller, its weight and its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,9 +8,10 @@ import numpy as np
 from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult
 from fedit_protocol.adapter import Vector
+from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
-from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.metrics import ClientReport, OwnDomain
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.task import TaskDocument
@@ -29,10 +30,18 @@ class Contribution:
     left: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
 
-def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vector] | None = None) -> Contribution:
-    """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off."""
+def contribution(
+    local: LocalResult,
+    start: RoundStart,
+    left: Mapping[str, Vector] | None = None,
+    weigh: Callable[[int], int] = lambda weight: weight,
+) -> Contribution:
+    """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off.
+
+    `weigh` says what the device's weight becomes in this very round.
+    """
     document = start.document
-    message = method_of(document).client_message(local.update, start)
+    message = message_of(start, local.update, local.examples)
     own = own_figures(local, document, message)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()
@@ -40,8 +49,8 @@ def contribution(local: LocalResult, start: RoundStart, left: Mapping[str, Vecto
         smaller = compression.compress(message, start.public, left or {})
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
-    weight = client_weight(document.task, own, start.public)
-    report = report_of(local, document.task)
+    weight = weigh(client_weight(document.task, own, start.public))
+    report = report_of(local, document.task, weight)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)
 

@@ -20,6 +20,7 @@ from fedit_client.adapters.kept import read_state, start_of, travelled
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.membership.identity import held_out_seed
 from fedit_client.network.patience import RoundLostError, telling
 from fedit_client.records.outbox import Occasion
 from fedit_client.records.payloads import Payload
@@ -27,7 +28,10 @@ from fedit_client.rounds.engagement import Engagement
 from fedit_client.rounds.training_time import TrainingTime
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.own_control import settle, uses_control
 from fedit_protocol.accounting import check_result
+from fedit_protocol.coverage import covered, own_domains
+from fedit_protocol.encoding import hash_parts
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import (
     DataError,
@@ -44,8 +48,9 @@ from fedit_protocol.peft_folder import STATE
 from fedit_protocol.secagg.context import offer_context
 from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.self_selection import Decision, decide, decided_weight, decision_figures
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal
-from fedit_protocol.task import Task
+from fedit_protocol.task import Selection, Task
 
 T = TypeVar("T")
 
@@ -60,6 +65,8 @@ class Round(ABC):
     """One offered round. `take_part` runs it once; a failure on the way wipes its secrets."""
 
     _adds_canary = False
+    _decision: Decision | None = None
+    """What this device has decided, where the task leaves it to devices."""
 
     def __init__(self, offer: bytes, verified: Offer, engagement: Engagement) -> None:
         """Take an offer that a participant has verified; raises SecurityError unless it is of the agreed task (C2)."""
@@ -120,6 +127,16 @@ class Round(ABC):
         """Which of the round's sums runs for this device, from 1."""
         return 1
 
+    @property
+    def counted(self) -> bool:
+        """Whether this device's update is in the sum, as far as it knows."""
+        return bool(self.uploads)
+
+    async def keep_own(self) -> None:
+        """Move on what the method keeps on this device, once the round is committed."""
+        if self.counted and uses_control(self._with.document.task):
+            await asyncio.to_thread(settle, self._with.work.own)
+
     @abstractmethod
     def _has_joined(self) -> bool:
         """Say whether the server may be waiting for this device."""
@@ -162,11 +179,12 @@ class Round(ABC):
             )
         )
         self._stage(RoundStage.PREPARE, f"loading the base model in {work.plan.class_words}")
+        records = await self._rows()
         request = TrainingRequest(
             document=self._with.document,
             base=work.base,
             global_adapter=start_of(folder, self._with.document),
-            records=await self._rows(),
+            records=records,
             seed=secrets.token_bytes(_SEED_BYTES),
             plan=work.plan,
             split_seed=work.split_seed,
@@ -181,10 +199,42 @@ class Round(ABC):
         if not np.isfinite(result.update).all():
             raise DeviceError("training diverged: the update holds NaN or infinite values, so nothing was uploaded",
                               code="H010", fix="ask the organiser for a lower training.learning_rate")  # fmt: skip
+        bits = covered(own_domains(self._with.document.task, (record.category for record in records)))
+        if self._decision is not None:
+            seen = result.train_loss if result.held_out_loss is None else result.held_out_loss
+            bits |= decision_figures(self._decision, seen)
+        result = replace(result, statistics={**result.statistics, **bits})
         if (loss := result.held_out_loss) is not None:
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
+
+    async def joins(self) -> bool:
+        """Say whether this device takes part, where the task leaves that to devices: always the same answer."""
+        task, offer = self._with.document.task, self._offer
+        if task.round.selection is not Selection.SELF:
+            return True
+        public = {}
+        if offer.state is not None:
+            fetch, version, digest = self._with.shelf.fetch, offer.adapter_version, offer.adapter_digest
+            folder = await self._insist(
+                lambda: fetch(self._with.transport, version, digest, lambda _done, _total: None, state=offer.state)
+            )
+            public = await asyncio.to_thread(read_state, folder / STATE)
+        utility = await asyncio.to_thread(self._with.shelf.last_own_loss)
+        self._decision = decide(task, public, utility, self._secret, self._ctx0)
+        return self._decision.joins
+
+    @property
+    def _secret(self) -> bytes:
+        """What this device's own draws come from: nobody else can foresee them."""
+        return hash_parts("fedit/v1/draws", held_out_seed(self._with.key))
+
+    def _weigh(self, weight: int) -> int:
+        """What a device of this weight weighs in the sum, given its decision to join."""
+        if self._decision is None:
+            return weight
+        return decided_weight(self._with.document.task, weight, self._decision, self._secret, self._ctx0)
 
     def _start(self) -> RoundStart:
         """What the round starts from, as this device knows it."""

@@ -1,7 +1,7 @@
 """What a device brings to every round: its work, its identity, and how it talks to server and owner."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ class LocalWork:
     """Reads the rows as they are now, for each round; without it, and if it fails, those of the start are used."""
     own: Path | None = None
     """Where a method keeps what never leaves this device from one round to the next; None where nothing is kept."""
+    round_s: Callable[[Sequence[Record]], float | None] | None = field(default=lambda _: None, repr=False)
+    """Returns how long a round of rows takes here, if known; None where this device declares nothing of itself."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class MaskedRound(Round):
             random=secrets.token_bytes,
         )
         super().__init__(offer, self._participant.offer, engagement)
+        self._survived = False
 
     async def _run(self, members: EnrolledView) -> RoundResult:
         self._participant.on_revocations(members.revoked)
@@ -68,6 +69,7 @@ class MaskedRound(Round):
         local = await self._train_while_keys_are_agreed()
         made = await asyncio.to_thread(self._contribution, local)
         await self._sum(made.message, made, local)
+        self._survived = self._participant.survived
         if len(self._offer.sums) == 2 and self._participant.survived:
             with over_is_fine():  # without a second sum the first one stands
                 await self._second_sum(made, local)
@@ -142,7 +144,7 @@ class MaskedRound(Round):
     def _contribution(self, local: LocalResult) -> Contribution:
         """What this device gives to the first sum; reads files."""
         own, version = self._with.work.own, self._offer.adapter_version
-        return contribution(local, self._start(), read_left(own, version) if own else None)
+        return contribution(local, self._start(), read_left(own, version) if own else None, self._weigh)
 
     def _put_off(self, made: Contribution) -> None:
         """Keep what compression has put off, now that the rest is in the adapter."""
@@ -196,6 +198,11 @@ class MaskedRound(Round):
     def sum_index(self) -> int:
         """Which of the round's sums runs for this device, from 1."""
         return self._participant.sum_index
+
+    @property
+    def counted(self) -> bool:
+        """Whether this device's update is in the sum, as far as it knows."""
+        return self._survived
 
     def _has_joined(self) -> bool:
         return self._participant.stage is not ClientStage.OFFERED

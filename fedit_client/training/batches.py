@@ -129,7 +129,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def step_rows(rows: int, spec: TrainingSpec, seed: bytes) -> list[list[int]]:
     """Return the row numbers behind each optimizer step: passes over all rows, each shuffled anew by the seed."""
-    total = spec.local_steps * spec.batch_size or max(1, round(spec.epochs * rows))
+    total = spec.rows_trained(rows)
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed).digest(), "big"))
     stream: list[int] = []
     while len(stream) < total:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from fedit_client.data import Record
@@ -27,12 +28,14 @@ from fedit_client.training.model import (
     attach_adapter,
     load_base,
     load_tensors,
+    parameter_names,
     train_only,
     write_adapter,
 )
 from fedit_client.training.optimizer import make_optimizer
+from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
-from fedit_client.training.pull import pulls_of
+from fedit_client.training.pull import Drift, Pull, pulls_of
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -119,6 +122,7 @@ def _train(
         begin = partial(_begun, loaded, task, kind, request, group)
         run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
         run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
+        run.pulls += _drift(loaded.model, request)
         if every:  # in each process of a group, so that all of them end with the same step's adapter
             run.best = Best(every, lambda: _measure(loaded, kept_back.examples, feeding, on_progress))
         figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
@@ -144,6 +148,8 @@ def _train(
             again = partial(tell, done=run.done)
             tokens += form.train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
             own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+        if uses_control(task) and group.leads:
+            keep_next(request, update)
         if group.leads:
             own.keep(loaded.model, own_loss)
     return LocalResult(
@@ -186,6 +192,19 @@ def _begun(loaded: Loaded, task: Task, kind: Optimizer, request: TrainingRequest
     run.scale = LossScale.of(request.plan.compute_dtype)
     run.pulls = pulls_of(spec, loaded.model)
     return run
+
+
+def _drift(model: Any, request: TrainingRequest) -> tuple[Pull, ...]:
+    """SCAFFOLD's correction c − c_k of each parameter; nothing in other tasks."""
+    if not uses_control(request.document.task):
+        return ()
+    shared, own = controls(request)
+    names, parameters = parameter_names(model), dict(model.named_parameters())
+    corrections = {
+        names[name]: torch.from_numpy(values.copy()).to(parameters[names[name]].device)
+        for name, values in request.document.layout.unflatten((shared - own).astype(np.float32)).items()
+    }
+    return (Drift(corrections),)
 
 
 def _settled(run: Run, loss: float | None) -> float | None:

@@ -117,6 +117,11 @@ def train_only(model: Any, names: Collection[str]) -> None:
         parameter.requires_grad_(name in names)
 
 
+def parameter_names(model: Any) -> Mapping[str, str]:
+    """Return the layout's name of each tensor of the adapter → the name of its parameter in the model."""
+    return {name.replace(_ADAPTER_NAME, ""): name for name, _ in model.named_parameters() if "lora_" in name}
+
+
 def read_adapter(model: Any) -> dict[str, Any]:
     """Return the adapter's float32 tensors as numpy arrays, by the layout's names."""
     return {name: parameter.detach().cpu().numpy().copy() for name, parameter in _adapter_parameters(model).items()}

@@ -1,12 +1,12 @@
 """AdamW (Loshchilov and Hutter 2019), also with moments in 8 bits (Dettmers et al. 2022), and its learning rate."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from fedit_protocol.task import Optimizer, Schedule, TrainingSpec
+from fedit_protocol.task import Optimizer, TrainingSpec
+from fedit_protocol.task_training import rate_factor
 
 
 def make_optimizer(
@@ -44,14 +44,3 @@ def set_rate(optimizer: torch.optim.Optimizer, spec: TrainingSpec, step: int, st
     """Set the learning rate of a step counted from 0."""
     for group in optimizer.param_groups:
         group["lr"] = spec.learning_rate * rate_factor(spec.schedule, step, steps)
-
-
-def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Return the share of the peak learning rate at a step counted from 0; there is no warm-up."""
-    match schedule:
-        case Schedule.CONSTANT:
-            return 1.0
-        case Schedule.LINEAR:
-            return 1 - step / steps
-        case Schedule.COSINE:
-            return (1 + math.cos(math.pi * step / steps)) / 2

@@ -61,6 +61,23 @@ class Proximal:
             run.parameters[name].lerp_(anchor, share)
 
 
+class Drift:
+    """SCAFFOLD (Karimireddy et al. 2020): x −= rate·(c − c_k) behind each step, so that unlike devices do not part."""
+
+    def __init__(self, corrections: Anchors) -> None:
+        """Take c − c_k of each parameter."""
+        self._corrections = corrections
+
+    def before_step(self, run: "Run") -> None:
+        """Leave the gradient: AdamW would divide a correction in it by its own size."""
+
+    @torch.no_grad()
+    def after_step(self, run: "Run") -> None:
+        """Move by the correction, at the rate of the step."""
+        for name, correction in self._corrections.items():
+            run.parameters[name].sub_(correction, alpha=run.rate)
+
+
 def anchors_of(model: Any) -> Anchors:
     """Return copies of the trainable parameters as they are now."""
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}

@@ -207,7 +207,9 @@ class Admin:
         newest = await self.store.tasks.newest_adapter(found.task_id)
         if chosen.digest == newest.digest:
             raise StateConflictError(
-                f"version {version} is what there is now", code="U025", fix="fedit-server adapter list"
+                f"version {version} is what there is now",
+                code="U025",
+                fix=f"fedit-server adapter list --task {found.task_id}",
             )
         made = replace(
             chosen, version=newest.version + 1, parent_digest=newest.digest, created_at=self.now_s
@@ -228,7 +230,9 @@ class Admin:
         chosen = max(versions) if version is None else version
         if chosen not in versions:
             raise ConfigError(
-                f"task {task_id} has no adapter version {chosen}", code="U025", fix="fedit-server adapter list"
+                f"task {task_id} has no adapter version {chosen}",
+                code="U025",
+                fix=f"fedit-server adapter list --task {task_id}",
             )
         if RetiredVersion(task_id, chosen) in await self.store.retentions.retired():
             raise ConfigError(

@@ -154,14 +154,18 @@ def task_archive(context: typer.Context, task: TaskArgument = None, reason: Reas
 @task_app.command("check")
 def task_check(context: typer.Context, file: Path) -> None:
     """Check a task file without publishing it, and whether this server would take its mode."""
+    from fedit_protocol.task_optimizer import optimizer_advice
     from fedit_server.home.folder import Home
     from fedit_server.tasks.files import load_task
     from fedit_server.tasks.modes import check_allowed, pinned_modes
 
     task, config = load_task(file), context.obj.config()
     check_allowed(task, config, pinned_modes(Home(config.home)))
-    data = {"task": task.model_dump(mode="json")}
-    context.obj.console.answer("task check", data, [f"{file}: {task.label} is a valid task"])
+    data, lines = {"task": task.model_dump(mode="json")}, [f"{file}: {task.label} is a valid task"]
+    if advice := optimizer_advice(task):
+        context.obj.console.warnings.append(advice)
+        lines.append(f"warning: {advice}")
+    context.obj.console.answer("task check", data, lines)
 
 
 @task_app.command("schema")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.task import Mode
+from fedit_protocol.words import counted
 from fedit_server.console import table, when
 
 
@@ -88,8 +89,8 @@ def _report(report: Mapping[str, Any]) -> str:
     tested = "" if held_out is None else f", held-out loss {held_out:.4f}"
     if "epsilon" in report:  # noise leaves no room for figures of the devices
         spent = f"epsilon {report['epsilon']:.3g} so far, {report['round_epsilon']:.3g} in one round"
-        return f"{spent}, at delta {report['delta']:.0e} ({report['survivors']} devices)"
-    who = f"{report['survivors']} devices, {report['examples']} examples"
+        return f"{spent}, at delta {report['delta']:.0e} ({counted(report['survivors'], 'device')})"
+    who = f"{counted(report['survivors'], 'device')}, {counted(report['examples'], 'example')}"
     return f"training loss {report['train_loss']:.4f}{tested} ({who})"
 
 
@@ -105,7 +106,7 @@ def class_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
     if report is None or "canary" not in report:
         return
     each = (
-        f"{one['class']} {one['loss']:.4f} ({one['devices']} devices)"
+        f"{one['class']} {one['loss']:.4f} ({counted(one['devices'], 'device')})"
         if one["unknown"] is None
         else f"{one['class']} {_UNKNOWN[one['unknown']]}"
         for one in report["canary"]
@@ -122,7 +123,7 @@ def domain_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
     if report is None or "domains" not in report:
         return
     each = (
-        f"{one['domain']} {one['loss']:.4f} ({one['devices']} devices)"
+        f"{one['domain']} {one['loss']:.4f} ({counted(one['devices'], 'device')})"
         if one["unknown"] is None
         else f"{one['domain']} {_UNKNOWN[one['unknown']]}"
         for one in report["domains"]

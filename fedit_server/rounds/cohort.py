@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from fedit_protocol.ids import ClientId
+from fedit_protocol.selection import NOTHING_DECLARED, Declared, resource_aware, stratified, uniform
 from fedit_protocol.task import RoundSpec, Selection
 
 
@@ -16,7 +17,32 @@ def draw_cohort(free: Sequence[ClientId], size: int, selection: Selection, seed:
     """
     if selection is Selection.FIRST_COME:
         return list(free[:size])
-    return sorted(free, key=lambda client: hashlib.sha256(seed + client.encode()).digest())[:size]
+    return [ClientId(client) for client in uniform(free, size, seed)]
+
+
+def draw_round(
+    free: Sequence[ClientId],
+    policy: RoundSpec,
+    declared: Mapping[ClientId, Declared],
+    served: Mapping[str, int],
+    seed: bytes,
+) -> list[ClientId]:
+    """Return whom a round invites, by the task's rule.
+
+    `declared` is what devices said when they checked in, `served` how often holders of each domain took part. Where
+    devices decide for themselves, those who are asked are drawn uniformly.
+    """
+    said: dict[str, Declared] = {client: declared.get(client, NOTHING_DECLARED) for client in free}
+    match policy.selection:
+        case Selection.STRATIFIED:
+            chosen = stratified(said, served, policy.most_clients, seed)
+        case Selection.RESOURCE_AWARE:
+            chosen = resource_aware(said, policy.most_clients, policy.deadlines.upload_s, seed)
+        case Selection.FIRST_COME:
+            chosen = list(free[: policy.most_clients])
+        case _:
+            chosen = uniform(free, policy.most_clients, seed)
+    return [ClientId(client) for client in chosen]
 
 
 def divide(
@@ -29,9 +55,9 @@ def divide(
     the rounds in a row in which its cohort was far off, are dealt first, so that no two share a cohort while there is
     another one; which cohort gets whom is random too.
     """
-    filled = min(policy.cohorts, ceil(len(chosen) / policy.cohort_size), len(chosen) // policy.cohort_min)
+    filled = min(policy.cohorts, ceil(len(chosen) / policy.ring_size), len(chosen) // policy.cohort_min)
     count = max(filled, policy.least_cohorts, 1)
-    dealt = draw_cohort(chosen, count * policy.cohort_size, Selection.UNIFORM, hashlib.sha256(seed + b"deal").digest())
+    dealt = draw_cohort(chosen, count * policy.ring_size, Selection.UNIFORM, hashlib.sha256(seed + b"deal").digest())
     dealt.sort(key=lambda client: -(suspects or {}).get(client, 0))
     places = sorted(range(count), key=lambda number: hashlib.sha256(seed + b"place" + bytes([number])).digest())
     return [dealt[number::count] for number in places]

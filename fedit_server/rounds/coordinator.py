@@ -142,12 +142,13 @@ class Coordinator:
         reply = runner.answer(client, message)
         if reply.offer is not None or reply.reason in FINAL:
             return reply
-        runner.lobby.saw(client, self.services.desk.clock())
+        declared = runner.declared_by(message)
+        runner.lobby.saw(client, self.services.desk.clock(), declared)
         with runner.lobby.waiting(client) as bell:
             runner.somebody_came()
             reply = await self._wait_for_offer(runner, client, message, bell)
         if reply.offer is None and reply.reason not in FINAL:
-            runner.lobby.saw(client, self.services.desk.clock())
+            runner.lobby.saw(client, self.services.desk.clock(), declared)
         return reply
 
     def forget(self, key: IdentityKey) -> None:

@@ -8,6 +8,7 @@ from math import ceil
 
 from fedit_protocol.advance import advance
 from fedit_protocol.change import round_to_grid
+from fedit_protocol.coverage import round_coverage
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import Offer, PrivacySpent
@@ -120,6 +121,8 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
     )
     privacy = await asyncio.to_thread(spent, task, opening.round_no)
     report = summed.figures.report | _bound(privacy) | allowed_drift(task.document.task)
+    if found := round_coverage(task.document.task, report.get("statistics", {})):
+        report |= {"coverage": found.share, "not_covered": list(found.missing)}
     if made.figures:
         report |= {"method": dict(made.figures)}
     figures = replace(summed.figures, report=report)

@@ -1,12 +1,13 @@
 """Who is free for a task's next round: the clients that wait in a long poll, and those that just ended one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from fedit_protocol.ids import ClientId
+from fedit_protocol.selection import NOTHING_DECLARED, Declared
 from fedit_server.rounds.bell import Bell
 
 GRACE: Final = timedelta(seconds=10)
@@ -33,6 +34,8 @@ class Lobby:
     """Who is free, by place in the queue."""
     _signs: dict[ClientId, datetime] = field(default_factory=dict)
     """The last sign of life of each, oldest first; who waits needs none."""
+    _declared: dict[ClientId, Declared] = field(default_factory=dict)
+    """What each of `_seen` said of itself; nothing where it said nothing."""
     _barred: set[ClientId] = field(default_factory=set)
     _enough_since: datetime | None = None
 
@@ -48,7 +51,7 @@ class Lobby:
             if not poll.open:
                 del self._waiting[client]
                 if client not in self._signs:
-                    self._seen.pop(client, None)
+                    self._forget(client)
 
     def call(self, clients: Iterable[ClientId]) -> None:
         """Wake those of `clients` who wait."""
@@ -65,10 +68,12 @@ class Lobby:
         """How many clients have a poll open."""
         return len(self._waiting)
 
-    def saw(self, client: ClientId, now: datetime) -> None:
-        """Note a sign of life; the first one decides the place in the queue."""
+    def saw(self, client: ClientId, now: datetime, declared: Declared = NOTHING_DECLARED) -> None:
+        """Note a sign of life, and what the client says of itself; the first one decides the place in the queue."""
         if client not in self._barred:
             self._seen.setdefault(client)
+            if declared != NOTHING_DECLARED:
+                self._declared[client] = declared
             self._signs.pop(client, None)
             self._signs[client] = now
 
@@ -79,7 +84,7 @@ class Lobby:
 
     def remove(self, client: ClientId) -> None:
         """Take a client out: it has been invited, or it has left."""
-        self._seen.pop(client, None)
+        self._forget(client)
         self._signs.pop(client, None)
 
     def count(self, now: datetime) -> int:
@@ -90,13 +95,17 @@ class Lobby:
                 break
             del self._signs[client]
             if client not in self._waiting:
-                del self._seen[client]
+                self._forget(client)
         return len(self._seen)
 
     def free(self, now: datetime) -> list[ClientId]:
         """Return who is free now, first come first."""
         self.count(now)
         return list(self._seen)
+
+    def declared(self) -> Mapping[ClientId, Declared]:
+        """Return what those who are free have said of themselves."""
+        return self._declared
 
     def opens_at(self, least: int, wanted: int, gather: timedelta, now: datetime) -> datetime | None:
         """Return when a round may open: now if `wanted` are free, `gather` after there were `least`, or None."""
@@ -110,8 +119,13 @@ class Lobby:
     def empty(self) -> None:
         """Count on nobody any more until they come again; who is barred stays so."""
         self._seen.clear()
+        self._declared.clear()
         self._signs.clear()
         self._enough_since = None
+
+    def _forget(self, client: ClientId) -> None:
+        self._seen.pop(client, None)
+        self._declared.pop(client, None)
 
     def start_over(self) -> None:
         """Forget since when there were enough: a round has opened."""

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import secrets
+import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from itertools import chain
@@ -13,11 +15,13 @@ from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
+from fedit_protocol.selection import NOTHING_DECLARED, Declared
 from fedit_protocol.task import ROBUST_COHORTS, Mode
+from fedit_protocol.task_selection import DECLARED
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.candidates import settle
-from fedit_server.rounds.cohort import divide, draw_cohort
+from fedit_server.rounds.cohort import divide, draw_round
 from fedit_server.rounds.driver import RETRY_S
 from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import Ending, LiveRound, Summed
@@ -63,6 +67,8 @@ class TaskRunner:
         self.adapter_version = 0
         self._services = services
         self._passed_over: frozenset[ClientId] = frozenset()
+        self._served = Counter[str]()
+        """How often holders of each declared domain were invited, since this server took the task up."""
 
     async def run(self) -> None:
         """Run rounds until the task is over, and nothing of it is open or waits for a decision."""
@@ -133,6 +139,14 @@ class TaskRunner:
             return self._reply(live.opening.offer, None)
         return self.no_round(self._reason(client, message))
 
+    def declared_by(self, message: CheckIn) -> Declared:
+        """Return what a check-in says of its device, as far as the task asks for it."""
+        said = message.declared
+        if said is None or self.task.document.task.round.selection not in DECLARED:
+            return NOTHING_DECLARED
+        known = frozenset(said.domains) & frozenset(self.task.document.task.selection.domains)
+        return Declared(known, said.round_s)
+
     def is_too_new(self, client: ClientRow) -> bool:
         """Say whether a client enrolled too lately: every member would refuse a roster with it (C5)."""
         age_s = unix_seconds(self._services.desk.clock()) - client.enrolled_at
@@ -183,14 +197,18 @@ class TaskRunner:
         """Open a round once enough clients are free, or wait a little for them."""
         policy, now = self.task.document.task.round, self._services.desk.clock()
         gather = timedelta(seconds=policy.deadlines.gather_s)
-        opens_at = self.lobby.opens_at(policy.least_clients, policy.most_clients, gather, now)
+        # A choice by what devices declare needs more of them than it takes: it is made at the end of gathering.
+        wanted = sys.maxsize if policy.selection in DECLARED else policy.most_clients
+        opens_at = self.lobby.opens_at(policy.least_clients, wanted, gather, now)
         if opens_at is None or opens_at > now:
             left = LOOK_AGAIN_S if opens_at is None else (opens_at - now).total_seconds()
             await self.bell.wait(min(LOOK_AGAIN_S, left))
             return
         free = self.lobby.free(now)
         seed = secrets.token_bytes(32)
-        drawn = draw_cohort(free, policy.most_clients, policy.selection, seed)
+        declared = self.lobby.declared()
+        drawn = draw_round(free, policy, declared, self._served, seed)
+        self._served.update(name for client in drawn if client in declared for name in declared[client].domains)
         known = await self._services.store.suspicions.of_task(self.task.task_id)
         streaks = {client: held.streak for client, held in known.items() if held.streak}
         cohorts = divide(drawn, policy, seed, streaks)

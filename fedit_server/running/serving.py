@@ -15,11 +15,14 @@ from aiohttp import web
 
 from fedit_protocol.authority import AuthorityCard
 from fedit_protocol.catalogue import TaskState
+from fedit_protocol.enrollment import federation_context
 from fedit_protocol.errors import ConfigError, FeditError
 from fedit_protocol.ids import TaskId
+from fedit_protocol.signing import Kind, seal
 from fedit_protocol.task import Task
 from fedit_server.access.address import advertised
 from fedit_server.access.proxies import networks
+from fedit_server.access.tokens import LOCAL
 from fedit_server.adapters.collecting import Collector
 from fedit_server.admin.health import Surroundings
 from fedit_server.app import Parts, build_app, drain
@@ -32,6 +35,7 @@ from fedit_server.keys.authority_rotation import settle
 from fedit_server.keys.certificate import ServedCertificate
 from fedit_server.running.listening import authority_pem, certificate_of, listening, try_address
 from fedit_server.running.replicas import check_replica, check_shared, exchange_keys
+from fedit_server.storage.audit import Event
 from fedit_server.storage.leases import forget_replicas
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
@@ -209,9 +213,25 @@ def _backup_time(home: Home) -> float | None:
     return None if found is None else found.created_at
 
 
+async def _published(publisher: Publisher, task: Task, plan: Plan, parts: Parts) -> bool:
+    """Publish a task of the command line with its line in the audit log; False if nothing has changed."""
+    now_s, known = unix_seconds(plan.clock()), await parts.store.tasks.task(task.id)
+    publication = await publisher.prepare(task, now_s)
+    if publication is None:
+        return False
+    action = "task.create" if known is None else "task.edit"
+    event = Event(LOCAL.who, LOCAL.role, action, task.id, after=publication.document.digest)
+    context = federation_context(parts.identity.descriptor.federation_id)
+    async with parts.store.database.writing():
+        await parts.store.tasks.publish(publication, now_s)
+        sign = parts.identity.keys.server
+        await parts.store.audit.append(event, lambda head: seal(sign, Kind.AUDIT_HEAD, context, head), now_s)
+    return True
+
+
 async def _publish(plan: Plan, home: Home, parts: Parts) -> tuple[str, ...]:
     publisher = Publisher(parts.store, parts.blobs, home.adapters, parts.identity.sign_change, plan.base)
-    labels = [task.label for task in plan.tasks if await publisher.publish(task, unix_seconds(plan.clock()))]
+    labels = [task.label for task in plan.tasks if await _published(publisher, task, plan, parts)]
     known = await parts.store.tasks.tasks()
     for row in known:  # also those of earlier starts: the operator may have changed the setting since
         if row.state not in (TaskState.FINISHED, TaskState.ARCHIVED):

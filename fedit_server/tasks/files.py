@@ -72,7 +72,7 @@ def check_feasible(task: Task, where: str) -> None:
             raise ConfigError(reason, code="C020", where=f"{where}, [round]", fix=_CHECK)
         return
     try:
-        for members in range(task.round.cohort_min, task.round.cohort_size + 1):
+        for members in range(task.round.cohort_min, task.round.ring_size + 1):
             Thresholds.of(members, cohort_rules(task))
         ring_spec(task, 1)
     except ConfigError as error:

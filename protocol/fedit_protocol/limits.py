@@ -141,7 +141,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
     layouts = (document.layout, document.built)
     names = (*task.adapter.target_modules, *(tensor.name for layout in layouts for tensor in layout.tensors))
     forbidden = _FORBIDDEN_MODULES & {part for name in names for part in name.split(".")}
-    clip, weight, steps = task.encoding.clip_norm, task.encoding.max_weight, task.training.local_steps
+    clip, weight, steps = task.encoding.clip_norm, task.most_weight, task.training.most_steps
     bases = limits.base_digests
     rules = (
         (clip >= limits.min_clip_norm, f"clip_norm {clip} is too low", "min_clip_norm"),
@@ -175,7 +175,7 @@ def check_task(document: TaskDocument, limits: Limits) -> Thresholds | None:
         for spec in sum_specs(document):
             check_ring(spec.ring, cohort_rules(task))
         weakest = min(
-            (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.cohort_size + 1)),
+            (Thresholds.of(n, cohort_rules(task)) for n in range(task.round.cohort_min, task.round.ring_size + 1)),
             key=lambda thresholds: thresholds.hidden_among,
         )
     except ConfigError as error:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
@@ -33,6 +34,9 @@ class CheckIn(Message):
     consent_version: int = Field(ge=1, description="the version of the task that the owner agreed to")
     sent_at: int = Field(ge=0, description="seconds since 1970, UTC")
     certificate: bytes = Field(max_length=2048)
+    declared: Declaration | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on: left out unless the task draws by it"
+    )
 
 
 class WaitReason(StrEnum):

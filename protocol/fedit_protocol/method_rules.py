@@ -1,6 +1,6 @@
 """Which method goes together with what else a task says; what cannot work is refused when the task is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fedit_protocol.task_tables import MethodName
@@ -33,6 +33,7 @@ _BASELINE: Final = MethodTraits(
 
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
     MethodName.FEDIT_RS: MethodTraits(
         side=True, why="it sums twice, and a sketch is not clipped, so noise bounds nothing"
     ),
@@ -44,9 +45,9 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.FLORA: _BASELINE,
+    MethodName.FLORA: replace(_BASELINE, side=True),
     MethodName.FLEXLORA: _BASELINE,
-    MethodName.FEDEX_LORA: _BASELINE,
+    MethodName.FEDEX_LORA: replace(_BASELINE, side=True),
 }
 
 
@@ -76,6 +77,8 @@ def check_method(task: "Task") -> None:
         )
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.SCAFFOLD:
+        _check_scaffold(task)
     if name is MethodName.FEDSA and task.gates.max_loss_ratio:
         raise ValueError(
             "method.name = fedsa has no adapter without a device's own B, so gates.max_loss_ratio would compare the"
@@ -107,6 +110,14 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:
         raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
+
+
+def _check_scaffold(task: "Task") -> None:
+    where = "method.name = scaffold"
+    if not task.training.local_steps:
+        raise ValueError(f"{where} needs the same steps on all devices: set training.local_steps")
+    if task.method.population < task.round.cohort_min:
+        raise ValueError(f"{where} needs method.population, the devices of the task in all, at least round.cohort_min")
 
 
 def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:

@@ -34,8 +34,8 @@ def allowing(
     return {
         "min_clip_norm": task.encoding.clip_norm,
         "max_clip_norm": task.encoding.clip_norm,
-        "max_weight": task.encoding.max_weight,
-        "max_local_steps": task.training.local_steps,
+        "max_weight": task.most_weight,
+        "max_local_steps": task.training.most_steps,
         "max_rank": task.adapter.rank,
         "quantizations": listed({*quantizations, task.base.allowed[0]}),
         "base_digests": listed({*bases, task.base.digest}),

@@ -10,7 +10,7 @@ from fedit_protocol.methods.audit import audited_ring, is_audited
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.statistics import statistic_specs
-from fedit_protocol.task import Mode, TaskDocument
+from fedit_protocol.task import Mode, Selection, TaskDocument
 from fedit_protocol.task_tables import MethodName
 from fedit_protocol.version import CLASSES_VERSION, FIRST_VERSION, PROTOCOL_VERSION
 
@@ -18,10 +18,15 @@ NEW_SETTINGS: Final = (
     ("adapter", "start"),
     ("training", "evaluate_every"),
     ("training", "proximal"),
+    ("training", "max_steps"),
+    ("optimizer", "name"),
+    ("selection", "domains"),
     ("encoding", "packed"),
     ("method", "audit_every"),
 )
 """Settings that came with 2.2; a document holds one where it is not at its default."""
+
+OLD_SELECTIONS: Final = frozenset({Selection.UNIFORM, Selection.FIRST_COME})
 
 __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
@@ -29,12 +34,13 @@ __all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_spe
 def version_of(document: TaskDocument) -> tuple[int, int]:
     """Return the protocol version that rounds of this task need (SPEC, section 10).
 
-    Base classes came with 2.1; methods but fedavg (fedit_rs as it is now), statistics, domains, compression, packed
-    words and some settings (`NEW_SETTINGS`) with 2.2.
+    Base classes came with 2.1; statistics, domains, compression, some settings
+    (`NEW_SETTINGS`) and the methods but fedavg (fedit_rs as it is now) with 2.2.
     """
     task = document.task
     stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
-    later = task.fairness or task.compression or any(key in stated[section] for section, key in NEW_SETTINGS)
+    later = task.fairness or task.compression or any(key in stated.get(section, {}) for section, key in NEW_SETTINGS)
+    later = later or {"optimizer", "selection"} & set(stated) or task.round.selection not in OLD_SELECTIONS
     if later or task.method.name is not MethodName.FEDAVG or statistic_specs(task):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION

@@ -8,14 +8,26 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from fedit_protocol import fairness, task_compression
+from fedit_protocol.control_variates import DEVICES, scaffold_specs
+from fedit_protocol.coverage import COVERS, coverage_specs
 from fedit_protocol.metrics import MetricSpec
+from fedit_protocol.nova import STEPS, nova_specs, steps_of, weighted_steps
+from fedit_protocol.self_selection import INVERSE, UTILITY, self_selection_specs
 from fedit_protocol.task import Task
 
-KINDS: Final[frozenset[str]] = fairness.KINDS | task_compression.KINDS
+KINDS: Final[frozenset[str]] = frozenset(
+    {COVERS, DEVICES, INVERSE, STEPS, UTILITY, *fairness.KINDS, *task_compression.KINDS}
+)
 """The first words that a name may have; an offer that asks for another kind is refused (C3)."""
 
 
-TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = (fairness.fair_specs,)
+TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = (
+    fairness.fair_specs,
+    nova_specs,
+    self_selection_specs,
+    scaffold_specs,
+    coverage_specs,
+)
 """What each part of a task asks for, in its order on the wire."""
 
 
@@ -27,3 +39,9 @@ def statistic_specs(task: Task) -> tuple[MetricSpec, ...]:
 def are_known(specs: Iterable[MetricSpec]) -> bool:
     """Say whether each of these is of a kind that this version can send."""
     return all(spec.name.split(maxsplit=1)[0] in KINDS for spec in specs)
+
+
+def counted_statistics(task: Task, rows: int, weight: int) -> dict[str, int]:
+    """Return those figures of a device that follow from its rows and weight alone."""
+    known = {DEVICES: 1, STEPS: weighted_steps(steps_of(task, rows), weight)}
+    return {spec.name: known[spec.name] for spec in statistic_specs(task) if spec.name in known}

@@ -15,39 +15,27 @@ from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import DigestText, digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.method_rules import check_method
-from fedit_protocol.state_layout import state_layout, value_range_of
+from fedit_protocol.selection import invited
+from fedit_protocol.state_layout import state_layout
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
 from fedit_protocol.task_compression import CompressionSpec, check_compression
 from fedit_protocol.task_fairness import FairnessSpec, check_fairness
-from fedit_protocol.task_tables import (
-    EncodingSpec,
-    GateSpec,
-    MethodName,
-    MethodSpec,
-    PrivacySpec,
-    Section,
-    absent_at,
-    distinct,
-)
+from fedit_protocol.task_optimizer import OptimizerSpec, check_optimizer
+from fedit_protocol.task_prompt import PromptSpec as PromptSpec  # noqa: PLC0414 - found here too
+from fedit_protocol.task_prompt import Template as Template  # noqa: PLC0414 - found here too
+from fedit_protocol.task_range import usual_range
+from fedit_protocol.task_selection import Selection as Selection  # noqa: PLC0414 - found here too
+from fedit_protocol.task_selection import SelectionSpec, check_selection
+from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
 from fedit_protocol.task_training import Batching as Batching  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import Optimizer as Optimizer  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import ProximalForm as ProximalForm  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import Schedule as Schedule  # noqa: PLC0414 - found here too
-from fedit_protocol.task_training import TrainingSpec
+from fedit_protocol.task_training import TrainingSpec as TrainingSpec  # noqa: PLC0414 - found here too
 
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
-
-
-class Template(StrEnum):
-    """How a record becomes text. `chat` is the base tokenizer's own chat template."""
-
-    CHAT = "chat"
-    ALPACA = "alpaca"
-    ALPACA_SHORT = "alpaca_short"
-    ALPACA_LEGACY = "alpaca_legacy"
-    VIGOGNE = "vigogne"
 
 
 class Mode(StrEnum):
@@ -55,13 +43,6 @@ class Mode(StrEnum):
 
     MASKED = "masked"
     TRUSTED = "trusted"
-
-
-class Selection(StrEnum):
-    """How a cohort is drawn from the clients that are free."""
-
-    UNIFORM = "uniform"
-    FIRST_COME = "first_come"
 
 
 class CombineRule(StrEnum):
@@ -90,38 +71,6 @@ class AdapterSpec(Section):
         description="digest of the adapter that version 0 is, where a task goes on from one (`task create --start`); "
         "empty: it is drawn from the seed",
     )
-
-
-class PromptSpec(Section):
-    """`[prompt]`: from a record to token ids and a loss mask."""
-
-    template: Template = Field(
-        Template.CHAT,
-        description="chat (the pinned tokenizer's own), alpaca, alpaca_short (no opening sentence), alpaca_legacy (no"
-        " line break before the answer) or vigogne (French); never a text",
-    )
-    train_on_inputs: bool = Field(
-        False, description="true: the loss covers the prompt too; false: response tokens only"
-    )
-    cutoff_tokens: int = Field(512, ge=16, le=32768, description="longer rows are cut at this many tokens, and counted")
-    min_cutoff_tokens: int = Field(
-        0,
-        ge=0,
-        le=32768,
-        exclude_if=absent_at(0),
-        description="a device short of memory may cut at as few tokens as this; 0 means no fewer than cutoff_tokens",
-    )
-
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> Self:
-        if self.min_cutoff_tokens > self.cutoff_tokens:
-            raise ValueError("min_cutoff_tokens exceeds cutoff_tokens")
-        return self
-
-    @property
-    def least_tokens(self) -> int:
-        """The fewest tokens that a device may cut rows at."""
-        return self.min_cutoff_tokens or self.cutoff_tokens
 
 
 class Deadlines(Section):
@@ -183,7 +132,11 @@ class RoundSpec(Section):
         CombineRule.WEIGHTED, description="from the cohorts' sums to one update: weighted, trimmed_mean or median"
     )
     trim: int = Field(1, ge=1, le=MAX_COHORTS, description="trimmed_mean: cohorts left out at each end, per coordinate")
-    selection: Selection = Field(Selection.UNIFORM, description="uniform (drawn at random) or first_come")
+    selection: Selection = Field(
+        Selection.UNIFORM,
+        description="uniform (drawn at random), first_come, stratified (by what devices declare of their rows),"
+        " resource_aware (1.25 times as many as wanted, of those that expect to be in time) or self (devices decide)",
+    )
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
     min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
@@ -214,6 +167,14 @@ class RoundSpec(Section):
             raise ValueError("mode = trusted has one cohort and no shares: leave out cohorts, strict and threshold")
         return self
 
+    @model_validator(mode="after")
+    def _ring_is_not_too_large(self) -> Self:
+        if self.ring_size > 128:
+            raise ValueError(
+                "with selection = resource_aware cohort_size is at most 102: 1.25 times as many are invited"
+            )
+        return self
+
     @property
     def least_cohorts(self) -> int:
         """The fewest cohorts that a round may be opened with."""
@@ -227,7 +188,12 @@ class RoundSpec(Section):
     @property
     def most_clients(self) -> int:
         """How many devices a round invites at most."""
-        return self.cohort_size * self.cohorts
+        return self.ring_size * self.cohorts
+
+    @property
+    def ring_size(self) -> int:
+        """How many devices one cohort has at most: more than are wanted where some are expected to be late."""
+        return invited(self.cohort_size) if self.selection is Selection.RESOURCE_AWARE else self.cohort_size
 
     def cohorts_needed(self, opened: int) -> int:
         """Return how many of the cohorts that were opened must finish, for the round to commit."""
@@ -291,12 +257,37 @@ class Task(Section):
             raise ValueError("[privacy] needs round.mode = masked: devices share the noise of one sum")
         return self
 
+    selection: SelectionSpec = Field(
+        default_factory=SelectionSpec,
+        exclude_if=absent_at(SelectionSpec()),
+        description="categories whose coverage is counted, and what `round.selection` needs",
+    )
+
+    @model_validator(mode="after")
+    def _selection_fits(self) -> Self:
+        check_selection(self)
+        return self
+
+    optimizer: OptimizerSpec = Field(
+        default_factory=OptimizerSpec,
+        exclude_if=absent_at(OptimizerSpec()),
+        description="from the round's mean change to the adapter's step",
+    )
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> Self:
+        check_optimizer(self)
+        return self
+
     gates: GateSpec = Field(default_factory=GateSpec, description="what a step must keep to")
 
     @model_validator(mode="after")
     def _range_is_known(self) -> Self:
-        if self.round.mode is Mode.MASKED and not self.encoding.value_range and not self.training.local_steps:
-            raise ValueError("with training.local_steps = 0 encoding.value_range must be stated, epochs do not give it")
+        if self.round.mode is Mode.MASKED and not self.encoding.value_range and not self.training.most_steps:
+            raise ValueError(
+                "with training.local_steps = 0 encoding.value_range must be stated, or training.max_steps:"
+                " epochs do not give it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -311,18 +302,15 @@ class Task(Section):
         return f"{self.id}@{self.version}"
 
     @property
+    def most_weight(self) -> int:
+        """The largest integer weight in a sum: where devices decide whether they join, 1 / probability is in it."""
+        factor = self.selection.weight_factor if self.round.selection is Selection.SELF else 1
+        return self.encoding.max_weight * factor
+
+    @property
     def value_range(self) -> float:
         """r, the public range of one coordinate: what AdamW can move it in one round, with 5 % to spare."""
-        if self.encoding.value_range:
-            return self.encoding.value_range
-        if (own := value_range_of(self)) is not None:
-            return own
-        steps = self.training.local_steps
-        # Linear and cosine decay from the peak at the first step towards 0 both sum to (steps + 1) / 2 of it.
-        effective = steps if self.training.schedule is Schedule.CONSTANT else (steps + 1) / 2
-        # RAVAN's cores move by their scales' steps too.
-        spare = 1.3 if self.method.name is MethodName.RAVAN else 1.05
-        return spare * self.training.learning_rate * effective
+        return self.encoding.value_range or usual_range(self)
 
 
 class TaskDocument(Section):

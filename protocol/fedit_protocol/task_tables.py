@@ -65,6 +65,7 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    SCAFFOLD = "scaffold"
     FFA_LORA = "ffa_lora"
     ROLORA = "rolora"
     FEDSVD = "fedsvd"
@@ -88,7 +89,11 @@ class MethodSpec(Section):
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
         " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
-        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions",
+        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions;"
+        " scaffold: control variates against drift, for devices that come back (set population)",
+    )
+    population: int = Field(
+        0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"
     )
     sketch_rank: int = Field(
         0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"

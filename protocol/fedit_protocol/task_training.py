@@ -1,5 +1,6 @@
 """The table `[training]` of a task: what a device does with its rows in one round (TASK.md)."""
 
+import math
 from enum import StrEnum
 from typing import Self
 
@@ -44,6 +45,13 @@ class TrainingSpec(Section):
 
     local_steps: int = Field(10, ge=0, le=100_000, description="optimizer steps in a round; 0 means `epochs` decides")
     epochs: float = Field(1.0, gt=0, le=100, description="passes over the rows, used when local_steps is 0")
+    max_steps: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        exclude_if=absent_at(0),
+        description="most optimizer steps in a round where epochs decide, however many rows there are; 0 means any",
+    )
     batch_size: int = Field(8, ge=1, le=4096, description="rows behind one optimizer step")
     micro_batch_size: int = Field(4, ge=1, le=4096, description="rows in memory at once; must divide batch_size")
     batching: Batching = Field(
@@ -90,6 +98,33 @@ class TrainingSpec(Section):
     def _micro_batches_fit(self) -> Self:
         if self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
+        if self.max_steps and self.local_steps:
+            raise ValueError("max_steps bounds what epochs decide: set local_steps = 0, or leave it out")
         if self.evaluate_every and not self.held_out_fraction:
             raise ValueError("evaluate_every needs rows to look at: held_out_fraction above 0")
         return self
+
+    def rows_trained(self, rows: int) -> int:
+        """Return how many rows a device with so many trains on in a round, each counted as often as it is."""
+        wanted = self.local_steps * self.batch_size or max(1, round(self.epochs * rows))
+        return min(wanted, (self.most_steps or wanted) * self.batch_size)
+
+    def steps_of(self, rows: int) -> int:
+        """Return how many optimizer steps that is."""
+        return -(-self.rows_trained(rows) // self.batch_size)
+
+    @property
+    def most_steps(self) -> int:
+        """How many optimizer steps a device makes at most in a round; 0 where nothing bounds them."""
+        return self.local_steps or self.max_steps
+
+
+def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """Return the share of the peak learning rate at a step counted from 0; there is no warm-up."""
+    match schedule:
+        case Schedule.CONSTANT:
+            return 1.0
+        case Schedule.LINEAR:
+            return 1 - step / steps
+        case Schedule.COSINE:
+            return (1 + math.cos(math.pi * step / steps)) / 2

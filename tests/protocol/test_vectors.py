@@ -74,7 +74,8 @@ def test_messages(vector: Vector) -> None:
 
 
 PARTS = {
-    "Answer", "BlobRef", "CanarySlots", "Combination", "CohortRules", "DomainSlots", "InboxItem", "IssuedCertificate",
+    "Answer", "BlobRef", "CanarySlots", "Combination", "CohortRules", "Declaration", "DomainSlots", "InboxItem",
+    "IssuedCertificate",
     "LoggedEntry",
     "MetricSpec", "NoiseSpec", "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec",
     "StageSeconds", "SumSpec", "SignedFile", "Step", "Survivor", "TaskListing",

@@ -16,6 +16,7 @@ from fedit_protocol.authority import (
     request_id,
 )
 from fedit_protocol.catalogue import AdapterInfo, TaskList, TaskListing, TaskState
+from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import Message, decode, digest_of, encode
 from fedit_protocol.enrollment import (
     Certificate,
@@ -235,6 +236,16 @@ def samples(round_: MemoryRound) -> list[Message]:
             consent_version=1,
             sent_at=1_767_225_600,
             certificate=certificate,
+        ),
+        CheckIn(
+            version=(2, 2),
+            client_version="0.1.0",
+            device_kind="cpu",
+            task_id=TaskId("test-task"),
+            consent_version=1,
+            sent_at=1_767_225_600,
+            certificate=certificate,
+            declared=Declaration(domains=("closed_qa", "poetry"), round_s=512),
         ),
         CheckInReply(
             offer=None,

@@ -8,6 +8,7 @@ import aiohttp
 import numpy as np
 
 from fedit_protocol.adapter import Vector
+from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import decode, to_base64url
 from fedit_protocol.enrollment import (
     EnrollReply,
@@ -56,6 +57,7 @@ class Device:
     participant_offer: bytes = b""
     speaks: tuple[int, int] = PROTOCOL_VERSION
     canary: CanaryLoss | None = None
+    declared: Declaration | None = None
 
     @property
     def context(self) -> bytes:
@@ -101,6 +103,7 @@ class Device:
             consent_version=version,
             sent_at=unix_seconds(self.clock()),
             certificate=self.certificate,
+            declared=self.declared,
         )
         return decode(CheckInReply, await self.call("POST", "/v1/checkin", self.signed(Kind.CHECK_IN, message)))
 

@@ -103,6 +103,17 @@ async def test_stopping_ends_long_polls_at_once(tmp_path: Path, base: Path) -> N
     assert (reply.offer, reply.reason) == (None, WaitReason.GATHERING)
 
 
+async def test_tasks_of_the_command_line_stand_in_the_audit_log(tmp_path: Path, base: Path) -> None:
+    changed = small_task(base, top={"version": 2, "title": "Better notes"})
+    for task in (small_task(base), small_task(base), changed):
+        async with serving(plan(tmp_path, task)) as server:
+            lines = await server.parts.store.audit.newest(9)
+    assert [(line.content.who, line.content.action) for line in lines[::-1]] == [
+        ("local command", "task.create"),
+        ("local command", "task.edit"),
+    ], "a start that changes nothing says nothing"
+
+
 async def test_two_servers_on_one_folder(tmp_path: Path, base: Path) -> None:
     async with serving(plan(tmp_path, small_task(base))):
         assert await refusal(plan(tmp_path)) == "S002"

@@ -139,6 +139,24 @@ async def test_chance_comes_from_the_seed(chat: WorkerChat) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_likeliest_token_is_left_when_the_others_are_cut_off(chat: WorkerChat) -> None:
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert await answer(chat, max_tokens=40, temperature=3.0, **narrow) == "okokokok"
+    wide = [await answer(chat, max_tokens=20, temperature=3.0, seed=1, **cut) for cut in ({}, {"top_k": 3})]
+    assert wide[0] != wide[1]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_beams_find_the_likeliest_answer_whole(chat: WorkerChat) -> None:
+    pieces = [piece async for piece in chat.ask(QUESTION, max_tokens=40, beams=4)]
+    assert pieces == ["okokokok"]
+    assert await answer(chat, max_tokens=8, beams=2, temperature=1.0, top_p=0.75, top_k=40) != ""
+    async for _ in chat.ask(QUESTION, max_tokens=40, beams=2):
+        break
+    assert await answer(chat, max_tokens=40) == "okokokok"
+
+
 async def test_a_file_with_its_document_is_attached_too(base: Path, trained: tuple[Any, Path, Path]) -> None:
     document, _, after = trained
     async with WorkerChat(base, cpu("nf4"), after / "adapter_model.safetensors", document) as talking:

@@ -11,11 +11,11 @@ from fedit_client.hardware.device import DevicePlan
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.local import Loaded, load, train_here
 from fedit_client.training.model import attach_adapter, load_base, load_tensors, read_adapter, write_adapter
-from fedit_client.training.optimizer import rate_factor
 from fedit_client.training.update import update_of
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.errors import DeviceError, ModelError, TaskRefusedError
 from fedit_protocol.task import Schedule
+from fedit_protocol.task_training import rate_factor
 
 from ..tiny_llama import tiny_document
 from ..tiny_llama import write_adapter as write_adapter_file

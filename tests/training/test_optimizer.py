@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedit_client.training.optimizer import make_optimizer, rate_factor, set_rate
+from fedit_client.training.optimizer import make_optimizer, set_rate
 from fedit_protocol.task import Optimizer, Schedule, TrainingSpec
+from fedit_protocol.task_training import rate_factor
 
 pytestmark = pytest.mark.training
 

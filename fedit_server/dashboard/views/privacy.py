@@ -77,7 +77,7 @@ def _hiding(document: TaskDocument) -> tuple[Hiding, ...]:
     if document.task.round.mode is Mode.TRUSTED:
         return ()
     policy, rules = document.task.round, cohort_rules(document.task)
-    found = ((size, Thresholds.of(size, rules)) for size in sorted({policy.cohort_min, policy.cohort_size}))
+    found = ((size, Thresholds.of(size, rules)) for size in sorted({policy.cohort_min, policy.ring_size}))
     return tuple(
         Hiding(cohort=n, hidden_among=t.hidden_among, min_survivors=t.min_survivors, threshold=t.threshold)
         for n, t in found

@@ -19,6 +19,7 @@ from fedit_protocol.methods.flexlora import FlexLora
 from fedit_protocol.methods.flora import Flora
 from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.methods.rolora import RoLora
+from fedit_protocol.methods.scaffold import Scaffold
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
@@ -27,6 +28,7 @@ __all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.SCAFFOLD: Scaffold(),
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),

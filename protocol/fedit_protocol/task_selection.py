@@ -1,0 +1,108 @@
+"""How a task draws its devices: `round.selection`, and the table `[selection]` with what the rules need (TASK.md)."""
+
+from enum import StrEnum
+from math import ceil
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fedit_protocol.task_tables import Section, absent_at, distinct
+
+if TYPE_CHECKING:
+    from fedit_protocol.task import Task
+
+Domain = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s].*$")]
+
+MOST_LIKELIHOOD_RATIO: Final = 4.0
+"""What joining may say of a device's utility at most: π_max / π_min."""
+
+WEIGHT_STEPS: Final = 4
+"""Self-selection: an inverse weight is a whole number of such parts of a device's own weight."""
+
+
+class Selection(StrEnum):
+    """How a cohort is drawn from the clients that are free (`fedit_protocol.selection`)."""
+
+    UNIFORM = "uniform"
+    FIRST_COME = "first_come"
+    STRATIFIED = "stratified"
+    RESOURCE_AWARE = "resource_aware"
+    SELF = "self"
+    OORT = "oort"
+    POWER_OF_CHOICE = "power_of_choice"
+
+
+DECLARED: Final = frozenset({Selection.STRATIFIED, Selection.RESOURCE_AWARE})
+"""What draws by what devices say of themselves when they check in."""
+
+
+class SelectionSpec(Section):
+    """`[selection]`: the categories that are counted, and how devices decide for themselves."""
+
+    domains: Annotated[tuple[Domain, ...], AfterValidator(distinct)] = Field(
+        (),
+        max_length=64,
+        description="the categories of rows whose coverage each round reports, as a count of devices inside the mask;"
+        " stratified draws by them",
+    )
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (),
+        exclude_if=absent_at(()),
+        description="what each domain is of all rows together, in the sorted order of domains: one of less than 10 %"
+        " counts from half of it on, instead of from 5 % of a device's rows",
+    )
+    join_share: float = Field(
+        0.5, gt=0, le=1, exclude_if=absent_at(0.5), description="self: how many of the invited join, on average"
+    )
+    join_least: float = Field(
+        0.25, gt=0, le=1, exclude_if=absent_at(0.25), description="self: least probability with which a device joins"
+    )
+    join_most: float = Field(
+        1.0, gt=0, le=1, exclude_if=absent_at(1.0), description="self: largest probability; at most 4 times the least"
+    )
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        if self.shares and len(self.shares) != len(self.domains):
+            raise ValueError(f"selection.shares has {len(self.shares)} numbers for {len(self.domains)} domains")
+        if not self.join_least <= self.join_share <= self.join_most:
+            raise ValueError("selection.join_share lies between join_least and join_most")
+        if self.join_most > MOST_LIKELIHOOD_RATIO * self.join_least:
+            raise ValueError("selection.join_most is at most 4 times join_least: joining must say little of a device")
+        return self
+
+    @property
+    def weight_factor(self) -> int:
+        """How much larger a device's whole weight may be where devices decide for themselves."""
+        return ceil(round(WEIGHT_STEPS * self.join_most / self.join_least, 9))
+
+
+def check_selection(task: "Task") -> None:
+    """Raise ValueError with the reason and the nearest valid setting if the selection does not fit the task."""
+    rule, policy, masked = task.round.selection, task.round, task.round.mode == "masked"
+    if rule in (Selection.OORT, Selection.POWER_OF_CHOICE):
+        raise ValueError(
+            f"round.selection = {rule} needs each device's own loss, which "
+            + ("masks hide" if masked else "no server of FedIT keeps")
+            + ": it is there for simulations; the nearest that works on sums is round.selection = self"
+        )
+    if rule is Selection.STRATIFIED and not task.selection.domains:
+        raise ValueError("round.selection = stratified needs selection.domains: name the categories, or take uniform")
+    if rule is not Selection.SELF:
+        return
+    where = "round.selection = self"
+    if not masked:
+        raise ValueError(f"{where} hides why a device joined, and mode = trusted hides nothing: take uniform")
+    if task.privacy:
+        raise ValueError(f"{where} weighs devices unlike, and [privacy] needs all alike: take uniform")
+    if task.fairness and task.fairness.rule != "rows":
+        raise ValueError(f"{where} and fairness.rule = {task.fairness.rule} both decide what a device weighs: take one")
+    if policy.cohorts > 1:
+        raise ValueError(f"{where} is defined for round.cohorts = 1 only: take uniform")
+    if policy.cohort_size * task.selection.join_share < policy.cohort_min:
+        raise ValueError(
+            f"{where}: of {policy.cohort_size} invited {policy.cohort_size * task.selection.join_share:g} join on"
+            f" average, fewer than cohort_min = {policy.cohort_min}: raise cohort_size or selection.join_share"
+        )
+    if task.encoding.max_weight * task.selection.weight_factor > 1024:
+        raise ValueError(f"{where}: encoding.max_weight is at most {1024 // task.selection.weight_factor}")

@@ -1,0 +1,102 @@
+"""Optimisers and selections that a task cannot have, each refused with the reason and the nearest that works."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fedit_protocol.task import RoundSpec, Task
+from fedit_protocol.task_optimizer import optimizer_advice
+
+DOMAINS = {"domains": ["closed_qa", "poetry"]}
+
+
+def task(**tables: dict[str, Any]) -> Task:
+    """Return a small task with these tables."""
+    return Task.model_validate({"id": "notes", "title": "Notes", "base": {"model": "a/base"}, **tables})
+
+
+REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "oort under masks": ({"round": {"selection": "oort"}}, "masks hide.*the nearest.*selection = self"),
+    "power of choice in trusted mode": (
+        {"round": {"selection": "power_of_choice", "mode": "trusted", "cohort_min": 1}},
+        "no server of FedIT keeps",
+    ),
+    "stratified without domains": ({"round": {"selection": "stratified"}}, "needs selection.domains"),
+    "shares that do not fit": ({"selection": {**DOMAINS, "shares": [1.0]}}, "has 1 numbers for 2 domains"),
+    "a domain twice": ({"selection": {"domains": ["a", "a"]}}, "twice"),
+    "joining that says much": ({"selection": {"join_least": 0.1, "join_share": 0.5}}, "at most 4 times"),
+    "a mean outside its range": ({"selection": {"join_share": 0.1}}, "lies between"),
+    "self in trusted mode": (
+        {"round": {"selection": "self", "mode": "trusted", "cohort_min": 1}},
+        "mode = trusted hides nothing: take uniform",
+    ),
+    "self with noise": (
+        {
+            "round": {"selection": "self", "cohort_size": 10},
+            "privacy": {"noise_multiplier": 1.0},
+            "encoding": {"max_weight": 1},
+        },
+        "weighs devices unlike",
+    ),
+    "self with weights by domain": (
+        {"round": {"selection": "self", "cohort_size": 10}, "fairness": {"domains": ["a", "b"], "rule": "afl"}},
+        "both decide what a device weighs",
+    ),
+    "self in several cohorts": ({"round": {"selection": "self", "cohort_size": 10, "cohorts": 2}}, "cohorts = 1 only"),
+    "self with too few invited": ({"round": {"selection": "self", "cohort_size": 5}}, "2.5 join on average"),
+    "self with weights too large": (
+        {"round": {"selection": "self", "cohort_size": 10}, "encoding": {"max_weight": 65}},
+        "max_weight is at most 64",
+    ),
+    "more invited than a cohort may have": (
+        {"round": {"selection": "resource_aware", "cohort_size": 103}},
+        "cohort_size is at most 102",
+    ),
+    "fednova with noise": (
+        {"optimizer": {"fednova": True}, "privacy": {"noise_multiplier": 1.0}, "encoding": {"max_weight": 1}},
+        r"\[privacy\] covers no figures",
+    ),
+    "fednova where updates are sketched": (
+        {"optimizer": {"fednova": True}, "method": {"name": "fedit_rs"}},
+        "is not linear in: take fedavg",
+    ),
+    "fednova without a bound on steps": (
+        {"optimizer": {"fednova": True}, "training": {"local_steps": 0}},
+        "needs training.max_steps",
+    ),
+    "fednova with a robust rule": (
+        {"optimizer": {"fednova": True}, "round": {"combine": "median", "cohorts": 5}},
+        "combine = weighted",
+    ),
+    "a bound on steps that are fixed": ({"training": {"local_steps": 5, "max_steps": 9}}, "bounds what epochs decide"),
+}
+
+
+@pytest.mark.parametrize(("tables", "why"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_together_is_refused_with_the_reason(tables: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        task(**tables)
+
+
+def test_without_the_new_tables_a_task_says_what_it_said_before() -> None:
+    told = task().model_dump(mode="json")
+    assert not {"optimizer", "selection"} & set(told)
+    assert not {"proximal", "proximal_form", "max_steps"} & set(told["training"])
+
+
+def test_an_operator_hears_that_few_rounds_leave_nothing_to_remember() -> None:
+    assert "below 5 take fedavg" in optimizer_advice(task(optimizer={"name": "nesterov"}, round={"rounds": 4}))
+    assert not optimizer_advice(task(optimizer={"name": "nesterov"}, round={"rounds": 5}))
+    assert not optimizer_advice(task(optimizer={"learning_rate": 2.0}, round={"rounds": 1}))
+
+
+def test_ranges_follow_from_the_bound_on_steps() -> None:
+    steps = {"local_steps": 0, "max_steps": 20, "learning_rate": 1e-3, "schedule": "constant"}
+    assert task(training=steps).value_range == pytest.approx(1.05 * 20e-3)
+    assert task(training=steps, optimizer={"fednova": True}).value_range == pytest.approx(1.05e-3)
+
+
+def test_a_ring_is_made_for_all_that_are_invited() -> None:
+    assert RoundSpec(cohort_size=8, selection="resource_aware").most_clients == 10
+    assert RoundSpec(cohort_size=8).most_clients == 8
