@@ -12,7 +12,19 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from typer.main import get_command
 
-from fedit_client.commands import adapters, care, demo, joining, machine, page, partition, records, settings, standing
+from fedit_client.commands import (
+    adapters,
+    care,
+    demo,
+    fleet,
+    joining,
+    machine,
+    page,
+    partition,
+    records,
+    settings,
+    standing,
+)
 from fedit_client.commands.consent import consent_app
 from fedit_client.commands.data import data_app
 from fedit_client.commands.evaluating import eval_app
@@ -100,6 +112,7 @@ app.add_typer(settings.config_app, name="config")
 app.command()(page.ui)
 app.command()(settings.paths)
 app.command()(demo.demo)
+app.command()(fleet.fleet)
 app.command()(partition.partition)
 app.command()(care.doctor)
 app.command()(care.bugreport)

@@ -28,6 +28,7 @@ _STATUSES: Final = {
     11: "the task is refused",
     12: "a file or disk of this machine",
     13: "an evaluation, or its judge",
+    14: "a fleet of virtual clients",
 }
 
 _TOPICS: Final[dict[str, str]] = {
@@ -190,6 +191,27 @@ _CODES: Final[dict[str, str]] = {
     "looser limits. The fix puts its settings into your own; then install again.",
     "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "
     "does not hold: it was changed, or the whole comes from another server. Ask the organiser; trust nothing of it.",
+    "F001": "A fleet has a row at least for each client, and three clients at least: a masked round with fewer hides "
+    "nobody. Give more rows, or fewer --clients.",
+    "F002": "--availability says when virtual clients are online: always; diurnal, one stretch of every period, around "
+    "the same time for most; bernoulli, anew in every slot. Drawn from --seed.",
+    "F003": "--speeds says how much slower than this machine virtual clients are: same, or lognormal:SIGMA.",
+    "F004": "A results folder holds one fleet, which --resume goes on with as it was begun: seed, partition, clients "
+    "stand in its fleet.toml. Another fleet wants another --out.",
+    "F005": "Each virtual client enrols as a device of its own, so the fleet needs an invite with as many uses: "
+    "fedit-server invite create --uses N. Clients that have enrolled need it no more.",
+    "F006": "Each training process holds one base, however many clients take turns at it, and each client of a round a "
+    "few vectors of the adapter's size; this machine has not the memory for all of it together.",
+    "F007": "A task file is TOML, as fedit-server task show prints it.",
+    "F008": "The clients of this folder belong to another federation, or have agreed to another task, than the server "
+    "has now. Their results would not be one experiment.",
+    "F009": "--server local starts a server beside the fleet, from the extra server of this package; it did not start, "
+    "or refuses the task. Its own words stand in the message.",
+    "F010": "No round opens in a task that is paused, a draft or over. A server of the fleet's own pauses it after "
+    "twenty failed rounds: fewer dropouts, or a smaller round.cohort_min in the task, help.",
+    "F011": "Ray trains a fleet on several machines or GPUs; without it --processes does on this one.",
+    "F012": "Ray keeps cores, or one GPU, free for each training process, and the cluster has not that many.",
+    "F013": "A fleet is said in three options: --server local or an invite link, --clients, and --data.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "

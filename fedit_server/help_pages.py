@@ -18,6 +18,7 @@ _STATUSES: Final = {
     11: "the task is refused",
     12: "the store: database, blobs, disk, data folder",
     13: "an evaluation, or its judge (clients only)",
+    14: "a fleet of virtual clients (clients only)",
 }
 
 _TOPICS: Final[dict[str, str]] = {

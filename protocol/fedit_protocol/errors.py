@@ -11,6 +11,7 @@
     ├── TaskRefusedError         K  the task lies outside the owner's limits
     ├── StorageError             S  the store, the disk, the data folder
     ├── EvaluationError          V  results that cannot be compared, a judge that cannot be asked
+    ├── FleetError               F  many virtual clients cannot be set up, or cannot go on
     └── ProtocolError            T  a message broke the rules; carries one ProblemType
         └── SecurityError        T  signature, digest, replay, pin: never retried
 
@@ -37,6 +38,7 @@ EXIT_CODES: Final[dict[str, int]] = {
     "K": 11,  # task refused
     "S": 12,  # server store
     "V": 13,  # evaluation and judge
+    "F": 14,  # a fleet of virtual clients
 }
 """Family letter of an error code → exit status of the commands (EXPERIENCE, section 2)."""
 
@@ -176,6 +178,12 @@ class EvaluationError(FeditError):
     """Results do not belong together, a judge cannot be asked or believed, or a package for it is missing."""
 
     default_code = "V001"
+
+
+class FleetError(FeditError):
+    """Virtual clients cannot be set up as asked, or cannot go on."""
+
+    default_code = "F001"
 
 
 class ProtocolError(FeditError):

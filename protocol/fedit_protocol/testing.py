@@ -204,11 +204,13 @@ class MemoryRound:
     second_payloads: dict[IdentityKey, Words] = field(default_factory=dict)
     finish: Finish | None = None
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
+    speaks: tuple[int, int] | None = None  # the offer's protocol version, where it is not the least that the task needs
     version: int = 0
     domains: Mapping[int, Mapping[str, OwnDomain]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version)}
+        turn |= {"version": self.speaks} if self.speaks else {}
         self.offer = self.federation.offer(self.document, self.clock(), **turn)
         self.context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
         self.method = METHODS[self.document.task.method.name]

@@ -18,6 +18,7 @@ from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, one_hot_updates, small_task, two_sum_task
+from fedit_protocol.version import FIRST_VERSION
 
 from .canaries import NF4_BF16, canary_task
 from .noisy import noisy_task
@@ -96,9 +97,12 @@ def _round(
 
 
 def _two_sums(drops: dict[int, str] | None = None) -> Vector:
-    """Nine devices, the fewest of which one may be lost: two sums over fewer than eight survivors are refused."""
+    """Nine devices, the fewest of which one may be lost: two sums over fewer than eight survivors are refused.
+
+    The offer says 2.0, as before devices of 2.2 trained beside what the second sum recovers: the sums are the same.
+    """
     document = two_sum_task(9, 3, 2, 1, min_survivors=8)
-    return _round(document, factor_updates(9, m=3, n=2, rank=1), drops=drops or {8: "upload 2"})
+    return _round(document, factor_updates(9, m=3, n=2, rank=1), drops=drops or {8: "upload 2"}, speaks=FIRST_VERSION)
 
 
 def _canary() -> Vector:

@@ -1,0 +1,163 @@
+"""What a fleet leaves behind: versions, figures, plots, and one page for people."""
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fedit_client.consent.terms import size_text
+from fedit_client.fleet.settings import FleetSettings
+from fedit_client.home.durable import write_atomic
+from fedit_client.installed import installed_version
+
+REPORT: Final = "report.md"
+SUMMARY: Final = "summary.json"
+_COLUMNS: Final = (
+    "round", "outcome", "clients", "dropped", "in the sum", "loss in training", "held out, before", "wall s",
+    "training s",
+)  # fmt: skip
+_PUBLIC: Final = 0o644
+_LIBRARIES: Final = ("torch", "transformers", "peft", "bitsandbytes", "numpy", "cryptography", "aiohttp", "ray")
+
+
+def write_versions(folder: Path) -> None:
+    """Write what ran here: FedIT, the libraries, Python and the platform."""
+    found: dict[str, str | None] = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    versions = {"fedit": installed_version(), "python": sys.version.split()[0], "platform": platform.platform(),
+                "machine": platform.machine(), "libraries": found}  # fmt: skip
+    write_atomic(folder / "versions.json", json.dumps(versions, indent=2).encode() + b"\n", _PUBLIC)
+
+
+def summary_of(rounds: Sequence[dict[str, Any]], settings: FleetSettings, out: dict[str, str]) -> dict[str, Any]:
+    """Return the figures of all rounds together; losses in nats per token, times in seconds, sizes in bytes."""
+    committed = [line for line in rounds if line["outcome"] == "committed"]
+    losses = [line["held_out_loss"] for line in committed if line["held_out_loss"] is not None]
+    dropped: dict[str, int] = {}
+    for line in rounds:
+        for step, count in line["dropped"].items():
+            dropped[step] = dropped.get(step, 0) + count
+    return {
+        "clients": settings.clients,
+        "rounds": len(committed),
+        "failed_rounds": len(rounds) - len(committed),
+        "adapter_version": committed[-1]["adapter_version"] if committed else None,
+        "first_held_out_loss": losses[0] if losses else None,
+        "last_held_out_loss": losses[-1] if losses else None,
+        "last_train_loss": committed[-1]["train_loss"] if committed else None,
+        "dropped": dropped,
+        "train_s": round(sum(line["train_s"] for line in rounds), 3),
+        "wall_s": round(sum(line["wall_s"] for line in rounds), 3),
+        "bytes_up": sum(line["bytes_up"] for line in rounds),
+        "bytes_down": sum(line["bytes_down"] for line in rounds),
+        "out": out,
+    }
+
+
+def round_words(line: dict[str, Any], rounds: int) -> str:
+    """Return one round's line in words."""
+    dropped = sum(line["dropped"].values())
+    gone = f", {dropped} dropped" if dropped else ""
+    if line["outcome"] != "committed":
+        return f"round {line['round']} came to nothing: {line['reason'] or 'no reason is known'}{gone}"
+    losses = [
+        f"{name} {line[key]:.3f}"
+        for name, key in (("loss", "train_loss"), ("held out, before it", "held_out_loss"))
+        if line[key] is not None
+    ]
+    parts = [
+        f"round {line['round']}/{rounds}",
+        f"{line['clients']} clients{gone}, {line['survivors']} summed",
+        *losses,
+        f"{line['wall_s']:.0f} s, {line['train_s']:.0f} s of it steps",
+        f"{size_text(line['bytes_up'])} up",
+    ]
+    return " · ".join(parts)
+
+
+def write_report(folder: Path, rounds: Sequence[dict[str, Any]], settings: FleetSettings,
+                 out: dict[str, str]) -> dict[str, Any]:  # fmt: skip
+    """Write summary, plots and page; return the summary. The plots need matplotlib, and are left out without it."""
+    summary = summary_of(rounds, settings, out)
+    write_atomic(folder / SUMMARY, json.dumps(summary, indent=2).encode() + b"\n", _PUBLIC)
+    plotted = write_plots(folder / "plots", rounds)
+    write_atomic(folder / REPORT, _page(rounds, settings, summary, plotted).encode(), _PUBLIC)
+    return summary
+
+
+def write_plots(folder: Path, rounds: Sequence[dict[str, Any]]) -> list[str]:
+    """Draw losses, and who was there, over the rounds; return the files' names, none without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None or not rounds:
+        return []
+    from matplotlib.figure import Figure
+
+    numbers = [line["round"] for line in rounds]
+    loss = Figure(figsize=(7, 4), layout="constrained")
+    axes = loss.add_subplot(xlabel="round", ylabel="nats per token")
+    axes.plot(
+        numbers, [_or_gap(line["train_loss"]) for line in rounds], marker="o", label="training, mean over clients"
+    )
+    held_out = [_or_gap(line["held_out_loss"]) for line in rounds]
+    axes.plot(numbers, held_out, marker="s", label="clients' held-out rows, before the round")
+    axes.legend()
+    there = Figure(figsize=(7, 4), layout="constrained")
+    axes = there.add_subplot(xlabel="round", ylabel="clients")
+    axes.bar(numbers, [line["survivors"] for line in rounds], label="in the sum")
+    gone = [line["clients"] - line["survivors"] for line in rounds]
+    axes.bar(numbers, gone, bottom=[line["survivors"] for line in rounds], label="not in the sum")
+    axes.legend()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for name, figure in (("loss.png", loss), ("clients.png", there)):
+        figure.savefig(folder / name, dpi=120)
+        names.append(name)
+    return names
+
+
+def _or_gap(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _page(
+    rounds: Sequence[dict[str, Any]], settings: FleetSettings, summary: dict[str, Any], plotted: Sequence[str]
+) -> str:
+    wall, train, dropped = summary["wall_s"], summary["train_s"], sum(summary["dropped"].values())
+    asked = (
+        f"Partition `{settings.partition}` of `{Path(settings.data).name}`, seed {settings.seed}, dropout "
+        f"{settings.dropout:g}, availability `{settings.availability}`, speeds `{settings.speeds}`. Task: `task.toml`. "
+        "Versions: `versions.json`. The partition with its meters: `partition/manifest.json`. "
+        "`fleet.toml` repeats it; every line below is from `rounds.jsonl`."
+    )
+    came = (
+        f"{summary['rounds']} rounds were committed, {summary['failed_rounds']} came to nothing; {dropped} times a "
+        f"client vanished. Training took {train:.0f} s of optimizer steps, the rounds {wall:.0f} s. "
+        f"{size_text(summary['bytes_up'])} went up, {size_text(summary['bytes_down'])} down."
+    )
+    lines = [
+        *(f"# A fleet of {settings.clients} virtual clients", "", asked, "", came, ""),
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
+        *(_row(line) for line in rounds),
+        "",
+        *(f"![{name}](plots/{name})\n" for name in plotted),
+    ]
+    if not plotted:
+        lines += ['Plots need matplotlib: `pip install "fedit[eval]"`, then the same command with `--resume`.', ""]
+    if summary["out"]:
+        lines += ["Clients that ended early:", "", *(f"- {name}: {why}" for name, why in summary["out"].items()), ""]
+    return "\n".join(lines)
+
+
+def _row(line: dict[str, Any]) -> str:
+    losses = [f"{value:.3f}" if value is not None else "–" for value in (line["train_loss"], line["held_out_loss"])]
+    dropped, times = sum(line["dropped"].values()), [f"{line[name]:.0f}" for name in ("wall_s", "train_s")]
+    cells = (line["round"], line["outcome"], line["clients"], dropped, line["survivors"], *losses, *times)
+    return f"| {' | '.join(map(str, cells))} |"

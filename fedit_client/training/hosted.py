@@ -1,0 +1,50 @@
+"""A resident base in a process that another program keeps, on this machine or another one, such as an actor of Ray."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fedit_client.base.model import resolve_base
+from fedit_client.home.paths import Paths
+from fedit_client.training.channel import WIRE_FLOAT, Json
+from fedit_client.training.room import plan_of
+from fedit_client.training.worker import request_of
+from fedit_protocol.limits import Limits
+from fedit_protocol.task import TaskDocument
+
+
+class HostedBase:
+    """Holds one base wherever it is made; what goes in and out is plain values and bytes, no path of the caller's."""
+
+    def __init__(self, plan: Json, document: Json, base: str) -> None:
+        """Find the base on this machine: the folder of the fleet's own, or the task's, by its digest."""
+        import torch
+
+        from fedit_client.training.quiet import quieten
+        from fedit_client.training.resident import ResidentBase
+
+        quieten()
+        self._plan = plan_of(plan)
+        torch.set_num_threads(self._plan.threads)
+        self._document = TaskDocument.model_validate(document)
+        self._base = _found(self._document, Path(base))
+        self._resident = ResidentBase(self._plan)
+
+    def train(self, message: Json, files: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
+        """Train one request whose files come along; return the result's fields, and its update as bytes."""
+        with tempfile.TemporaryDirectory(prefix="fedit-") as folder:
+            paths = {name: str(Path(folder) / f"{name}.safetensors") for name in files}
+            for name, content in files.items():
+                Path(paths[name]).write_bytes(content)
+            result = self._resident.train(request_of({**message, **paths, "base": str(self._base)}, self._plan))
+        told = {name: value for name, value in vars(result).items() if name != "update"}
+        return told, result.update.astype(WIRE_FLOAT).tobytes()
+
+
+def _found(document: TaskDocument, base: Path) -> Path:
+    if base.is_dir():
+        return base
+    stated, cache = document.task.base, Paths.find(None).cache
+    return resolve_base(
+        stated.model, stated.revision, cache, most_bytes=Limits().max_base_bytes, expected=stated.digest or None
+    )
