@@ -1,4 +1,4 @@
-"""The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate`, `measure`, `generate`."""
+"""The evaluation process, `python -m fedit_client.evaluation.worker`: evaluate, measure, generate, benchmark."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +47,8 @@ def speaking(model: Any, adapter: str | None) -> Iterator[Any]:
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Do what the request's verb says."""
-    {"evaluate": _evaluate, "measure": _measure, "generate": _converse}[message["verb"]](channel, message, plan)
+    verbs = {"evaluate": _evaluate, "measure": _measure, "generate": _converse, "benchmark": _benchmark}
+    verbs[message["verb"]](channel, message, plan)
 
 
 def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -115,7 +116,8 @@ def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -
             return figures_of(loaded, document, Path(path) if path else None, examples, tell)
 
         return loaded, by_layout
-    model, voices = _attached(load_base(base, plan, for_training=False), adapters)
+    # As for training: a repacked base computes a little differently, and a loss should not depend on who asks for it.
+    model, voices = _attached(load_base(base, plan), adapters)
     saved = Loaded(model, load_tokenizer(base))
 
     def as_saved(
@@ -125,6 +127,22 @@ def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -
             return row_figures(saved, examples, tell)
 
     return saved, as_saved
+
+
+def _benchmark(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    from fedit_client.evaluation.harness import scores_of
+    from fedit_client.training.model import load_base
+    from fedit_client.training.tokenizer import load_tokenizer
+
+    base = Path(message["base"])
+    tokenizer = load_tokenizer(base)
+    model, voices = _attached(load_base(base, plan, for_training=False), message["adapters"])
+    scores = {}
+    for place, (name, inner) in enumerate(voices.items()):
+        channel.send("progress", **asdict(TrainingProgress("evaluate", place, len(voices))))
+        with speaking(model, inner) as voice:
+            scores[name] = scores_of(voice, tokenizer, message)
+    channel.send("result", scores=scores)
 
 
 def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:
