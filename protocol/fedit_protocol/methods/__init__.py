@@ -17,6 +17,7 @@ from fedit_protocol.methods.fedsvd import FedSvd
 from fedit_protocol.methods.ffa_lora import FfaLora
 from fedit_protocol.methods.flexlora import FlexLora
 from fedit_protocol.methods.flora import Flora
+from fedit_protocol.methods.nested import NestedRanks
 from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.methods.rolora import RoLora
 from fedit_protocol.methods.scaffold import Scaffold
@@ -32,6 +33,7 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),
+    MethodName.NESTED: NestedRanks(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
     MethodName.FED_SB: FedSb(),
