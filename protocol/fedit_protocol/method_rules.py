@@ -1,6 +1,6 @@
 """Which method goes together with what else a task says; what cannot work is refused when the task is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fedit_protocol.task_tables import MethodName
@@ -26,6 +26,11 @@ class MethodTraits:
     why: str = ""
 
 
+_BASELINE: Final = MethodTraits(
+    masked=False, trusted=True, why="it needs single updates, which only a trusted server sees"
+)
+"""A baseline that no sum is enough for."""
+
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
@@ -42,6 +47,9 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FLORA: replace(_BASELINE, side=True),
+    MethodName.FLEXLORA: _BASELINE,
+    MethodName.FEDEX_LORA: replace(_BASELINE, side=True),
 }
 
 
@@ -61,7 +69,14 @@ def check_method(task: "Task") -> None:
             _refusal("round.mode = trusted", where, traits, "method.name = fedavg is the nearest that does")
         )
     if not trusted and not traits.masked:
-        raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
+        raise ValueError(
+            _refusal(
+                "round.mode = masked",
+                where,
+                traits,
+                "set round.mode = trusted, or take fedit_rs, which makes the exact mean product of sums",
+            )
+        )
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
     if name is MethodName.FEDALT:

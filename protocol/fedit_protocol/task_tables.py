@@ -83,6 +83,9 @@ class MethodName(StrEnum):
     FED_SB = "fed_sb"
     RAVAN = "ravan"
     FEDKSEED = "fedkseed"
+    FLORA = "flora"
+    FLEXLORA = "flexlora"
+    FEDEX_LORA = "fedex_lora"
 
 
 class MethodSpec(Section):
