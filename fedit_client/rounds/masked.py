@@ -64,7 +64,8 @@ class MaskedRound(Round):
 
     async def _run(self, members: EnrolledView) -> RoundResult:
         self._participant.on_revocations(members.revoked)
-        await self._perform(self._participant.join(self._base_class(), self._domains()))
+        rank = self._with.work.plan.rank or self._with.document.task.adapter.rank
+        await self._perform(self._participant.join(self._base_class(), self._domains(), rank))
         self._adds_canary = self._participant.declared is not None
         local = await self._train_while_keys_are_agreed()
         made = await asyncio.to_thread(self._contribution, local)
@@ -144,7 +145,8 @@ class MaskedRound(Round):
     def _contribution(self, local: LocalResult) -> Contribution:
         """What this device gives to the first sum; reads files."""
         own, version = self._with.work.own, self._offer.adapter_version
-        return contribution(local, self._start(), read_left(own, version) if own else None, self._weigh)
+        left = read_left(own, version) if own else None
+        return contribution(local, self._start(), left, self._weigh, self._participant.open_rank)
 
     def _put_off(self, made: Contribution) -> None:
         """Keep what compression has put off, now that the rest is in the adapter."""

@@ -36,6 +36,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
 from fedit_client.training.pull import Drift, Pull, pulls_of
+from fedit_client.training.ranks import adapter_at, cut
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -72,7 +73,7 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool
     held = load_base(base, plan)
     if unpacked:
         unpack(held, getattr(torch, plan.compute_dtype))
-    model = attach_adapter(held, document.task.adapter, document.built)
+    model = attach_adapter(held, *adapter_at(document, plan.rank))
     if plan.checkpointing:
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -114,7 +115,7 @@ def _train(
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
     before = own.start
-    write_adapter(loaded.model, before)
+    write_adapter(loaded.model, cut(before, request.plan.rank))
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)

@@ -35,6 +35,7 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.NESTED: MethodTraits(why="the weight of each block of ranks is known of one masked sum only"),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
@@ -76,6 +77,11 @@ def check_method(task: "Task") -> None:
             f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
             " take term or afl"
         )
+    if bool(task.adapter.ranks) is not (name is MethodName.NESTED):
+        raise ValueError(
+            "adapter.ranks and method.name = nested go together: only slices with weights of their own can be of many"
+            " ranks; set both, or leave out adapter.ranks and take fedavg"
+        )
     if task.method.audit_every:
         _check_audit(task)
 
@@ -91,6 +97,8 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
     if task.round.mode == "trusted":
         raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.optimizer.fednova:
+        raise ValueError("method.audit_every does not go with optimizer.fednova, which divides updates: leave one out")
     if task.compression:
         raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:

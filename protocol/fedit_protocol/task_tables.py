@@ -20,6 +20,13 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def ordered(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers from the least on; raises ValueError if one is there twice."""
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("the same number stands there twice")
+    return tuple(sorted(numbers))
+
+
 def absent_at(default: object) -> Callable[[object], bool]:
     """Return the rule of a field that came later: left out of the encoding while it has its default.
 
@@ -69,6 +76,7 @@ class MethodName(StrEnum):
     FFA_LORA = "ffa_lora"
     ROLORA = "rolora"
     FEDSVD = "fedsvd"
+    NESTED = "nested"
     FEDSA = "fedsa"
     DITTO = "ditto"
     FED_SB = "fed_sb"
@@ -84,6 +92,7 @@ class MethodSpec(Section):
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
         " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
+        " nested: fedavg among devices of the ranks in `[adapter] ranks`, each slice averaged over those who have it;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
         " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
         " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions;"

@@ -14,6 +14,7 @@ from fedit_protocol.methods.fedkseed import FedKSeed
 from fedit_protocol.methods.fedsa import FedSa
 from fedit_protocol.methods.fedsvd import FedSvd
 from fedit_protocol.methods.ffa_lora import FfaLora
+from fedit_protocol.methods.nested import NestedRanks
 from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.methods.rolora import RoLora
 from fedit_protocol.methods.scaffold import Scaffold
@@ -29,6 +30,7 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),
+    MethodName.NESTED: NestedRanks(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
     MethodName.FED_SB: FedSb(),
