@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "fednova where updates are audited": (
         {"optimizer": {"fednova": True}, "method": {"audit_every": 5}},
-        "would sketch whole",
+        "which divides updates",
     ),
     "fednova where the length of updates counts": (
         {"optimizer": {"fednova": True}, "fairness": {"domains": ["a", "b"], "rule": "qffl"}},
