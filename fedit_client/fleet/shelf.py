@@ -6,6 +6,7 @@ from pathlib import Path
 from fedit_client.adapters.kept import AdapterShelf
 from fedit_client.network.transport import OnBytes, Transport
 from fedit_protocol.ids import Digest
+from fedit_protocol.messages import BlobRef
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.task import TaskDocument
 
@@ -26,13 +27,14 @@ class SharedShelf(AdapterShelf):
         digest: Digest,
         on_bytes: OnBytes,
         edition: Edition | None = None,
+        state: BlobRef | None = None,
     ) -> Path:
         """Return the PEFT folder of a version; raises as `AdapterShelf.fetch`."""
         # A committed version is written once more, for what its round says about it stands on its card.
         wanted = version, digest, edition is not None
         async with self._one_by_one:
             if wanted not in self._here:
-                await super().fetch(transport, version, digest, on_bytes, edition)
+                await super().fetch(transport, version, digest, on_bytes, edition, state)
                 self._here.add(wanted)
         return self.folder(version)
 
