@@ -9,6 +9,8 @@ CODES: Final[dict[str, str]] = {
     "both models again with the same --data, base, --template and --cutoff-tokens.",
     "V003": 'Judges, ROUGE-L, lm-eval tasks and plots need packages of their own: pip install "fedit[eval]"',
     "V004": "No model of the results has this name; the message lists those that are there.",
+    "V005": "lm-eval does not know the task, or could not run it: its rows come from the hub (HF_HUB_OFFLINE forbids "
+    "that), and some tasks need packages of their own. lm-eval ls tasks lists what there is.",
     "V010": "What a judge is asked holds your questions and answers, so it travels encrypted or not at all: https://, "
     "or http:// where the judge runs on this machine, such as Ollama, vLLM or llama-server. A key belongs into "
     "OPENAI_API_KEY, never into the address.",

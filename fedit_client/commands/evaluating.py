@@ -20,6 +20,8 @@ from fedit_client.commands.shared import (
 
 _DEFAULT: Final = "own"
 
+_PLACES: Final = "base, a PEFT folder, a model's folder, or the number of a version."
+
 
 class EvalGroup(TyperGroup):
     """A group whose first command may be left out: `eval --data FILE` is `eval own --data FILE`."""
@@ -93,12 +95,7 @@ def own(
 @eval_app.command()
 def models(
     context: typer.Context,
-    places: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]PLACE…", help="base, a PEFT folder, a model's folder, or the number of a version."
-        ),
-    ],
+    places: Annotated[list[str], typer.Argument(metavar="[NAME=]PLACE…", help=_PLACES)],
     data: Annotated[list[str] | None, typer.Option(help="Rows to measure on; may be repeated.")] = None,
     maps: Maps = None,
     as_shape: AsShape = None,
@@ -172,3 +169,39 @@ def report(
         write_atomic(out, report_page(found, title).html().encode())
         lines.append(f"the page is {out}")
     given.console.answer("eval report", {**found.as_data(), "page": str(out) if out else None}, lines)
+
+
+@eval_app.command()
+def tasks(
+    context: typer.Context,
+    places: Annotated[list[str], typer.Argument(metavar="[NAME=]PLACE…", help=_PLACES)],
+    task: Annotated[
+        list[str], typer.Option("--task", metavar="NAME", help="A task of lm-eval, such as arc_easy; may be repeated.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Tasks of your own, as YAML; what they name as code is run.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Only so many rows of each task.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Solved rows before each; default: as the task says.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the base's chat template around each question.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Rows at once.")] = 1,
+    precision: Annotated[Precision | None, typer.Option(help="How the base is held; default: nf4.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which solved rows are shown.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Append the scores to this file, as JSON lines.")] = None,
+    device: DeviceOption = None,
+    threads: Threads = None,
+    model: Model = None,
+) -> None:
+    """Run public benchmarks by the harness lm-eval. Their rows come from the hub; needs fedit[eval]."""
+    from fedit_client.conversations.benchmarking import BenchmarkWishes, run_benchmarks
+    from fedit_client.conversations.foreground import run_async
+    from fedit_protocol.task import Quantization
+
+    given: Globals = context.obj
+    config = given.config(model=model, device=device_flags(device, threads))
+    held = Quantization(precision) if precision else None
+    wishes = BenchmarkWishes(tuple(places), tuple(task), folder, held, rows, shots, chat, batch_size, seed, out)
+    found = run_async(run_benchmarks(config, given.console, wishes))
+    given.console.answer("eval tasks", found.as_data(), found.lines())

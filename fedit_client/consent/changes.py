@@ -65,6 +65,8 @@ _WORDS: Final[dict[str, str]] = {
     "round.combine": "how cohorts are combined",
     "round.selection": "how devices are drawn",
     "selection.domains": "categories of rows that are counted",
+    "optimizer.name": "how the server steps",
+    "optimizer.fednova": "updates are divided by their steps",
     "title": "title",
     "training.learning_rate": "learning rate",
     "training.schedule": "course of the learning rate",

@@ -134,7 +134,7 @@ def connect(wishes: JudgeWishes) -> OpenAIEndpoint:
     key = os.environ.get(KEY_VARIABLE, "")
     if not key and not is_loopback(host):
         raise EvaluationError(f"the judge at {host} wants a key, and none is set", code="V011",
-                              fix=f"export {KEY_VARIABLE}=…")  # fmt: skip
+                              fix=f"export {KEY_VARIABLE}=KEY")  # fmt: skip
     return OpenAIEndpoint(wishes.address, wishes.judge, key or _NO_KEY, wishes.temperature, wishes.max_tokens)
 
 

@@ -124,7 +124,7 @@ class Measuring:
         asked = [place for place, record in enumerate(self.records) if record.category in ROUGE_CATEGORIES]
         if not asked:
             raise DataError(f"no row is of the categories {', '.join(ROUGE_CATEGORIES)}, so ROUGE-L has nothing to say",
-                            code="D020", fix="leave out --rouge", again="")  # fmt: skip
+                            code="D020", fix="leave out --rouge")  # fmt: skip
         rouge_l([], [])  # a missing package is known before an hour of writing
         chosen = [self.records[place] for place in asked]
         references = [record.messages[-1].content for record in chosen]
@@ -158,6 +158,13 @@ class Measuring:
                     answers.append("".join([piece async for piece in pieces]).strip())
                 yield name, answers
 
+    async def ready(self, model: str, *, planned: bool) -> tuple[Path, DevicePlan]:
+        """Return a base's folder and how it is held; a program's own measurer decides about both itself."""
+        if planned:
+            held = self.wishes.precision or Quantization.NF4
+            return Path(model), DevicePlan("cpu", 1, held, "float32", "the program's own", 0, 0)
+        return await ready(self.config, self.console, model, self.wishes.precision)
+
     def _progress(self, what: str) -> Callable[[TrainingProgress], None]:
         told = [-1]
 
@@ -182,7 +189,7 @@ async def measure_models(
     Raises ConfigError U001, DataError, DeviceError, EvaluationError V003, ModelError, StorageError.
     """
     joined = load_membership(config.paths.membership_file)
-    named = [named_model(text, config, joined) for text in wishes.models]
+    named = named_models(wishes.models, config, joined)
     roles = _roles(wishes.roles, named)
     records = await asyncio.to_thread(_rows, config, wishes.sources)
     work = Measuring(config, console, wishes, records, _prompt(wishes, joined), roles, measurer or WorkerMeasurer(),
@@ -190,12 +197,11 @@ async def measure_models(
     on_base = [model for model in named if model.whole is None]
     found: list[ModelResult] = []
     if on_base:
-        where = config.model or (joined and (joined.model or joined.task_document.task.base.model))
-        base, plan = await _ready(work, where or _base_of(on_base), measurer is not None)
+        base, plan = await work.ready(base_wanted(config, joined, on_base), planned=measurer is not None)
         found += await work.measure(base, on_base, plan)
     for model in named:
         if model.whole is not None:
-            base, plan = await _ready(work, str(model.whole), measurer is not None)
+            base, plan = await work.ready(str(model.whole), planned=measurer is not None)
             found += await work.measure(base, [model], plan)
     return found
 
@@ -245,25 +251,44 @@ def answer_line(record: Record, model: str, answer: str) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
-async def _ready(work: Measuring, model: str, planned: bool) -> tuple[Path, DevicePlan]:
-    """Return the base's folder, fetched if it must be, and how it is held here."""
-    if planned:
-        held = work.wishes.precision or Quantization.NF4
-        return Path(model), DevicePlan("cpu", 1, held, "float32", "the program's own", 0, 0)
-    config = work.config
+async def ready(
+    config: ClientConfig, console: Console, model: str, precision: Quantization | None
+) -> tuple[Path, DevicePlan]:
+    """Return a base's folder, fetched if it must be, and how it is held here; raises DeviceError, ModelError."""
     check_training_stack(config.device)
     base = await asyncio.to_thread(
-        lambda: resolve_base(model, "", config.paths.cache, most_bytes=config.limits.max_base_bytes,
-                             say=work.console.say)
-    )  # fmt: skip
+        lambda: resolve_base(model, "", config.paths.cache, most_bytes=config.limits.max_base_bytes, say=console.say)
+    )
     document = await asyncio.to_thread(imagined, str(base), None)
-    wanted = work.wishes.precision or (
+    wanted = precision or (
         Quantization.NF4 if config.device.base_class == "auto" else Quantization(config.device.base_class)
     )
     spec = document.task.base.model_copy(update={"quantization": wanted})
     document = document.model_copy(update={"task": document.task.model_copy(update={"base": spec})})
     settings = config.device.model_copy(update={"base_class": "auto"})
     return base, choose_device(document, Machine.here(), settings, None)
+
+
+def base_wanted(config: ClientConfig, joined: Membership | None, models: Sequence[Named]) -> str:
+    """Return where the base of the adapters lies: as named, as joined, or as the first adapter says.
+
+    Raises ModelError M001 if nothing says so.
+    """
+    if config.model:
+        return config.model
+    if joined is not None:
+        return joined.model or joined.task_document.task.base.model
+    return _base_of(models)
+
+
+def named_models(texts: Sequence[str], config: ClientConfig, joined: Membership | None) -> list[Named]:
+    """Return what each text means; raises ConfigError U001 if it means nothing, or two have one name."""
+    named = [named_model(text, config, joined) for text in texts]
+    names = [model.name for model in named]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two models have one name: {', '.join(sorted(names))}", code="U001", where="command line",
+                          fix="fedit-client eval models first=FOLDER second=FOLDER --data rows.jsonl")  # fmt: skip
+    return named
 
 
 def _base_of(models: Sequence[Named]) -> str:
@@ -296,9 +321,6 @@ def _prompt(wishes: MeasureWishes, joined: Membership | None) -> PromptSpec:
 
 def _roles(texts: Sequence[str], named: Sequence[Named]) -> dict[str, Role]:
     names = [model.name for model in named]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"two models have one name: {', '.join(sorted(names))}", code="U001", where="command line",
-                          fix="fedit-client eval models first=FOLDER second=FOLDER --data rows.jsonl")  # fmt: skip
     roles: dict[str, Role] = {model.name: "base" for model in named if model.place == BASE}
     for text in texts:
         name, _, role = text.rpartition("=")

@@ -19,7 +19,7 @@ from fedit_client.home.durable import append_durably, translating
 from fedit_protocol.errors import EvaluationError
 
 SCHEMA: Final = "fedit.evaluation/1"
-_PACKAGES: Final = ("fedit", "torch", "transformers", "peft", "bitsandbytes", "numpy")
+_PACKAGES: Final = ("fedit", "torch", "transformers", "peft", "bitsandbytes", "lm-eval", "numpy")
 _PLACES: Final = 6
 
 Role = Literal["", "base", "local", "fed", "central"]

@@ -1,5 +1,6 @@
 """From losses of single rows to figures that may be claimed: means, spreads, gaps, and how sure each is. Pure numpy."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
@@ -14,6 +15,7 @@ Doubles = NDArray[np.float64]
 DRAWS: Final = 2000
 _DRAW_SEED: Final = 2023
 _FEWEST_ROWS: Final = 4
+_FEWEST_IN_CATEGORY: Final = 2
 _COVERED: Final = (2.5, 97.5)
 LEAST_GAP: Final = 0.01
 """Nats between local and centralised training below which a share of the gap says nothing."""
@@ -28,11 +30,13 @@ class Interval:
     high: float
     rows: int
     seeds: int = 1
+    smallest: int = 2
+    """Rows of the smallest category: of a single one nothing is known but itself."""
 
     @property
     def verdict(self) -> str:
         """What may be said of a loss: lower is better; drawing from one row over and over says nothing."""
-        if self.rows < _FEWEST_ROWS:
+        if self.rows < _FEWEST_ROWS or self.smallest < _FEWEST_IN_CATEGORY:
             return "too few rows to say"
         if self.high < 0:
             return "better"
@@ -127,7 +131,7 @@ def pooled_interval(seeds: Sequence[Pairs], *, draws: int = DRAWS) -> Interval:
         float(np.subtract(*_headlines(pairs.categories, pairs.tokens, both)))
         for pairs, both in zip(seeds, losses, strict=True)
     )
-    return _interval(seen, (_seed_shares(len(seeds), draws) * drawn).sum(axis=0), seeds[0].tokens, len(seeds))
+    return _interval(seen, (_seed_shares(len(seeds), draws) * drawn).sum(axis=0), seeds[0].categories, len(seeds))
 
 
 def gap_interval(seeds: Sequence[Triple], *, draws: int = DRAWS) -> Gap | None:
@@ -153,7 +157,7 @@ def _share(seeds: Sequence[Triple], draws: int) -> Interval | None:
         ]
     )  # (seeds, draws, 2)
     gain, gap = (_seed_shares(len(seeds), draws)[..., None] * drawn).sum(axis=0).T
-    return _interval(float(seen[0] / seen[1]), gain / gap, seeds[0].tokens, len(seeds))
+    return _interval(float(seen[0] / seen[1]), gain / gap, seeds[0].categories, len(seeds))
 
 
 def _gains(headlines: Doubles) -> Doubles:
@@ -168,9 +172,9 @@ def _inside(seed: Triple, category: str) -> Triple:
                   seed.central[inside])  # fmt: skip
 
 
-def _interval(seen: float, drawn: Doubles, tokens: Doubles, seeds: int) -> Interval:
+def _interval(seen: float, drawn: Doubles, categories: Sequence[str], seeds: int) -> Interval:
     low, high = np.percentile(drawn, _COVERED)
-    return Interval(seen, float(low), float(high), len(tokens), seeds)
+    return Interval(seen, float(low), float(high), len(categories), seeds, min(Counter(categories).values()))
 
 
 def _differences(headlines: Doubles) -> Doubles:

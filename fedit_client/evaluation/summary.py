@@ -161,7 +161,7 @@ class Summary:
     def lines(self) -> list[str]:
         """The figures, for people."""
         categories = counted(len(self.categories), "category", "categories")
-        left = f"; {self.left_out} more lost their answer to the cutoff" if self.left_out else ""
+        left = f"; {self.left_out} more left out, whose answer the cutoff took" if self.left_out else ""
         return [
             f"on {counted(self.rows, 'row', 'rows')} of {categories}, {counted(self.tokens, 'answer token')}{left}",
             *columns(*self.table()),

@@ -1,8 +1,8 @@
-"""The evaluation process: `python -m fedit_client.evaluation.worker`; verbs `evaluate`, `measure`, `generate`."""
+"""The evaluation process, `python -m fedit_client.evaluation.worker`: evaluate, measure, generate, benchmark."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,9 @@ def speaking(model: Any, adapter: str | None) -> Iterator[Any]:
 
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Do what the request's verb says."""
-    {"evaluate": _evaluate, "measure": _measure, "generate": _converse}[message["verb"]](channel, message, plan)
+    verbs = {"evaluate": _evaluate, "measure": _measure, "generate": _converse, "benchmark": _benchmark}
+    # An adapter is looked at with all its slices, whatever rank is trained here.
+    verbs[message["verb"]](channel, message, replace(plan, rank=0))
 
 
 def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
@@ -115,7 +117,8 @@ def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -
             return figures_of(loaded, document, Path(path) if path else None, examples, tell)
 
         return loaded, by_layout
-    model, voices = _attached(load_base(base, plan, for_training=False), adapters)
+    # As for training: a repacked base computes a little differently, and a loss should not depend on who asks for it.
+    model, voices = _attached(load_base(base, plan), adapters)
     saved = Loaded(model, load_tokenizer(base))
 
     def as_saved(
@@ -125,6 +128,22 @@ def _measuring(document: TaskDocument | None, message: Json, plan: DevicePlan) -
             return row_figures(saved, examples, tell)
 
     return saved, as_saved
+
+
+def _benchmark(channel: Channel, message: Json, plan: DevicePlan) -> None:
+    from fedit_client.evaluation.harness import scores_of
+    from fedit_client.training.model import load_base
+    from fedit_client.training.tokenizer import load_tokenizer
+
+    base = Path(message["base"])
+    tokenizer = load_tokenizer(base)
+    model, voices = _attached(load_base(base, plan, for_training=False), message["adapters"])
+    scores = {}
+    for place, (name, inner) in enumerate(voices.items()):
+        channel.send("progress", **asdict(TrainingProgress("evaluate", place, len(voices))))
+        with speaking(model, inner) as voice:
+            scores[name] = scores_of(voice, tokenizer, message)
+    channel.send("result", scores=scores)
 
 
 def _converse(channel: Channel, message: Json, plan: DevicePlan) -> None:

@@ -34,7 +34,11 @@ class Agreement:
     """Verdicts of the judge's own that neither is better; like `invalid`, per order."""
     invalid: float
     consistent: int | None
-    """Pairs with the same verdict in both orders; None where there is one order."""
+    """Pairs with the same record in both orders; None where there is one order.
+
+    As in the published figures, a pair without a verdict in either order counts among them; `missing` says how many.
+    """
+    missing: int
     kappa: float | None
 
     @property
@@ -65,6 +69,7 @@ class Agreement:
             "agree_of_decided": self.agree / self.decided if self.decided else None,
             "consistent": self.consistent,
             "position_consistency": self.consistency,
+            "missing": self.missing,
             "kappa": self.kappa,
         }
 
@@ -90,6 +95,7 @@ def agreement(found: Sequence[Labelled]) -> Agreement:
         ties=sum(verdict is Choice.TIE for _, verdict in seen) / count,
         invalid=sum(verdict is None for _, verdict in seen) / count,
         consistent=sum(both) if count > 1 else None,
+        missing=sum(set(pair.verdicts) == {None} for pair in found),
         kappa=cohens_kappa([(label, verdict) for label, verdict in seen if verdict is not None]),
     )
 
@@ -107,11 +113,12 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 def standing(found: Agreement, name: str) -> str:
     """Return `validated`, or `not validated` with the reason: the bar is on MT-Bench-200 and in both orders."""
-    if VALIDATION_SET not in name or found.pairs < VALIDATION_PAIRS or found.consistency is None:
+    if VALIDATION_SET not in name or found.pairs < VALIDATION_PAIRS or found.consistent is None:
         return f"not validated: the bar is on the {VALIDATION_PAIRS} pairs of {VALIDATION_SET}, in both orders"
-    if found.share < LEAST_AGREEMENT or found.consistency < LEAST_CONSISTENCY:
+    consistency = (found.consistent - found.missing) / found.pairs  # having no verdict twice is no consistency
+    if found.share < LEAST_AGREEMENT or consistency < LEAST_CONSISTENCY:
         share = f"agreement {100 * found.share:.1f} % (at least {100 * LEAST_AGREEMENT:.0f} %)"
-        alike = f"position consistency {100 * found.consistency:.1f} % (at least {100 * LEAST_CONSISTENCY:.0f} %)"
+        alike = f"position consistency {100 * consistency:.1f} % (at least {100 * LEAST_CONSISTENCY:.0f} %)"
         return f"not validated: {share}, {alike}"
     return "validated"
 

@@ -168,5 +168,6 @@ def _failed(url: str, error: Exception) -> EvaluationError:
 
 
 def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    cause = f" {error.__cause__}" if error.__cause__ else ""
+    lines = f"{error}{cause}".strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

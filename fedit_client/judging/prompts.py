@@ -128,4 +128,4 @@ def _fields(template: str) -> set[str]:
 
 def _no_prompt(path: Path, mode: Mode) -> EvaluationError:
     return EvaluationError(f"the file has no prompt of two answers for the mode {mode}", code="V021", where=str(path),
-                           fix=f"leave out --prompts, or choose another --mode than {mode}", again="")  # fmt: skip
+                           fix=f"leave out --prompts, or choose another --mode than {mode}")  # fmt: skip

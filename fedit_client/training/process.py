@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.hardware.device import DevicePlan
-from fedit_protocol.errors import DataError, DeviceError, FeditError, ModelError, StorageError, TaskRefusedError
+from fedit_protocol.errors import (
+    DataError,
+    DeviceError,
+    EvaluationError,
+    FeditError,
+    ModelError,
+    StorageError,
+    TaskRefusedError,
+)
 
 Json = dict[str, Any]
 
@@ -19,7 +27,8 @@ _KEPT_STDERR_LINES: Final = 12
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 _KILLED: Final = (-9, 137)  # by the kernel's out-of-memory killer, or a container's, unless somebody did it by hand
 ERRORS: Final[dict[str, type[FeditError]]] = {
-    kind.__name__: kind for kind in (DataError, DeviceError, ModelError, StorageError, TaskRefusedError)
+    kind.__name__: kind
+    for kind in (DataError, DeviceError, EvaluationError, ModelError, StorageError, TaskRefusedError)
 }
 """What a worker can raise in its parent, by the names of the classes."""
 
@@ -93,8 +102,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def started(module: str, plan: DevicePlan, base: Path) -> AsyncIterator[Worker]:
-    """Start `python -m module` and end it with the block, however the block ends."""
+async def started(module: str, plan: DevicePlan, base: Path, *, hub: bool = False) -> AsyncIterator[Worker]:
+    """Start `python -m module` and end it with the block, however the block ends.
+
+    With `hub` it may ask the model hub although its base is a folder, unless this program's environment forbids that.
+    """
     process = await asyncio.create_subprocess_exec(
         plan.python or sys.executable,
         # Modules in the folder where the person happens to stand are not ours to import.
@@ -105,7 +117,7 @@ async def started(module: str, plan: DevicePlan, base: Path) -> AsyncIterator[Wo
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_MAX_LINE_BYTES,
-        env=_environment(plan, base),
+        env=_environment(plan, base, hub=hub),
         # Ctrl-C in the terminal is for the client, which then decides what happens to its worker.
         start_new_session=True,
     )
@@ -117,11 +129,11 @@ async def started(module: str, plan: DevicePlan, base: Path) -> AsyncIterator[Wo
         await asyncio.shield(worker.stop())
 
 
-def _environment(plan: DevicePlan, base: Path) -> Mapping[str, str]:
+def _environment(plan: DevicePlan, base: Path, *, hub: bool) -> Mapping[str, str]:
     """The parent's environment with what the libraries read at import; the parent's own is never written."""
     changed = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if base.is_dir() else {}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if base.is_dir() and not hub else {}
     # The worker must find the very code that runs here, also where it was put on sys.path by hand. Another interpreter
     # has its own, of the same version: packages of this one would not fit it.
     path = {} if plan.python else {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}

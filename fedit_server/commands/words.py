@@ -52,6 +52,7 @@ def _tasks(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"  last     {_report(task['last_report'])}"
             yield from class_lines(task["last_report"])
             yield from domain_lines(task["last_report"])
+            yield from coverage_lines(task["last_report"])
         if task["round"]:
             counts = ", ".join(f"{count} {name}" for name, count in task["round"]["progress"].items() if count)
             deadline = when(task["round"]["deadline"])
@@ -134,10 +135,19 @@ def domain_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"  spread   mean {even['mean']:.4f}, {worst}, deviation {even['std']:.4f}, Jain {even['jain']:.3f}"
 
 
+def coverage_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield what a round covers of the task's categories; nothing for a task that counts none."""
+    if report is None or "coverage" not in report:
+        return
+    missing = f"; nobody has {', '.join(report['not_covered'])}" if report["not_covered"] else ""
+    yield f"  coverage {report['coverage']:.0%} of the categories{missing}"
+
+
 def round_lines(data: Mapping[str, Any]) -> list[str]:
-    """Return what `round show` prints: one value a line, then base classes and domains in words."""
+    """Return what `round show` prints: one value a line, then base classes, domains and coverage in words."""
     report = data["report"]
-    return [*(f"{name}: {value}" for name, value in data.items()), *class_lines(report), *domain_lines(report)]
+    plain = (f"{name}: {value}" for name, value in data.items())
+    return [*plain, *class_lines(report), *domain_lines(report), *coverage_lines(report)]
 
 
 def far_off_words(held: Iterable[Mapping[str, Any]]) -> str:

@@ -29,7 +29,7 @@ ADAPTIVE_RULES: Final = frozenset({OptimizerName.FEDADAM, OptimizerName.FEDYOGI,
 FEW_ROUNDS: Final = 5
 """With fewer rounds a rule with memory has nothing to remember: plain FedAvg is the advice."""
 
-NORMALISED_METHODS: Final = frozenset({"fedavg"})
+NORMALISED_METHODS: Final = frozenset({"fedavg", "ffa_lora", "rolora", "fedsa", "ditto"})
 """Methods whose messages are linear in the update, so that it can be divided by the device's steps."""
 
 _SHORT: Final = 20
@@ -142,6 +142,10 @@ def check_optimizer(task: "Task") -> None:
         raise ValueError(
             f"{where} divides updates, which method.name = {task.method.name} is not linear in: take fedavg"
         )
+    if task.method.audit_every:
+        raise ValueError(f"{where} divides the updates that method.audit_every would sketch whole: take one of both")
+    if task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(f"{where} divides the updates whose length fairness.rule = qffl needs: take term or afl")
     if not task.training.most_steps:
         raise ValueError(f"{where} needs training.max_steps: without it a device could claim any number of steps")
     if task.round.combine != "weighted":

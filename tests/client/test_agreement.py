@@ -16,10 +16,12 @@ ONE, TWO, TIE = Choice.FIRST, Choice.SECOND, Choice.TIE
 
 def test_both_orders_count_by_half_and_ties_and_gaps_do_not_agree() -> None:
     found = agreement([
-        Labelled(ONE, (ONE, ONE)), Labelled(ONE, (ONE, TWO)), Labelled(TWO, (TIE, TWO)), Labelled(TWO, (None, TWO))
+        Labelled(ONE, (ONE, ONE)), Labelled(ONE, (ONE, TWO)), Labelled(TWO, (TIE, TWO)), Labelled(TWO, (None, TWO)),
+        Labelled(TWO, (None, None)),
     ])  # fmt: skip
-    assert (found.pairs, found.agree, found.ties, found.invalid, found.consistent) == (4, 2.5, 0.5, 0.5, 1)
-    assert (found.share, found.decided, found.consistency) == (0.625, 3.0, 0.25)
+    assert (found.pairs, found.agree, found.ties, found.invalid) == (5, 2.5, 0.5, 1.5)
+    assert (found.consistent, found.missing) == (2, 1)
+    assert (found.share, found.decided, found.consistency) == (0.5, 3.0, 0.4)
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
@@ -46,7 +48,7 @@ STANDINGS = {
 
 @pytest.mark.parametrize(("pairs", "agree", "consistent", "name", "passed"), STANDINGS.values(), ids=STANDINGS)
 def test_a_judge_below_the_bar_is_labelled(pairs: int, agree: float, consistent: int, name: str, passed: bool) -> None:
-    told = standing(Agreement(pairs, 2, agree, 0, 0, consistent, 0.5), name)
+    told = standing(Agreement(pairs, 2, agree, 0, 0, consistent + 3, 3, 0.5), name)
     assert (told == "validated") is passed
     assert passed or told.startswith("not validated: ")
 

@@ -12,12 +12,16 @@ import pytest
 from fedit_client.cli import command_of, hoisted, invoke
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.console import Console
+from fedit_client.conversations.benchmarking import BenchmarkWishes, run_benchmarks
 from fedit_client.conversations.measuring import MeasureWishes, measure_models
 from fedit_client.data import Message, Source
 from fedit_client.evaluation import Measured, MeasureRequest, RowFigures
+from fedit_client.evaluation.benchmarks import BenchmarkRequest, Scores
 from fedit_client.evaluation.results import ModelResult, read_results
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.training import TrainingProgress
 from fedit_protocol.errors import ConfigError, DataError, FeditError, ModelError
-from fedit_protocol.task import PromptSpec, Template
+from fedit_protocol.task import PromptSpec, Quantization, Template
 
 ROWS = [
     {"instruction": f"Say {n}", "context": "here" * (n % 2), "response": "one two",
@@ -138,6 +142,40 @@ async def test_rouge_without_rows_for_it_is_refused(config: ClientConfig, tmp_pa
     with pytest.raises(DataError) as refused:
         await measured(config, wishes(tmp_path, "@tuned", rouge=True))
     assert refused.value.code == "D020"
+
+
+class Harness:
+    """Gives every model the same score, but for the base."""
+
+    def __init__(self) -> None:
+        self.requests: list[BenchmarkRequest] = []
+
+    async def run(self, request: BenchmarkRequest, on_progress: Any) -> Mapping[str, Scores]:
+        self.requests.append(request)
+        on_progress(TrainingProgress("evaluate", 0, len(request.adapters)))
+        scores = {name: {"arc": {"acc": 0.25 if adapter is None else 0.5, "acc_stderr": 0.125, "sample_len": 4.0}}
+                  for name, adapter in request.adapters.items()}  # fmt: skip
+        return {**scores, **({"whole": {"pubmed": {"f1,strict": 1.0}}} if "whole" in scores else {})}
+
+
+async def test_public_benchmarks_are_run_on_every_model(config: ClientConfig, tmp_path: Path) -> None:
+    async def found(config: ClientConfig, console: Console, model: str, precision: Any) -> tuple[Path, DevicePlan]:
+        return Path(model), DevicePlan("cpu", 1, Quantization.FP32, "float32", "", 0, 0)
+
+    harness = Harness()
+    places = ("base", f"{tmp_path}/tuned", f"{tmp_path}/whole")
+    asked = BenchmarkWishes(places, ("arc",), rows=4, seed=3, out=tmp_path / "scores.jsonl")
+    told = await run_benchmarks(config, Console(quiet=True), asked, harness, found)
+    first, second = harness.requests
+    assert (list(first.adapters), first.base, first.rows) == (["base", "tuned"], Path("org/base"), 4)
+    assert (dict(second.adapters), second.base) == ({"whole": None}, tmp_path / "whole")
+    assert told.lines() == [
+        "  task                         base            tuned   whole",
+        "  arc acc           0.2500 ± 0.1250  0.5000 ± 0.1250       –",
+        "  pubmed f1,strict                –                –  1.0000",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["seed"]) for line in lines] == [("base", 3), ("tuned", 3), ("whole", 3)]
 
 
 WORDS = {

@@ -72,6 +72,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int]] = {
     "demo": (("--data", "absent.jsonl"), 9),
     "eval models": (("nowhere", "--data", "rows.jsonl"), 2),
     "eval own": ((), 4),
+    "eval tasks": (("nowhere", "--task", "arc_easy"), 2),
     "eval report": (("absent.jsonl",), 12),
     "judge agreement": (("absent.jsonl",), 12),
     "judge run": (("absent.jsonl", "--judge", "j", "--out", "v.jsonl"), 12),

@@ -49,6 +49,12 @@ def test_a_difference_that_every_row_shows_is_sure_and_exact() -> None:
     assert paired_interval(pairs(0.25)).verdict == "worse"
 
 
+def test_a_category_of_one_row_lets_nothing_be_said() -> None:
+    ones = np.ones(5)
+    assert paired_interval(Pairs([*"aaab", "b"], ones, ones, ones * 2)).verdict == "better"
+    assert paired_interval(Pairs([*"aaaab"], ones, ones, ones * 2)).verdict == "too few rows to say"
+
+
 def test_rows_are_drawn_inside_their_categories() -> None:
     # All rows of a differ by -1 and all of b by +1: drawn across categories the balance would wander, inside it cannot.
     found = paired_interval(pairs(np.where(np.array(CATEGORIES) == "a", -1.0, 1.0)))

@@ -61,6 +61,27 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"optimizer": {"fednova": True}, "method": {"name": "fedit_rs"}},
         "is not linear in: take fedavg",
     ),
+    "fednova where updates are audited": (
+        {"optimizer": {"fednova": True}, "method": {"audit_every": 5}},
+        "would sketch whole",
+    ),
+    "fednova where the length of updates counts": (
+        {"optimizer": {"fednova": True}, "fairness": {"domains": ["a", "b"], "rule": "qffl"}},
+        "take term or afl",
+    ),
+    "scaffold without the number of its devices": ({"method": {"name": "scaffold"}}, "needs method.population"),
+    "scaffold with unlike steps": (
+        {"method": {"name": "scaffold", "population": 9}, "training": {"local_steps": 0, "max_steps": 9}},
+        "the same steps on all devices",
+    ),
+    "scaffold with noise": (
+        {
+            "method": {"name": "scaffold", "population": 9},
+            "privacy": {"noise_multiplier": 1.0},
+            "encoding": {"max_weight": 1},
+        },
+        "not covered by noise",
+    ),
     "fednova without a bound on steps": (
         {"optimizer": {"fednova": True}, "training": {"local_steps": 0}},
         "needs training.max_steps",

@@ -14,7 +14,7 @@ from fedit_protocol.signing import Kind
 from fedit_protocol.task import Quantization, Task
 from fedit_protocol.testing import ManualClock
 from fedit_server.clock import unix_seconds
-from fedit_server.commands.words import class_lines, round_lines
+from fedit_server.commands.words import class_lines, coverage_lines, round_lines
 from fedit_server.rounds.class_figures import class_figures, warn_of_drift
 
 from .bases import small_task
@@ -122,3 +122,11 @@ def test_cohorts_add_their_classes_by_devices() -> None:
     assert nf4.devices == 9
     assert nf4.loss == pytest.approx(2.2)
     assert bf16 == ClassLoss(BF16, 0, None, Unknown.FEW)
+
+
+def test_what_a_round_covers_is_told_with_what_is_missing() -> None:
+    assert list(coverage_lines({"coverage": 2 / 3, "not_covered": ["poetry"]})) == [
+        "  coverage 67% of the categories; nobody has poetry"
+    ]
+    assert list(coverage_lines({"coverage": 1.0, "not_covered": []})) == ["  coverage 100% of the categories"]
+    assert list(coverage_lines({})) == list(coverage_lines(None)) == []

@@ -20,11 +20,13 @@ from fedit_client.evaluation import (
     WorkerMeasurer,
 )
 from fedit_client.evaluation.loss import losses_of
-from fedit_client.evaluation.rows import chosen_rows, figures_of
+from fedit_client.evaluation.rows import chosen_rows, figures_of, row_figures
+from fedit_client.evaluation.worker import _attached, speaking
 from fedit_client.training import TrainingRequest
-from fedit_client.training.local import load, train_here
-from fedit_client.training.model import load_tensors
+from fedit_client.training.local import Loaded, load, train_here
+from fedit_client.training.model import load_base, load_tensors
 from fedit_protocol.errors import DeviceError, ModelError
+from fedit_protocol.task import Template
 
 from ..tiny_llama import tiny_document, write_adapter
 from .rows import SETTINGS, cpu, letters
@@ -182,3 +184,31 @@ async def test_the_base_alone_can_be_asked_until_its_worker_dies(base: Path) -> 
 async def test_asking_outside_the_block_is_a_mistake(base: Path) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await answer(WorkerChat(base, cpu()))
+
+
+def test_saved_adapters_are_measured_as_by_their_layout(base: Path, trained: tuple[Any, Path, Path]) -> None:
+    document, _, after = trained
+    by_layout = load(document, base, cpu("nf4"))
+    found = chosen_rows(letters(6), by_layout.tokenizer, document.task.prompt, 0.0, b"", 256)
+    assert sorted(found.places) == list(range(6))
+    model, voices = _attached(load_base(base, cpu("nf4")), {"base": None, "trained": str(after)})
+    for name, adapter in (("base", None), ("trained", after)):
+        with speaking(model, voices[name]):
+            losses, right = row_figures(Loaded(model, by_layout.tokenizer), found.examples, lambda _done, _of: None)
+        expected, hits = figures_of(by_layout, document, adapter, found.examples, lambda _done, _of: None)
+        assert losses == pytest.approx(expected, rel=1e-3)
+        assert right == hits
+
+
+@pytest.mark.slow
+async def test_saved_adapters_are_measured_and_answer_in_a_process(base: Path, trained: tuple[Any, Path, Path]) -> None:
+    document, _, after = trained
+    adapters = {"base": None, "trained": after}
+    asked = MeasureRequest(None, base, adapters, letters(6), cpu("nf4"), prompt=document.task.prompt)
+    found = await WorkerMeasurer().measure(asked, lambda _: None)
+    assert found.accuracy("trained") == 1.0
+    async with WorkerChat(base, cpu("nf4"), beside=adapters, template=Template.ALPACA) as talking:
+        question = [Message(Role.USER, "Say it, 3.\n\nHere")]
+        told = {name: "".join([piece async for piece in talking.ask(question, voice=name, context="Here")])
+                for name in adapters}  # fmt: skip
+    assert told["trained"] != told["base"]

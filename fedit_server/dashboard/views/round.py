@@ -126,6 +126,9 @@ class RoundPage(View):
     domains: tuple[DomainLine, ...]
     jain: float | None
     """Jain index of the domains' losses; None where none is known."""
+    coverage: float | None
+    """Share of the task's categories that some device of the round has; None where none are counted."""
+    not_covered: tuple[str, ...]
     drift: float | None
     """How far the classes are apart, in nats per token; None where fewer than two are known."""
     max_drift: float | None
@@ -191,6 +194,8 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
             for one in report.get("domains", ())
         ),
         jain=(report.get("spread") or {}).get("jain"),
+        coverage=report.get("coverage"),
+        not_covered=tuple(report.get("not_covered", ())),
         drift=report.get("drift"),
         max_drift=report.get("max_drift"),
         step=_step(row),

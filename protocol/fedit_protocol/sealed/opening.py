@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SealedSpec
+from fedit_protocol.methods.trusted import Products
 from fedit_protocol.metrics import NO_REPORT, CohortReport, decode_report
 from fedit_protocol.sealed.updates import open_update
 
@@ -28,6 +29,8 @@ class OpenedSum:
     report: CohortReport
     refused: Mapping[IdentityKey, str]
     """Device → why its update was left out."""
+    products: Products | None = field(default=None, repr=False)
+    """What a method that needs single updates was given them for; in memory only."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class OpeningJob:
     context: bytes
     devices: tuple[IdentityKey, ...]
 
-    def run(self, read: Reader, secret: X25519PrivateKey) -> OpenedSum:
-        """Open, check and add every update; CPU-bound, so call it in a thread.
+    def run(self, read: Reader, secret: X25519PrivateKey, products: Products | None = None) -> OpenedSum:
+        """Open, check and add every update, also to empty `products` if given; CPU-bound, so call it in a thread.
 
         One that breaks a rule (S8) is left out and its sender named. Added in the order of the identity keys, so that
         the same uploads give the same bits after a restart.
@@ -55,7 +58,9 @@ class OpeningJob:
                 continue
             total += opened.weight * opened.update.astype(np.float64)
             weight += opened.weight
+            if products is not None:
+                products.add(opened.update, opened.weight)
             for name, value in opened.figures.items():
                 sums[name] += value
         report = decode_report(sums, weight) if weight else NO_REPORT
-        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused)
+        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused, products)
