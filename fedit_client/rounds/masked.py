@@ -177,7 +177,10 @@ class MaskedRound(Round):
 
     async def _blob(self, digest: Digest, size: int) -> bytes:
         """Return a blob of a stated size, checked against its digest."""
-        path = self._with.shelf.folder(self._offer.adapter_version) / f".{digest.removeprefix('sha256:')[:16]}.blob"
+        path = (  # a name of its own: the clients of a fleet share one shelf
+            self._with.shelf.folder(self._offer.adapter_version)
+            / f".{digest.removeprefix('sha256:')[:16]}.{secrets.token_hex(4)}.blob"
+        )
         quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a progress bar for a megabyte is a flicker
         await self._insist(lambda: self._with.transport.download(digest, path, size, quiet))
         try:
