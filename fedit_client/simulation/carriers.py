@@ -84,7 +84,7 @@ def _integers(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec
         raise RuntimeError("a round without clients has no sum")
     slots = spec.ring.domains
     having = {name: sum(name in one.first.report.domains for one in cohort) for name in (slots.names if slots else ())}
-    known = {name: Unknown.FEW if slots and 0 < n < slots.hidden_among else n for name, n in having.items()}
+    known = {name: Unknown.FEW if slots and n < max(1, slots.hidden_among) else n for name, n in having.items()}
     return decode_sum(words, len(cohort), spec.ring, spec.index, domains=known)
 
 

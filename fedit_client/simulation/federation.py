@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from safetensors.numpy import load_file, save
 
 from fedit_client.data import Record
 from fedit_client.home.durable import write_atomic
-from fedit_client.records.own_part import read_left, write_left
-from fedit_client.rounds.contribution import contribution
+from fedit_client.records.own_part import read_left, write_left, write_sent
+from fedit_client.rounds.contribution import contribution, sent_part
 from fedit_client.simulation.carriers import Carrier, Given, carried
 from fedit_client.simulation.learner import LocalWork, Trains
+from fedit_client.training.request import LocalResult
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
@@ -27,6 +29,8 @@ from fedit_protocol.methods import RoundStart, State
 from fedit_protocol.task import TaskDocument
 
 _STATE: Final = "state.safetensors"
+_ROWS: Final = "rows "
+"""How training names its count of a domain's rows, before the domain's own name."""
 _PUBLIC, _KEPT, _ADAPTER = "public/", "kept/", "adapter"
 
 Tamper = Callable[[int, int, Vector], Vector]
@@ -105,10 +109,11 @@ class Federation:
         own = self.folder / f"own-{number + 1}" / client.name
         found = learner.train(LocalWork(client.records, train_seed(self.seed, number, client.name), own), start)
         update = self.tamper(number, place, found.update) if self.tamper else found.update
-        # A round trains on as many rows as its steps need; the client stands for all it has.
-        made = contribution(replace(found, update=update, examples=len(client.records)), start, read_left(own, number))
+        made = contribution(replace(standing_for(found, client), update=update), start, read_left(own, number))
         if made.left:
             write_left(own, number, made.left)
+        if (part := sent_part(made.message, made.weight, start)) is not None:
+            write_sent(own, part)
         return Given(update, made)
 
     def keep(self, progress: Progress) -> None:
@@ -148,6 +153,13 @@ class Federation:
         shutil.rmtree(now, ignore_errors=True)
         if before.is_dir():
             shutil.copytree(before, now)
+
+
+def standing_for(found: LocalResult, client: VirtualClient) -> LocalResult:
+    """Return a result with the counts of all rows of a client: a round is given no more of them than its steps need."""
+    of = Counter(record.category for record in client.records)
+    rows = {name: float(of[name.removeprefix(_ROWS)]) for name in found.statistics if name.startswith(_ROWS)}
+    return replace(found, examples=len(client.records), statistics={**found.statistics, **rows})
 
 
 def train_seed(seed: int, number: int, client: str) -> bytes:

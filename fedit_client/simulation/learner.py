@@ -92,7 +92,7 @@ class Learner:
 
     def usable(self, records: Sequence[Record]) -> list[int]:
         """Return the places of the rows that keep an answer token within the task's cutoff."""
-        return self._examples(records, self.document.task.prompt.cutoff_tokens)[1].tolist()
+        return [int(place) for place in self._examples(records, self.document.task.prompt.cutoff_tokens)[1]]
 
     def train(self, work: LocalWork, start: RoundStart) -> LocalResult:
         """Train as the task says on rows that the seed draws; raises DataError, DeviceError."""
@@ -107,7 +107,7 @@ class Learner:
             seed=work.seed,
             plan=self._plan,
             version=start.version,
-            public=self._public(start),
+            public=self._public(start.public),
             own=work.own,
         )
         return train_here(self._loaded, request, nobody_listens)
@@ -117,26 +117,37 @@ class Learner:
 
         `public` is what a method keeps beside the adapter: a side delta is part of the model.
         """
-        from fedit_client.evaluation.rows import figures_of, trained_tokens
+        from fedit_client.evaluation.rows import trained_tokens
 
         key = id(records)
         if key not in self._kept or self._kept[key][0] is not records:
             self._kept[key] = (records, *self._examples(records, self._measured_tokens))
         _, examples, places = self._kept[key]
-        if adapter is not None:
-            self._write(self.document, adapter)
-        where = None if adapter is None else self._file
-        losses, right = figures_of(self._loaded, self.document, where, examples, lambda _done, _total: None)
+        losses, right = self._figures(adapter, public or {}, examples)
         return Figures(places, np.array(losses), np.array(right), np.array(trained_tokens(examples)))
+
+    def _figures(self, adapter: Vector | None, public: State, examples: list[Any]) -> tuple[list[float], list[int]]:
+        """Each row's summed loss and right tokens under an adapter with its side delta, or under the base alone."""
+        from fedit_client.evaluation.rows import row_figures
+        from fedit_client.training.model import write_adapter
+        from fedit_client.training.side import beside
+
+        model: Any = self._loaded.model
+        if adapter is None:
+            with model.disable_adapter():
+                return row_figures(self._loaded, examples, lambda _done, _total: None)
+        write_adapter(model, self.document.built.unflatten(built_adapter(self.document, adapter)))
+        with beside(model, self.document.built, self._public(public)):
+            return row_figures(self._loaded, examples, lambda _done, _total: None)
 
     def _write(self, document: TaskDocument, adapter: Vector) -> None:
         save_file(document.built.unflatten(built_adapter(document, adapter)), self._file)
 
-    def _public(self, start: RoundStart) -> Path | None:
-        if not start.public:
+    def _public(self, public: State) -> Path | None:
+        if not public:
             return None
         file = self._file.with_name("public.safetensors")
-        save_file({name: np.ascontiguousarray(array) for name, array in start.public.items()}, file)
+        save_file({name: np.ascontiguousarray(array) for name, array in public.items()}, file)
         return file
 
     def _examples(self, records: Sequence[Record], cutoff: int) -> tuple[list[Any], NDArray[np.int64]]:
