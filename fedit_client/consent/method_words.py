@@ -17,5 +17,7 @@ def trained_words(task: Task, modules: str) -> str:
         case MethodName.FEDKSEED:
             way = f"how far it moves along {method.seeds:,} public directions is sent"
             return f"{adapter}, by forward passes alone, without gradients; {way}"
+        case MethodName.FLORA | MethodName.FLEXLORA | MethodName.FEDEX_LORA:
+            return f"{adapter}; the server makes its step of each device's own update, which no sum would be enough for"
         case _:
             return adapter

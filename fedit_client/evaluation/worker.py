@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,8 @@ def speaking(model: Any, adapter: str | None) -> Iterator[Any]:
 def work(channel: Channel, message: Json, plan: DevicePlan) -> None:
     """Do what the request's verb says."""
     verbs = {"evaluate": _evaluate, "measure": _measure, "generate": _converse, "benchmark": _benchmark}
-    verbs[message["verb"]](channel, message, plan)
+    # An adapter is looked at with all its slices, whatever rank is trained here.
+    verbs[message["verb"]](channel, message, replace(plan, rank=0))
 
 
 def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:

@@ -81,7 +81,8 @@ def _adapter(document: TaskDocument, plan: DevicePlan) -> int:
     if _is_forward_only(document):
         return lora * 2 * _FLOAT_BYTES + own * _FLOAT_BYTES  # and where a step began
     if document.lora is None:
-        return own * _adapter_bytes(document, plan)
+        rank = document.task.adapter.rank
+        return own * (plan.rank or rank) // rank * _adapter_bytes(document, plan)
     # Bases and the product that stands in lora_B's place, with its gradient.
     return lora * 3 * _FLOAT_BYTES + own * _adapter_bytes(document, plan)
 

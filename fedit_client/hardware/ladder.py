@@ -2,8 +2,8 @@
 
 The effective batch, the rank and the task's rows stay as they are on every rung; only the last one may cut rows
 shorter, and only where the task has a range for that. A step is told in one line, and remembered by whoever takes it.
-Below the last rung lies another base class, where the task lists one: it is named and never taken. A lower rank is no
-rung: no method here adds updates of unequal rank, so no task can allow it.
+Below the last rung lies another base class, where the task lists one: it is named and never taken. A lower rank is a
+rung before training only, of tasks that list ranks: the rank is what a device has joined a round with.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,6 +48,11 @@ def fitted(document: TaskDocument, plan: DevicePlan) -> tuple[DevicePlan, tuple[
         if rung.plan.estimated_bytes <= plan.available_bytes or not plan.available_bytes:
             return rung.plan, tuple(told)
         last = rung.plan
+    for rank in reversed(document.task.adapter.ranks[:-1]):
+        last = estimated(document, replace(last, rank=rank))
+        if last.estimated_bytes <= plan.available_bytes:
+            text = f"rank {rank} instead of {document.task.adapter.rank}: the other devices train the rest"
+            return last, (*told, text)
     raise too_little(document, last)
 
 

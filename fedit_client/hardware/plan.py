@@ -64,6 +64,8 @@ class DevicePlan:
     """Why the base is held in this class, where the task lists several."""
     other_classes: tuple[Quantization, ...] = ()
     """The further classes that the task lists and the owner's limits allow: for a yes, never taken in silence."""
+    rank: int = 0
+    """The rank that is trained here, one of the task's; 0 means the largest."""
     others: tuple[str, ...] = ()
     """The devices of further processes, each of which takes its share of every step's rows."""
 

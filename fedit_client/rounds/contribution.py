@@ -12,7 +12,9 @@ from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
 from fedit_protocol.methods import RoundStart
+from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import ClientReport, OwnDomain
+from fedit_protocol.rank_blocks import block_weights
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.task import TaskDocument
 
@@ -35,13 +37,16 @@ def contribution(
     start: RoundStart,
     left: Mapping[str, Vector] | None = None,
     weigh: Callable[[int], int] = lambda weight: weight,
+    open_rank: int | None = None,
 ) -> Contribution:
     """Return what a trained update comes to in a round from `start`; `left` is what earlier rounds have put off.
 
-    `weigh` says what the device's weight becomes in this very round.
+    `weigh` says what the device's weight becomes in this very round. Slices from `open_rank` on are left out: too few
+    devices of the cohort have them (C21).
     """
     document = start.document
-    message = message_of(start, local.update, local.examples)
+    update = local.update if open_rank is None else limited(document.layout, local.update, open_rank)
+    message = message_of(start, update, local.examples)
     own = own_figures(local, document, message)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()
@@ -50,6 +55,8 @@ def contribution(
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
     weight = weigh(client_weight(document.task, own, start.public))
+    if open_rank is not None:
+        statistics |= block_weights(document.task.adapter.ranks, open_rank, weight)
     report = report_of(local, document.task, weight)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)

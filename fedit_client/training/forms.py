@@ -9,6 +9,7 @@ from fedit_client.training.cores import as_cores
 from fedit_client.training.forward_only import as_steps
 from fedit_client.training.loop import OnProgress, train
 from fedit_client.training.model import read_adapter
+from fedit_client.training.ranks import padded
 from fedit_client.training.run import Keeper, Run, Trained
 from fedit_client.training.tokenize import Example
 from fedit_client.training.update import update_of
@@ -45,6 +46,14 @@ class Factors:
         return update_of(read_adapter(self._model), self._before, self._layout)
 
 
+class Slices(Factors):
+    """The first slices of the factors: the model may have fewer of them than the task's adapter."""
+
+    def update(self) -> Vector:
+        """Return trained − global, 0 in the slices that were not trained; raises DeviceError H010."""
+        return update_of(padded(read_adapter(self._model), self._before), self._before, self._layout)
+
+
 @contextmanager
 def form_of(model: Any, document: TaskDocument, before: Tensors) -> Iterator[Form]:
     """Prepare the model for what the task's method trains, and leave it as it was after the block.
@@ -58,5 +67,7 @@ def form_of(model: Any, document: TaskDocument, before: Tensors) -> Iterator[For
         case MethodName.FEDKSEED:
             with as_steps(model, document) as steps:
                 yield steps
+        case MethodName.NESTED:
+            yield Slices(model, before, document)
         case _:
             yield Factors(model, before, document)

@@ -14,6 +14,7 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.messages import Offer, PrivacySpent
 from fedit_protocol.methods import RoundStart, State
 from fedit_protocol.methods.combination import Combined, combine, combined_report
+from fedit_protocol.methods.trusted import SingleUpdates
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.secagg.effects import Fail, Finish, Opened
 from fedit_protocol.secagg.quantize import Aggregate
@@ -78,7 +79,10 @@ def round_sum(offer: bytes, ending: Sums) -> RoundSum:
     if isinstance(ending, Opened):
         opened = ending.result
         figures = _figures(opened.survivors, opened.weight, opened.report)
-        return RoundSum(Combined(opened.total, opened.weight, opened.report), figures, {0: figures})
+        update = Combined(opened.total, opened.weight, opened.report)
+        if opened.products is not None:
+            update = SingleUpdates(opened.total, opened.weight, opened.report, products=opened.products)
+        return RoundSum(update, figures, {0: figures})
     if isinstance(ending, Finish):
         aggregate = ending.aggregate
         figures = _figures(aggregate.survivors, aggregate.weight, aggregate.report)

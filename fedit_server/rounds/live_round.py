@@ -164,5 +164,5 @@ def _driver(
 ) -> Driver[Machine]:
     """Return what drives one cohort; the mode is the task's, which the round's offer repeats."""
     if document.task.round.mode is Mode.TRUSTED:
-        return SealedCohort(opening, number, desk, records)
+        return SealedCohort(opening, number, document, desk, records)
     return LiveCohort(opening, number, document, desk, records)

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id, identity_key
+from fedit_protocol.methods import method_of
+from fedit_protocol.methods.trusted import Products, TrustedMethod
 from fedit_protocol.sealed.collector import Collector
 from fedit_protocol.sealed.opening import OpenedSum, OpeningJob
 from fedit_protocol.secagg.effects import Effect, Record
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_server.rounds.driver import Driver
+from fedit_protocol.task import TaskDocument
+from fedit_server.rounds.driver import Desk, Driver
+from fedit_server.storage.rounds import Opening
 
 _KEY_GONE = "the key of this round is no longer on disk, and nothing else opens what was sealed to it"
 
@@ -20,6 +24,13 @@ log = logging.getLogger(__name__)
 
 class SealedCohort(Driver[Collector]):
     """One open trusted round; all of its devices are one cohort."""
+
+    def __init__(
+        self, opening: Opening, cohort_id: int, document: TaskDocument, desk: Desk, records: Sequence[Record] = ()
+    ) -> None:
+        """Take up a round at the start, or from its journal's `records`. Raises FeditError if they do not fit."""
+        self._document = document
+        super().__init__(opening, cohort_id, desk, records)
 
     def loss(self) -> str:
         """Return what a restart has lost that the journal counts on: uploads, or the key that opens them."""
@@ -49,7 +60,9 @@ class SealedCohort(Driver[Collector]):
         secret = self._desk.round_keys.load(self.opening.round_id)
         if secret is None:
             raise ProtocolError(ProblemType.ROUND_FAILED, _KEY_GONE)
-        return job.run(lambda device: self._desk.spool.content(self._uploads[1, client_id(device)]), secret)
+        needs_each = isinstance(method_of(self._document), TrustedMethod)
+        products = Products(self._document.layout) if needs_each else None
+        return job.run(lambda device: self._desk.spool.content(self._uploads[1, client_id(device)]), secret, products)
 
     def _take(self, effect: Effect) -> None:
         """A collector asks for nothing that its stage does not say."""

@@ -13,6 +13,7 @@ from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
 from fedit_protocol.metrics import MetricSpec
+from fedit_protocol.rank_blocks import RankBlocks
 from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode, Quantization
 from fedit_protocol.task_fairness import MAX_DOMAINS, DomainName
 from fedit_protocol.task_tables import absent_at
@@ -102,6 +103,9 @@ class RingSpec(Message):
     noise: NoiseSpec | None = Field(None, description="none: the sum is exact, and bounds nothing about one device")
     canary: CanarySlots | None = Field(
         None, exclude_if=absent_at(None), description="from version 2.1 on; left out where there is none"
+    )
+    blocks: RankBlocks | None = Field(
+        None, exclude_if=absent_at(None), description="from version 2.2 on: several ranks"
     )
     domains: DomainSlots | None = Field(
         None, exclude_if=absent_at(None), description="from version 2.2 on; left out where there is none"
@@ -227,6 +231,7 @@ class Join(Message):
         exclude_if=absent_at(None),
         description="from version 2.1 on: the class whose canary loss this device adds; left out if it adds none",
     )
+    rank: int | None = Field(None, ge=1, exclude_if=absent_at(None), description="from version 2.2 on: of its factors")
     domains: Annotated[tuple[DomainName, ...], AsTuple, Field(max_length=MAX_DOMAINS)] = Field(
         (),
         exclude_if=absent_at(()),

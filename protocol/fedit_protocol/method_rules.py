@@ -1,6 +1,6 @@
 """Which method goes together with what else a task says; what cannot work is refused when the task is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fedit_protocol.task_tables import MethodName
@@ -26,6 +26,11 @@ class MethodTraits:
     why: str = ""
 
 
+_BASELINE: Final = MethodTraits(
+    masked=False, trusted=True, why="it needs single updates, which only a trusted server sees"
+)
+"""A baseline that no sum is enough for."""
+
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
@@ -35,11 +40,16 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.NESTED: MethodTraits(why="the weight of each block of ranks is known of one masked sum only"),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDALT: MethodTraits(why="it sends values, not changes, and each device takes its own out of one mean"),
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FLORA: replace(_BASELINE, side=True),
+    MethodName.FLEXLORA: _BASELINE,
+    MethodName.FEDEX_LORA: replace(_BASELINE, side=True),
 }
 
 
@@ -59,9 +69,18 @@ def check_method(task: "Task") -> None:
             _refusal("round.mode = trusted", where, traits, "method.name = fedavg is the nearest that does")
         )
     if not trusted and not traits.masked:
-        raise ValueError(_refusal("round.mode = masked", where, traits, "set round.mode = trusted, or take fedavg"))
+        raise ValueError(
+            _refusal(
+                "round.mode = masked",
+                where,
+                traits,
+                "set round.mode = trusted, or take fedit_rs, which makes the exact mean product of sums",
+            )
+        )
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.FEDALT:
+        _check_values(task)
     if name is MethodName.SCAFFOLD:
         _check_scaffold(task)
     if name is MethodName.FEDSA and task.gates.max_loss_ratio:
@@ -75,6 +94,11 @@ def check_method(task: "Task") -> None:
         raise ValueError(
             f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
             " take term or afl"
+        )
+    if bool(task.adapter.ranks) is not (name is MethodName.NESTED):
+        raise ValueError(
+            "adapter.ranks and method.name = nested go together: only slices with weights of their own can be of many"
+            " ranks; set both, or leave out adapter.ranks and take fedavg"
         )
     if task.method.audit_every:
         _check_audit(task)
@@ -91,10 +115,27 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
     if task.round.mode == "trusted":
         raise ValueError("method.audit_every needs round.mode = masked: the probes travel in the masked sum")
+    if task.optimizer.fednova:
+        raise ValueError("method.audit_every does not go with optimizer.fednova, which divides updates: leave one out")
     if task.compression:
         raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:
         raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
+
+
+def _check_values(task: "Task") -> None:
+    """Raise ValueError unless a task of fedalt says how large values may be, and leaves their mean as it is."""
+    if not task.encoding.value_range:
+        raise ValueError(
+            "method.name = fedalt sends values that grow over rounds, so encoding.value_range must be stated: what a"
+            " round can move times round.rounds is enough"
+        )
+    if task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            "method.name = fedalt needs the mean itself, which fairness.rule = qffl scales: take afl or term"
+        )
+    if task.optimizer.name != "fedavg" or task.optimizer.learning_rate not in (None, 1):
+        raise ValueError("method.name = fedalt needs the mean itself, not a step towards it: leave out [optimizer]")
 
 
 def _check_scaffold(task: "Task") -> None:

@@ -6,17 +6,18 @@ the adapter's layout) and publishes a TaskDocument, whose digest every round is 
 
 from enum import StrEnum
 from math import ceil
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
-from fedit_protocol.encoding import DigestText, digest_of, encode
+from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.method_rules import check_method
 from fedit_protocol.selection import invited
 from fedit_protocol.state_layout import state_layout
+from fedit_protocol.task_adapter import AdapterSpec as AdapterSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import BaseModelSpec as BaseModelSpec  # noqa: PLC0414 - found here too
 from fedit_protocol.task_base import CanarySpec
 from fedit_protocol.task_base import Quantization as Quantization  # noqa: PLC0414 - found here too
@@ -28,7 +29,7 @@ from fedit_protocol.task_prompt import Template as Template  # noqa: PLC0414 - f
 from fedit_protocol.task_range import usual_range
 from fedit_protocol.task_selection import Selection as Selection  # noqa: PLC0414 - found here too
 from fedit_protocol.task_selection import SelectionSpec, check_selection
-from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at, distinct
+from fedit_protocol.task_tables import EncodingSpec, GateSpec, MethodSpec, PrivacySpec, Section, absent_at
 from fedit_protocol.task_training import Batching as Batching  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import Optimizer as Optimizer  # noqa: PLC0414 - found here too
 from fedit_protocol.task_training import ProximalForm as ProximalForm  # noqa: PLC0414 - found here too
@@ -51,26 +52,6 @@ class CombineRule(StrEnum):
     WEIGHTED = "weighted"
     TRIMMED_MEAN = "trimmed_mean"
     MEDIAN = "median"
-
-
-class AdapterSpec(Section):
-    """`[adapter]`: the LoRA adapter (Hu et al. 2021)."""
-
-    rank: int = Field(8, ge=1, le=256, description="r, the inner dimension of each pair of factors")
-    alpha: float = Field(16.0, gt=0, le=1024, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input during training")
-    target_modules: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(
-        ("q_proj", "v_proj"), min_length=1, max_length=32, description="the linear layers that get an adapter, by name"
-    )
-    seed: int = Field(
-        0, ge=0, lt=2**32, description="public seed of the first global adapter's A factors; B starts at 0"
-    )
-    start: DigestText | Literal[""] = Field(
-        "",
-        exclude_if=absent_at(""),
-        description="digest of the adapter that version 0 is, where a task goes on from one (`task create --start`); "
-        "empty: it is drawn from the seed",
-    )
 
 
 class Deadlines(Section):
@@ -135,7 +116,8 @@ class RoundSpec(Section):
     selection: Selection = Field(
         Selection.UNIFORM,
         description="uniform (drawn at random), first_come, stratified (by what devices declare of their rows),"
-        " resource_aware (1.25 times as many as wanted, of those that expect to be in time) or self (devices decide)",
+        " resource_aware (1.25 times as many as wanted, of those that expect to be in time), self (devices decide); in"
+        " mode trusted also oort and power_of_choice (by the loss of each device's last update)",
     )
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")

@@ -20,6 +20,13 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def ordered(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers from the least on; raises ValueError if one is there twice."""
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("the same number stands there twice")
+    return tuple(sorted(numbers))
+
+
 def absent_at(default: object) -> Callable[[object], bool]:
     """Return the rule of a field that came later: left out of the encoding while it has its default.
 
@@ -69,11 +76,16 @@ class MethodName(StrEnum):
     FFA_LORA = "ffa_lora"
     ROLORA = "rolora"
     FEDSVD = "fedsvd"
+    NESTED = "nested"
     FEDSA = "fedsa"
     DITTO = "ditto"
+    FEDALT = "fedalt"
     FED_SB = "fed_sb"
     RAVAN = "ravan"
     FEDKSEED = "fedkseed"
+    FLORA = "flora"
+    FLEXLORA = "flexlora"
+    FEDEX_LORA = "fedex_lora"
 
 
 class MethodSpec(Section):
@@ -84,10 +96,12 @@ class MethodSpec(Section):
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
         " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
+        " nested: fedavg among devices of the ranks in `[adapter] ranks`, each slice averaged over those who have it;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
-        " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
-        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions;"
-        " scaffold: control variates against drift, for devices that come back (set population)",
+        " adapter of its own near the shared one; fedalt: the mean of the devices' own adapters, which each mixes with"
+        " its own, token by token; fed_sb: sum one core of rank x rank numbers a layer, between frozen bases; ravan:"
+        " several smaller ones with scales; fedkseed: no gradients, sum steps along public directions; scaffold:"
+        " control variates against drift, for devices that come back (set population)",
     )
     population: int = Field(
         0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"

@@ -16,7 +16,9 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
 from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
+from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain
+from fedit_protocol.rank_blocks import block_weights
 from fedit_protocol.round_plan import cohort_rules, second_rule, sum_specs, version_of
 from fedit_protocol.sample_tasks import small_task as small_task  # noqa: PLC0414 - found here too
 from fedit_protocol.sample_tasks import two_sum_task as two_sum_task  # noqa: PLC0414 - found here too
@@ -206,6 +208,7 @@ class MemoryRound:
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
     speaks: tuple[int, int] | None = None  # the offer's protocol version, where it is not the least that the task needs
     version: int = 0
+    ranks: Mapping[int, int] = field(default_factory=dict)
     domains: Mapping[int, Mapping[str, OwnDomain]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -262,7 +265,7 @@ class MemoryRound:
         match step.removesuffix(" 2"):
             case "join":
                 held = canary.base_class if (canary := self.canary.get(number)) else None
-                effects = member.join(held, self.domains[number]) if number in self.domains else member.join(held)
+                effects = member.join(held, self.domains.get(number, ()), self.ranks.get(number, 0))
             case "shares":
                 effects = member.on_roster(self.server.roster(device), now)
             case "ack":
@@ -274,6 +277,10 @@ class MemoryRound:
                     self.catch_up(member, device)
                     member.on_second_input(self.server.second_input(device), *self.blobs)
                 loss = self.canary[number].loss if number in self.canary else None
+                if (opened := member.open_rank) is not None:
+                    update = limited(self.document.layout, update, opened)
+                    blocks = block_weights(self.document.task.adapter.ranks, opened, weight)
+                    report = replace(report, statistics={**report.statistics, **blocks})
                 effects = member.freeze(self.message(update, sum_index), weight, report, canary=loss)
             case "unmask" if self.server.offer.cohort.strict:
                 effects = member.on_confirmations(self.server.confirmations(device, sum_index))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from fedit_client.data import Record, records_from
 from fedit_client.hardware.device import DevicePlan
 from fedit_protocol.base_shapes import BaseShapes
+from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.task import Quantization, Task, TaskDocument
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -30,26 +31,30 @@ Figures = dict[str, Any]
 
 def figures(folder: Path) -> Figures:
     """Return the bytes of every body that one device sends in a round, and the memory of each mode."""
-    sent = uplink_bodies()
+    sent, unpacked = uplink_bodies(packed=True), uplink_bodies(packed=False)
     peaks = {mode: _peak(mode, folder) for mode in MODES}
     return {
         "fedkseed_bytes": sum(sent.values()),
         "fedkseed_bodies": sent,
+        "fedkseed_unpacked_bytes": sum(unpacked.values()),
         "fedkseed_memory_over_inference": peaks["fedkseed"] / peaks["inference"],
         "adamw_memory_over_inference": peaks["fedavg"] / peaks["inference"],
         "fedkseed_peak_mb": {mode: peak / 1e6 for mode, peak in peaks.items()},
     }
 
 
-def uplink_bodies() -> dict[str, int]:
-    """Return kind → bytes of what one of ten devices sends: 4,096 scalars in words of 32 bits, and all messages."""
+def uplink_bodies(*, packed: bool) -> dict[str, int]:
+    """Return kind → bytes of what one of ten devices sends: 4,096 scalars in words of 32 bits, and all messages.
+
+    A scalar has 16 bits; weights up to 15 and ten devices make it 24 in the ring, which is what packed words carry.
+    """
     task = Task.model_validate(
         {
             "id": "kseed",
             "title": "FedKSeed",
             "base": {"model": "none", "digest": "sha256:" + "0" * 64},
             "method": {"name": "fedkseed", "seeds": SCALARS},
-            "encoding": {"value_bits": 16},
+            "encoding": {"value_bits": 16, "packed": packed},
             "round": {"cohort_size": DEVICES, "cohort_min": DEVICES},
         }
     )
@@ -60,7 +65,7 @@ def uplink_bodies() -> dict[str, int]:
     if played.aggregate is None:
         raise RuntimeError("the round of the bench has failed")
     bodies = {str(kind): len(envelope) for kind, envelope in played.sent[0].items()}
-    return bodies | {"payload": next(iter(played.payloads.values())).nbytes}
+    return bodies | {"payload": payload_length(played.server.offer.sums[0].ring)}
 
 
 def _steps(document: TaskDocument) -> Any:

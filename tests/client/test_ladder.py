@@ -9,8 +9,9 @@ from fedit_client.hardware.device import DevicePlan, Kind
 from fedit_client.hardware.estimate import estimated
 from fedit_client.hardware.history import MachineHistory, Run, recipe_of
 from fedit_client.hardware.ladder import fitted, lower
+from fedit_protocol.adapter import AdapterLayout, TensorSpec
 from fedit_protocol.errors import DeviceError
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_protocol.task import Quantization, Task, TaskDocument
 
 from .test_device import document
 
@@ -77,6 +78,21 @@ def test_a_plan_starts_on_the_highest_rung_that_fits() -> None:
     tight, told = fitted(task, a_plan(free=second.estimated_bytes + 1))
     assert recipe_of(tight) == recipe_of(second)
     assert len(told) == 2
+
+
+def test_a_task_that_lists_ranks_lets_a_small_device_train_a_lower_one() -> None:
+    made = document(cutoff=1024)
+    adapter = {"rank": 16, "ranks": (4, 8, 16)}
+    task = Task.model_validate(made.task.model_dump() | {"adapter": adapter, "method": {"name": "nested"}})
+    several = made.model_copy(
+        update={"task": task, "layout": AdapterLayout(tensors=(TensorSpec(name="a", shape=(10**8,)),))}
+    )
+    last = steps(several, estimated(several, a_plan(free=10**11)))[-1]
+    chosen, told = fitted(several, a_plan(free=last.estimated_bytes - 1))
+    assert chosen.rank == 8
+    assert "rank 8 instead of 16" in told[-1]
+    assert chosen.estimated_bytes == last.estimated_bytes - 16 * 10**8 // 2
+    assert fitted(several, a_plan(free=last.estimated_bytes))[0].rank == 0
 
 
 def test_below_the_last_rung_is_a_message_with_figures() -> None:

@@ -16,13 +16,16 @@ WORDS = {
     "ravan": "LoRA rank 8 on q_proj, of which 4 cores of 2 × 2 numbers a layer are trained and sent",
     "fedkseed": "LoRA rank 8 on q_proj, by forward passes alone, without gradients; how far it moves along 4,096 public"
     " directions is sent",
+    "flora": "LoRA rank 8 on q_proj; the server makes its step of each device's own update, which no sum would be"
+    " enough for",
 }
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_each_method_is_said_in_words(name: str) -> None:
     values = {"id": "t", "title": "T", "base": {"model": "m"}, "method": {"name": name}, "adapter": {"rank": 8}}
-    assert trained_words(Task.model_validate(values), "q_proj") == WORDS[name]
+    mode = {"round": {"mode": "trusted"}} if name == "flora" else {}
+    assert trained_words(Task.model_validate(values | mode), "q_proj") == WORDS[name]
 
 
 def test_the_summary_says_it_with_the_bytes_that_really_leave() -> None:

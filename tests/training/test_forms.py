@@ -64,7 +64,7 @@ def trained(asked: TrainingRequest, loaded: Loaded | None = None) -> tuple[Local
     return train_here(model, asked, told.append), told
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", ["fed_sb", "fedkseed", pytest.param("ravan", marks=pytest.mark.slow)])
 def test_the_update_is_of_the_methods_own_numbers_and_lowers_the_loss(name: str, base: Path, tmp_path: Path) -> None:
     document = document_of(base, name)
     asked = asked_of(base, tmp_path, document, begun(document))

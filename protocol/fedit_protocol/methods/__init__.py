@@ -8,12 +8,17 @@ from typing import Final
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
 from fedit_protocol.methods.ditto import Ditto
 from fedit_protocol.methods.fed_sb import FedSb
+from fedit_protocol.methods.fedalt import FedAlt
 from fedit_protocol.methods.fedavg import FedAvg
+from fedit_protocol.methods.fedex_lora import FedExLora
 from fedit_protocol.methods.fedit_rs import FedItRs
 from fedit_protocol.methods.fedkseed import FedKSeed
 from fedit_protocol.methods.fedsa import FedSa
 from fedit_protocol.methods.fedsvd import FedSvd
 from fedit_protocol.methods.ffa_lora import FfaLora
+from fedit_protocol.methods.flexlora import FlexLora
+from fedit_protocol.methods.flora import Flora
+from fedit_protocol.methods.nested import NestedRanks
 from fedit_protocol.methods.ravan import Ravan
 from fedit_protocol.methods.rolora import RoLora
 from fedit_protocol.methods.scaffold import Scaffold
@@ -29,11 +34,16 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),
     MethodName.FEDSVD: FedSvd(),
+    MethodName.NESTED: NestedRanks(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
+    MethodName.FEDALT: FedAlt(),
     MethodName.FED_SB: FedSb(),
     MethodName.RAVAN: Ravan(),
     MethodName.FEDKSEED: FedKSeed(),
+    MethodName.FLORA: Flora(),
+    MethodName.FLEXLORA: FlexLora(),
+    MethodName.FEDEX_LORA: FedExLora(),
 }
 """The name in `[method]` of a task → the method."""
 

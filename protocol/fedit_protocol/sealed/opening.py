@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SealedSpec
-from fedit_protocol.metrics import NO_REPORT, CohortReport, decode_report
+from fedit_protocol.methods.trusted import Products
+from fedit_protocol.metrics import LOSS_UNIT, NO_REPORT, CohortReport, decode_report
 from fedit_protocol.sealed.updates import open_update
 
 Reader = Callable[[IdentityKey], bytes]
@@ -28,6 +29,10 @@ class OpenedSum:
     report: CohortReport
     refused: Mapping[IdentityKey, str]
     """Device → why its update was left out."""
+    products: Products | None = field(default=None, repr=False)
+    """What a method that needs single updates was given them for; in memory only."""
+    seen: Mapping[IdentityKey, tuple[int, float]] = field(default_factory=dict, repr=False)
+    """Device → its rows and its training loss, for rules that draw by them: in memory at most."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,15 @@ class OpeningJob:
     context: bytes
     devices: tuple[IdentityKey, ...]
 
-    def run(self, read: Reader, secret: X25519PrivateKey) -> OpenedSum:
-        """Open, check and add every update; CPU-bound, so call it in a thread.
+    def run(self, read: Reader, secret: X25519PrivateKey, products: Products | None = None) -> OpenedSum:
+        """Open, check and add every update, also to empty `products` if given; CPU-bound, so call it in a thread.
 
         One that breaks a rule (S8) is left out and its sender named. Added in the order of the identity keys, so that
         the same uploads give the same bits after a restart.
         """
         total = np.zeros(self.spec.size, dtype=np.float64)
         sums = {metric.name: 0 for metric in self.spec.metrics}
-        weight, refused = 0, dict[IdentityKey, str]()
+        weight, refused, seen = 0, dict[IdentityKey, str](), dict[IdentityKey, tuple[int, float]]()
         for device in sorted(self.devices):
             try:
                 opened = open_update(read(device), secret, self.spec, self.context, device)
@@ -55,7 +60,10 @@ class OpeningJob:
                 continue
             total += opened.weight * opened.update.astype(np.float64)
             weight += opened.weight
+            seen[device] = opened.figures["examples"], opened.figures["train_loss"] / (LOSS_UNIT * opened.weight)
+            if products is not None:
+                products.add(opened.update, opened.weight)
             for name, value in opened.figures.items():
                 sums[name] += value
         report = decode_report(sums, weight) if weight else NO_REPORT
-        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused)
+        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused, products, seen)

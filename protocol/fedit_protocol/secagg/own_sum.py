@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import Confirm, Confirmations, RingSpec, Sharers, Survivors, UploadHeader
+from fedit_protocol.secagg.blocks import check_holders
 from fedit_protocol.secagg.effects import Effects
 from fedit_protocol.secagg.keys import SumSecrets, pairwise_seed, self_mask_seed
 from fedit_protocol.secagg.masking import Mask, pair_sign
@@ -47,7 +48,7 @@ class OwnSum:
         return masks
 
     def check_survivors(self, message: Survivors, roster: VerifiedRoster, own: int) -> frozenset[int]:
-        """Return U3 after C13, C14, C15: inside the participants, large enough, honest about us, each with evidence."""
+        """Return U3 after C13 to C15, C21: inside the participants, large enough, honest about us, with evidence."""
         alive = [survivor.member for survivor in message.survivors]
         if message.sum_index != self.index or alive != sorted(set(alive)) or not set(alive) <= set(self.participants):
             raise _refused("the survivors are not a sorted subset of the sharers")
@@ -60,6 +61,7 @@ class OwnSum:
             header = unseal(survivor.header, Kind.UPLOAD, self.context, UploadHeader, signer=signer)
             if header.sum_index != self.index or header.length != payload_length(self.ring):
                 raise _refused("a survivor's header is for something else")
+        check_holders(self.ring, roster, self.participants, alive)
         return frozenset(alive)
 
     def check_confirmations(self, message: Confirmations, roster: VerifiedRoster) -> None:

@@ -39,6 +39,7 @@ from fedit_protocol.messages import (
     UploadHeader,
 )
 from fedit_protocol.metrics import ClientReport
+from fedit_protocol.secagg.blocks import may_send, sent_rank
 from fedit_protocol.secagg.canary import may_declare, own_canary
 from fedit_protocol.secagg.context import offer_context, sum_context
 from fedit_protocol.secagg.domain_slots import may_declare_domains, own_domains
@@ -113,15 +114,20 @@ class Participant:
         """Whether this device is among the survivors that it has answered for."""
         return bool(self._sums) and self._index in self._own_sum().alive
 
+    @property
+    def open_rank(self) -> int | None:
+        """Up to which rank this device sends, once U2 is known; None where a round has one rank for all (C21)."""
+        return sent_rank(self._sums[0], self._roster, self._index) if self._sums and self._roster else None
+
     def on_revocations(self, serials: Collection[int]) -> None:
         """Take the serials that the offer's log revokes; raises SecurityError unless they are all of them (C5)."""
         self._revoked = EnrolledView(self.log_head, frozenset(serials)).revoked
 
-    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
+    def join(self, base_class: Quantization | None = None, domains: Collection[str] = (), rank: int = 0) -> Effects:
         """Draw fresh keys and advertise them. The round number is persisted first: it is never joined again.
 
         With a base class this device adds its canary loss if it may, with domains their losses; `declared` and
-        `declared_domains` say so afterwards (C20).
+        `declared_domains` say so afterwards (C20). `rank` is that of its factors, where devices may differ in it (C21).
         """
         self._expect(ClientStage.OFFERED)
         self.declared_domains = may_declare_domains(self.offer, domains, self._limits, self._last)
@@ -135,6 +141,7 @@ class Participant:
             self_mask_hashes=tuple(self_mask_hash(secrets.self_mask) for secrets in self._secrets),
             base_class=self.declared,
             domains=self.declared_domains,
+            rank=may_send(self.offer, rank, self._limits),
         )
         self._join = seal(self._key, Kind.JOIN, self._ctx0, message)
         self.stage = ClientStage.JOINED

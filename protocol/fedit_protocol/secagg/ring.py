@@ -16,6 +16,7 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import CanarySlots, CohortRules, DomainSlots, NoiseSpec, RingSpec
 from fedit_protocol.metrics import MetricSpec, canary_specs, metric_specs
+from fedit_protocol.rank_blocks import RankBlocks
 from fedit_protocol.secagg.packing import GROUP, pack, packed_bytes, unpack
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.skellam import drawn_variance, reach
@@ -85,6 +86,7 @@ def ring_spec(task: Task, size: int) -> RingSpec:
         metrics=ring_metrics(task.most_weight, noise) + (() if noise else statistic_specs(task)),
         noise=noise,
         canary=_canary_slots(task),
+        blocks=_rank_blocks(task),
         domains=_domain_slots(task),
     )
     bits = _bits(ring, cohort_rules(task))
@@ -112,6 +114,11 @@ def _domain_slots(task: Task) -> DomainSlots | None:
     if fairness is None or not fairness.domains:
         return None
     return DomainSlots(names=fairness.domains, hidden_among=fairness.hidden_among)
+
+
+def _rank_blocks(task: Task) -> RankBlocks | None:
+    spec = task.adapter
+    return RankBlocks(ranks=spec.ranks, hidden_among=spec.rank_hidden_among) if spec.ranks else None
 
 
 def cohort_rules(task: Task) -> CohortRules:

@@ -98,12 +98,15 @@ class VerifiedRoster:
 
 
 def check_declared(join: Join, offer: Offer) -> None:
-    """Raise SecurityError (policy-refused) for a base class or a domain that the offer has no slot for (C20, S2)."""
+    """Raise SecurityError (policy-refused) for a class, domain or rank that the offer has not (C20, C21, S2)."""
     if join.base_class is not None and join.base_class not in canary_classes(offer.sums[0].ring):
         raise SecurityError(ProblemType.POLICY_REFUSED, f"the round has no base class {join.base_class}")
     offered = set(domain_names(offer.sums[0].ring))
     if list(join.domains) != sorted(set(join.domains)) or not set(join.domains) <= offered:
         raise SecurityError(ProblemType.POLICY_REFUSED, "a join names domains that the round does not have")
+    blocks = offer.sums[0].ring.blocks
+    if join.rank not in (blocks.ranks if blocks else (None,)):
+        raise SecurityError(ProblemType.POLICY_REFUSED, f"the round has no rank {join.rank}")
 
 
 def check_distinct_keys(joins: Sequence[Join]) -> None:

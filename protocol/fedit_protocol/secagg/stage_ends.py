@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from fedit_protocol.encoding import Message, encode
-from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, SecurityError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import (
     Confirmations,
@@ -18,6 +18,7 @@ from fedit_protocol.messages import (
     Survivor,
     Survivors,
 )
+from fedit_protocol.secagg.blocks import check_holders
 from fedit_protocol.secagg.effects import Effects, Fail, Persist, Record
 from fedit_protocol.secagg.round_state import FailureNote, RoundState
 from fedit_protocol.secagg.stages import Stage
@@ -125,6 +126,10 @@ class StageEnds:
             return ()
         if len(current.uploads) < (least := self._least_survivors()):
             return self._too_few("devices uploaded", len(current.uploads), least, now)
+        try:
+            check_holders(current.ring, self._state.roster, current.participants, current.uploads)
+        except SecurityError as error:  # no device would answer for them
+            return self.fail(ProblemType.ROUND_FAILED, str(error), now)
         evidence = tuple(Survivor(member=index, header=current.uploads[index]) for index in sorted(current.uploads))
         message = Survivors(sum_index=current.index, survivors=evidence)
         return self._freeze("survivors", Kind.SURVIVORS, current.context, message, now)

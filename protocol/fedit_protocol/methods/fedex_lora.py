@@ -1,0 +1,15 @@
+"""FedEx-LoRA (Singhal et al. 2024), a trusted baseline: averages the factors, and adds what that loses to the base."""
+
+from fedit_protocol.methods.contract import RoundStart, Step
+from fedit_protocol.methods.side_delta import SIDE, appended, as_state, compressed, read
+from fedit_protocol.methods.trusted import Products, TrustedMethod
+
+
+class FedExLora(TrustedMethod):
+    """FedAvg of A and B; the residual C = Σp·B_kA_k − B̄Ā, times the scale γ, goes into the side delta."""
+
+    def trusted_update(self, start: RoundStart, products: Products) -> Step:
+        """Return the mean change, and the side delta of before with γC added, in as few columns as it has rank."""
+        spec = start.document.task.adapter
+        side = compressed(appended(read(start.public, SIDE), products.residual(spec.alpha / spec.rank)))
+        return Step(products.mean, public=as_state(SIDE, side), kept=start.kept)
