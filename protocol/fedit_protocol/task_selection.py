@@ -55,7 +55,11 @@ class SelectionSpec(Section):
         " counts from half of it on, instead of from 5 % of a device's rows",
     )
     join_share: float = Field(
-        0.5, gt=0, le=1, exclude_if=absent_at(0.5), description="self: how many of the invited join, on average"
+        0.5,
+        gt=0,
+        le=1,
+        exclude_if=absent_at(0.5),
+        description="self: how many of the invited join, on average; a round waits `join_s` for those who do not",
     )
     join_least: float = Field(
         0.25, gt=0, le=1, exclude_if=absent_at(0.25), description="self: least probability with which a device joins"
