@@ -187,6 +187,8 @@ _CODES: Final[dict[str, str]] = {
     "not at all. Leave these rows out, or ask the organiser for a larger prompt.cutoff_tokens.",
     "C072": "Only tasks whose method is fedsa or ditto keep an adapter of this device alone. In all others the newest "
     "version is the adapter: leave out --personal.",
+    "C073": "With the method fedalt this device's own adapter is mixed with that of all others anew for each token. "
+    "What comes of it is no adapter that chat, export or other programs could load; training and its figures use it.",
     "C080": "A service starts in another folder, so it would run without the ./fedit.toml that lies here, perhaps with "
     "looser limits. The fix puts its settings into your own; then install again.",
     "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "

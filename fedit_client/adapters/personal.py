@@ -12,7 +12,7 @@ from fedit_client.home.durable import write_atomic
 from fedit_client.records.own_part import read_personal
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, MembershipError
-from fedit_protocol.methods.personal_parts import personal_names
+from fedit_protocol.methods.personal_parts import is_adapter, personal_shapes
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS, Edition, config_bytes, model_card
 from fedit_protocol.task import Task, TaskDocument
 
@@ -23,12 +23,16 @@ FOLDER: Final = "personal"
 def personal_here(adapters: Path, document: TaskDocument) -> KeptVersion:
     """Return the personal adapter as a PEFT folder, made of what was kept and, where it shares A, the newest version.
 
-    Raises ConfigError C072 if the task's method keeps none, MembershipError J004 if nothing was trained yet.
+    Raises ConfigError C072 if the task's method keeps none, C073 if what it keeps is no adapter, MembershipError J004
+    if nothing was trained yet.
     """
     task = document.task
-    if not personal_names(document):
+    if not personal_shapes(document):
         raise ConfigError(f"the method of this task, {task.method.name}, keeps no personal adapter", code="C072",
                           fix="leave out --personal: the newest version is the adapter")  # fmt: skip
+    if not is_adapter(document):
+        raise ConfigError(f"the method {task.method.name} mixes two adapters anew for each token, which is no adapter",
+                          code="C073", fix="fedit-client adapters list, which shows its loss here")  # fmt: skip
     part = read_personal(own_folder(adapters, task.id), document)
     if part is None:
         raise MembershipError("no personal adapter was trained on this device yet", code="J004", fix="fedit-client run")
@@ -60,7 +64,7 @@ def adapter_here(
 
 def personal_line(adapters: Path, document: TaskDocument) -> str | None:
     """Return the personal adapter in one line, None where there is none."""
-    part = read_personal(own_folder(adapters, document.task.id), document) if personal_names(document) else None
+    part = read_personal(own_folder(adapters, document.task.id), document) if personal_shapes(document) else None
     if part is None:
         return None
     loss = "" if part.loss is None else f" · loss {part.loss:.3f} on your own rows"

@@ -90,6 +90,13 @@ def chat(
     personal: Annotated[
         bool, typer.Option("--personal", help="The adapter of this device alone, in tasks that keep one.")
     ] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Any PEFT folder instead; nothing has to be joined.")
+    ] = None,
+    template: Annotated[
+        Literal["chat", "alpaca", "alpaca_short", "alpaca_legacy", "vigogne"],
+        typer.Option(help="With --adapter: how a question becomes text."),
+    ] = "chat",
     temperature: Annotated[float, typer.Option(min=0.0, max=5.0, help="0: always the likeliest word.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides what is drawn; the same for all who are compared.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer.")] = 256,
@@ -103,13 +110,18 @@ def chat(
     model: Model = None,
 ) -> None:
     """Talk with an adapter; with --compare, see what it changes."""
+    from fedit_client.conversations.folder_chat import talk_with_folder
     from fedit_client.conversations.foreground import run_async
     from fedit_client.conversations.talk import ChatWishes, talk
+    from fedit_protocol.task import Template
 
     given: Globals = context.obj
     config = given.config(model=model, device=device_flags(device, threads))
     wishes = ChatWishes(prompt, version, compare, temperature, seed, max_tokens, top_p, top_k, beams, personal=personal)
-    run_async(talk(config, given.console, wishes))
+    if adapter is not None:
+        run_async(talk_with_folder(config, given.console, wishes, adapter, Template(template)))
+    else:
+        run_async(talk(config, given.console, wishes))
 
 
 def export(

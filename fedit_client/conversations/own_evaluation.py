@@ -21,6 +21,7 @@ from fedit_client.membership.joined import Membership, joined_or_left
 from fedit_client.rounds.preparation import check_training_stack, choose_device, find_base, unplanned
 from fedit_client.training import OnProgress
 from fedit_protocol.errors import DataError
+from fedit_protocol.methods.personal_parts import is_adapter
 from fedit_protocol.peft_folder import OwnLoss
 from fedit_protocol.words import counted
 
@@ -136,7 +137,7 @@ async def evaluate_own(
     else:
         plan, base = unplanned(document), Path(config.model or ".")
     adapters = {BASE: None, **{f"version {one.version}": one.folder for one in kept}}
-    if personal_line(config.paths.adapters, document):
+    if is_adapter(document) and personal_line(config.paths.adapters, document):
         adapters[PERSONAL] = personal_here(config.paths.adapters, document).folder
     request = MeasureRequest(document, base, adapters, records, plan, seed, fraction)
     console.say(f"measuring {', '.join(adapters)} …", style="dim")

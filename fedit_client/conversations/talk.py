@@ -69,6 +69,12 @@ class ChatWishes:
         told = {"top_p": self.top_p, "top_k": self.top_k, "beams": self.beams}
         return {name: value for name, value in told.items() if value != getattr(Sampling, name)}
 
+    def check_company(self, console: Console) -> None:
+        """Raise ConfigError U002 where there is neither a prompt nor somebody to talk to."""
+        if self.prompt is None and not console.interactive:
+            raise ConfigError("nobody is here to talk to", code="U002",
+                              fix="fedit-client chat --prompt 'Hello'", again="--prompt 'Hello'")  # fmt: skip
+
     @property
     def compared_version(self) -> int | None:
         """The version beside, if it is one; raises ConfigError U001 for another word."""
@@ -140,9 +146,7 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
     Raises ConfigError U001, U002; MembershipError J001, J004; DeviceError, ModelError.
     """
     membership = joined_or_left(config.paths)
-    if wishes.prompt is None and not console.interactive:
-        raise ConfigError("nobody is here to talk to", code="U002",
-                          fix="fedit-client chat --prompt 'Hello'", again="--prompt 'Hello'")  # fmt: skip
+    wishes.check_company(console)
     other = wishes.compared_version
     document = membership.task_document
     task = document.task
@@ -154,7 +158,7 @@ async def talk(config: ClientConfig, console: Console, wishes: ChatWishes) -> No
     async with await open_chat(config, console, membership, kept.folder, beside) as voice:
         first = "personal" if wishes.personal else f"version {kept.version}"
         names = ((first, ""), *((name, name) for name in beside))
-        await _converse(Talk(console, voice, wishes, names))
+        await converse(Talk(console, voice, wishes, names))
 
 
 async def open_chat(
@@ -170,7 +174,8 @@ async def open_chat(
     return WorkerChat(base, chosen, adapter, document, beside)
 
 
-async def _converse(talking: Talk) -> None:
+async def converse(talking: Talk) -> None:
+    """Answer the one prompt, or questions until an empty line or the end of input."""
     console, wishes = talking.console, talking.wishes
     if wishes.prompt is not None:
         answers = await talking.turn(wishes.prompt)

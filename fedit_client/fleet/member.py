@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from fedit_client.adapters.kept import AdapterShelf
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind
 from fedit_client.fleet.availability import Availability
 from fedit_client.fleet.chance import secret_of
 from fedit_client.fleet.dropouts import Dropouts, FallingSilent, VanishedError
+from fedit_client.fleet.shelf import SharedShelf
 from fedit_client.fleet.tally import Tally, train_s
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.home.key_ring import KeyStore
@@ -76,7 +76,7 @@ class World:
     turns: FairTurns
     base: Path
     plan: DevicePlan
-    shelf: AdapterShelf
+    shelf: SharedShelf
     tally: Tally
     seed: int
     dropouts: Dropouts
@@ -92,7 +92,7 @@ class Member:
         """Read nothing yet."""
         self.client, self._world, self._on_event = client, world, on_event
         self._paths, self._gate = Paths.under(client.home), Gate()
-        self._round_no = 0
+        self._shelf, self._round_no = world.shelf.for_client(), 0
         self._wire: FallingSilent | None = None
 
     async def enrol(self) -> None:
@@ -187,7 +187,7 @@ class Member:
                 transport=self._wire,
                 journal=Journal(self._paths.journal),
                 log=LogWatch(self._paths.state / "log.json", federation.descriptor, membership.log_head),
-                shelf=world.shelf,
+                shelf=self._shelf,
                 work=LocalWork(
                     *(world.base, self.client.records, plan, seed, trainer, self._gate.pause),
                     own=self._paths.state / "own",

@@ -11,11 +11,13 @@ from safetensors.numpy import save
 
 from fedit_client.home.durable import write_atomic
 from fedit_protocol.errors import StorageError
-from fedit_protocol.methods.personal_parts import personal_names
+from fedit_protocol.methods.personal_parts import personal_shapes
 from fedit_protocol.task import TaskDocument
 
 PERSONAL: Final = "personal.safetensors"
 """In the task's own folder: the tensors that never leave, float32, by the layout's names."""
+SENT: Final = "sent.safetensors"
+"""Beside it: what of this device is in the newest mean that it had a part in."""
 LEFT: Final = "left.safetensors"
 """Beside it: what compression has put off to this device's next update."""
 _FORMAT: Final = "fedit-personal/1"
@@ -36,6 +38,34 @@ def write_personal(own: Path, part: PersonalPart) -> None:
     """Replace what was kept, durably, in one step and for the owner only; raises StorageError."""
     about = {"format": _FORMAT, "version": str(part.version), "loss": json.dumps(part.loss)}
     write_atomic(own / PERSONAL, save(dict(part.tensors), about))
+
+
+@dataclass(frozen=True)
+class SentPart:
+    """What this device has put into the mean of a version: its own adapter as it was rounded, and its weight."""
+
+    tensors: Mapping[str, Any] = field(repr=False)
+    weight: int
+    version: int
+
+
+def write_sent(own: Path, part: SentPart) -> None:
+    """Keep what went into the mean of a version; raises StorageError."""
+    about = {"weight": str(part.weight), "version": str(part.version)}
+    write_atomic(own / SENT, save(dict(part.tensors), about))
+
+
+def read_sent(own: Path) -> SentPart | None:
+    """Return what went into the last mean that this device had a part in; None without one that can be read."""
+    try:
+        with safe_open(own / SENT, "np") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - this is no dict
+        return SentPart(tensors, int(about["weight"]), int(about["version"]))
+    except Exception as error:
+        if not (isinstance(error, OSError | KeyError | ValueError) or type(error).__name__ == "SafetensorError"):
+            raise
+        return None
 
 
 def write_left(own: Path, version: int, left: Mapping[str, Any]) -> None:
@@ -64,8 +94,7 @@ def read_personal(own: Path, document: TaskDocument) -> PersonalPart | None:
 
     Raises StorageError S013 for a file that cannot be read: it is the owner's, so nothing replaces it unasked.
     """
-    path, names = own / PERSONAL, personal_names(document)
-    shapes = {tensor.name: tensor.shape for tensor in document.layout.tensors if tensor.name in names}
+    path, shapes = own / PERSONAL, personal_shapes(document)
     try:
         with safe_open(path, "np") as file:
             about = file.metadata() or {}

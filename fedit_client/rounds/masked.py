@@ -8,10 +8,12 @@ import secrets
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.events import RoundStage
 from fedit_client.network.transport import OnBytes
-from fedit_client.records.own_part import read_left, write_left
+from fedit_client.records.own_part import SentPart, read_left, write_left, write_sent
 from fedit_client.records.payloads import Payload, decode_words
 from fedit_client.rounds.contribution import Contribution, contribution
 from fedit_client.rounds.device_round import Round, over_is_fine
@@ -19,7 +21,7 @@ from fedit_client.rounds.engagement import Engagement
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_client.training.request import MeasuresStart, ScoresCanary
-from fedit_protocol.adapter import Vector
+from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import ConfigError, DeviceError
@@ -34,6 +36,7 @@ from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import Quantization
+from fedit_protocol.task_tables import MethodName
 
 _PATHS: Final = {
     Kind.JOIN: "join",
@@ -47,6 +50,8 @@ _PATHS: Final = {
 
 class MaskedRound(Round):
     """A round whose updates are readable as a sum only."""
+
+    _sent: Payload | None = None
 
     def __init__(self, offer: bytes, engagement: Engagement) -> None:
         """Verify the offer; raises SecurityError, TaskRefusedError (C1 to C3)."""
@@ -77,6 +82,7 @@ class MaskedRound(Round):
         result = self._read(await self._fetch("result"))
         if result.outcome is RoundOutcome.COMMITTED and self._participant.survived:
             await asyncio.to_thread(self._put_off, made)
+            await asyncio.to_thread(self._note_sent, result.adapter_version)
         return result
 
     async def _sum(self, message: Vector, made: Contribution, local: LocalResult) -> None:
@@ -89,7 +95,7 @@ class MaskedRound(Round):
         shown: list[Payload] = []
 
         def show(words: Words) -> None:
-            if self._with.outbox is not None:
+            if self._with.outbox is not None or self._keeps_sent:
                 shown.append(decode_words(words, ring, layout))
 
         if self._adds_canary and local.canary_loss is None:
@@ -104,6 +110,7 @@ class MaskedRound(Round):
             )
         freeze = partial(participant.freeze, canary=local.canary_loss)
         frozen = await asyncio.to_thread(freeze, message, made.weight, report, threads, show)
+        self._sent = shown[0] if shown and self._keeps_sent else None
         await self._keep(shown.pop() if shown else None, frozen)
         with over_is_fine():
             await self._perform(frozen)
@@ -148,6 +155,20 @@ class MaskedRound(Round):
         left = read_left(own, version) if own else None
         return contribution(local, self._start(), left, self._weigh, self._participant.open_rank)
 
+    @property
+    def _keeps_sent(self) -> bool:
+        return self._with.document.task.method.name is MethodName.FEDALT
+
+    def _note_sent(self, version: int) -> None:
+        """Keep the own adapter as it went into the mean of this version: the next round takes it out again (FedALT)."""
+        sent, own, document = self._sent, self._with.work.own, self._with.document
+        if sent is None or own is None:
+            return
+        first = document.layout.unflatten(first_adapter(document.layout, document.task.adapter.seed))
+        tensors = {name: (first[name] + part * (sent.unit / sent.weight)).astype(np.float32)
+                   for name, part in sent.tensors.items()}  # fmt: skip
+        write_sent(own, SentPart(tensors, sent.weight, version))
+
     def _put_off(self, made: Contribution) -> None:
         """Keep what compression has put off, now that the rest is in the adapter."""
         if made.left and self._with.work.own is not None:
@@ -155,7 +176,10 @@ class MaskedRound(Round):
 
     async def _blob(self, digest: Digest, size: int) -> bytes:
         """Return a blob of a stated size, checked against its digest."""
-        path = self._with.shelf.folder(self._offer.adapter_version) / f".{digest.removeprefix('sha256:')[:16]}.blob"
+        path = (  # a name of its own: the clients of a fleet share one shelf
+            self._with.shelf.folder(self._offer.adapter_version)
+            / f".{digest.removeprefix('sha256:')[:16]}.{secrets.token_hex(4)}.blob"
+        )
         quiet: OnBytes = lambda _done, _total: None  # noqa: E731 - a progress bar for a megabyte is a flicker
         await self._insist(lambda: self._with.transport.download(digest, path, size, quiet))
         try:

@@ -92,7 +92,7 @@ class Learner:
 
     def usable(self, records: Sequence[Record]) -> list[int]:
         """Return the places of the rows that keep an answer token within the task's cutoff."""
-        return self._examples(records, self.document.task.prompt.cutoff_tokens)[1].tolist()
+        return [int(place) for place in self._examples(records, self.document.task.prompt.cutoff_tokens)[1]]
 
     def train(self, work: LocalWork, start: RoundStart) -> LocalResult:
         """Train as the task says on rows that the seed draws; raises DataError, DeviceError."""

@@ -24,6 +24,7 @@ from fedit_client.training.fused import fuse
 from fedit_client.training.group import Group
 from fedit_client.training.loss import feeding_of, total_loss
 from fedit_client.training.memory import peak_bytes, use_of
+from fedit_client.training.mixture import mix
 from fedit_client.training.model import (
     attach_adapter,
     load_base,
@@ -47,6 +48,7 @@ from fedit_client.training.unpacked import unpack
 from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
+from fedit_protocol.task_tables import MethodName
 
 _HELD_OUT_ROWS: Final = 32
 """Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
@@ -78,6 +80,8 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool
         # Non-reentrant: the reentrant kind needs inputs that ask for gradients, and a frozen base has none.
         model.activation_checkpointing_enable({"use_reentrant": False})
     fuse(model)
+    if document.task.method.name is MethodName.FEDALT:
+        mix(model)
     return Loaded(model, load_tokenizer(base))
 
 
@@ -114,12 +118,12 @@ def _train(
     kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
-    before = own.start
-    write_adapter(loaded.model, cut(before, request.plan.rank))
+    write_adapter(loaded.model, cut(own.start, request.plan.rank))
+    own.prepare(loaded.model)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    with form_of(loaded.model, request.document, before) as form:
+    with form_of(loaded.model, request.document, own.shared) as form:
         begin = partial(_begun, loaded, task, kind, request, group)
         run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
         run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))

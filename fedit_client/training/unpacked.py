@@ -15,7 +15,8 @@ def unpack(model: Any, dtype: torch.dtype) -> None:
     """Replace each 4-bit layer by a plain one with its values in `dtype`, in place; call it before an adapter is on."""
     packed = [(name, module) for name, module in model.named_modules() if type(module) is Linear4bit]
     for name, module in packed:
-        whole = dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
+        weight: Any = module.weight
+        whole = dequantize_4bit(weight.data, weight.quant_state).to(dtype)
         plain = torch.nn.Linear(1, 1, bias=False, device="meta")
         plain.in_features, plain.out_features = module.in_features, module.out_features
         plain.weight = torch.nn.Parameter(whole, requires_grad=False)

@@ -43,6 +43,7 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.NESTED: MethodTraits(why="the weight of each block of ranks is known of one masked sum only"),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
+    MethodName.FEDALT: MethodTraits(why="it sends values, not changes, and each device takes its own out of one mean"),
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
@@ -78,6 +79,8 @@ def check_method(task: "Task") -> None:
         )
     if task.privacy and not traits.noise:
         raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+    if name is MethodName.FEDALT:
+        _check_values(task)
     if name is MethodName.SCAFFOLD:
         _check_scaffold(task)
     if name is MethodName.FEDSA and task.gates.max_loss_ratio:
@@ -118,6 +121,21 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every does not go with [compression], whose message is no update: leave one out")
     if task.round.cohorts > 1:
         raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
+
+
+def _check_values(task: "Task") -> None:
+    """Raise ValueError unless a task of fedalt says how large values may be, and leaves their mean as it is."""
+    if not task.encoding.value_range:
+        raise ValueError(
+            "method.name = fedalt sends values that grow over rounds, so encoding.value_range must be stated: what a"
+            " round can move times round.rounds is enough"
+        )
+    if task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(
+            "method.name = fedalt needs the mean itself, which fairness.rule = qffl scales: take afl or term"
+        )
+    if task.optimizer.name != "fedavg" or task.optimizer.learning_rate not in (None, 1):
+        raise ValueError("method.name = fedalt needs the mean itself, not a step towards it: leave out [optimizer]")
 
 
 def _check_scaffold(task: "Task") -> None:

@@ -39,9 +39,16 @@ def version_of(document: TaskDocument) -> tuple[int, int]:
     """
     task = document.task
     stated = task.model_dump(include={section for section, _ in NEW_SETTINGS})
-    later = task.fairness or task.compression or any(key in stated.get(section, {}) for section, key in NEW_SETTINGS)
-    later = later or not {"optimizer", "selection"}.isdisjoint(stated) or task.round.selection not in OLD_SELECTIONS
-    if later or task.method.name is not MethodName.FEDAVG or statistic_specs(task):
+    later = (
+        task.fairness,
+        task.compression,
+        any(key in stated.get(section, {}) for section, key in NEW_SETTINGS),
+        {"optimizer", "selection"} & set(stated),
+        task.round.selection not in OLD_SELECTIONS,
+        task.method.name is not MethodName.FEDAVG,
+        statistic_specs(task),
+    )
+    if any(later):
         return PROTOCOL_VERSION
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 

@@ -15,7 +15,7 @@ SIZE_DEVICES: Final = "size_devices"
 KINDS: Final = frozenset({SIZE, SIZE_DEVICES})
 """The statistics that fit ranges (`statistics`)."""
 
-_PLAIN_METHODS: Final = frozenset({"fedavg", "ffa", "rolora", "fedsa", "ditto"})
+_PLAIN_METHODS: Final = frozenset({"fedavg", "ffa_lora", "rolora", "fedsa", "ditto"})
 """Those whose message is the update's own coordinates and nothing else."""
 
 

@@ -79,6 +79,7 @@ class MethodName(StrEnum):
     NESTED = "nested"
     FEDSA = "fedsa"
     DITTO = "ditto"
+    FEDALT = "fedalt"
     FED_SB = "fed_sb"
     RAVAN = "ravan"
     FEDKSEED = "fedkseed"
@@ -97,9 +98,10 @@ class MethodSpec(Section):
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
         " nested: fedavg among devices of the ranks in `[adapter] ranks`, each slice averaged over those who have it;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
-        " adapter of its own near the shared one; fed_sb: sum one core of rank x rank numbers a layer, between frozen"
-        " bases; ravan: several smaller ones with scales; fedkseed: no gradients, sum steps along public directions;"
-        " scaffold: control variates against drift, for devices that come back (set population)",
+        " adapter of its own near the shared one; fedalt: the mean of the devices' own adapters, which each mixes with"
+        " its own, token by token; fed_sb: sum one core of rank x rank numbers a layer, between frozen bases; ravan:"
+        " several smaller ones with scales; fedkseed: no gradients, sum steps along public directions; scaffold:"
+        " control variates against drift, for devices that come back (set population)",
     )
     population: int = Field(
         0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"

@@ -251,7 +251,7 @@ CLIENT: Final = (
         _attack("second_sum", "row_29_two_inputs_in_one_cohort_open_nothing_and_cost_only_the_second_sum"),
     ),
     Deletion(
-        "C18", "finite", _RS, "if not (np.isfinite(mean).all() and np.isfinite(flat).all()):", OFF,
+        "C18", "finite", _RS, "if not (np.isfinite(mean).all() and np.isfinite(given).all()):", OFF,
         _attack("second_sum", "row_29_an_input_that_no_honest_server_derives_is_refused_by_everybody"),
     ),
     Deletion(

@@ -1,5 +1,6 @@
 """Row 11, canary losses: a server reads the mean of a whole class, never the loss of one device or of a part (C20)."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_row_11_one_adapter_gets_one_loss_of_a_device() -> None:
 class Declares(Participant):
     """Joins with a class that the round has no slot for."""
 
-    def join(self, base_class: Quantization | None = None) -> Effects:
+    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
         self.declared = INT8
         return super().join()
 

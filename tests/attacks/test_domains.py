@@ -1,6 +1,5 @@
 """Row 11, losses of domains: a server reads the mean over all devices that have a domain, never of a part (C20)."""
 
-from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import read_tail
 from fedit_protocol.secagg.ring import domain_place
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_protocol.task import Quantization, TaskDocument
+from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_fairness import FairnessSpec
 from fedit_protocol.testing import ManualClock, MemoryFederation, one_hot_updates, small_task
 
@@ -119,11 +118,11 @@ def test_row_11_who_cannot_keep_to_the_floor_declares_no_domain(options: dict[st
 class Declares(Participant):
     """Joins with a domain that the round has no slot for."""
 
-    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
+    def join(self, *given: Any, **named: Any) -> Effects:
         self.offer = self.offer.model_copy(
             update={"sums": (self.offer.sums[0].model_copy(update={"ring": _wider(self.offer)}),)}
         )
-        return super().join(base_class, ("yy",))
+        return super().join(None, ("yy",))
 
 
 def _wider(offer: Offer) -> Any:

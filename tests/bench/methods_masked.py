@@ -32,8 +32,9 @@ def figures(folder: Path) -> dict[str, Any]:
     """Return the gap of the held-out loss in nats, and both losses; SmolLM2 where it is in the client's cache."""
     base, precision = _base(folder)
     task = Task.model_validate({**TASK, "base": {"model": base.name, "quantization": precision}})
-    document, dtype = document_of(task, base), "bfloat16" if Machine.here().cpu_bfloat16 else "float32"
-    plan = DevicePlan("cpu", 1, precision, "float32" if precision is Quantization.FP32 else dtype, "a bench", 0, 0)
+    document = document_of(task, base)
+    half = precision is not Quantization.FP32 and Machine.here().cpu_bfloat16
+    plan = DevicePlan("cpu", 1, precision, "bfloat16" if half else "float32", "a bench", 0, 0)
     learner = Learner(document, base, plan, folder / "masked-scratch")
     clients = [VirtualClient(name, _rows(name)) for name in CLIENTS]
     with held_out_rows() as path:

@@ -21,7 +21,7 @@ from fedit_protocol.metrics import ClientReport, metric_specs
 from fedit_protocol.secagg.keys import MaskKey, self_mask_hash
 from fedit_protocol.secagg.masking import Mask, apply_masks
 from fedit_protocol.secagg.prg import Words
-from fedit_protocol.secagg.ring import needed_bits, payload_length, word_count, word_type
+from fedit_protocol.secagg.ring import needed_bits, payload_length, word_count, word_reader, word_type
 from fedit_protocol.secagg.shamir import combine, random_element, split
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.secagg.unmask import MemberKeys, UnmaskJob
@@ -162,7 +162,7 @@ def print_peak(count: int) -> None:
     with tempfile.NamedTemporaryFile() as stored:
         stored.truncate(payload_length(ring))
         paths = {client_id(member.identity): Path(stored.name) for member in job.survivors}
-        job.sum_words(SpoolReader(paths, word_type(ring)), threads=2)
+        job.sum_words(word_reader(ring, SpoolReader(paths)), threads=2)
     # Not ru_maxrss: a child inherits its parent's peak in it, so that every cohort would look the same.
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     sys.stdout.write(str(int(line.split()[1]) * 1024))

@@ -64,6 +64,9 @@ def test_without_a_personal_adapter_it_says_why(tmp_path: Path) -> None:
     assert none_of_it.value.code == "C072"
     with pytest.raises(MembershipError, match="trained on this device yet"):
         adapter_here(tmp_path, document_of(MethodName.DITTO), personal=True)
+    with pytest.raises(ConfigError, match="is no adapter") as mixture:
+        adapter_here(tmp_path, document_of(MethodName.FEDALT), personal=True)
+    assert mixture.value.code == "C073"
     with pytest.raises(ConfigError, match="no versions of it"):
         adapter_here(tmp_path, document_of(MethodName.DITTO), 3, personal=True)
     assert personal_line(tmp_path, document_of(MethodName.FEDAVG)) is None

@@ -16,13 +16,14 @@ from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.keylog import merkle_root
 from fedit_protocol.messages import RingSpec, SealedSpec
-from fedit_protocol.metrics import CanaryLoss, ClientReport, Unknown
+from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain, Unknown
 from fedit_protocol.sealed.updates import open_update
 from fedit_protocol.secagg.context import offer_context, roster_context, sum_context
 from fedit_protocol.secagg.keys import (
     MaskKey,
     ShareKey,
     canary_seed,
+    domain_seed,
     pairwise_seed,
     seal_share,
     self_mask_hash,
@@ -31,6 +32,7 @@ from fedit_protocol.secagg.keys import (
 )
 from fedit_protocol.secagg.masking import pair_sign
 from fedit_protocol.secagg.noisy_update import encode_noisy
+from fedit_protocol.secagg.packing import pack
 from fedit_protocol.secagg.prg import KeyStream
 from fedit_protocol.secagg.quantize import decode_sum, encode_update
 from fedit_protocol.secagg.ring import as_words
@@ -82,6 +84,19 @@ def _canary_pad(asked: Fields) -> Fields:
     return {"seed": seed.hex(), "sign": pair_sign(*names)}
 
 
+def _domain_pad(asked: Fields) -> Fields:
+    names = _raw(asked["own_identity"]), _raw(asked["peer_identity"])
+    own = ShareKey(_raw(asked["own_secret"]))
+    seed = domain_seed(own, _raw(asked["peer_public"]), _raw(asked["context"]), names, asked["domain"])
+    return {"seed": seed.hex(), "sign": pair_sign(*names)}
+
+
+def _pack(asked: Fields) -> Fields:
+    words, bits = _raw(asked["words"]), asked["bits"]
+    plain = np.frombuffer(words, "<u2") if bits <= 16 else np.frombuffer(words, "<u4")
+    return {"payload": pack(plain, bits).hex()}
+
+
 def _self_mask(asked: Fields) -> Fields:
     secret = _raw(asked["secret"])
     seed = self_mask_seed(secret, _raw(asked["context"]), _raw(asked["owner"]))
@@ -122,7 +137,8 @@ def _roster_context(asked: Fields) -> Fields:
 
 def _encode(asked: Fields) -> Fields:
     update, ring = np.frombuffer(_raw(asked["update"]), "<f4"), RingSpec.model_validate(asked["ring"])
-    report, given = ClientReport(**asked["report"]), asked.get("canary")
+    own = {name: OwnDomain(**values) for name, values in asked.get("domains", {}).items()}
+    report, given = ClientReport(**asked["report"], domains=own), asked.get("canary")
     canary = None if given is None else CanaryLoss(Quantization(given["base_class"]), given["loss"])
     try:
         words = encode_update(update, asked["weight"], report, ring, _raw(asked["rounding_seed"]), canary)
@@ -176,6 +192,8 @@ ANSWERS: Final[dict[str, Callable[[Fields], Fields]]] = {
     "sign": _sign,
     "pairwise-seed": _pairwise,
     "canary-pad": _canary_pad,
+    "domain-pad": _domain_pad,
+    "pack": _pack,
     "self-mask": _self_mask,
     "seal-share": _seal_share,
     "mask": _mask,

@@ -25,6 +25,7 @@ _CONTEXTS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 _KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "pairwise seed": ("pairwise-seed", ("own_public", "seed", "sign")),
     "canary pad": ("canary-pad", ("seed", "sign")),
+    "domain pad": ("domain-pad", ("seed", "sign")),
     "self mask": ("self-mask", ("commitment", "seed")),
     "sealed share": ("seal-share", ("sealed", "leaves")),
 }
@@ -42,6 +43,7 @@ class Question:
 _ENCODINGS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "update": ("encode", ("words", "expect")),
     "noisy update": ("encode-noisy", ("words",)),
+    "packed words": ("pack", ("payload",)),
     "sum": ("decode-sum", ("ring_sum", "weight", "report", "sketch", "expect")),
 }
 

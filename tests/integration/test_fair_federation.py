@@ -92,6 +92,7 @@ async def test_domains_meet_as_sums_and_the_next_rounds_weights_follow_them(
 SETTINGS: dict[str, dict[str, Any]] = {
     "fedsa": {"method": {"name": "fedsa"}},
     "ditto": {"method": {"name": "ditto"}},
+    "fedalt": {"method": {"name": "fedalt"}, "encoding": {"value_range": 0.2, "value_bits": 12}},
     "afl": {"fairness": {"domains": ["de", "en"], "rule": "afl"}},
     "term": {"fairness": {"rule": "term"}},
     "qffl": {"fairness": {"rule": "qffl"}},
@@ -137,7 +138,7 @@ async def test_a_real_federation_learns_by_each_rule(kind: str, tmp_path: Path) 
     assert all(np.isfinite(adapter).all() for adapter in adapters)
     assert not np.array_equal(adapters[0], adapters[2])
     assert float(reports[1]["train_loss"]) < float(reports[0]["train_loss"])
-    assert all((line is not None) == (kind in ("fedsa", "ditto")) for _, _, line in found)
+    assert all((line is not None) == (kind in ("fedsa", "ditto", "fedalt")) for _, _, line in found)
     if kind == "afl":
         assert [one["devices"] for one in reports[0]["domains"]] == [4, 4]
         assert reports[0]["spread"]["worst"] in ("de", "en")

@@ -1,6 +1,6 @@
 """The golden vectors of updates as ring words and of sums as updates, and of what must be refused on either way."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Final
 
@@ -8,9 +8,10 @@ import numpy as np
 
 from fedit_protocol.adapter import Vector as Update
 from fedit_protocol.errors import ProtocolError
-from fedit_protocol.messages import CanarySlots, NoiseSpec, RingSpec
-from fedit_protocol.metrics import CanaryLoss, ClientReport, Unknown
+from fedit_protocol.messages import CanarySlots, DomainSlots, NoiseSpec, RingSpec
+from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain, Unknown
 from fedit_protocol.secagg.noisy_update import encode_noisy
+from fedit_protocol.secagg.packing import pack
 from fedit_protocol.secagg.quantize import decode_sum, encode_update
 from fedit_protocol.secagg.ring import as_words, ring_metrics
 from fedit_protocol.task import Quantization
@@ -27,13 +28,15 @@ NF4 = Quantization.NF4
 LATER = ("clipped_fraction", "domains", "statistics")
 """What a report has that is not asked here, or came later."""
 BF16 = CanaryLoss(Quantization.BF16, 2.7183)
+DOMAINS = DomainSlots(names=("de", "en", "th"), hidden_among=3)
+OWN = {"de": OwnDomain(40, 2.7183), "th": OwnDomain(70_000, 99.0)}
 SLOTS = CanarySlots(classes=(NF4, Quantization.BF16), hidden_among=2)
 ACCOUNTED = NoiseSpec(multiplier=1.0, delta=1e-5)
 
 
 def encodings() -> list[Vector]:
     """Plain and noisy updates as words; the words of sums as integers, weights and figures."""
-    return [*_updates(), *_noisy(), *_sums()]
+    return [*_updates(), *_noisy(), *_packed(), *_sums()]
 
 
 def ring(
@@ -44,6 +47,7 @@ def ring(
     noise: NoiseSpec | None = None,
     sketch: int = 0,
     canary: CanarySlots | None = None,
+    domains: DomainSlots | None = None,
 ) -> RingSpec:
     """A ring of few coordinates, of any shape that an offer may have."""
     return RingSpec(
@@ -59,6 +63,7 @@ def ring(
         sketch_range=2.0 if sketch else 1.0,
         noise=noise,
         canary=canary,
+        domains=domains,
     )
 
 
@@ -82,7 +87,26 @@ def _updates() -> list[Vector]:
         _update("a canary slot in words of 32 bits", UPDATE, 1, ring(bits=32, canary=SLOTS), canary=BF16),
         _update("no canary loss where there are slots", UPDATE, 1, ring(canary=SLOTS)),
         _update("a negative canary loss", UPDATE, 1, ring(canary=SLOTS), canary=CanaryLoss(NF4, -0.5)),
+        _update("losses of two domains of three", UPDATE, 1, ring(domains=DOMAINS), replace(REPORT, domains=OWN)),
+        _update("a loss of no domain", UPDATE, 1, ring(domains=DOMAINS), replace(REPORT, domains={"fr": OWN["de"]})),
     ]
+
+
+def _packed() -> list[Vector]:
+    vectors = []
+    for bits, word in ((5, "<u2"), (12, "<u2"), (19, "<u4")):
+        raw = seeded_random(f"{bits} bits")(11 * int(word[2]))
+        drawn = np.frombuffer(raw, "<u2") if bits <= 16 else np.frombuffer(raw, "<u4")
+        payload = pack(drawn, bits)
+        vectors.append(
+            {
+                "name": f"packed words: {bits} bits",
+                "words": drawn.tobytes().hex(),
+                "bits": bits,
+                "payload": payload.hex(),
+            }
+        )
+    return vectors
 
 
 def _update(
@@ -104,6 +128,8 @@ def _update(
     }
     if canary is not None:
         asked["canary"] = asdict(canary)
+    if report.domains:
+        asked["domains"] = {name: asdict(own) for name, own in report.domains.items()}
     try:
         words = encode_update(update, weight, report, spec, seed, canary)
     except ProtocolError as refusal:

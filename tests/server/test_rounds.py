@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -286,7 +286,7 @@ async def test_a_finished_task_says_so_with_its_version_after_a_restart(
 class BrokenSpool(Spool):
     """A spool whose uploads can be written and not be read, for a reason that nobody has thought of."""
 
-    def reader(self, slots: Collection[Slot], dtype: np.dtype[Any]) -> SpoolReader:
+    def reader(self, slots: Collection[Slot]) -> SpoolReader:
         raise RuntimeError("can't start new thread")
 
 

@@ -288,7 +288,7 @@ async def test_bases_that_would_mean_something_else_need_another_task(
 ) -> None:
     base = make_base(tmp_path / "base-of-cores")
     publisher = Publisher(store, DiskBlobs(tmp_path / "blobs"), tmp_path / "adapters", signed)
-    told = {"id": "cores", "method": {"name": "fed_sb"}}
+    told: dict[str, object] = {"id": "cores", "method": {"name": "fed_sb"}}
     assert await publisher.publish(small_task(base, top=told), 2)
     changed = {**change, "top": {**told, "version": 2, **change.get("top", {})}}
     with pytest.raises(ConfigError) as refused:

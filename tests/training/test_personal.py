@@ -6,16 +6,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from fedit_client.records.own_part import PERSONAL, PersonalPart, read_personal, write_personal
+from fedit_client.records.own_part import (
+    PERSONAL,
+    PersonalPart,
+    SentPart,
+    read_personal,
+    write_personal,
+    write_sent,
+)
 from fedit_client.training import LocalResult, TrainingProgress, TrainingRequest
-from fedit_client.training.local import train_here
+from fedit_client.training.local import Loaded, train_here
 from fedit_client.training.model import load_tensors
+from fedit_client.training.personal import Personal
 from fedit_protocol.adapter import Vector
 from fedit_protocol.errors import StorageError
 from fedit_protocol.methods import RoundStart, method_of
+from fedit_protocol.methods.fedalt import WEIGHT, mixer_shapes
 from fedit_protocol.methods.fedsa import kept_names
-from fedit_protocol.methods.personal_parts import personal_names
+from fedit_protocol.methods.personal_parts import personal_shapes
+from fedit_protocol.task_tables import MethodName
 
 from .rows import cpu
 from .test_local import prepared, request
@@ -31,8 +42,14 @@ def asked(base: Path, folder: Path, method: str, **training: Any) -> TrainingReq
     return replace(plain, document=document, own=folder / "own")
 
 
+LOADED: list[Loaded] = []
+"""One model for all: training leaves nothing behind in it that the next does not set."""
+
+
 def run(wanted: TrainingRequest, told: list[TrainingProgress] | None = None) -> LocalResult:
-    return train_here(prepared(wanted), wanted, (told if told is not None else []).append)
+    if not LOADED:
+        LOADED.append(prepared(wanted))
+    return train_here(LOADED[0], wanted, (told if told is not None else []).append)
 
 
 def kept(wanted: TrainingRequest) -> PersonalPart:
@@ -81,19 +98,50 @@ def test_the_next_fedsa_round_goes_on_with_the_own_b(base: Path, tmp_path: Path)
 
 
 def test_ditto_shares_what_fedit_would_and_keeps_an_adapter_beside_it(base: Path, tmp_path: Path) -> None:
-    plain = run(replace(asked(base, tmp_path, "fedavg"), own=None))
-    wanted, told = asked(base, tmp_path, "ditto"), list[TrainingProgress]()
+    plain = run(replace(asked(base, tmp_path, "fedavg", local_steps=4), own=None))
+    wanted, told = asked(base, tmp_path, "ditto", local_steps=4), list[TrainingProgress]()
     result = run(wanted, told)
     assert np.array_equal(result.update, plain.update)
-    assert kept(wanted).tensors.keys() == set(personal_names(wanted.document))
+    assert kept(wanted).tensors.keys() == personal_shapes(wanted.document).keys()
     steps = [progress for progress in told if progress.stage == "train"]
-    assert [(step.done, step.total) for step in steps] == [(done, 16) for done in range(1, 17)]
+    assert [(step.done, step.total) for step in steps] == [(done, 8) for done in range(1, 9)]
     loss = kept(wanted).loss
     assert loss is not None
     assert result.held_out_loss is not None
     assert loss < result.held_out_loss
 
 
+def test_fedalt_mixes_its_own_adapter_with_those_of_the_others(base: Path, tmp_path: Path) -> None:
+    plain = asked(base, tmp_path, "fedavg", local_steps=3)
+    ranged = plain.document.task.encoding.model_copy(update={"value_range": 0.5})
+    method = plain.document.task.method.model_copy(update={"name": MethodName.FEDALT})
+    task = plain.document.task.model_copy(update={"encoding": ranged, "method": method})
+    wanted = replace(plain, document=plain.document.model_copy(update={"task": task}))
+    loaded, layout = prepared(wanted), wanted.document.layout
+    first = train_here(loaded, wanted, lambda _: None)
+    own, mixers = kept(wanted), mixer_shapes(wanted.document)
+    assert own.tensors.keys() == personal_shapes(wanted.document).keys()
+    shared = load_tensors(wanted.global_adapter, layout)
+    trained = layout.flatten({name: own.tensors[name] for name in shared})
+    assert np.array_equal(first.update, trained - layout.flatten(shared))
+    assert wanted.own is not None
+    # The mean is this device's adapter, twice as heavy as another's that is all zeros but A.
+    others = {name: np.zeros_like(part) if "lora_B" in name else part for name, part in shared.items()}
+    mean = {name: (2 * own.tensors[name] + others[name]) / 3 for name in shared}
+    write_sent(wanted.own, SentPart({name: own.tensors[name] for name in shared}, 2, 1))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(save({WEIGHT: np.array([3.0])}))
+    later = replace(wanted, version=1, public=state)
+    rest = Personal(later, mean, own).rest
+    assert {name: rest[name].tolist() for name in rest} == {
+        name: pytest.approx(others[name], abs=1e-5) for name in others
+    }
+    second = train_here(loaded, later, lambda _: None)
+    assert np.linalg.norm(second.update) > 0
+    assert any(np.abs(kept(later).tensors[name]).max() > 0 for name in mixers)  # the mixers learn
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pull", [0.01, 20.0])
 def test_a_stronger_pull_keeps_the_personal_adapter_nearer(pull: float, base: Path, tmp_path: Path) -> None:
     wanted = asked(base, tmp_path, "ditto")
@@ -107,7 +155,7 @@ def test_a_stronger_pull_keeps_the_personal_adapter_nearer(pull: float, base: Pa
 
 
 def test_without_a_folder_nothing_is_kept(base: Path, tmp_path: Path) -> None:
-    run(replace(asked(base, tmp_path, "fedsa"), own=None))
+    run(replace(asked(base, tmp_path, "fedsa", local_steps=1), own=None))
     assert not (tmp_path / "own").exists()
 
 
@@ -130,7 +178,7 @@ def test_a_part_of_another_shape_is_that_of_no_one(base: Path, tmp_path: Path) -
 
 
 def test_rows_of_the_domains_are_looked_at_before_training(base: Path, tmp_path: Path) -> None:
-    plain = request(base, tmp_path, cpu())
+    plain = request(base, tmp_path, cpu(), local_steps=1)
     values = plain.document.task.model_dump(mode="json") | {"fairness": {"domains": ["even", "none"]}}
     task = type(plain.document.task).model_validate(values)
     wanted = replace(plain, document=plain.document.model_copy(update={"task": task}))

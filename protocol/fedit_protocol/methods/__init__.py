@@ -8,6 +8,7 @@ from typing import Final
 from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
 from fedit_protocol.methods.ditto import Ditto
 from fedit_protocol.methods.fed_sb import FedSb
+from fedit_protocol.methods.fedalt import FedAlt
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedex_lora import FedExLora
 from fedit_protocol.methods.fedit_rs import FedItRs
@@ -36,6 +37,7 @@ METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.NESTED: NestedRanks(),
     MethodName.FEDSA: FedSa(),
     MethodName.DITTO: Ditto(),
+    MethodName.FEDALT: FedAlt(),
     MethodName.FED_SB: FedSb(),
     MethodName.RAVAN: Ravan(),
     MethodName.FEDKSEED: FedKSeed(),
