@@ -15,7 +15,7 @@ from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Selection, Task, TaskDocument
 from fedit_protocol.task_fairness import FairRule
-from fedit_protocol.task_selection import DECLARED
+from fedit_protocol.task_selection import DECLARED, SEEN
 from fedit_protocol.words import counted
 
 _FILES: Final = "your files, prompts, answers and file names"
@@ -235,13 +235,14 @@ def _class_in_clear(task: Task) -> list[str]:
 def _declared(task: Task) -> list[str]:
     """What a device says of itself at each check-in, for tasks that draw by it."""
     rule = task.round.selection
+    seen = ["the server draws rounds by what your last update said: its rows and its loss"] if rule in SEEN else []
     if rule not in DECLARED:
-        return []
+        return seen
     what = "about how long a round takes here, to a factor of two"
     if rule is Selection.STRATIFIED:
         names = plain(", ".join(task.selection.domains))
         what = f"which of these categories more than a little of your rows are in: {names}; and {what}"
-    return [f"at each check-in, so that rounds are drawn by it: {what} (unless you set privacy.declare=false)"]
+    return [*seen, f"at each check-in, so that rounds are drawn by it: {what} (unless you set privacy.declare=false)"]
 
 
 def _covered(task: Task) -> list[str]:

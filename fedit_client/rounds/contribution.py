@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fedit_client.records.own_part import SentPart
 from fedit_client.rounds.statistics import report_of
 from fedit_client.training import LocalResult
-from fedit_protocol.adapter import Vector
+from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
@@ -17,6 +18,7 @@ from fedit_protocol.metrics import ClientReport, OwnDomain
 from fedit_protocol.rank_blocks import block_weights
 from fedit_protocol.round_plan import sent_layout
 from fedit_protocol.task import TaskDocument
+from fedit_protocol.task_tables import MethodName
 
 _ROWS, _LOSS = "rows ", "loss "
 """How training names what it found of a domain, before the domain's own name."""
@@ -60,6 +62,15 @@ def contribution(
     report = report_of(local, document.task, weight)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
     return Contribution(message, weight, report, later)
+
+
+def sent_part(message: Vector, weight: int, start: RoundStart) -> SentPart | None:
+    """Return what a device has in the mean of the next version, if its method takes that out again (FedALT)."""
+    document = start.document
+    if document.task.method.name is not MethodName.FEDALT:
+        return None
+    first = first_adapter(document.layout, document.task.adapter.seed)
+    return SentPart(document.layout.unflatten(first + message), weight, start.version + 1)
 
 
 def own_figures(local: LocalResult, document: TaskDocument, message: Vector) -> OwnFigures:

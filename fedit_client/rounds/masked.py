@@ -5,6 +5,7 @@ The protocol package decides (secagg.participant); what every kind of round does
 
 import asyncio
 import secrets
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -13,15 +14,15 @@ import numpy as np
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.events import RoundStage
 from fedit_client.network.transport import OnBytes
-from fedit_client.records.own_part import SentPart, read_left, write_left, write_sent
+from fedit_client.records.own_part import read_left, write_left, write_sent
 from fedit_client.records.payloads import Payload, decode_words
-from fedit_client.rounds.contribution import Contribution, contribution
+from fedit_client.rounds.contribution import Contribution, contribution, sent_part
 from fedit_client.rounds.device_round import Round, over_is_fine
 from fedit_client.rounds.engagement import Engagement
 from fedit_client.task_groups import task_group
 from fedit_client.training import LocalResult
 from fedit_client.training.request import MeasuresStart, ScoresCanary
-from fedit_protocol.adapter import Vector, first_adapter
+from fedit_protocol.adapter import Vector
 from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import EnrolledView
 from fedit_protocol.errors import ConfigError, DeviceError
@@ -160,14 +161,14 @@ class MaskedRound(Round):
         return self._with.document.task.method.name is MethodName.FEDALT
 
     def _note_sent(self, version: int) -> None:
-        """Keep the own adapter as it went into the mean of this version: the next round takes it out again (FedALT)."""
-        sent, own, document = self._sent, self._with.work.own, self._with.document
+        """Keep the own adapter as it went, rounded, into the mean of this version: the next round takes it out."""
+        sent, own = self._sent, self._with.work.own
         if sent is None or own is None:
             return
-        first = document.layout.unflatten(first_adapter(document.layout, document.task.adapter.seed))
-        tensors = {name: (first[name] + part * (sent.unit / sent.weight)).astype(np.float32)
-                   for name, part in sent.tensors.items()}  # fmt: skip
-        write_sent(own, SentPart(tensors, sent.weight, version))
+        rounded = np.concatenate([part.reshape(-1) for part in sent.tensors.values()]) * (sent.unit / sent.weight)
+        part = sent_part(rounded.astype(np.float32), sent.weight, self._start())
+        if part is not None:
+            write_sent(own, replace(part, version=version))
 
     def _put_off(self, made: Contribution) -> None:
         """Keep what compression has put off, now that the rest is in the adapter."""

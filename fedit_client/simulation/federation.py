@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save
 
 from fedit_client.data import Record
 from fedit_client.home.durable import write_atomic
-from fedit_client.records.own_part import read_left, write_left
-from fedit_client.rounds.contribution import contribution
+from fedit_client.records.own_part import read_left, write_left, write_sent
+from fedit_client.rounds.contribution import contribution, sent_part
 from fedit_client.simulation.carriers import Carrier, Given, carried
 from fedit_client.simulation.learner import LocalWork, Trains
 from fedit_client.training.request import LocalResult
@@ -112,6 +112,8 @@ class Federation:
         made = contribution(replace(standing_for(found, client), update=update), start, read_left(own, number))
         if made.left:
             write_left(own, number, made.left)
+        if (part := sent_part(made.message, made.weight, start)) is not None:
+            write_sent(own, part)
         return Given(update, made)
 
     def keep(self, progress: Progress) -> None:

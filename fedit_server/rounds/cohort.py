@@ -2,10 +2,20 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from math import ceil
+from dataclasses import dataclass, field
+from math import ceil, inf
 
 from fedit_protocol.ids import ClientId
-from fedit_protocol.selection import NOTHING_DECLARED, Declared, resource_aware, stratified, uniform
+from fedit_protocol.selection import (
+    NOTHING_DECLARED,
+    Declared,
+    Seen,
+    oort,
+    power_of_choice,
+    resource_aware,
+    stratified,
+    uniform,
+)
 from fedit_protocol.task import RoundSpec, Selection
 
 
@@ -20,28 +30,46 @@ def draw_cohort(free: Sequence[ClientId], size: int, selection: Selection, seed:
     return [ClientId(client) for client in uniform(free, size, seed)]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a server goes by when it draws: in memory only, and forgotten with the process."""
+
+    round_no: int = 1
+    declared: Mapping[ClientId, Declared] = field(default_factory=dict)
+    """What devices said when they checked in."""
+    served: Mapping[str, int] = field(default_factory=dict)
+    """How often holders of each domain were invited."""
+    seen: Mapping[str, Seen] = field(default_factory=dict, repr=False)
+    """In trusted mode: what each device's last update said."""
+
+
 def draw_round(
     free: Sequence[ClientId],
     policy: RoundSpec,
-    declared: Mapping[ClientId, Declared],
-    served: Mapping[str, int],
+    known: Known,
     seed: bytes,
 ) -> list[ClientId]:
     """Return whom a round invites, by the task's rule.
 
-    `declared` is what devices said when they checked in, `served` how often holders of each domain took part. Where
-    devices decide for themselves, those who are asked are drawn uniformly.
+    Where devices decide for themselves, those who are asked are drawn uniformly. Power-of-Choice asks twice as many as
+    it takes, and takes whom it has not seen yet first.
     """
+    declared, served, size = known.declared, known.served, policy.most_clients
     said: dict[str, Declared] = {client: declared.get(client, NOTHING_DECLARED) for client in free}
     match policy.selection:
         case Selection.STRATIFIED:
-            chosen = stratified(said, served, policy.most_clients, seed)
+            chosen = stratified(said, served, size, seed)
         case Selection.RESOURCE_AWARE:
-            chosen = resource_aware(said, policy.most_clients, policy.deadlines.upload_s, seed)
+            chosen = resource_aware(said, size, policy.deadlines.upload_s, seed)
         case Selection.FIRST_COME:
-            chosen = list(free[: policy.most_clients])
+            chosen = list(free[:size])
+        case Selection.OORT:
+            chosen = oort(free, known.seen, size, known.round_no, policy.deadlines.upload_s, seed)
+        case Selection.POWER_OF_CHOICE:
+            losses = {client: known.seen[client].square_loss if client in known.seen else inf for client in free}
+            chosen = power_of_choice(losses, 2 * size, size, seed)
         case _:
-            chosen = uniform(free, policy.most_clients, seed)
+            chosen = uniform(free, size, seed)
     return [ClientId(client) for client in chosen]
 
 

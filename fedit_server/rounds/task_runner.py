@@ -15,13 +15,15 @@ from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId, RoundId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import cohort_rules
-from fedit_protocol.selection import NOTHING_DECLARED, Declared
+from fedit_protocol.sealed.opening import OpenedSum
+from fedit_protocol.secagg.effects import Opened
+from fedit_protocol.selection import NOTHING_DECLARED, Declared, Seen
 from fedit_protocol.task import ROBUST_COHORTS, Mode
-from fedit_protocol.task_selection import DECLARED
+from fedit_protocol.task_selection import DECLARED, SEEN
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.candidates import settle
-from fedit_server.rounds.cohort import divide, draw_round
+from fedit_server.rounds.cohort import Known, divide, draw_round
 from fedit_server.rounds.driver import RETRY_S
 from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import Ending, LiveRound, Summed
@@ -69,6 +71,10 @@ class TaskRunner:
         self._passed_over: frozenset[ClientId] = frozenset()
         self._served = Counter[str]()
         """How often holders of each declared domain were invited, since this server took the task up."""
+        self._seen: dict[str, Seen] = {}
+        """What the last update of each device said, where a trusted task draws by it; never written down."""
+        self._round_s: dict[str, float] = {}
+        """How long the devices of such a task expect a round to take."""
 
     async def run(self) -> None:
         """Run rounds until the task is over, and nothing of it is open or waits for a decision."""
@@ -197,8 +203,8 @@ class TaskRunner:
         """Open a round once enough clients are free, or wait a little for them."""
         policy, now = self.task.document.task.round, self._services.desk.clock()
         gather = timedelta(seconds=policy.deadlines.gather_s)
-        # A choice by what devices declare needs more of them than it takes: it is made at the end of gathering.
-        wanted = sys.maxsize if policy.selection in DECLARED else policy.most_clients
+        # A choice by what is known of devices needs more of them than it takes: it is made at the end of gathering.
+        wanted = sys.maxsize if policy.selection in DECLARED | SEEN else policy.most_clients
         opens_at = self.lobby.opens_at(policy.least_clients, wanted, gather, now)
         if opens_at is None or opens_at > now:
             left = LOOK_AGAIN_S if opens_at is None else (opens_at - now).total_seconds()
@@ -207,7 +213,10 @@ class TaskRunner:
         free = self.lobby.free(now)
         seed = secrets.token_bytes(32)
         declared = self.lobby.declared()
-        drawn = draw_round(free, policy, declared, self._served, seed)
+        known = Known(self.round_no + 1, declared, self._served, self._seen)
+        drawn = draw_round(free, policy, known, seed)
+        if policy.selection in SEEN:
+            self._round_s |= {client: said.round_s for client, said in declared.items() if said.round_s}
         self._served.update(name for client in drawn if client in declared for name in declared[client].domains)
         known = await self._services.store.suspicions.of_task(self.task.task_id)
         streaks = {client: held.streak for client, held in known.items() if held.streak}
@@ -269,12 +278,20 @@ class TaskRunner:
                 log.warning("a device is left out from now on: it %s", deed, extra={**self._fields, "client": client})
         if isinstance(ending, Summed):
             await self._suspect(ending)
+        if isinstance(ending, Opened) and task.document.task.round.selection in SEEN:
+            self._see(ending.result)
         self.live = None
         await self._services.desk.spool.discard(live.opening.round_id)
         await self.refresh()
         live.look_again()
         self.bell.ring()
         await self._services.store.database.clear_log()
+
+    def _see(self, opened: OpenedSum) -> None:
+        """Note what a trusted round's devices said, until their next one; the time is what they declared."""
+        for device, (rows, loss) in opened.seen.items():
+            client = client_id(device)
+            self._seen[client] = Seen(rows, loss**2, self._round_s.get(client, 0.0), self.round_no)
 
     async def _task_of(self, version: int) -> TaskRow:
         """Return the task as a round of this version knows it."""

@@ -116,7 +116,8 @@ class RoundSpec(Section):
     selection: Selection = Field(
         Selection.UNIFORM,
         description="uniform (drawn at random), first_come, stratified (by what devices declare of their rows),"
-        " resource_aware (1.25 times as many as wanted, of those that expect to be in time) or self (devices decide)",
+        " resource_aware (1.25 times as many as wanted, of those that expect to be in time), self (devices decide); in"
+        " mode trusted also oort and power_of_choice (by the loss of each device's last update)",
     )
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")

@@ -142,8 +142,6 @@ def check_optimizer(task: "Task") -> None:
         raise ValueError(
             f"{where} divides updates, which method.name = {task.method.name} is not linear in: take fedavg"
         )
-    if task.method.audit_every:
-        raise ValueError(f"{where} divides the updates that method.audit_every would sketch whole: take one of both")
     if task.fairness and task.fairness.rule == "qffl":
         raise ValueError(f"{where} divides the updates whose length fairness.rule = qffl needs: take term or afl")
     if not task.training.most_steps:

@@ -32,7 +32,10 @@ class Selection(StrEnum):
     POWER_OF_CHOICE = "power_of_choice"
 
 
-DECLARED: Final = frozenset({Selection.STRATIFIED, Selection.RESOURCE_AWARE})
+SEEN: Final = frozenset({Selection.OORT, Selection.POWER_OF_CHOICE})
+"""What draws by the losses of single devices: in trusted mode only."""
+
+DECLARED: Final = frozenset({Selection.STRATIFIED, Selection.RESOURCE_AWARE, Selection.OORT})
 """What draws by what devices say of themselves when they check in."""
 
 
@@ -80,11 +83,10 @@ class SelectionSpec(Section):
 def check_selection(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the selection does not fit the task."""
     rule, policy, masked = task.round.selection, task.round, task.round.mode == "masked"
-    if rule in (Selection.OORT, Selection.POWER_OF_CHOICE):
+    if rule in SEEN and masked:
         raise ValueError(
-            f"round.selection = {rule} needs each device's own loss, which "
-            + ("masks hide" if masked else "no server of FedIT keeps")
-            + ": it is there for simulations; the nearest that works on sums is round.selection = self"
+            f"round.selection = {rule} needs each device's own loss, which masks hide: the nearest that works on sums"
+            " is round.selection = self; or set round.mode = trusted"
         )
     if rule is Selection.STRATIFIED and not task.selection.domains:
         raise ValueError("round.selection = stratified needs selection.domains: name the categories, or take uniform")

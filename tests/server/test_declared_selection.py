@@ -8,10 +8,10 @@ import pytest
 
 from fedit_protocol.declaration import Declaration
 from fedit_protocol.ids import ClientId, TaskId
-from fedit_protocol.selection import Declared
+from fedit_protocol.selection import Declared, Seen
 from fedit_protocol.task import RoundSpec, Selection
 from fedit_protocol.testing import ManualClock
-from fedit_server.rounds.cohort import divide, draw_round
+from fedit_server.rounds.cohort import Known, divide, draw_round
 from fedit_server.rounds.lobby import GRACE, Lobby
 
 from .bases import small_task
@@ -55,16 +55,16 @@ def test_a_rule_that_asks_nothing_draws_from_everybody() -> None:
         drawn = Counter(
             client
             for number in range(400)
-            for client in draw_round(FREE, policy(selection=rule), {}, {}, number.to_bytes(4, "big"))
+            for client in draw_round(FREE, policy(selection=rule), Known(), number.to_bytes(4, "big"))
         )
         assert all(abs(drawn[client] - 200) < 50 for client in FREE)
-    assert draw_round(FREE, policy(selection="first_come"), {}, {}, b"") == FREE[:4]
+    assert draw_round(FREE, policy(selection="first_come"), Known(), b"") == FREE[:4]
 
 
 def test_more_are_invited_than_wanted_where_some_will_be_late() -> None:
     rule = policy(selection="resource_aware", deadlines={"upload_s": 600})
     declared = {client: Declared(round_s=512.0 if number < 6 else 1024.0) for number, client in enumerate(FREE)}
-    chosen = draw_round(FREE, rule, declared, {}, b"seed")
+    chosen = draw_round(FREE, rule, Known(declared=declared), b"seed")
     assert (rule.ring_size, rule.most_clients, len(chosen)) == (5, 5, 5)
     assert set(chosen) < set(FREE[:6])
     assert [len(cohort) for cohort in divide(chosen, rule, b"seed")] == [5]
@@ -87,3 +87,23 @@ def test_what_was_declared_is_forgotten_with_the_device(clock: ManualClock) -> N
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_cohort_of_an_over_selected_round_may_be_smaller(count: int) -> None:
     assert [len(one) for one in divide(FREE[:count], policy(selection="resource_aware"), b"seed")] == [count]
+
+
+def trusted(rule: str) -> RoundSpec:
+    return policy(selection=rule, mode="trusted", cohort_size=3, deadlines={"upload_s": 600})
+
+
+def test_oort_draws_by_what_the_last_updates_said() -> None:
+    seen = {client: Seen(10, float(number), 60.0) for number, client in enumerate(FREE)}
+    assert set(draw_round(FREE, trusted("oort"), Known(50, seen=seen), b"seed")) == set(FREE[5:])
+    new = {client: seen[client] for client in FREE[:4]}
+    assert not set(draw_round(FREE, trusted("oort"), Known(1, seen=new), b"seed")) & set(FREE[:3])
+
+
+def test_power_of_choice_asks_for_twice_as_many_and_takes_the_largest_losses() -> None:
+    seen = {client: Seen(10, float(number), 0.0) for number, client in enumerate(FREE)}
+    drawn = [draw_round(FREE, trusted("power_of_choice"), Known(2, seen=seen), bytes([n])) for n in range(20)]
+    assert all(max(chosen, key=FREE.index) in FREE[5:] for chosen in drawn)
+    assert all(FREE[0] not in chosen and FREE[1] not in chosen for chosen in drawn)
+    newcomers = draw_round(FREE, trusted("power_of_choice"), Known(2, seen={FREE[0]: seen[FREE[0]]}), b"seed")
+    assert FREE[0] not in newcomers

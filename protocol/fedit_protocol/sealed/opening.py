@@ -11,7 +11,7 @@ from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SealedSpec
 from fedit_protocol.methods.trusted import Products
-from fedit_protocol.metrics import NO_REPORT, CohortReport, decode_report
+from fedit_protocol.metrics import LOSS_UNIT, NO_REPORT, CohortReport, decode_report
 from fedit_protocol.sealed.updates import open_update
 
 Reader = Callable[[IdentityKey], bytes]
@@ -31,6 +31,8 @@ class OpenedSum:
     """Device → why its update was left out."""
     products: Products | None = field(default=None, repr=False)
     """What a method that needs single updates was given them for; in memory only."""
+    seen: Mapping[IdentityKey, tuple[int, float]] = field(default_factory=dict, repr=False)
+    """Device → its rows and its training loss, for rules that draw by them: in memory at most."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class OpeningJob:
         """
         total = np.zeros(self.spec.size, dtype=np.float64)
         sums = {metric.name: 0 for metric in self.spec.metrics}
-        weight, refused = 0, dict[IdentityKey, str]()
+        weight, refused, seen = 0, dict[IdentityKey, str](), dict[IdentityKey, tuple[int, float]]()
         for device in sorted(self.devices):
             try:
                 opened = open_update(read(device), secret, self.spec, self.context, device)
@@ -58,9 +60,10 @@ class OpeningJob:
                 continue
             total += opened.weight * opened.update.astype(np.float64)
             weight += opened.weight
+            seen[device] = opened.figures["examples"], opened.figures["train_loss"] / (LOSS_UNIT * opened.weight)
             if products is not None:
                 products.add(opened.update, opened.weight)
             for name, value in opened.figures.items():
                 sums[name] += value
         report = decode_report(sums, weight) if weight else NO_REPORT
-        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused, products)
+        return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused, products, seen)
