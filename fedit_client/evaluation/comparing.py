@@ -79,8 +79,8 @@ class Bench:
             request = EvaluationRequest(self.document, self.base, files, self.records, self.plan)
             losses = await self.evaluator.evaluate(request, lambda _: None)
         finally:
-            for folder in files.values():
-                shutil.rmtree(folder, ignore_errors=True)
+            for file in files.values():
+                shutil.rmtree(file.parent, ignore_errors=True)
         before, after = losses[_BEFORE], losses[_AFTER]
         return Comparison(
             candidate=candidate,
@@ -103,7 +103,7 @@ class Bench:
             await asyncio.to_thread(build, target, target, self.document)
         if state is not None:
             await transport.download(state.digest, folder / STATE, state.size, quiet)
-        return folder
+        return target
 
 
 def by_category(before: CategoryLosses, after: CategoryLosses) -> tuple[CategoryLoss, ...]:

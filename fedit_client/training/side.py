@@ -57,7 +57,7 @@ def worn(model: Any, document: TaskDocument, adapter: Path | None) -> Iterator[N
         yield
         return
     folder = adapter if adapter.is_dir() else adapter.parent
-    is_kept = document.lora is None and (adapter.is_dir() or adapter.name == WEIGHTS)
+    is_kept = document.lora is None and (adapter.is_dir() or adapter.name in (WEIGHTS, FACTORS))
     has_side = is_kept and (folder / FACTORS).exists()
     plain = folder / WEIGHTS if adapter.is_dir() else adapter
     write_adapter(model, load_tensors(folder / FACTORS if has_side else plain, document.built))

@@ -10,10 +10,11 @@ from safetensors.numpy import load_file, save_file
 
 from fedit_client.training.batches import pack
 from fedit_client.training.model import attach_adapter, load_base, read_adapter, write_adapter
-from fedit_client.training.side import beside
+from fedit_client.training.side import beside, worn
 from fedit_protocol.errors import ModelError
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.side_delta import SIDE, as_state, joined
+from fedit_protocol.peft_folder import FACTORS, WEIGHTS
 from fedit_protocol.task import TaskDocument
 
 from ..tiny_llama import tiny_document
@@ -106,3 +107,16 @@ def test_one_of_other_shapes_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error, beside(model, document.layout, tmp_path / "state.safetensors"):
         pass
     assert error.value.code == "M004"
+
+
+def test_a_kept_version_is_worn_with_its_side_delta_however_it_is_named(base: Path, tmp_path: Path) -> None:
+    document, batch = document_of(base), [pack(rows(), "cpu")]
+    model = model_of(base, "fp32", fused=True)
+    tensors, state = read_adapter(model), state_file(document, tmp_path)
+    save_file(tensors, tmp_path / FACTORS)
+    with beside(model, document.layout, state):
+        wanted, _ = gradient(model, batch)
+    write_adapter(model, {name: 0 * value for name, value in tensors.items()})
+    for path in (tmp_path, tmp_path / FACTORS, tmp_path / WEIGHTS):
+        with worn(model, document, path):
+            assert gradient(model, batch)[0] == pytest.approx(wanted, rel=1e-6)
