@@ -3,6 +3,8 @@
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
+    "C041": "The method turns the adapter's factors, so each layer needs at least as many inputs as the adapter has "
+    "rank. Lower adapter.rank in the task, or leave out the layer that the message names.",
     "D040": "There is no such way to deal rows, or a part of it is missing or wrong; the fix is the nearest one that "
     "works. All of them: fedit-client help partition",
     "D041": "So many clients, rows and categories do not fit each other: a client would have no row, a category no "
@@ -19,6 +21,10 @@ CODES: Final[dict[str, str]] = {
     "left out. Give the very same rows.",
     "D047": "Files with different sets of columns cannot become the rows of one client. Convert them to messages "
     "first, each with: fedit-client data convert FILE --out NEW_FILE",
+    "F020": "A folder of a simulation holds one task's state, so that a run that was stopped goes on; this one has "
+    "another task's. Name another folder, or delete it.",
+    "F029": "The masked rounds in memory know no public state, domains or compression. A simulation by the ring has "
+    "the same sums for such a task.",
 }
 
 

@@ -51,6 +51,8 @@ class Row:
     attack: Values
     curve: bool
     """Whether the test rows are measured after each round and not only at the end."""
+    measured: tuple[str, ...]
+    """The sets of rows that the finished model is measured on."""
     task: Values = field(repr=False)
     variants: Mapping[str, Values] = field(repr=False)
 
@@ -68,7 +70,7 @@ class Run:
     def name(self) -> str:
         """What its folder is called."""
         parts = [self.row.name, self.variant, "" if self.client is None else f"client{self.client}", f"seed{self.seed}"]
-        return "-".join(part for part in parts if part)
+        return "-".join(part.replace(", ", "-").replace(" ", "") for part in parts if part)
 
     @property
     def title(self) -> str:
@@ -117,6 +119,7 @@ def _row(path: Path) -> Row:
     values = {**_DEFAULTS, **tomllib.loads(path.read_text("utf-8"))}
     clients = values["clients"]
     values["clients"] = clients if isinstance(clients, str) else tuple(cast("list[int]", clients))
+    values["measured"] = tuple(values["measured"])
     return Row(name=path.stem, **values)
 
 
@@ -136,6 +139,7 @@ _DEFAULTS: Values = {
     "carrier": "ring",
     "attack": {},
     "curve": False,
+    "measured": ["test", "validation"],
     "task": {},
     "variants": {},
 }

@@ -34,6 +34,10 @@ class Model:
     told: Mapping[str, Any] = field(repr=False)
     measured_on: str = "test"
 
+    def on(self, rows: str) -> "Model":
+        """Return the same model on another set of rows."""
+        return Model(self.told, rows)
+
     @property
     def seed(self) -> int:
         """The run's seed."""

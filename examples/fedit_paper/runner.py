@@ -107,11 +107,20 @@ class Bench:
             progress = federation.run(learner, lambda now: self._noted(learner, federation, run.row, now))
         told = self._told(run, document, progress)
         adapter = progress.adapter if run.row.kind != "base" else None
-        sets = {"test": self.test, "validation": self.validation, **self.others}
+        sets = {name: self._rows(name) for name in run.row.measured}
         figures = {
             name: rows_told(learner.measure(adapter, rows, progress.public), rows) for name, rows in sets.items()
         }
         return {**told, "figures": figures, "seconds": monotonic() - begun}
+
+    def _rows(self, name: str) -> tuple[Record, ...]:
+        match name:
+            case "test":
+                return self.test
+            case "validation":
+                return self.validation
+            case _:
+                return self.others[name]
 
     def _federation(self, run: Run, document: TaskDocument, learner: Learner, folder: Path) -> Federation:
         clients = self._clients(run, document, learner)

@@ -19,6 +19,7 @@ from fedit_client.commands.shared import (
 )
 
 _DEFAULT: Final = "own"
+_PUBLIC: Final = 0o644
 
 _PLACES: Final = "base, a PEFT folder, a model's folder, or the number of a version."
 
@@ -166,7 +167,7 @@ def report(
         from fedit_client.evaluation.report import report_page
         from fedit_client.home.durable import write_atomic
 
-        write_atomic(out, report_page(found, title).html().encode())
+        write_atomic(out, report_page(found, title).html().encode(), _PUBLIC)
         lines.append(f"the page is {out}")
     given.console.answer("eval report", {**found.as_data(), "page": str(out) if out else None}, lines)
 

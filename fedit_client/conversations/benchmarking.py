@@ -107,6 +107,7 @@ async def _run(
     names = list(adapters)
     scores = await benchmarks.run(request, lambda p: console.say(f"  {names[p.done]} …", style="dim"))
     if wishes.out is not None:
+        wishes.out.parent.mkdir(parents=True, exist_ok=True)
         for name, found in scores.items():
             line = {"schema": "fedit.benchmark/1", "name": name, "base": str(base), "seed": wishes.seed,
                     "precision": plan.quantization.value, "shots": wishes.shots, "rows": wishes.rows,

@@ -172,7 +172,7 @@ class Measuring:
             tenth = 10 * progress.done // max(1, progress.total)
             if tenth > told[0]:
                 told[0] = tenth
-                self.console.say(f"  {what}: {progress.done} of {progress.total} rows", style="dim")
+                self.console.say(f"  {what}: {progress.done} of {progress.total}", style="dim")
 
         return tell
 

@@ -130,6 +130,7 @@ def intervals_figure(summary: Summary) -> "Figure":
     for place, (_, interval) in enumerate(found):
         axes.plot([interval.low, interval.high], [place, place], color="#234")
         axes.plot(interval.change, place, "o", color="#234")
+    axes.margins(y=0.2)
     axes.axvline(0, color="#a33", linewidth=1)
     axes.set_yticks(range(len(found)), [name for name, _ in found])
     axes.invert_yaxis()
@@ -148,7 +149,7 @@ def categories_figure(summary: Summary) -> "Figure":
     axes.invert_yaxis()
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel("loss, nats per answer token")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 

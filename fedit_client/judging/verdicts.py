@@ -20,7 +20,7 @@ SCHEMA: Final = "fedit.judge/1"
 _CHOICES: Final = {"A": Choice.FIRST, "B": Choice.SECOND, "C": Choice.TIE}
 _CHOICE: Final = re.compile(r"\[\[([ABC])\]\]")
 _NUMBER: Final = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.])")
-_LOWEST: Final = 1.0
+_ALONE: Final = re.compile(r"\d+(?:\.\d+)?[\s,]+\d+(?:\.\d+)?")
 _HIGHEST: Final = 10.0
 
 
@@ -90,10 +90,19 @@ class VerdictFile:
 
 
 def parse_scores(reply: str) -> tuple[float, float] | None:
-    """Return the two scores of a reply's first line, or None unless it holds exactly two numbers from 1 to 10."""
-    line = next(_filled_lines(reply), "")
+    """Return two scores from 0 to 10, or None: those of the first line, if it holds exactly two numbers.
+
+    Else those of the last line that is nothing but two numbers: Vicuna's prompt for mathematics has the judge solve the
+    problem first. Its scale begins at 1; judges give 0 to an answer that is not there.
+    """
+    lines = list(_filled_lines(reply))
+    alone = [line for line in lines if _ALONE.fullmatch(line.strip())]
+    return _two(lines[0]) or (_two(alone[-1]) if alone else None) if lines else None
+
+
+def _two(line: str) -> tuple[float, float] | None:
     numbers = [float(found) for found in _NUMBER.findall(line)]
-    if len(numbers) != 2 or not all(_LOWEST <= number <= _HIGHEST for number in numbers):
+    if len(numbers) != 2 or max(numbers) > _HIGHEST:
         return None
     return numbers[0], numbers[1]
 

@@ -204,6 +204,9 @@ class Round(ABC):
             seen = result.train_loss if result.held_out_loss is None else result.held_out_loss
             bits |= decision_figures(self._decision, seen)
         result = replace(result, statistics={**result.statistics, **bits})
+        if result.personal_loss is not None:
+            self._tell(EventKind.NOTICE, f"your own adapter, which never leaves this machine, has a loss of"
+                       f" {result.personal_loss:.3f} on your held-out rows")  # fmt: skip
         if (loss := result.held_out_loss) is not None:
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)

@@ -59,6 +59,7 @@ def _mixed(module: Any) -> Any:
         own = seen @ module.lora_A[_ADAPTER].weight.T @ module.lora_B[_ADAPTER].weight.T
         rest = seen @ module.rest_a.T @ module.rest_b.T
         share = torch.softmax(seen @ module.mixer.T, dim=-1)[..., :1]
-        return done + (module.scaling[_ADAPTER] * (share * own + (1 - share) * rest)).to(done.dtype)
+        mixed: torch.Tensor = done + (module.scaling[_ADAPTER] * (share * own + (1 - share) * rest)).to(done.dtype)
+        return mixed
 
     return forward

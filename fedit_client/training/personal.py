@@ -70,6 +70,11 @@ class Personal:
         return (_Still(tuple(name for name, _ in model.named_parameters() if _A in name), alone),) if alone else ()
 
     @property
+    def is_kept(self) -> bool:
+        """Whether this device keeps a part of its own."""
+        return self.request.own is not None and bool(personal_shapes(self.request.document))
+
+    @property
     def trains_again(self) -> bool:
         """Whether a second training follows, of the personal adapter alone: twice the steps."""
         return self._method is MethodName.DITTO

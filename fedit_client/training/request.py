@@ -105,6 +105,8 @@ class LocalResult:
     peak_bytes: int = field(default=0, compare=False)
     canary_loss: float | None = field(default=None, repr=False)
     """Nats per answer token of the canary rows, where the request asked for it."""
+    personal_loss: float | None = field(default=None, repr=False)
+    """Nats per token of this device's own adapter on its held-out rows, in tasks that keep one."""
     statistics: Mapping[str, float] = field(default_factory=dict, repr=False)
     """What else training measured because the task asks for it, by name (`rounds.statistics` makes integers of it)."""
 

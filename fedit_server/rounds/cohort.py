@@ -66,7 +66,7 @@ def draw_round(
         case Selection.OORT:
             chosen = oort(free, known.seen, size, known.round_no, policy.deadlines.upload_s, seed)
         case Selection.POWER_OF_CHOICE:
-            losses = {client: known.seen[client].square_loss if client in known.seen else inf for client in free}
+            losses: dict[str, float] = {one: known.seen[one].square_loss if one in known.seen else inf for one in free}
             chosen = power_of_choice(losses, 2 * size, size, seed)
         case _:
             chosen = uniform(free, size, seed)

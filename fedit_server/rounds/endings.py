@@ -19,6 +19,7 @@ from fedit_protocol.metrics import CohortReport
 from fedit_protocol.secagg.effects import Fail, Finish, Opened
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.signing import Kind, read_envelope
+from fedit_protocol.task_compression import KINDS
 from fedit_server.adapters.state import put_state
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
@@ -191,6 +192,12 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
             "clipped_fraction": report.clipped_fraction,
             **class_figures(report),
             **domain_figures(report),
-            **({"statistics": dict(report.statistics)} if report.statistics else {}),
+            **_shown(report.statistics),
         },
     )
+
+
+def _shown(statistics: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return the sums that say something to people: not the sizes of hundreds of tensors, which only fit ranges."""
+    found = {name: value for name, value in statistics.items() if name.split(maxsplit=1)[0] not in KINDS}
+    return {"statistics": found} if found else {}

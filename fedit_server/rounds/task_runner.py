@@ -213,8 +213,8 @@ class TaskRunner:
         free = self.lobby.free(now)
         seed = secrets.token_bytes(32)
         declared = self.lobby.declared()
-        known = Known(self.round_no + 1, declared, self._served, self._seen)
-        drawn = draw_round(free, policy, known, seed)
+        basis = Known(self.round_no + 1, declared, self._served, self._seen)
+        drawn = draw_round(free, policy, basis, seed)
         if policy.selection in SEEN:
             self._round_s |= {client: said.round_s for client, said in declared.items() if said.round_s}
         self._served.update(name for client in drawn if client in declared for name in declared[client].domains)

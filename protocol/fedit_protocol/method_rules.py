@@ -102,6 +102,24 @@ def check_method(task: "Task") -> None:
         )
     if task.method.audit_every:
         _check_audit(task)
+    if task.training.evaluate_every:
+        _check_best_step(task)
+
+
+def _check_best_step(task: "Task") -> None:
+    """Raise ValueError where the adapter of an earlier step than the last is not what is counted with."""
+    last = {MethodName.SCAFFOLD: "divides by all steps of a round", MethodName.FEDKSEED: "sends every step by itself"}
+    why = last.get(task.method.name)
+    if why:
+        raise ValueError(
+            f"method.name = {task.method.name} {why}, so training.evaluate_every cannot take back the last ones: leave"
+            " it out, or take fedavg"
+        )
+    if task.optimizer.fednova:
+        raise ValueError(
+            "optimizer.fednova divides by all steps of a round, so training.evaluate_every cannot take back the last"
+            " ones: leave one of them out"
+        )
 
 
 def _check_audit(task: "Task") -> None:

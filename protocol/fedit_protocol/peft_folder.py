@@ -187,8 +187,9 @@ def _own_row(edition: Edition) -> str:
 
 def _origin(task: Task, edition: Edition) -> str:
     if edition.version == 0:
-        what = "adapter, trained before, that rounds go on from" if task.adapter.start else "untrained starting point"
-        return f"The {what} of the federated task `{task.label}`."
+        if task.adapter.start:
+            return f"An adapter, trained before, that the federated task `{task.label}` goes on from."
+        return f"The untrained starting point of the federated task `{task.label}`."
     if edition.round_no is None or edition.survivors is None:
         return f"A version of the federated task `{task.label}`, run by {task.operator or 'an unnamed operator'}."
     devices = bucket(edition.survivors)

@@ -15,8 +15,8 @@ SIZE_DEVICES: Final = "size_devices"
 KINDS: Final = frozenset({SIZE, SIZE_DEVICES})
 """The statistics that fit ranges (`statistics`)."""
 
-_PLAIN_METHODS: Final = frozenset({"fedavg", "ffa_lora", "rolora", "fedsa", "ditto"})
-"""Those whose message is the update's own coordinates and nothing else."""
+_PLAIN_METHODS: Final = frozenset({"fedavg", "ffa_lora", "fedsa", "ditto"})
+"""Those whose message is the same coordinates of the update in every round, and nothing else."""
 
 
 class CompressionKind(StrEnum):
@@ -57,8 +57,8 @@ def check_compression(task: "Task") -> None:
         )
     if task.method.name not in _PLAIN_METHODS:
         raise ValueError(
-            f"[compression] does not go with method.name = {task.method.name}, which sends more than the update's own"
-            " coordinates; fedavg is the nearest that does"
+            f"[compression] does not go with method.name = {task.method.name}, which does not send the same coordinates"
+            " of the update in every round and nothing else; fedavg is the nearest that does"
         )
     if spec.kind is CompressionKind.SPARSE and task.round.combine != "weighted":
         raise ValueError("compression.kind = sparse needs round.combine = weighted: fitted goes with every rule")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-PARTS: Final[tuple[str, ...]] = ("exact", "rs", "nested", "compression", "partition", "fedkseed", "masked")
+PARTS: Final[tuple[str, ...]] = ("exact", "rs", "nested", "compression", "partition", "fedkseed", "masked", "selection")
 """The parts in their order; together they take at most twenty minutes."""
 
 ALONE: Final = frozenset({"fleet"})

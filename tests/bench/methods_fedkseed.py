@@ -4,6 +4,8 @@ Memory is the peak of a process of its own after the base is loaded, on SmolLM2-
 where it is not cached); what AdamW on the same adapter takes is shown beside it.
 """
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -119,6 +121,8 @@ def _measure(mode: str, folder: Path) -> int:
     plan = DevicePlan("cpu", 1, Quantization.NF4, "bfloat16", "a bench", 0, 0)
     loaded = load(document, base, plan)
     adapter = write_adapter(document, folder / f"{mode}.safetensors")
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what loading has left behind differs from run to run
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # from here on VmHWM is the peak
     if mode == "inference":
         rows = tokenize(_rows(), loaded.tokenizer, document.task.prompt)

@@ -22,8 +22,8 @@ TASK = {
     "title": "With and without masks",
     "adapter": {"rank": 8, "alpha": 16.0},
     "prompt": {"cutoff_tokens": 192},
-    "training": {"local_steps": 6, "batch_size": 2, "micro_batch_size": 2, "held_out_fraction": 0.0},
-    "round": {"rounds": 3, "cohort_size": 3},
+    "training": {"local_steps": 4, "batch_size": 2, "micro_batch_size": 2, "held_out_fraction": 0.0},
+    "round": {"rounds": 2, "cohort_size": 3},
     "encoding": {"rows_per_weight": 100},
 }
 

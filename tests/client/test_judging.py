@@ -317,7 +317,9 @@ SCORES = {
     "Scores: 7 and 3": (7.0, 3.0),
     "8": None,
     "8 6 1": None,
-    "0 5": None,
+    "0 5": (0.0, 5.0),
+    "I solve it first: 2 + 3.\n\n10, 4\nThe first is right.": (10.0, 4.0),
+    "I solve it first: 2 + 3.\n4 5 6": None,
     "11 5": None,
     "eight six": None,
     "": None,
@@ -325,8 +327,16 @@ SCORES = {
 
 
 @pytest.mark.parametrize(("reply", "found"), SCORES.items())
-def test_two_scores_stand_on_the_first_line(reply: str, found: tuple[float, float] | None) -> None:
+def test_two_scores_stand_on_a_line_of_their_own(reply: str, found: tuple[float, float] | None) -> None:
     assert parse_scores(reply) == found
+
+
+def test_no_recorded_review_of_gpt_4_is_read_wrongly(test_data: Path) -> None:
+    lines = (test_data / "vicuna80_gpt4_reviews.jsonl").read_text("utf-8").splitlines()
+    reviews = [json.loads(line) for line in lines]
+    read = [(parse_scores(review["gpt4_review"]), tuple(review["gpt4_scores"])) for review in reviews]
+    # 39 say their scores in a sentence at the end; people have written those down by hand.
+    assert (sum(found == scores for found, scores in read), sum(found is None for found, _ in read)) == (1001, 39)
 
 
 CHOICES = {"[[A]]": Choice.FIRST, "not [[A]] but\n[[B]]": Choice.SECOND, "[[C]]": Choice.TIE, "[[D]]": None, "A": None}

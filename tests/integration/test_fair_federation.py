@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import numpy as np
 import pytest
 
 from fedit_client.adapters.personal import personal_line
+from fedit_client.config import ClientConfig
+from fedit_client.conversations.exporting import ExportWishes, Form, export
 from fedit_client.events import EventKind
 from fedit_client.records.outbox import outbox_of
 from fedit_client.training import LocalResult, OnProgress, TrainingRequest
+from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 
 from ..server.bases import make_base
 from ..tiny_llama import make_tiny_llama
 from .federation import UNIT, Federation, StepTrainer, exact_task, federation
 from .test_privacy import files_of, said_by
+from .test_training_federation import assert_plain_peft_loads
 
 LOSSES = (7.654321, 1.0, 1.5, 2.0, 2.5)
 ROWS = [
@@ -42,15 +47,15 @@ class Looking(StepTrainer):
         return result
 
 
-def fair_task(base: Path, **fairness: Any) -> Task:
-    plain = exact_task(base, 5, rounds=2, cohort_min=5)
+def fair_task(base: Path, rounds: int = 2, **fairness: Any) -> Task:
+    plain = exact_task(base, 5, rounds=rounds, cohort_min=5)
     values = plain.model_dump(mode="json") | {"fairness": {"domains": ["de", "en"], **fairness}}
     values["encoding"] |= {"rows_per_weight": 1, "max_weight": 63}
     return Task.model_validate(values)
 
 
-async def play(fed: Federation, number: int, rows: list[dict[str, Any]]) -> list[str]:
-    trainer = Looking(examples=len(rows), place=number, steps=1)
+async def play(fed: Federation, number: int, rows: list[dict[str, Any]], kind: type[Looking] = Looking) -> list[str]:
+    trainer = kind(examples=len(rows), place=number, steps=1)
     trainer.start = LOSSES[number]
     async with fed.client(f"device-{number}", trainer) as client:
         client.add_records(rows)
@@ -84,9 +89,35 @@ async def test_domains_meet_as_sums_and_the_next_rounds_weights_follow_them(
     # lambda is 1/4 for de (its floor) and 3/4 for en, of 40 and 50 rows.
     moved = (two - one)[:5] / UNIT
     assert moved[4] / moved[0] == pytest.approx(round(10 * 1.35) / round(10 * 0.5625 + 10 * 1.35), rel=1e-3)
-    needle = b"7654"  # the first device's loss in thousandths
+    needles = (b"7.65432", struct.pack("<d", LOSSES[0]), struct.pack(">d", LOSSES[0]))
     logged = "\n".join(said_by(record) for record in caplog.records).encode()
-    assert [name for name, content in [*places, ("log", logged)] if needle in content] == []
+    found = [name for name, content in [*places, ("log", logged)] for needle in needles if needle in content]
+    assert found == []
+
+
+class Blind(Looking):
+    """Has rows of `de` that keep no answer within the cutoff."""
+
+    async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
+        result = await super().train(request, on_progress)
+        del result.statistics["rows de"], result.statistics["loss de"]  # type: ignore[attr-defined]  # a dict here
+        return result
+
+
+async def test_a_device_without_the_loss_that_others_count_on_leaves_and_the_round_goes_on(tmp_path: Path) -> None:
+    async with federation(tmp_path, fair_task(make_base(tmp_path / "base"), rounds=1)) as fed:
+        blind = play(fed, 4, ROWS, kind=Blind)
+        ended = await asyncio.gather(*(play(fed, number, ROWS) for number in range(4)), blind, return_exceptions=True)
+        (row,) = await fed.server.parts.store.rounds.rounds()
+    assert isinstance(ended[4], ConfigError)
+    assert ended[4].code == "C070"
+    assert all(EventKind.ROUND_COMMITTED in kinds for kinds in ended[:4] if not isinstance(kinds, BaseException))
+    assert row.figures is not None
+    assert {one["domain"]: one["unknown"] for one in row.figures.report["domains"]} == {
+        "de": "dropped",
+        "en": "dropped",
+    }
+    assert row.figures.report["spread"] is None
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -100,6 +131,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sign": {"encoding": {"packed": True, "max_weight": 1}, "compression": {"kind": "sign"}},
     "sparse": {"compression": {"kind": "sparse"}},
 }
+
+
+def exported(config: ClientConfig, wishes: ExportWishes) -> Path:
+    return export(config, wishes, lambda _: None).folder
 
 
 @pytest.mark.slow
@@ -128,6 +163,9 @@ async def test_a_real_federation_learns_by_each_rule(kind: str, tmp_path: Path) 
                 assert outbox is not None
                 document = client.require_membership().task_document
                 sent = outbox.payload(outbox.entries()[-1].number).size
+                if kind in ("fedsa", "ditto") and number == 0:
+                    wishes = ExportWishes(Form.PEFT, tmp_path / "exported", personal=True)
+                    assert_plain_peft_loads(base, await asyncio.to_thread(exported, client.config, wishes))
                 return kinds, sent, personal_line(client.config.paths.adapters, document)
 
         found = await asyncio.gather(*(take_part(number) for number in range(4)))

@@ -141,9 +141,8 @@ async def test_scaffold_publishes_the_mean_of_what_devices_keep(tmp_path: Path) 
 async def test_a_trusted_server_draws_by_what_it_has_seen_and_writes_none_of_it_down(tmp_path: Path) -> None:
     task = exact_task(make_base(tmp_path / "base", layers=2), 3, rounds=2, mode="trusted", selection="oort")
     trainers = [StepTrainer(examples=20 + k, place=k, steps=8, loss=1.5 + k) for k in range(4)]
-    allowed = {"limits": {"modes": ["masked", "trusted"]}}
     async with federation(tmp_path, task, allow_trusted=True) as fed:
-        clients = [fed.client(f"device-{k}", trainers[k], **allowed) for k in range(4)]
+        clients = [fed.client(f"device-{k}", trainers[k], limits={"modes": ["masked", "trusted"]}) for k in range(4)]
         await asyncio.gather(*(part(client, ["a"] * 20) for client in clients))
         (runner,) = fed.server.parts.coordinator.runners.values()
         seen = sorted((one.rows, round(one.square_loss, 6)) for one in runner._seen.values())

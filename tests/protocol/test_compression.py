@@ -133,6 +133,7 @@ def test_an_update_is_clipped_before_it_is_compressed() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "noise": ({"privacy": {"noise_multiplier": 1.0}, "encoding": {"max_weight": 1}}, "no \\[privacy\\]"),
     "trusted": ({"round": {"mode": "trusted"}}, "needs round.mode = masked"),
+    "turns": ({"method": {"name": "rolora"}}, "the same coordinates"),
     "two sums": ({"method": {"name": "fedit_rs"}}, "fedavg is the nearest"),
     "an audit": ({"method": {"audit_every": 5}}, "whose message is no update"),
     "a median": ({"round": {"cohorts": 5, "combine": "median"}}, "fitted goes with every rule"),

@@ -19,7 +19,7 @@ from fedit_protocol.lineage import (
     lineage_bytes,
     prove,
 )
-from fedit_protocol.peft_folder import WEIGHTS
+from fedit_protocol.peft_folder import FACTORS, WEIGHTS
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.succession import Successions, succeed
 from fedit_protocol.testing import MemoryFederation, seeded_random
@@ -89,6 +89,13 @@ def test_a_folder_that_nobody_touched_says_where_it_comes_from() -> None:
     assert (origin.newest.version, origin.newest.round_no, origin.vouched, origin.at) == (4, 4, True, 7)
     assert origin.pin == digest_of(FIRST)
     assert not Folder().export().check(None).vouched
+
+
+def test_where_an_adapter_is_built_the_digest_is_of_what_travelled() -> None:
+    files = {WEIGHTS: b"built of 4", FACTORS: b"4"}
+    assert Folder(files=files).export().check().newest.digest == digest_of(b"4")
+    with pytest.raises(SecurityError, match=r"factors\.safetensors is not version 4"):
+        Folder(files={WEIGHTS: b"4", FACTORS: b"another"}).export().check()
 
 
 def test_the_signature_is_found_from_an_earlier_pin() -> None:

@@ -7,6 +7,8 @@ import pytest
 from safetensors.numpy import load, load_file
 
 from fedit_protocol.adapter import first_adapter
+from fedit_protocol.built_adapter import built_adapter
+from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ConfigError, FeditError, ModelError, StorageError
 from fedit_protocol.peft_folder import Edition, bucket, peft_config
 from fedit_protocol.task import BaseModelSpec
@@ -136,6 +138,16 @@ def test_a_version_is_a_peft_folder(base: Path, tmp_path: Path) -> None:
     config = peft_config(task)
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (2, 16, "LORA")
     assert (config["target_modules"], config["task_type"]) == (["q_proj", "v_proj"], "CAUSAL_LM")
+
+
+def test_a_version_that_is_built_from_less_has_both_files(base: Path, tmp_path: Path) -> None:
+    document = resolve(small_task(base, top={"method": {"name": "fed_sb"}}), read_folder(base))
+    state = np.arange(document.layout.size, dtype=np.float32)
+    content = to_safetensors(document.layout, state)
+    write_peft_folder(tmp_path / "1", document, content, Edition(1, digest_of(content)))
+    assert (tmp_path / "1" / "factors.safetensors").read_bytes() == content
+    built = from_safetensors(document.built, (tmp_path / "1" / "adapter_model.safetensors").read_bytes())
+    assert np.array_equal(built, built_adapter(document, state))
 
 
 def test_counts_on_a_card_are_coarse() -> None:

@@ -94,14 +94,14 @@ def trusted(rule: str) -> RoundSpec:
 
 
 def test_oort_draws_by_what_the_last_updates_said() -> None:
-    seen = {client: Seen(10, float(number), 60.0) for number, client in enumerate(FREE)}
+    seen: dict[str, Seen] = {client: Seen(10, float(number), 60.0) for number, client in enumerate(FREE)}
     assert set(draw_round(FREE, trusted("oort"), Known(50, seen=seen), b"seed")) == set(FREE[5:])
-    new = {client: seen[client] for client in FREE[:4]}
+    new: dict[str, Seen] = {client: seen[client] for client in FREE[:4]}
     assert not set(draw_round(FREE, trusted("oort"), Known(1, seen=new), b"seed")) & set(FREE[:3])
 
 
 def test_power_of_choice_asks_for_twice_as_many_and_takes_the_largest_losses() -> None:
-    seen = {client: Seen(10, float(number), 0.0) for number, client in enumerate(FREE)}
+    seen: dict[str, Seen] = {client: Seen(10, float(number), 0.0) for number, client in enumerate(FREE)}
     drawn = [draw_round(FREE, trusted("power_of_choice"), Known(2, seen=seen), bytes([n])) for n in range(20)]
     assert all(max(chosen, key=FREE.index) in FREE[5:] for chosen in drawn)
     assert all(FREE[0] not in chosen and FREE[1] not in chosen for chosen in drawn)

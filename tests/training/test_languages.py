@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fedit_client.data import Message, Record, Role
 from fedit_client.hardware.device import DevicePlan
@@ -63,7 +64,7 @@ def test_the_worst_language_of_a_federation_is_known_and_weighs_more(
     before, after = (learner.measure(adapter, every) for adapter in (None, found.adapter))
     names = np.array([every[place].category for place in after.places])
 
-    def by_language(losses: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]  # of either float
+    def by_language(losses: NDArray[np.float64]) -> dict[str, float]:
         return {name: float(losses[names == name].sum() / after.tokens[names == name].sum()) for name in LANGUAGES}
 
     first, last = spread(by_language(before.losses)), spread(by_language(after.losses))

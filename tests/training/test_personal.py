@@ -107,6 +107,7 @@ def test_ditto_shares_what_fedit_would_and_keeps_an_adapter_beside_it(base: Path
     assert [(step.done, step.total) for step in steps] == [(done, 8) for done in range(1, 9)]
     loss = kept(wanted).loss
     assert loss is not None
+    assert (result.personal_loss, plain.personal_loss) == (loss, None)
     assert result.held_out_loss is not None
     assert loss < result.held_out_loss
 

@@ -10,10 +10,14 @@ from fedit_client.base.model import PACKAGED_MODEL, resolve_base
 from fedit_client.conversations.exporting import ExportWishes, Form, export
 from fedit_client.data import read_records
 from fedit_client.data.holding_out import split
+from fedit_client.evaluation import EvaluationRequest, MeasureRequest, WorkerChat, WorkerEvaluator, WorkerMeasurer
+from fedit_client.evaluation.metrics import rouge_l
+from fedit_client.evaluation.results import results_of
 from fedit_client.export.precision import Precision
-from fedit_client.hardware.device import Machine, plan
+from fedit_client.hardware.device import DevicePlan, Machine, plan
 from fedit_client.training import TrainingProgress, TrainingRequest, WorkerTrainer
 from fedit_protocol.errors import ModelError
+from fedit_protocol.task import PromptSpec, Quantization
 
 from ..joined_home import joined_home
 from ..tiny_llama import tiny_document, write_adapter
@@ -31,6 +35,26 @@ def smollm2() -> Path:
         return resolve_base(PACKAGED_MODEL, "", Path(platformdirs.user_cache_dir("fedit-client")), most_bytes=2**30)
     except ModelError as error:
         pytest.skip(f"SmolLM2 cannot be had here: {error}")
+
+
+async def test_any_model_is_measured_and_scored_on_dolly_rows(smollm2: Path, test_data: Path, tmp_path: Path) -> None:
+    rows = [row for group in read_records(test_data / "dolly15k.jsonl").by_category().values() for row in group[:2]]
+    held = DevicePlan("cpu", 1, Quantization.BF16, "bfloat16", "a test", 0, 0)
+    asked = MeasureRequest(None, smollm2, {"base": None}, rows, held, prompt=PromptSpec(cutoff_tokens=256))
+    measured = await WorkerMeasurer().measure(asked, lambda _: None)
+    (found,) = results_of(measured, rows, roles={"base": "base"})
+    document = tiny_document(smollm2, base={"quantization": "bf16"}, prompt={"cutoff_tokens": 256})
+    known = await WorkerEvaluator().evaluate(
+        EvaluationRequest(document, smollm2, {"base": None}, rows, held), lambda _: None
+    )
+    # In bfloat16 it matters how rows are put together, and the two do that differently.
+    assert found.by_category == pytest.approx(known["base"].by_category, rel=0.03)
+    assert found.loss == pytest.approx(known["base"].mean, rel=0.01)
+    assert 1.5 < found.loss < 3.5
+    assert 0.3 < found.accuracy < 0.7
+    async with WorkerChat(smollm2, held) as voice:
+        answer = "".join([piece async for piece in voice.ask(rows[0].messages[:-1], max_tokens=32)])
+    assert 0 <= rouge_l([answer], [rows[0].messages[-1].content])[0] <= 1
 
 
 async def test_a_round_on_dolly_rows_lowers_the_held_out_loss(smollm2: Path, test_data: Path, tmp_path: Path) -> None:
