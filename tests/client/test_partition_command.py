@@ -91,6 +91,7 @@ def test_more_test_rows_are_taken_from_the_lists_of_a_split_file(place: Path) ->
     assert sum(client["count"] for client in manifest["clients"]) == 51
 
 
+@pytest.mark.slow
 def test_the_plot_shows_few_clients_and_many(place: Path) -> None:
     pytest.importorskip("matplotlib")
     assert partition("rows.jsonl", "--clients=3", "--by=iid", "--test-rows=0", "--out=parts") == 0

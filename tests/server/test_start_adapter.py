@@ -93,6 +93,7 @@ async def test_a_task_goes_on_from_an_adapter(base: Path, trained: Path, tmp_pat
         assert refused.value.code == "C016"
 
 
+@pytest.mark.slow
 async def test_a_draft_keeps_its_start(base: Path, trained: Path, tmp_path: Path, clock: ManualClock) -> None:
     async with start(tmp_path / "home", clock, small_task(base)):
         desk = Desk(tmp_path / "home")

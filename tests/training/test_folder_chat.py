@@ -25,6 +25,7 @@ def folder(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
+@pytest.mark.slow
 def test_an_adapter_answers_beside_its_base(base: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["chat", "--adapter", str(folder), "--compare", "base", "--prompt", "hello", "--max-tokens", "5"]
     assert invoke([*words, "--model", str(base), "--template", "alpaca", "--device", "cpu", "--json"]) == 0
