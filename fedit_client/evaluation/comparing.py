@@ -97,6 +97,7 @@ class Bench:
         folder, layout = self.folder / digest.removeprefix("sha256:"), self.document.layout
         has_side = state is not None and TRAITS[self.document.task.method.name].side
         target = folder / (FACTORS if has_side else TENSORS)
+        folder.mkdir(parents=True, exist_ok=True)
         await transport.download(digest, target, most_bytes(layout), quiet)
         check_adapter(target, layout)
         if self.document.lora is not None:

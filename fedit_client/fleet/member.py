@@ -39,7 +39,7 @@ from fedit_client.records.round_notes import RoundFacts, Seen
 from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.training import LocalResult, OnProgress, Trainer, TrainingRequest
-from fedit_client.training.request import ScoresCanary
+from fedit_client.training.request import MeasuresStart, ScoresCanary
 from fedit_client.training.turns import FairTurns
 from fedit_protocol.errors import FleetError
 from fedit_protocol.limits import Limits
@@ -230,6 +230,11 @@ class Member:
         """As the shared trainers have it."""
         return self._world.turns.scores_canary
 
+    @property
+    def measures_start(self) -> bool:
+        """As the shared trainers have it."""
+        return self._world.turns.measures_start
+
     def round_ended(self, facts: RoundFacts, traffic: Traffic) -> None:
         """Tell the tally how a round has ended for this client."""
         gone = self._wire is not None and self._wire.gone
@@ -237,7 +242,7 @@ class Member:
         self._world.tally.ended(self.client.number, facts, traffic, step)
 
 
-class _Trainer(Trainer, ScoresCanary):
+class _Trainer(Trainer, ScoresCanary, MeasuresStart):
     """What a session sees of the shared trainers."""
 
     def __init__(self, member: Member) -> None:
@@ -247,6 +252,11 @@ class _Trainer(Trainer, ScoresCanary):
     def scores_canary(self) -> bool:
         """As the shared trainers have it."""
         return self._member.scores_canary
+
+    @property
+    def measures_start(self) -> bool:
+        """As the shared trainers have it."""
+        return self._member.measures_start
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train as this client does."""

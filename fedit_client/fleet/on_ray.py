@@ -35,6 +35,7 @@ class RayPlace(Trainer):
 
     actor: Any
     scores_canary: bool = True
+    measures_start: bool = True
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train on the actor's machine; a cancelled request is trained to its end, and thrown away."""

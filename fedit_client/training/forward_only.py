@@ -90,8 +90,6 @@ class Steps:
             self._move(signs, length)
             self._gone[direction] += length
             run.done += 1
-            if run.best is not None:
-                begun += run.best.after_step(run)
             speed = (run.total.tokens - tokens_before) / (time.monotonic() - begun)
             on_progress(TrainingProgress("train", run.done, len(steps), (above + below) / 2, speed))
         keeper.between_steps(run)

@@ -38,6 +38,7 @@ class SharedTrainer:
     """Trains any number of clients' requests, one after another in the order they come; use as a context manager."""
 
     scores_canary = True
+    measures_start = True
 
     def __init__(self, plan: DevicePlan, *, give_way: bool = False) -> None:
         """Train under this plan, whatever plan a request names. Nothing is started yet.

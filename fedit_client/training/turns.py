@@ -5,7 +5,14 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 
-from fedit_client.training.request import LocalResult, OnProgress, ScoresCanary, Trainer, TrainingRequest
+from fedit_client.training.request import (
+    LocalResult,
+    MeasuresStart,
+    OnProgress,
+    ScoresCanary,
+    Trainer,
+    TrainingRequest,
+)
 
 _Waiting = tuple[int, int, "asyncio.Future[int]"]
 
@@ -25,6 +32,11 @@ class FairTurns:
     def scores_canary(self) -> bool:
         """Whether every place scores the task's canary rows."""
         return all(isinstance(place, ScoresCanary) and place.scores_canary for place in self._places)
+
+    @property
+    def measures_start(self) -> bool:
+        """Whether every place looks at rows of each domain before it trains."""
+        return all(isinstance(place, MeasuresStart) and place.measures_start for place in self._places)
 
     def for_client(self, name: str) -> "Trainer":
         """Return the trainer of one client: what it asks for counts as this client's turns."""
@@ -75,6 +87,11 @@ class _Turn:
     def scores_canary(self) -> bool:
         """As the places have it."""
         return self._turns.scores_canary
+
+    @property
+    def measures_start(self) -> bool:
+        """As the places have it."""
+        return self._turns.measures_start
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         """Train when it is this client's turn."""

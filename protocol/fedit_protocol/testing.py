@@ -215,7 +215,6 @@ class MemoryRound:
         turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version)}
         turn |= {"version": self.speaks} if self.speaks else {}
         self.offer = self.federation.offer(self.document, self.clock(), **turn)
-        self.context0 = offer_context(read_envelope(self.offer, Kind.OFFER).body)
         self.method = METHODS[self.document.task.method.name]
         invited = [device.public for device in self.federation.devices]
         self.server = Aggregator(self.offer, self.federation.server, self.clock(), invited)
@@ -230,6 +229,11 @@ class MemoryRound:
             )
             for number, device in enumerate(self.federation.devices)
         ]
+
+    @property
+    def context0(self) -> bytes:
+        """ctx_0, the context of joins and of the roster."""
+        return offer_context(read_envelope(self.offer, Kind.OFFER).body)
 
     @property
     def steps(self) -> tuple[str, ...]:

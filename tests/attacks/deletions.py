@@ -12,6 +12,7 @@ from .deletions_apart import APART
 from .deletions_canary import CANARY
 from .deletions_domains import DOMAINS
 from .deletions_gates import GATES
+from .deletions_ranks import RANKS
 from .deletions_sealed import SEALED
 
 _PARTICIPANT, _OWN = P + "secagg/participant.py", P + "secagg/own_sum.py"
@@ -357,4 +358,4 @@ SERVER: Final = (
     ),
 )  # fmt: skip
 
-DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY, *DOMAINS)
+DELETIONS: Final = (*CLIENT, *SERVER, *SEALED, *APART, *GATES, *CANARY, *DOMAINS, *RANKS)

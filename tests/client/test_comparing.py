@@ -63,7 +63,7 @@ class OneServer:
     async def download(
         self, digest: Digest, target: Path, limit: int, on_bytes: OnBytes, known: Path | None = None
     ) -> None:
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes({digest_of(one): one for one in (BEFORE, AFTER)}[digest])
 
 

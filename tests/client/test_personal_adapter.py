@@ -9,6 +9,9 @@ from safetensors.numpy import load_file, save
 from fedit_client.adapters.editions import write_edition
 from fedit_client.adapters.kept import own_folder
 from fedit_client.adapters.personal import adapter_here, personal_line
+from fedit_client.conversations.uninstalling import traces
+from fedit_client.home.paths import Paths
+from fedit_client.membership.leaving import forget
 from fedit_client.records.own_part import LEFT, PersonalPart, read_left, write_left, write_personal
 from fedit_protocol.errors import ConfigError, MembershipError
 from fedit_protocol.ids import Digest
@@ -71,6 +74,17 @@ def test_without_a_personal_adapter_it_says_why(tmp_path: Path) -> None:
         adapter_here(tmp_path, document_of(MethodName.DITTO), 3, personal=True)
     assert personal_line(tmp_path, document_of(MethodName.FEDAVG)) is None
     assert personal_line(tmp_path, document_of(MethodName.DITTO)) is None
+
+
+def test_leaving_with_erase_takes_the_own_folder_along_and_says_so(tmp_path: Path) -> None:
+    paths, document = Paths.under(tmp_path), document_of(MethodName.DITTO)
+    own = own_folder(paths.adapters, document.task.id)
+    write_personal(own, PersonalPart({A: np.ones((2, 4), np.float32), B: np.ones((6, 2), np.float32)}, 1, None))
+    assert any(own.is_relative_to(trace.path) for trace in traces(paths, None) if trace.what == "adapters")
+    assert "adapters" not in {gone.what for gone in forget(paths, erase=False)}
+    assert own.exists()
+    assert "adapters" in {gone.what for gone in forget(paths, erase=True)}
+    assert not own.exists()
 
 
 def test_a_rest_is_sent_within_five_missed_rounds_or_never(tmp_path: Path) -> None:

@@ -77,3 +77,16 @@ async def test_who_gives_up_leaves_the_queue_and_its_place() -> None:
 def test_canary_rows_are_scored_where_every_place_does(losses: tuple[float | None, ...], able: bool) -> None:
     turns = FairTurns([FakeTrainer(canary_loss=loss) for loss in losses])
     assert turns.for_client("a").scores_canary is able  # type: ignore[attr-defined] # ScoresCanary is looked for at run time
+
+
+class Looking(FakeTrainer):
+    """Looks at rows before it trains."""
+
+    measures_start = True
+
+
+@pytest.mark.parametrize(("places", "able"), [((Looking(), Looking()), True), ((Looking(), FakeTrainer()), False)])
+def test_domains_are_looked_at_where_every_place_does(places: tuple[FakeTrainer, ...], able: bool) -> None:
+    turns = FairTurns(places)
+    assert turns.measures_start is able
+    assert turns.for_client("a").measures_start is able  # type: ignore[attr-defined] # looked for at run time too

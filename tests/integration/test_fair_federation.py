@@ -100,7 +100,7 @@ class Blind(Looking):
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         result = await super().train(request, on_progress)
-        del result.statistics["rows de"], result.statistics["loss de"]  # type: ignore[attr-defined]  # a dict here
+        del result.statistics["rows de"], result.statistics["loss de"]
         return result
 
 

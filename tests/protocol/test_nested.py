@@ -1,5 +1,6 @@
 """Devices of different rank in one cohort: each slice is averaged over those who have it, and hides them."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,15 +14,16 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.advance import advance
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import Join
+from fedit_protocol.messages import Join, Survivor, Survivors
 from fedit_protocol.methods import RoundStart, method_of
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.rank_blocks import block_weights
-from fedit_protocol.secagg.blocks import check_holders, holders_of, may_send
+from fedit_protocol.secagg.blocks import may_send
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.roster import check_declared
+from fedit_protocol.signing import Kind, seal
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -163,18 +165,19 @@ def test_a_round_whose_survivors_would_show_a_block_of_few_fails_instead() -> No
 
 
 def test_a_device_does_not_answer_for_a_block_of_few() -> None:
-    """What the server's own check prevents, each device refuses too (C21)."""
+    """What the server's own check prevents, each device refuses too (C21): three of seven survivors have rank 4."""
     ranks = {number: 4 if number < 6 else 1 for number in range(10)}
-    played = nested_round(ranks)
-    (roster,) = {id(member._roster): member._roster for member in played.members[:1]}.values()
-    ring = played.server.offer.sums[0].ring
-    assert roster is not None
-    everybody = range(10)
-    check_holders(ring, roster, everybody, everybody)
-    holders = holders_of(roster, everybody, 4)
-    assert len(holders) == 6
+    played = nested_round(ranks, {9: "unmask"})
+    asked = played.members[9]
+
+    def shown(alive: Sequence[int]) -> bytes:
+        evidence = tuple(Survivor(member=number, header=played.sent[number][Kind.UPLOAD]) for number in alive)
+        message = Survivors(sum_index=1, survivors=evidence)
+        return seal(played.federation.server, Kind.SURVIVORS, asked._own_sum().context, message)
+
     with refused(ProblemType.SURVIVORS_REFUSED):
-        check_holders(ring, roster, everybody, set(everybody) - set(holders[:3]))
+        asked.on_survivors(shown(range(3, 10)))
+    assert asked.on_survivors(shown(range(2, 10))), "with four of them it answers"
 
 
 @pytest.mark.parametrize("rank", [None, 3])

@@ -75,7 +75,7 @@ def test_messages(vector: Vector) -> None:
 
 PARTS = {
     "Answer", "BlobRef", "CanarySlots", "Combination", "CohortRules", "Declaration", "DomainSlots", "InboxItem",
-    "IssuedCertificate",
+    "IssuedCertificate", "RankBlocks",
     "LoggedEntry",
     "MetricSpec", "NoiseSpec", "PrivacySpent", "QueuedRequest", "RingSpec", "RosterMember", "SealedSpec",
     "StageSeconds", "SumSpec", "SignedFile", "Step", "Survivor", "TaskListing",

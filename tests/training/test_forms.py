@@ -26,9 +26,9 @@ pytestmark = pytest.mark.training
 
 ADAPTER = {"rank": 8, "alpha": 8.0, "dropout": 0.0, "seed": 3, "target_modules": ["q_proj", "v_proj", "o_proj"]}
 TRAINING: dict[str, dict[str, Any]] = {
-    "fed_sb": {"learning_rate": 0.1, "local_steps": 8},
+    "fed_sb": {"learning_rate": 0.2, "local_steps": 4},
     "ravan": {"learning_rate": 0.2, "local_steps": 8},
-    "fedkseed": {"learning_rate": 0.004, "local_steps": 40, "max_grad_norm": 20.0, "schedule": "constant"},
+    "fedkseed": {"learning_rate": 0.008, "local_steps": 20, "max_grad_norm": 20.0, "schedule": "constant"},
 }
 BUILT = tuple(TRAINING)
 
