@@ -17,8 +17,9 @@ from fedit_client.hardware.device import DevicePlan
 from fedit_client.training import LocalResult, OnProgress, Trainer, TrainingRequest
 from fedit_client.training.channel import WIRE_FLOAT
 from fedit_client.training.hosted import HostedBase
+from fedit_client.training.process import ERRORS
 from fedit_client.training.trainer import message_of, plan_values
-from fedit_protocol.errors import DeviceError, FeditError, FleetError
+from fedit_protocol.errors import DeviceError, FleetError
 from fedit_protocol.task import TaskDocument
 
 ADDRESS: Final = "RAY_ADDRESS"
@@ -47,11 +48,12 @@ class RayPlace(Trainer):
         contents = {name: await asyncio.to_thread(path.read_bytes) for name, path in files.items() if path is not None}
         try:
             told, raw = await self.actor.train.remote(message, contents)
-        except FeditError:
-            raise  # Ray raises the actor's own error, with a trace of where it came from
         except RayError as error:
             raise DeviceError("a training process of Ray has ended", code="H004", where=str(error)[:500],
                               fix="look at Ray's logs: ray logs") from error  # fmt: skip
+        if "error" in told:
+            kind = ERRORS.get(told.pop("error"), DeviceError)
+            raise kind(told.pop("message"), **told)
         return LocalResult(update=np.frombuffer(raw, dtype=WIRE_FLOAT).astype(np.float32), **told)
 
 
@@ -83,7 +85,12 @@ async def ray_places(
 
 def _start(ray: Any, own: bool, cores: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False if own else None}
-    ray.init(num_cpus=cores, **{name: value for name, value in quiet.items() if value is not None})
+    try:
+        ray.init(num_cpus=cores, **{name: value for name, value in quiet.items() if value is not None})
+    except Exception as error:  # Ray raises bare Exceptions where its own processes do not start
+        raise FleetError(f"Ray cannot be started or reached: {str(error).splitlines()[0]}", code="F012",
+                         where=os.environ.get(ADDRESS, "this machine"),
+                         fix="ray status, and the address in RAY_ADDRESS") from error  # fmt: skip
 
 
 def _check_resources(ray: Any, plans: Sequence[DevicePlan]) -> None:

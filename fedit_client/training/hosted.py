@@ -7,8 +7,9 @@ from typing import Any
 from fedit_client.base.model import resolve_base
 from fedit_client.home.paths import Paths
 from fedit_client.training.channel import WIRE_FLOAT, Json
-from fedit_client.training.room import plan_of
+from fedit_client.training.room import out_of_memory, plan_of
 from fedit_client.training.worker import request_of
+from fedit_protocol.errors import FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
 
@@ -31,7 +32,22 @@ class HostedBase:
         self._resident = ResidentBase(self._plan)
 
     def train(self, message: Json, files: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
-        """Train one request whose files come along; return the result's fields, and its update as bytes."""
+        """Train one request whose files come along; return the result's fields, and its update as bytes.
+
+        What goes wrong is returned too, by its class's name in `error`: exceptions of ours do not survive every pickle.
+        """
+        from fedit_client.training.memory import is_out_of_memory
+
+        try:
+            return self._trained(message, files)
+        except FeditError as error:
+            return told_of(error), b""
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return told_of(out_of_memory(self._plan)), b""
+
+    def _trained(self, message: Json, files: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
         with tempfile.TemporaryDirectory(prefix="fedit-") as folder:
             paths = {name: str(Path(folder) / f"{name}.safetensors") for name in files}
             for name, content in files.items():
@@ -39,6 +55,12 @@ class HostedBase:
             result = self._resident.train(request_of({**message, **paths, "base": str(self._base)}, self._plan))
         told = {name: value for name, value in vars(result).items() if name != "update"}
         return told, result.update.astype(WIRE_FLOAT).tobytes()
+
+
+def told_of(error: FeditError) -> dict[str, Any]:
+    """Return an error as plain values."""
+    told = {"message": str(error), "code": error.code, "where": error.where, "fix": error.fix}
+    return {"error": type(error).__name__, **told}
 
 
 def _found(document: TaskDocument, base: Path) -> Path:

@@ -18,9 +18,11 @@ from fedit_client.cli import invoke
 from fedit_client.fleet import FleetSettings, TrainingPlaces
 from fedit_client.fleet.own_server import task_text
 from fedit_client.fleet.places import check_memory
+from fedit_client.fleet.runner import not_open
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.membership.offers import TaskOffer
 from fedit_client.rounds.preparation import unplanned
+from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FleetError
 from fedit_protocol.task import Quantization, Task
 from fedit_protocol.testing import small_task
@@ -96,6 +98,46 @@ def test_memory_that_is_not_there_is_told_with_what_each_part_takes() -> None:
     with pytest.raises(FleetError, match="2 training processes with a base each") as refused:
         check_memory(document, plan, settings, free_bytes=needs.total - 1)
     assert refused.value.code == "F006"
+
+
+def test_a_fleet_whose_clients_never_enrolled_must_be_told_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(rows(tmp_path, 20).parent)
+    FleetSettings("https://127.0.0.1:1", "rows.jsonl", 4, "iid", test_rows=0, began_at=1.0).save(tmp_path / "fleet")
+    assert invoke(["--json", "--home", str(tmp_path / "home"), "fleet", "--resume"]) == 14
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["code"] == "FEDIT-F005"
+
+
+@pytest.mark.parametrize("state", [TaskState.PAUSED, TaskState.FINISHED, TaskState.ARCHIVED])
+def test_a_task_that_is_not_open_is_told_with_what_helps(state: TaskState) -> None:
+    error = not_open(small_task(3), state)
+    assert error.code == "F010"
+    assert ("task resume test-task" in str(error.fix)) is (state is TaskState.PAUSED)
+
+
+async def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedit_client.fleet.on_ray import ray_places
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(FleetError, match="needs Ray") as refused:
+        async with ray_places([], small_task(3), Path()):
+            pass
+    assert refused.value.code == "F011"
+
+
+@pytest.mark.slow
+def test_a_task_that_the_fleets_own_server_refuses_is_told_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(rows(tmp_path, 20).parent)
+    base = make_tiny_llama(tmp_path / "base")
+    (tmp_path / "task.toml").write_text('id = "no"\ntitle = "No"\ncolour = "blue"\n')
+    words = ["fleet", "--server", "local", "--clients", "4", "--data", "rows.jsonl", "--task", "task.toml"]
+    status = invoke(["--json", "--home", str(tmp_path / "home"), *words, "--model", str(base), "--test-rows", "0"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
+    assert (told["code"], status) == ("FEDIT-F009", 14)
+    assert "colour" in told["message"]
 
 
 def test_a_task_of_the_fleets_own_is_a_task(tmp_path: Path) -> None:
