@@ -213,7 +213,10 @@ class Round(ABC):
         return result
 
     async def joins(self) -> bool:
-        """Say whether this device takes part, where the task leaves that to devices: always the same answer."""
+        """Say whether this device takes part, where the task leaves that to devices: always the same answer.
+
+        A no is told to the server, which need not wait then.
+        """
         task, offer = self._with.document.task, self._offer
         if task.round.selection is not Selection.SELF:
             return True
@@ -226,6 +229,8 @@ class Round(ABC):
             public = await asyncio.to_thread(read_state, folder / STATE)
         utility = await asyncio.to_thread(self._with.shelf.last_own_loss)
         self._decision = decide(task, public, utility, self._secret, self._ctx0)
+        if not self._decision.joins:
+            await self._say_goodbye("declined")
         return self._decision.joins
 
     @property
@@ -328,11 +333,14 @@ class Round(ABC):
             # First: a round that was left must not be finished after a restart, even if the goodbye is interrupted.
             await asyncio.to_thread(self._with.journal.close, self._offer.round_id)
         if not isinstance(error, RoundLostError):
-            problem = error.code if isinstance(error, FeditError) else "interrupted"
-            goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
-            with suppress(FeditError, TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await self._with.transport.post(f"{self._path}/abort", goodbye)
+            await self._say_goodbye(error.code if isinstance(error, FeditError) else "interrupted")
+
+    async def _say_goodbye(self, problem: str) -> None:
+        """Try to tell the server, for a moment, that it need not wait for this device."""
+        goodbye = seal(self._with.key, Kind.ABORT, self._ctx0, Abort(problem=problem))
+        with suppress(FeditError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._with.transport.post(f"{self._path}/abort", goodbye)
 
     def _on_bytes(self, stage: RoundStage) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:

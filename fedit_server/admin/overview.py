@@ -3,6 +3,7 @@
 from typing import Any
 
 from fedit_protocol.ids import TaskId
+from fedit_protocol.task_selection import least_free
 from fedit_server.admin.models.tasks import (
     AuthorityInfo,
     CertificateInfo,
@@ -68,7 +69,7 @@ async def task_status(admin: Admin, task: TaskRow) -> TaskStatus:
         reason=task.reason,
         round=None if running is None else _open_round(running),
         held=None if held is None or held.candidate is None else _held_round(held, held.candidate.as_data()),
-        devices_needed=content.round.least_clients,
+        devices_needed=least_free(content),
         rounds=content.round.rounds,
         committed=counts[RoundState.COMMITTED],
         failed=counts[RoundState.FAILED],

@@ -19,7 +19,7 @@ from fedit_protocol.sealed.opening import OpenedSum
 from fedit_protocol.secagg.effects import Opened
 from fedit_protocol.selection import NOTHING_DECLARED, Declared, Seen
 from fedit_protocol.task import ROBUST_COHORTS, Mode
-from fedit_protocol.task_selection import DECLARED, SEEN
+from fedit_protocol.task_selection import DECLARED, SEEN, least_free
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.candidates import settle
@@ -106,7 +106,7 @@ class TaskRunner:
         """Let the task look whether a round may open, if one more free client can make the difference."""
         policy, count = self.task.document.task.round, self.lobby.count(self._services.desk.clock())
         gathers = self.task.state is TaskState.ACTIVE and self.live is None and self.held is None
-        if gathers and (count == policy.least_clients or count >= policy.most_clients):
+        if gathers and (count == least_free(self.task.document.task) or count >= policy.most_clients):
             self.bell.ring()
 
     async def refresh(self) -> None:
@@ -168,7 +168,7 @@ class TaskRunner:
             offer=offer,
             reason=reason,
             free_clients=self.lobby.count(now),
-            wanted_clients=self.task.document.task.round.least_clients,
+            wanted_clients=least_free(self.task.document.task),
             round_no=self.round_no,
             adapter_version=self.adapter_version,
             retry_after_s=_RETRY_AFTER_S.get(reason, 1.0) if reason else 0.0,
@@ -205,7 +205,7 @@ class TaskRunner:
         gather = timedelta(seconds=policy.deadlines.gather_s)
         # A choice by what is known of devices needs more of them than it takes: it is made at the end of gathering.
         wanted = sys.maxsize if policy.selection in DECLARED | SEEN else policy.most_clients
-        opens_at = self.lobby.opens_at(policy.least_clients, wanted, gather, now)
+        opens_at = self.lobby.opens_at(least_free(self.task.document.task), wanted, gather, now)
         if opens_at is None or opens_at > now:
             left = LOOK_AGAIN_S if opens_at is None else (opens_at - now).total_seconds()
             await self.bell.wait(min(LOOK_AGAIN_S, left))

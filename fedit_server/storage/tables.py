@@ -225,8 +225,8 @@ adapters = Table(
     Column("parent_digest", String, nullable=False),
     Column("round_no", Integer, nullable=False),
     Column("created_at", Integer, nullable=False),
-    Column("public_digest", String, nullable=False),
-    Column("kept_digest", String, nullable=False),
+    Column("public_digest", String, nullable=False, default=""),
+    Column("kept_digest", String, nullable=False, default=""),
 )
 
 candidates = Table(
@@ -243,8 +243,8 @@ candidates = Table(
     Column("reports_until", Integer),
     Column("decision", String, nullable=False),
     Column("note", String, nullable=False),
-    Column("public_digest", String, nullable=False),
-    Column("kept_digest", String, nullable=False),
+    Column("public_digest", String, nullable=False, default=""),
+    Column("kept_digest", String, nullable=False, default=""),
 )
 
 evaluators = Table(

@@ -35,6 +35,9 @@ class Selection(StrEnum):
 SEEN: Final = frozenset({Selection.OORT, Selection.POWER_OF_CHOICE})
 """What draws by the losses of single devices: in trusted mode only."""
 
+SPARE: Final = 1.5
+"""Self-selection: so many times `cohort_min` join on average at least, for a draw may turn out smaller."""
+
 DECLARED: Final = frozenset({Selection.STRATIFIED, Selection.RESOURCE_AWARE, Selection.OORT})
 """What draws by what devices say of themselves when they check in."""
 
@@ -55,7 +58,11 @@ class SelectionSpec(Section):
         " counts from half of it on, instead of from 5 % of a device's rows",
     )
     join_share: float = Field(
-        0.5, gt=0, le=1, exclude_if=absent_at(0.5), description="self: how many of the invited join, on average"
+        0.5,
+        gt=0,
+        le=1,
+        exclude_if=absent_at(0.5),
+        description="self: how many of the invited join, on average",
     )
     join_least: float = Field(
         0.25, gt=0, le=1, exclude_if=absent_at(0.25), description="self: least probability with which a device joins"
@@ -80,6 +87,14 @@ class SelectionSpec(Section):
         return ceil(round(WEIGHT_STEPS * self.join_most / self.join_least, 9))
 
 
+def least_free(task: "Task") -> int:
+    """Return how many devices must be free before a round may open: more where some of them will not join."""
+    policy, spec = task.round, task.selection
+    if policy.selection is not Selection.SELF or spec.join_least == 1:
+        return policy.least_clients
+    return min(policy.most_clients, ceil(round(SPARE * policy.cohort_min / spec.join_share, 9)))
+
+
 def check_selection(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the selection does not fit the task."""
     rule, policy, masked = task.round.selection, task.round, task.round.mode == "masked"
@@ -101,10 +116,11 @@ def check_selection(task: "Task") -> None:
         raise ValueError(f"{where} and fairness.rule = {task.fairness.rule} both decide what a device weighs: take one")
     if policy.cohorts > 1:
         raise ValueError(f"{where} is defined for round.cohorts = 1 only: take uniform")
-    if policy.cohort_size * task.selection.join_share < policy.cohort_min:
+    joining = policy.cohort_size * task.selection.join_share
+    if joining < SPARE * policy.cohort_min and task.selection.join_least < 1:
         raise ValueError(
-            f"{where}: of {policy.cohort_size} invited {policy.cohort_size * task.selection.join_share:g} join on"
-            f" average, fewer than cohort_min = {policy.cohort_min}: raise cohort_size or selection.join_share"
+            f"{where}: of {policy.cohort_size} invited {joining:g} join on average, fewer than {SPARE:g} times"
+            f" cohort_min = {policy.cohort_min}: raise cohort_size or selection.join_share"
         )
     if task.encoding.max_weight * task.selection.weight_factor > 1024:
         raise ValueError(f"{where}: encoding.max_weight is at most {1024 // task.selection.weight_factor}")

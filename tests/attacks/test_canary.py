@@ -152,7 +152,7 @@ def test_row_11_one_adapter_gets_one_loss_of_a_device() -> None:
 class Declares(Participant):
     """Joins with a class that the round has no slot for."""
 
-    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
+    def join(self, base_class: Quantization | None = None, domains: Collection[str] = (), rank: int = 0) -> Effects:
         self.declared = INT8
         return super().join()
 

@@ -57,7 +57,7 @@ def play(round_: AttackedRound) -> AttackedRound:
 class SharesMaskKey(Participant):
     """Built with one mask key for both sums; the self masks are still two."""
 
-    def join(self, base_class: Quantization | None = None, domains: Collection[str] = ()) -> Effects:
+    def join(self, base_class: Quantization | None = None, domains: Collection[str] = (), rank: int = 0) -> Effects:
         generate, drawn = SumSecrets.generate, list[SumSecrets]()
 
         def shared(random: Callable[[int], bytes]) -> SumSecrets:

@@ -52,7 +52,7 @@ def test_a_task_that_draws_by_time_hears_of_time_alone() -> None:
 
 @pytest.mark.parametrize("rule", ["uniform", "first_come", "self"])
 def test_other_tasks_hear_nothing(rule: str) -> None:
-    assert declaration(document(rule, join_share=1.0).task, work(100.0)) is None
+    assert declaration(document(rule, join_share=1.0, join_least=1.0).task, work(100.0)) is None
 
 
 def test_an_owner_may_keep_it_all_back(tmp_path: Path) -> None:

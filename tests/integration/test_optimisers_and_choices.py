@@ -29,6 +29,11 @@ def changed(task: Task, **tables: Any) -> Task:
     return Task.model_validate(values)
 
 
+def deciding(task: Task, **selection: float) -> Task:
+    """Return the task with rounds that devices join by their own draw."""
+    return changed(task, round=task.round.model_dump() | {"selection": "self"}, selection=selection)
+
+
 async def part(client: TamperedClient, rows: list[str]) -> None:
     """Join with a row of each of these categories, and stay until the task ends."""
     async with client:
@@ -86,9 +91,8 @@ async def test_two_rounds_of_fednova_and_nesterov_under_masks_go_where_the_formu
 @pytest.mark.slow
 async def test_devices_decide_for_themselves_and_weigh_by_the_inverse(tmp_path: Path) -> None:
     """All join with 0.9 or a little more, so that each stands for a little more than itself."""
-    task = changed(
-        exact_task(make_base(tmp_path / "base", layers=2), 7, rounds=1, selection="self", cohort_min=3),
-        selection={"join_share": 0.9, "join_least": 0.4},
+    task = deciding(
+        exact_task(make_base(tmp_path / "base", layers=2), 7, rounds=1, cohort_min=3), join_share=0.9, join_least=0.4
     )
     trainers = [StepTrainer(examples=20, place=k, steps=8) for k in range(7)]
     async with federation(tmp_path, task) as fed:
@@ -154,3 +158,20 @@ async def test_a_trusted_server_draws_by_what_it_has_seen_and_writes_none_of_it_
     assert sum(len(trainer.requests) for trainer in trainers) == 6
     assert all(trainer.requests for trainer in trainers)
     assert not any("seen" in (one.figures.report if one.figures else {}) for one in rounds)
+
+
+@pytest.mark.slow
+async def test_nobody_waits_for_devices_that_decline(tmp_path: Path) -> None:
+    """Most of ten join: the round goes on as soon as all have answered, long before the time to join is over."""
+    slow = {**exact_task(tmp_path, 3).round.deadlines.model_dump(), "join_s": 120.0}
+    task = deciding(
+        exact_task(make_base(tmp_path / "base", layers=2), 10, cohort_min=3, deadlines=slow),
+        join_share=0.7,
+        join_least=0.4,
+    )
+    trainers = [StepTrainer(examples=20, place=k, steps=8) for k in range(10)]
+    async with federation(tmp_path, task) as fed, asyncio.timeout(60):
+        await asyncio.gather(*(part(fed.client(f"device-{k}", trainers[k]), ["a"] * 20) for k in range(10)))
+        row = (await fed.server.parts.store.rounds.rounds())[-1]
+    assert row.figures is not None
+    assert 3 <= row.figures.survivors <= sum(bool(trainer.requests) for trainer in trainers)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from fedit_protocol.task import RoundSpec, Task
 from fedit_protocol.task_optimizer import optimizer_advice
+from fedit_protocol.task_selection import least_free
 
 DOMAINS = {"domains": ["closed_qa", "poetry"]}
 
@@ -118,3 +119,10 @@ def test_ranges_follow_from_the_bound_on_steps() -> None:
 def test_a_ring_is_made_for_all_that_are_invited() -> None:
     assert RoundSpec(cohort_size=8, selection="resource_aware").most_clients == 10
     assert RoundSpec(cohort_size=8).most_clients == 8
+
+
+def test_more_devices_must_be_free_where_some_will_not_join() -> None:
+    policy = {"selection": "self", "cohort_min": 3, "cohort_size": 10}
+    assert least_free(task(round=policy, selection={"join_share": 0.7})) == 7
+    assert least_free(task(round=policy, selection={"join_share": 0.45})) == 10
+    assert least_free(task(round={"cohort_min": 3, "cohort_size": 10})) == 3

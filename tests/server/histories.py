@@ -118,6 +118,7 @@ async def add_rounds(
         adapters,
         (
             {"task_id": NOTES, "version": place, "digest": _digest(place), "parent_digest": _digest(place - 1),
+             "public_digest": "", "kept_digest": "",
              "round_no": number, "created_at": BEGAN + number * EVERY_S + 300}
             for place, number in enumerate(made, 1)
         ),

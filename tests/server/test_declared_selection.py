@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from fedit_protocol.declaration import Declaration
-from fedit_protocol.ids import ClientId, TaskId
+from fedit_protocol.ids import ClientId, TaskId, client_id
 from fedit_protocol.selection import Declared, Seen
 from fedit_protocol.task import RoundSpec, Selection
 from fedit_protocol.testing import ManualClock
 from fedit_server.rounds.cohort import Known, divide, draw_round
 from fedit_server.rounds.lobby import GRACE, Lobby
+from fedit_server.rounds.task_runner import TaskRunner
 
 from .bases import small_task
 from .conftest import start
@@ -26,7 +27,7 @@ async def test_a_round_covers_what_its_devices_declare(tmp_path: Path, base: Pat
         base, round={"selection": "stratified"}, top={"selection": {"domains": ["closed_qa", "poetry", "summaries"]}}
     )
     held = ["closed_qa"] * 4 + ["poetry", "summaries"]
-    async with start(tmp_path / "home", clock, task, long_poll_s=5.0) as running:
+    async with start(tmp_path / "home", clock, task, long_poll_s=20.0) as running:
         runner = running.parts.coordinator._runners[TaskId("notes")]
         devices = await running.join(6)
         for device, domain in zip(devices, held, strict=True):
@@ -35,15 +36,23 @@ async def test_a_round_covers_what_its_devices_declare(tmp_path: Path, base: Pat
         await running.until(lambda: are_free(runner.lobby, 6))
         assert not any(check_in.done() for check_in in waiting)
         await running.pass_time(30)
-        replies = await asyncio.gather(*waiting)
-        invited = {number for number, reply in enumerate(replies) if reply.offer is not None}
+        await running.until(lambda: has_opened(runner))
+        assert runner.live is not None
+        (cohort,) = runner.live.opening.cohorts
+        invited = {number for number, device in enumerate(devices) if client_id(device.key.public) in cohort}
+        for poll in waiting:
+            poll.cancel()
         assert len(invited) == 3
         assert {4, 5} < invited
         assert runner._served == {"closed_qa": 1, "poetry": 1, "summaries": 1}
 
 
+async def has_opened(runner: TaskRunner) -> bool:
+    return runner.live is not None
+
+
 async def are_free(lobby: Lobby, count: int) -> bool:
-    return len(lobby.declared()) == count
+    return len(lobby.declared()) == count and lobby._enough_since is not None
 
 
 def policy(**fields: object) -> RoundSpec:

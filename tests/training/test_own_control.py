@@ -29,6 +29,7 @@ def asked(base: Path, folder: Path) -> TrainingRequest:
     return replace(plain, document=scaffold(plain.document), own=folder / "own")
 
 
+@pytest.mark.slow
 def test_the_first_round_is_plain_and_leaves_the_mean_direction(base: Path, tmp_path: Path) -> None:
     ours = asked(base, tmp_path)
     plain = run(replace(ours, document=request(base, tmp_path, cpu(), local_steps=1, schedule="constant").document))

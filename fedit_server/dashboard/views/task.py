@@ -4,6 +4,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.ids import TaskId
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.task_record import read_line
+from fedit_protocol.task_selection import least_free
 from fedit_server.dashboard.views.curves import adapter_bytes
 from fedit_server.dashboard.views.evaluation import RoundReports, reports_of, together
 from fedit_server.dashboard.views.model import Fact, View
@@ -82,7 +83,7 @@ async def task_page(store: Store, task_id: TaskId) -> TaskPage | None:
         adapter_version=(await store.tasks.newest_adapter(task_id)).version,
         adapters_bytes=adapter_bytes(row.document.layout.size) * max(versions.values()),
         update_bytes=payload,
-        devices_needed=task.round.least_clients,
+        devices_needed=least_free(task),
         now=await round_page(store, task_id, running.round_no) if running else None,
         newest=summary(made, payload) if made else None,
         evaluated=await _evaluated(store, task_id),
@@ -110,7 +111,7 @@ async def now_view(store: Store, task_id: TaskId) -> NowView | None:
     return NowView(
         id=task_id,
         state=row.state,
-        devices_needed=row.document.task.round.least_clients,
+        devices_needed=least_free(row.document.task),
         now=await round_page(store, task_id, newest[0].round_no) if running else None,
     )
 
