@@ -68,7 +68,7 @@ class Flower:
             fraction_evaluate=0.0,
             min_fit_clients=len(self.clients),
             min_available_clients=len(self.clients),
-            on_fit_config_fn=lambda number: {"round": number},
+            on_fit_config_fn=_numbered,
             initial_parameters=self._flwr.ndarrays_to_parameters([first]),
         )
         manager = server.SimpleClientManager()
@@ -101,6 +101,10 @@ class Flower:
         self.bytes_up += sum(map(len, sent.tensors))
         status = self._flwr.Status(self._flwr.Code.OK, "")
         return self._flwr.FitRes(status, sent, len(client.records), {})
+
+
+def _numbered(number: int) -> dict[str, int]:
+    return {"round": number}
 
 
 def compare(bench: Bench, clients: int, rounds: int, seed: int) -> list[dict[str, float | str]]:
@@ -145,7 +149,8 @@ def compare(bench: Bench, clients: int, rounds: int, seed: int) -> list[dict[str
 
 def mean_loss(bench: Bench, learner: Learner, adapter: Vector) -> float:
     """Return the loss on the test rows, mean over categories."""
-    return fmean(by_category(rows_told(learner.measure(adapter, bench.test), bench.test)).values())
+    rows = bench.sets["test"]
+    return fmean(by_category(rows_told(learner.measure(adapter, rows), rows)).values())
 
 
 def main() -> None:

@@ -50,16 +50,23 @@ def covered(chosen: Sequence[int], clients: Sequence[VirtualClient]) -> float:
     return coverage(every, Counter(name for place in chosen for name in domains_of_client(clients[place])))
 
 
-def served(progress: Progress, names: Sequence[str], declared: Mapping[str, Declared]) -> Counter[str]:
+def served(progress: Progress, names: list[str], declared: Mapping[str, Declared]) -> Counter[str]:
     """Return how often each domain's holders took part before."""
-    earlier = (names[place] for note in progress.notes for place in note["chosen"])
+    earlier = (names[place] for note in progress.notes for place in chosen_in(note))
     return Counter(domain for name in earlier for domain in declared[name].domains)
 
 
-def seen(progress: Progress, names: Sequence[str], rows: Mapping[str, int]) -> dict[str, Seen]:
+def seen(progress: Progress, names: list[str], rows: Mapping[str, int]) -> dict[str, Seen]:
     """Return what a server that sees single devices would remember; virtual clients are all equally fast."""
     found: dict[str, Seen] = {}
     for note in progress.notes:
-        for place, loss in zip(note["chosen"], note["losses"], strict=True):
+        losses: list[float] = note["losses"]
+        for place, loss in zip(chosen_in(note), losses, strict=True):
             found[names[place]] = Seen(rows[names[place]], float(loss) ** 2, 1.0, int(note["round"]))
     return found
+
+
+def chosen_in(note: Mapping[str, Any]) -> list[int]:
+    """Return the places of the clients that took part in a round."""
+    chosen: list[int] = note["chosen"]
+    return chosen

@@ -67,7 +67,8 @@ class Dolly:
         with_both = hold_out_more(self.corpus, with_test, per_category=_VALIDATION, seed=_SEED + 1)
         self.test: Places = with_test.test
         self.validation: Places = np.setdiff1d(with_both.test, with_test.test)
-        self._held: Places = with_both.test
+        self.held = {"test": self.test.tolist(), "validation": self.validation.tolist()}
+        self._taken: Places = with_both.test
 
     def deal(self, partition: str) -> Deal:
         """Return the rows of a partition: a published one's name, or `CLIENTS of FORM` such as `100 of shards:2`."""
@@ -76,7 +77,7 @@ class Dolly:
         else:
             clients, _, form = partition.partition(" of ")
             part = make_partition(self.corpus, form, clients=int(clients), seed=_SEED, test_rows=0)
-        kept = tuple(np.setdiff1d(client.rows, self._held) for client in part.clients)
+        kept = tuple(np.setdiff1d(client.rows, self._taken) for client in part.clients)
         return Deal(kept, self.test, self.validation)
 
     def records(self, rows: Sequence[int]) -> tuple[Record, ...]:

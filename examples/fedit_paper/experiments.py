@@ -152,14 +152,6 @@ def _against_fedit(*rows: str) -> Findings:
     return lambda results: _differences(results, rows, "fedit")
 
 
-def _both(first: Findings, second: Findings) -> Findings:
-    def found(results: Results) -> Iterator[str]:
-        yield from first(results)
-        yield from second(results)
-
-    return found
-
-
 METHOD_ROWS: Final = ("fedit_rs", "ffa", "rolora", "fedsvd", "nested", "fed_sb", "ravan")
 
 EXPERIMENTS: Final = (

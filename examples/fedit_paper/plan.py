@@ -27,6 +27,8 @@ class Profile:
     partition: str
     seeds: int
     """Of every row; 0 leaves it to the rows."""
+    most_measured: int
+    """Rows of each set that models are measured on, spread over it; 0 means all."""
     task: Values = field(repr=False)
     limits: Values = field(repr=False)
     """What the profile says otherwise about a row, by the row's name: `rounds`, `variants`, `clients`."""
@@ -106,7 +108,8 @@ def read_profile(name: str) -> Profile:
         known = ", ".join(sorted(path.stem for path in file.parent.glob("*.toml")))
         raise ConfigError(f"there is no profile {name}: there are {known}", code="F022", fix="--profile cpu")
     values = tomllib.loads(file.read_text("utf-8"))
-    return Profile(name=name, **{"limits": {}, **values})
+    values.setdefault("limits", cast("Values", {}))
+    return Profile(name=name, **values)
 
 
 def read_rows() -> list[Row]:
@@ -172,11 +175,11 @@ def _runs(row: Row, profile: Profile, seed: int) -> Iterator[Run]:
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     """Return the tables of both, value by value, those of `above` winning."""
-    result = copy.deepcopy(dict(below))
+    result: Values = copy.deepcopy(dict(below))
     for name, value in above.items():
         known = result.get(name)
         if isinstance(value, dict) and isinstance(known, dict):
             result[name] = merged(cast("Values", known), cast("Values", value))
         else:
-            result[name] = copy.deepcopy(value)
+            result[name] = copy.deepcopy(cast("Any", value))
     return result

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,7 @@ class Shift:
 
 
 @contextmanager
-def claimed(lock: Path) -> Iterator[bool]:
+def claimed(lock: Path) -> Generator[bool]:
     """Say whether this process may do a run; the claim ends with the process, however it ends."""
     if is_held(lock):
         yield False

@@ -45,7 +45,7 @@ class Bench:
     out: Path
     curve: bool = False
     _learner: tuple[str, Learner] | None = field(default=None, repr=False)
-    _deals: dict[str, Deal] = field(default_factory=dict, repr=False)
+    _deals: dict[str, Deal] = field(default_factory=dict[str, Deal], repr=False)
 
     @cached_property
     def dolly(self) -> Dolly:
@@ -53,19 +53,12 @@ class Bench:
         return Dolly(self.data)
 
     @cached_property
-    def test(self) -> tuple[Record, ...]:
-        """The test rows: 80 published ones, and 15 more a category."""
-        return self.dolly.records(self.dolly.test.tolist())
-
-    @cached_property
-    def validation(self) -> tuple[Record, ...]:
-        """Rows of the clients' lists that nobody trains on and that tuning may look at."""
-        return self.dolly.records(self.dolly.validation.tolist())
-
-    @cached_property
-    def others(self) -> dict[str, tuple[Record, ...]]:
-        """The other data sets."""
-        return {name: other_records(self.data, name) for name in OTHERS}
+    def sets(self) -> dict[str, tuple[Record, ...]]:
+        """What models are measured on: the test rows, validation rows that tuning may look at, and other data sets."""
+        found = {name: self.dolly.records(rows) for name, rows in self.dolly.held.items()}
+        found |= {name: other_records(self.data, name) for name in OTHERS}
+        most = self.profile.most_measured
+        return {name: rows[:: max(1, -(-len(rows) // most))] for name, rows in found.items()} if most else found
 
     def result(self, run: Run) -> Result:
         """Return the run's result: from its file if there is one, else run it, or what is left of it.
@@ -107,20 +100,11 @@ class Bench:
             progress = federation.run(learner, lambda now: self._noted(learner, federation, run.row, now))
         told = self._told(run, document, progress)
         adapter = progress.adapter if run.row.kind != "base" else None
-        sets = {name: self._rows(name) for name in run.row.measured}
+        sets = {name: self.sets[name] for name in run.row.measured}
         figures = {
             name: rows_told(learner.measure(adapter, rows, progress.public), rows) for name, rows in sets.items()
         }
         return {**told, "figures": figures, "seconds": monotonic() - begun}
-
-    def _rows(self, name: str) -> tuple[Record, ...]:
-        match name:
-            case "test":
-                return self.test
-            case "validation":
-                return self.validation
-            case _:
-                return self.others[name]
 
     def _federation(self, run: Run, document: TaskDocument, learner: Learner, folder: Path) -> Federation:
         clients = self._clients(run, document, learner)
@@ -187,12 +171,13 @@ class Bench:
     def _noted(self, learner: Learner, federation: Federation, row: Row, progress: Progress) -> Mapping[str, Any]:
         """What a round's note says beside the engine's own figures."""
         chosen = progress.notes[-1]["chosen"]
-        share = {"coverage": covered(chosen, federation.clients)} if federation.choose else {}
+        share: Result = {"coverage": covered(chosen, federation.clients)} if federation.choose else {}
+        share["bytes_down"] = bytes_down(federation.document, progress.public)
         return {**share, **(self._curve(learner, progress) if row.curve or self.curve else {})}
 
     def _curve(self, learner: Learner, progress: Progress) -> Mapping[str, Any]:
         """The loss on validation and test rows, category by category."""
-        sets = {"test": self.test, "validation": self.validation}
+        sets = {name: self.sets[name] for name in ("test", "validation")}
         told = {
             name: rows_told(learner.measure(progress.adapter, rows, progress.public), rows)
             for name, rows in sets.items()
@@ -215,7 +200,7 @@ class Bench:
             "machine": f"{platform.system()} {platform.machine()}",
             "rounds": list(progress.notes),
             "bytes_up": sum(bytes_up(document, version) for version in range(rounds)) if sent else 0,
-            "bytes_down": rounds * bytes_down(document, progress.public) if sent else 0,
+            "bytes_down": sum(int(note["bytes_down"]) for note in progress.notes) if sent else 0,
             "adapter_norm": float(np.linalg.norm(progress.adapter)),
         }
 
@@ -234,7 +219,7 @@ class Bench:
 def rows_told(figures: Figures, records: Sequence[Record]) -> Result:
     """Return the figures of every row as plain values, rows in the order of the records; nats to six digits."""
     order = np.argsort(figures.places)
-    places = figures.places[order]
+    places = [int(place) for place in figures.places[order]]
     return {
         "rows": [hashlib.sha256(repr(records[place].messages).encode()).hexdigest()[:16] for place in places],
         "categories": [records[place].category for place in places],

@@ -1,5 +1,6 @@
 """A Llama that is real in every part and small in all, for the smoke profile: random weights, a byte tokenizer."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ def tiny_base(folder: Path) -> Path:
     """Write the model into a folder, unless it is there, and return the folder; the same bytes each time."""
     if (folder / "config.json").is_file():
         return folder
-    import torch
+    torch: Any = importlib.import_module("torch")
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer()

@@ -45,12 +45,12 @@ def test_without_the_data_it_says_where_to_name_them(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.training
 def test_every_row_runs_at_the_smallest_scale_and_only_once(tmp_path: Path) -> None:
-    done = paper("--profile", "smoke", "--out", str(tmp_path), timeout_s=290)
+    done = paper("--profile", "smoke", "--out", str(tmp_path), "--processes", "2", timeout_s=290)
     assert done.returncode == 0, done.stderr
     rows = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (PAPER / "rows").glob("*.toml")}
     results = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("runs/*/result.json")]
     assert {result["row"] for result in results} == set(rows), done.stderr
-    assert all(len(result["figures"]["test"]["rows"]) > 150 for result in results)
+    assert all(len(result["figures"]["test"]["rows"]) > 20 for result in results)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
     again = paper("--profile", "smoke", "--out", str(tmp_path), timeout_s=60)
     assert again.returncode == 0, again.stderr
