@@ -9,7 +9,7 @@ import pytest
 from .table import ROWS
 
 TESTS = Path(__file__).resolve().parents[1]
-CHECKS = {f"C{number}" for number in range(21)} | {f"S{number}" for number in range(1, 10)}
+CHECKS = {f"C{number}" for number in range(22)} | {f"S{number}" for number in range(1, 10)}
 
 
 @cache
