@@ -76,8 +76,12 @@ def hash_parts(*parts: bytes | str) -> bytes:
 
     The lengths make the split unambiguous: H("ab", "c") and H("a", "bc") differ.
     """
-    raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return hashlib.sha256(b"".join([piece for part in raw for piece in (len(part).to_bytes(8, "big"), part)])).digest()
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.digest()
 
 
 def to_base64url(raw: bytes) -> str:
