@@ -7,9 +7,12 @@ from typing import Final
 
 from fedit_client.evaluation.statistics import Interval
 
+from . import planted
 from .results import Model, Results, mean_loss, rounds_to
 
 Findings = Callable[[Results], Iterator[str]]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Head and lines of texts."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Experiment:
     rows: tuple[str, ...]
     against: str = "fedit"
     findings: Findings = lambda _: iter(())
+    table: Callable[[Results], Table | None] = lambda _: None
+    """What is better read as a table; None where nothing of it was run."""
 
 
 def interval(found: Interval, unit: str = "nats") -> str:
@@ -236,9 +241,10 @@ EXPERIMENTS: Final = (
     Experiment(
         "poisoning",
         "A client that lies",
-        "What can one of ten do to the sum while it stays in its range?",
-        ("poison_opposite", "poison_backdoor"),
-        findings=_against_fedit("poison_opposite", "poison_backdoor"),
+        "What can one of ten, or three, do to the sum while they stay in their range?",
+        planted.ROWS,
+        findings=planted.planted_findings,
+        table=planted.planted_table,
     ),
 )
 

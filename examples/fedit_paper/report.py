@@ -23,16 +23,19 @@ def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
     lines = [f"# Profile {profile.name}", "", _about(results, profile), "", _markdown(_HEAD, table), ""]
     page = Page(f"FedIT: the paper, profile {profile.name}").text(_about(results, profile)).table(_HEAD, table)
     for experiment in EXPERIMENTS:
-        findings = list(experiment.findings(results))
+        findings, detail = list(experiment.findings(results)), experiment.table(results)
         lines += [
             f"## {experiment.title}",
             "",
             experiment.question,
             "",
+            *((_markdown(*detail), "") if detail else ()),
             *(f"- {one.strip()}" for one in findings or ["not run"]),
             "",
         ]
         page.heading(experiment.title).text(experiment.question)
+        if detail:
+            page.table(*detail)
         for one in findings or ["not run"]:
             page.text(one)
         _draw(experiment, results, page, out / "plots")

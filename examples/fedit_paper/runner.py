@@ -26,7 +26,7 @@ from fedit_protocol.task import TaskDocument
 
 from .choices import choice_of, covered
 from .data import OTHERS, Deal, Dolly, Places, other_records
-from .lies import poisoned, tamper_of
+from .lies import poisoned, tamper_of, triggered, untriggered
 from .plan import Profile, Row, Run
 
 SCHEMA: Final = "fedit.paper/1"
@@ -54,9 +54,13 @@ class Bench:
 
     @cached_property
     def sets(self) -> dict[str, tuple[Record, ...]]:
-        """What models are measured on: the test rows, validation rows that tuning may look at, and other data sets."""
+        """What models are measured on: the test rows, validation rows that tuning may look at, and other data sets.
+
+        The test rows once more with the answer that a lying client wants, behind its trigger and without it.
+        """
         found = {name: self.dolly.records(rows) for name, rows in self.dolly.held.items()}
         found |= {name: other_records(self.data, name) for name in OTHERS}
+        found |= {"triggered": triggered(found["test"]), "untriggered": untriggered(found["test"])}
         most = self.profile.most_measured
         return {name: rows[:: max(1, -(-len(rows) // most))] for name, rows in found.items()} if most else found
 
