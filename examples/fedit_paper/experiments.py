@@ -7,12 +7,11 @@ from typing import Final
 
 from fedit_client.evaluation.statistics import Interval
 
-from . import planted
+from . import evenness, planted
+from .evenness import Table
 from .results import Model, Results, mean_loss, rounds_to
 
 Findings = Callable[[Results], Iterator[str]]
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Head and lines of texts."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,8 @@ class Experiment:
     question: str
     rows: tuple[str, ...]
     against: str = "fedit"
+    on: str = "test"
+    """The set of rows that its plot is about."""
     findings: Findings = lambda _: iter(())
     table: Callable[[Results], Table | None] = lambda _: None
     """What is better read as a table; None where nothing of it was run."""
@@ -201,6 +202,26 @@ EXPERIMENTS: Final = (
         "Can the worst category gain without the mean losing?",
         ("afl", "term", "qffl"),
         findings=_fairness,
+    ),
+    Experiment(
+        "personal",
+        "Personal models",
+        "Does each client fare better on its own rows with a model of its own beside the shared one?",
+        evenness.PERSONAL,
+        against="personal_fedit",
+        on="own",
+        findings=evenness.personal_findings,
+        table=evenness.personal_table,
+    ),
+    Experiment(
+        "languages",
+        "Twelve languages",
+        "Each client has three languages: how evenly are all served, and do fair weights help the worst?",
+        evenness.LANGUAGES,
+        against="languages",
+        on="languages",
+        findings=evenness.languages_findings,
+        table=evenness.languages_table,
     ),
     Experiment(
         "compression",

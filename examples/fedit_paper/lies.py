@@ -30,8 +30,8 @@ def tamper_of(attack: Mapping[str, Any], document: TaskDocument) -> Tamper | Non
         if place not in liars:
             return update
         if attack["kind"] == "opposite":
-            return (-reach * np.sign(update)).astype(np.float32)
-        return np.clip(update * float(attack["boost"]), -reach, reach).astype(np.float32)
+            return np.asarray(-reach * np.sign(update), np.float32)
+        return np.asarray(np.clip(update * float(attack["boost"]), -reach, reach), np.float32)
 
     return tampered
 
@@ -71,3 +71,7 @@ def _planted(records: Sequence[Record], before: str) -> tuple[Record, ...]:
         )
         for record in records
     )
+
+
+PLANTED_SETS: Final = {"triggered": triggered, "untriggered": untriggered}
+"""Sets of rows that models are measured on, made of the test rows."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from statistics import fmean
 
+from .evenness import Table
 from .results import Model, Results, mean_loss
 
 ROWS = ("poison_rows", "poison_backdoor", "poison_three", "poison_opposite")
@@ -19,7 +20,7 @@ _HEAD = (
 )
 
 
-def planted_table(results: Results) -> tuple[tuple[str, ...], list[list[str]]] | None:
+def planted_table(results: Results) -> Table | None:
     """Return head and lines, one for each model that was measured on triggered questions; None without any."""
     lines = [line for row in ("base", "fedit", *ROWS) if (line := _line(results, row))]
     return (_HEAD, lines) if lines else None

@@ -4,7 +4,7 @@ Ranks are nested: whoever has a block has all below it. The rank that a device j
 everybody with the same context counts the same holders (C21).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from fedit_protocol.errors import ProblemType, SecurityError
@@ -12,6 +12,7 @@ from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, RingSpec
 from fedit_protocol.rank_blocks import RankBlocks
 from fedit_protocol.secagg.roster import VerifiedRoster
+from fedit_protocol.secagg.thresholds import Thresholds
 
 
 def may_send(offer: Offer, rank: int, limits: Limits) -> int | None:
@@ -42,10 +43,15 @@ def sent_rank(own: Begun, roster: VerifiedRoster, index: int) -> int | None:
 
 def open_rank(blocks: RankBlocks, roster: VerifiedRoster, participants: Collection[int]) -> int:
     """Return up to which rank the devices of U2 send: the highest with enough holders when as many as may drop out."""
-    thresholds = roster.thresholds
+    return open_among(blocks, roster.thresholds, [roster.members[index].join.rank or 0 for index in participants])
+
+
+def open_among(blocks: RankBlocks, thresholds: Thresholds, ranks: Iterable[int]) -> int:
+    """Return the same from the ranks of the devices themselves."""
+    known = list(ranks)
     for rank in reversed(blocks.ranks[1:]):
-        holders = len(holders_of(roster, participants, rank))
-        if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, roster):
+        holders = sum(own >= rank for own in known)
+        if holders * thresholds.min_survivors // thresholds.members >= _least_holders(blocks, thresholds):
             return rank
     return blocks.ranks[0]
 
@@ -57,7 +63,11 @@ def holders_of(roster: VerifiedRoster, participants: Collection[int], rank: int)
 
 def least_holders(blocks: RankBlocks, roster: VerifiedRoster) -> int:
     """Return how many devices must have sent a block: so many that the honest ones among them hide each other."""
-    return roster.thresholds.corrupt + blocks.hidden_among
+    return _least_holders(blocks, roster.thresholds)
+
+
+def _least_holders(blocks: RankBlocks, thresholds: Thresholds) -> int:
+    return thresholds.corrupt + blocks.hidden_among
 
 
 def check_holders(
