@@ -19,7 +19,7 @@ RANKS: Final = (
     ),
     Deletion(
         "C21", "those who may collude do not count among the holders", _BLOCKS,
-        "return roster.thresholds.corrupt + blocks.hidden_among", "return blocks.hidden_among",
+        "return thresholds.corrupt + blocks.hidden_among", "return blocks.hidden_among",
         _TESTS + "a_device_does_not_answer_for_a_block_of_few",
     ),
     Deletion(

@@ -7,12 +7,14 @@ everybody with the same context counts the same holders (C21).
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import Offer, RingSpec
+from fedit_protocol.messages import MAX_COHORT, CohortRules, Offer, RingSpec
 from fedit_protocol.rank_blocks import RankBlocks
+from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Task
 
 
 def may_send(offer: Offer, rank: int, limits: Limits) -> int | None:
@@ -51,7 +53,7 @@ def open_among(blocks: RankBlocks, thresholds: Thresholds, ranks: Iterable[int])
     known = list(ranks)
     for rank in reversed(blocks.ranks[1:]):
         holders = sum(own >= rank for own in known)
-        if holders * thresholds.min_survivors // thresholds.members >= _least_holders(blocks, thresholds):
+        if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, thresholds):
             return rank
     return blocks.ranks[0]
 
@@ -61,12 +63,8 @@ def holders_of(roster: VerifiedRoster, participants: Collection[int], rank: int)
     return tuple(index for index in participants if (roster.members[index].join.rank or 0) >= rank)
 
 
-def least_holders(blocks: RankBlocks, roster: VerifiedRoster) -> int:
+def least_holders(blocks: RankBlocks, thresholds: Thresholds) -> int:
     """Return how many devices must have sent a block: so many that the honest ones among them hide each other."""
-    return _least_holders(blocks, roster.thresholds)
-
-
-def _least_holders(blocks: RankBlocks, thresholds: Thresholds) -> int:
     return thresholds.corrupt + blocks.hidden_among
 
 
@@ -76,8 +74,31 @@ def check_holders(
     """Raise SecurityError (survivors-refused) if a block that was sent would be opened over too few devices (C21)."""
     if ring.blocks is None:
         return
-    opened, least = open_rank(ring.blocks, roster, participants), least_holders(ring.blocks, roster)
+    opened, least = open_rank(ring.blocks, roster, participants), least_holders(ring.blocks, roster.thresholds)
     if opened > ring.blocks.ranks[0] and len(holders_of(roster, survivors, opened)) < least:
         raise SecurityError(
             ProblemType.SURVIVORS_REFUSED, f"fewer than {least} survivors have rank {opened}, so its sum hides too few"
         )
+
+
+def check_opening(task: Task) -> None:
+    """Raise ConfigError C020 if no cohort of a task is so large that a block of ranks above the least could open."""
+    if not task.adapter.ranks:
+        return
+    rules, hidden = cohort_rules(task), task.adapter.rank_hidden_among
+    if any(_opens(members, rules, hidden) for members in range(task.round.cohort_min, task.round.ring_size + 1)):
+        return
+    enough = (members for members in range(task.round.ring_size, MAX_COHORT + 1) if _opens(members, rules, hidden))
+    least = next(enough, None)
+    near = "take method.name = fedavg" if least is None else f"set cohort_size = {least} or more, or take fedavg"
+    raise ConfigError(
+        f"of {task.round.cohort_size} devices no {hidden} honest ones with a higher rank are sure to be left, so no"
+        f" slice above rank {task.adapter.ranks[0]} would ever be summed: {near}",
+        code="C020",
+    )
+
+
+def _opens(members: int, rules: CohortRules, hidden_among: int) -> bool:
+    """Say whether a block opens where all of so many devices have it."""
+    thresholds = Thresholds.of(members, rules)
+    return thresholds.min_survivors >= thresholds.corrupt + hidden_among
