@@ -14,7 +14,7 @@ RANKS: Final = (
     ),
     Deletion(
         "C21", "a block of enough devices", _BLOCKS,
-        "if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, roster):", "if True:",
+        "if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, thresholds):", "if True:",
         _TESTS + "a_block_that_too_few_devices_have_is_sent_by_none",
     ),
     Deletion(
