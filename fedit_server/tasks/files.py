@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from fedit_protocol.accounting import check_meaning
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
+from fedit_protocol.secagg.blocks import check_opening
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.state_layout import RankTooWideError
@@ -75,6 +76,7 @@ def check_feasible(task: Task, where: str) -> None:
         for members in range(task.round.cohort_min, task.round.ring_size + 1):
             Thresholds.of(members, cohort_rules(task))
         ring_spec(task, 1)
+        check_opening(task)
     except ConfigError as error:
         raise ConfigError(str(error), code=error.code, where=f"{where}, [round]", fix=_CHECK) from error
 

@@ -45,7 +45,7 @@ MISTAKES = {
     "sizes the wrong way round": (
         MINIMAL + "[round]\ncohort_min = 5\ncohort_size = 4\n",
         "C013",
-        "round: cohort_min exceeds cohort_size",
+        "round: cohort_min = 5 exceeds cohort_size = 4",
     ),
     "two mistakes": (MINIMAL + "[adapter]\nrank = 0\nalpha = 0\n", "C013", "(and 1 more)"),
     "an infeasible cohort": (
