@@ -388,7 +388,7 @@ class Client(TakesData, TakesWishes):
         ready = Preparation(self._config, document, membership)
         chosen = ready.plan(await asyncio.to_thread(Machine.here))
         self._planned = chosen
-        return chosen, await ready.base(say)
+        return chosen, await ready.base(say, self._recognise)
 
     def _journal_folder(self, membership: Membership) -> Path:
         # Round numbers count per task of one federation; another one starts again at 1.

@@ -21,12 +21,7 @@ def digest_folder(path: Path, cache: Path | None = None) -> Digest:
     ModelError M001 if the folder holds no safetensors model or cannot be read.
     """
     try:
-        names = pinned(item.name for item in path.iterdir() if item.is_file())
-        note = _Note.of(path, cache)
-        digests = {name: note.digest(path / name) for name in names}
-        digest = base_digest(digests)
-    except OSError as error:
-        raise ModelError(f"the base model cannot be read: {error.strerror}", code="M001", where=str(path)) from error
+        return base_digest(digest_files(path, cache))
     except ValueError as error:
         raise ModelError(
             f"this folder holds no base model: {error}",
@@ -34,8 +29,18 @@ def digest_folder(path: Path, cache: Path | None = None) -> Digest:
             where=str(path),
             fix="fedit-client set model=FOLDER, one with config.json and *.safetensors",
         ) from error
+
+
+def digest_files(path: Path, cache: Path | None = None) -> dict[str, Digest]:
+    """Return the digest of each pinned file of a folder, noted as by `digest_folder`; raises ModelError M001."""
+    try:
+        names = pinned(item.name for item in path.iterdir() if item.is_file())
+        note = _Note.of(path, cache)
+        digests = {name: note.digest(path / name) for name in names}
+    except OSError as error:
+        raise ModelError(f"the base model cannot be read: {error.strerror}", code="M001", where=str(path)) from error
     note.save()
-    return digest
+    return digests
 
 
 def file_sha256(path: Path) -> str:

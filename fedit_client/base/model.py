@@ -45,6 +45,19 @@ _WANTED_FILES: Final = [f"*{WEIGHTS_ENDING}", *sorted(PINNED_NAMES)]
 _ELSEWHERE: Final = ["*/*"]  # the pattern of weights would match those in folders too
 
 
+class OtherBaseError(ModelError):
+    """A base lies here, in `folder`, and its files are not those that the task pins."""
+
+    def __init__(self, model: str, folder: Path, words: str) -> None:
+        super().__init__(
+            f"the base model differs from the task's: {words}",
+            code="M002",
+            where=model,
+            fix="fedit-client set model=FOLDER, with the files that the operator used",
+        )
+        self.model, self.folder = model, folder
+
+
 def resolve_base(
     model: str,
     revision: str,
@@ -60,7 +73,7 @@ def resolve_base(
     Raises ModelError: M001 nowhere to be had, M002 found, but with another digest, M005 too little disk, M006 the
     download or the conversion failed, M003, M007, M008 what `check_base` refuses; more than `most_bytes` is M008.
     """
-    seen: list[Digest] = []
+    seen: list[tuple[Digest, Path]] = []
     for place in _places(model, revision, cache, say, most_bytes):
         check_base(place, most_bytes)
         if expected is None:
@@ -68,14 +81,10 @@ def resolve_base(
         digest = digest_folder(place, cache)
         if digest == expected:
             return place
-        seen.append(digest)
+        seen.append((digest, place))
     if seen:
-        raise ModelError(
-            f"the base model differs from the task's: expected {expected}, got {seen[0]}",
-            code="M002",
-            where=model,
-            fix="fedit-client set model=FOLDER, with the files that the operator used",
-        )
+        digest, place = seen[0]
+        raise OtherBaseError(model, place, f"expected {expected}, got {digest}")
     hint = "unset HF_HUB_OFFLINE, or " if is_offline() else "check the network, or "
     raise ModelError(
         f"the base model {model} is not on this machine and cannot be fetched",

@@ -1,12 +1,13 @@
 """Before anything is promised: is the training stack here, does the task fit this machine, where is its base."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_client.base.model import resolve_base, to_fetch
+from fedit_client.base.manifest import told_apart
+from fedit_client.base.model import OtherBaseError, resolve_base, to_fetch
 from fedit_client.config import ClientConfig, DeviceSettings
 from fedit_client.data import Record
 from fedit_client.hardware.base_class import ClassWishes, choose_class
@@ -20,9 +21,14 @@ from fedit_client.hardware.sharing import shared_by
 from fedit_client.manners.caps import check_disk, check_network, within_memory
 from fedit_client.manners.facts import is_metered, used_gb
 from fedit_client.membership.joined import Membership
-from fedit_protocol.errors import ConsentError, DeviceError, FeditError
+from fedit_client.membership.trust import Federation, ServerAddress
+from fedit_protocol.errors import ConsentError, DeviceError, FeditError, TransportError
+from fedit_protocol.ids import Digest
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import Quantization, TaskDocument
+
+Recognise = Callable[[], Awaitable[tuple[Federation, ServerAddress]]]
+"""Says which server there is to ask, and where."""
 
 _OWN_TRAINER: Final = "the program's own trainer decides"
 
@@ -141,14 +147,34 @@ class Preparation:
         """What this machine has shown before."""
         return MachineHistory(self.config.paths.machine_file)
 
-    async def base(self, say: Callable[[str], None]) -> Path:
-        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004, P005."""
+    async def base(self, say: Callable[[str], None], recognise: Recognise | None = None) -> Path:
+        """Return the base's folder, fetched if it must be; raises ModelError, CappedError P004, P005.
+
+        Where other files lie there than the task's, its manifest says which; `recognise` is for whoever is no member.
+        """
         config, stated, paths = self.config, self.document.task.base, self.config.paths
         fetch = await asyncio.to_thread(to_fetch, self.model or stated.model, stated.revision, paths.cache, self.size)
         used = await asyncio.to_thread(used_gb, (paths.data, paths.state, paths.cache))
         check_disk(used, fetch.size, config.polite)
         await asyncio.to_thread(check_network, fetch.size, config.polite, is_metered)
-        return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
+        try:
+            return await find_base(self.document, self.model, config.paths.cache, config.limits, say)
+        except OtherBaseError as error:
+            raise await self._told_apart(error, recognise) from None
+
+    async def _told_apart(self, error: OtherBaseError, recognise: Recognise | None) -> FeditError:
+        joined, digest = self.joined, Digest(self.document.task.base.digest)
+        try:
+            if joined is not None:
+                federation, address = joined.federation, joined.address(self.config.network.no_proxy)
+            elif recognise is not None:
+                federation, address = await recognise()
+            else:
+                return error
+        except TransportError:  # nobody to ask
+            return error
+        async with address.transport(federation.tls()) as transport:
+            return await told_apart(error, digest, transport, self.config.paths.cache)
 
 
 async def find_base(

@@ -18,7 +18,7 @@ from fedit_protocol.messages import Offer
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage import BlobStore, StoredBlob
-from fedit_server.storage.mentions import mentioned
+from fedit_server.storage.mentions import manifests, mentioned
 from fedit_server.storage.retention import RetiredVersion
 from fedit_server.storage.rows import RoundState, TaskRow
 from fedit_server.storage.spool import Spool
@@ -111,7 +111,7 @@ class Collector:
         there = [blob async for blob in self.blobs.stored()]  # before the database: what comes later is not in the list
         opened = [row.opened_at for row in await self.store.rounds.open_rounds()]
         before = min([(now - GRACE).timestamp(), *opened])
-        wanted = await mentioned(self.store.database, going)
+        wanted = await mentioned(self.store.database, going) | await manifests(self.store.database, self.blobs)
         return [blob for blob in there if blob.digest not in wanted and blob.stored_at < before]
 
     async def _drop_copies(self) -> None:

@@ -16,7 +16,7 @@ from fedit_server.home.folder import Home
 from fedit_server.home.last_backup import LastBackup, note_backup
 from fedit_server.storage import BlobStore
 from fedit_server.storage.database import Database
-from fedit_server.storage.mentions import mentioned
+from fedit_server.storage.mentions import manifests, mentioned
 from fedit_server.storage.opening import open_blobs
 from fedit_server.storage.rounds import Rounds
 
@@ -54,7 +54,7 @@ async def create_backup(admin: Admin, out: Path, passphrase: str, dump: Path | N
 
 
 async def _attempt(admin: Admin, out: Path, passphrase: str, dump: Path | None) -> Manifest:
-    created_at = admin.now_s
+    created_at, blobs = admin.now_s, open_blobs(admin.config, admin.home)
     copy = out.with_name(f".{out.name}.db.tmp")
     with writing(out) as archive:
         try:
@@ -66,7 +66,7 @@ async def _attempt(admin: Admin, out: Path, passphrase: str, dump: Path | None) 
                 await asyncio.to_thread(archive.add_file, DUMP, dump)
                 database = admin.store.database
             try:
-                wanted = await mentioned(database)
+                wanted = await mentioned(database) | await manifests(database, blobs)
                 open_rounds = len(await Rounds(database).open_rounds())
             finally:
                 if dump is None:
@@ -74,7 +74,7 @@ async def _attempt(admin: Admin, out: Path, passphrase: str, dump: Path | None) 
         finally:
             for left in copy.parent.glob(f"{copy.name}*"):
                 left.unlink(missing_ok=True)
-        await _add_blobs(archive, open_blobs(admin.config, admin.home), wanted)
+        await _add_blobs(archive, blobs, wanted)
         public, secret = _files(admin.home)
         for name, content in public.items():
             archive.add(name, content)

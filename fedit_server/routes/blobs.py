@@ -1,7 +1,7 @@
 """Blobs by digest: a range or the whole, streamed from wherever they lie, as caches understand it (RFC 9110).
 
 A blob never changes, so its digest is its ETag, and a copy is good for ever. Without `blobs_public` only enrolled
-devices get one, and only their own caches may keep it.
+devices get an adapter, and only their own caches may keep it. The manifest of a base is for everybody, as its task is.
 """
 
 import asyncio
@@ -12,11 +12,13 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.base_files import MANIFEST_HEAD, MOST_MANIFEST_BYTES
 from fedit_protocol.change import NAME
-from fedit_protocol.errors import FeditError
+from fedit_protocol.errors import FeditError, ProtocolError
 from fedit_protocol.ids import Digest
 from fedit_server.routes.keys import BLOBS, CHANGES, PUBLIC_BLOBS
 from fedit_server.routes.wire import caller
+from fedit_server.storage import BlobStore
 
 _SLOW_S: Final = 60.0
 """How long a reader may take for one piece before its connection is given up."""
@@ -44,10 +46,11 @@ class Span:
 
 async def blob(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v1/blobs/{digest}: 200; 206 one range; 226 a change; 304 it is known; 416 beyond the end."""
-    public = request.app[PUBLIC_BLOBS]
+    digest = Digest(request.match_info["digest"])
+    manifest = await _is_manifest(request.app[BLOBS], digest)
+    public = manifest or request.app[PUBLIC_BLOBS]
     if not public:
         await caller(request)
-    digest = Digest(request.match_info["digest"])
     size = await request.app[BLOBS].size(digest)
     tag = f'"{digest}"'
     headers = {
@@ -59,7 +62,8 @@ async def blob(request: web.Request) -> web.StreamResponse:
     }
     if _names(request.headers.get("If-None-Match", ""), tag):
         return web.Response(status=304, headers=headers)
-    if (change := await _change(request, digest)) is not None:
+    # What changed from an adapter to a manifest would tell the adapter.
+    if not manifest and (change := await _change(request, digest)) is not None:
         return change
     span = _span(request, size, tag)
     if span is None:
@@ -72,6 +76,20 @@ async def blob(request: web.Request) -> web.StreamResponse:
     if request.method != "HEAD":
         await _send(answer, request, digest, span)
     return answer
+
+
+async def _is_manifest(blobs: BlobStore, digest: Digest) -> bool:
+    """Say whether a blob is the manifest of a base model: people look at a task's base before they agree and enrol.
+
+    Its first bytes tell it from every adapter; whoever asks for a digest that is not here learns nothing by that.
+    """
+    try:
+        if not len(MANIFEST_HEAD) <= await blobs.size(digest) <= MOST_MANIFEST_BYTES:
+            return False
+        head = b"".join([piece async for piece in blobs.read(digest, 0, len(MANIFEST_HEAD))])
+    except ProtocolError:
+        return False
+    return head == MANIFEST_HEAD
 
 
 async def _change(request: web.Request, digest: Digest) -> web.Response | None:

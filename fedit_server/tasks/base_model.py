@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_protocol.base_files import WEIGHTS_ENDING, base_digest, code_in, pinned
+from fedit_protocol.base_files import WEIGHTS_ENDING, base_manifest, code_in, pinned
 from fedit_protocol.base_shapes import BaseShapes, Shapes, read_shapes
+from fedit_protocol.encoding import digest_of
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 from fedit_protocol.tensor_files import LENGTH_BYTES, header_length, read_header
@@ -28,10 +29,16 @@ _LIBRARY_FILES: Final = frozenset({"generation_config.json", "tokenizer_config.j
 class BaseModel:
     """One base model as files show it."""
 
-    digest: Digest
+    manifest: bytes
+    """Its pinned files with their digests, as it is handed out."""
     shapes: BaseShapes
     size: int = 0
     """Bytes of the pinned files together."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of the manifest: what a task pins."""
+        return digest_of(self.manifest)
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -44,7 +51,7 @@ def read_folder(folder: Path) -> BaseModel:
     try:
         names = pinned(path.name for path in folder.iterdir() if path.is_file())
         digests = {name: hash_file(folder / name) for name in names}
-        digest = base_digest(digests)
+        manifest = base_manifest(digests)
         size = sum((folder / name).stat().st_size for name in names)
         config = json.loads((folder / "config.json").read_text("utf-8"))
         shapes: dict[str, tuple[int, ...]] = {}
@@ -62,14 +69,14 @@ def read_folder(folder: Path) -> BaseModel:
             where=str(folder),
             fix="name a folder with config.json, tokenizer.json and *.safetensors",
         ) from error
-    return replace(describe(digest, config, shapes, str(folder)), size=size)
+    return replace(describe(manifest, config, shapes, str(folder)), size=size)
 
 
-def describe(digest: Digest, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
-    """Combine digest, config.json and shapes; raises ModelError M024 for a kind of model that is not supported."""
+def describe(manifest: bytes, config: Mapping[str, Any], shapes: Shapes, where: str) -> BaseModel:
+    """Combine manifest, config.json and shapes; raises ModelError M024 for a kind of model that is not supported."""
     _check_kind(config, where)
     _check_code(config, "config.json", where)
-    return BaseModel(digest, read_shapes(config, shapes))
+    return BaseModel(manifest, read_shapes(config, shapes))
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedit_protocol.base_files import CARD_BYTES, WEIGHTS_ENDING, base_digest, licence_in, pinned
+from fedit_protocol.base_files import CARD_BYTES, WEIGHTS_ENDING, base_manifest, licence_in, pinned
 from fedit_protocol.errors import ConfigError, ModelError
 from fedit_protocol.ids import Digest
 from fedit_protocol.task import BaseModelSpec
@@ -103,7 +103,7 @@ def _from_hub(spec: BaseModelSpec) -> BaseModel:
         name: tuple(tensor.shape) for file in metadata.files_metadata.values() for name, tensor in file.tensors.items()
     }
     try:
-        found = describe(base_digest(digests), config, shapes, spec.model)
+        found = describe(base_manifest(digests), config, shapes, spec.model)
         return replace(found, size=sum(files[name].size or 0 for name in digests))
     except ValueError as error:
         raise ModelError(f"{spec.model} is no base model: {error}", code="M003", where="base.model") from error

@@ -68,7 +68,8 @@ class Publisher:
             return None
         if known is not None and known.source == source:
             return None
-        document = resolve(task, await asyncio.to_thread(read_base, task.base, self.base))
+        base = await asyncio.to_thread(read_base, task.base, self.base)
+        document = resolve(task, base)
         digest = Digest(task.adapter.start)
         if known is not None and known.state is not TaskState.DRAFT:
             check_succession(known.document, document)
@@ -79,6 +80,7 @@ class Publisher:
             folder = adapter_folder(self.adapters, task.id, 0)
             edition = Edition(version=0, digest=digest, parent_digest="", round_no=0, survivors=0)
             await asyncio.to_thread(write_peft_folder, folder, document, content, edition)
+        await self.blobs.put(base.manifest)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
         return Publication(document, source, digest, deed, self.owner, draft)

@@ -14,6 +14,9 @@ from fedit_protocol.ids import Digest
 MAX_CONTROL_BYTES: Final = 4 * 1024 * 1024
 """The largest control message, in bytes; vectors and adapters are bodies of their own with their own limits."""
 
+PART_LENGTH_BYTES: Final = 8
+"""Before each part that H hashes stands its length."""
+
 Bytes32 = Annotated[bytes, Field(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Field(min_length=64, max_length=64)]
 DigestText = Annotated[Digest, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -76,8 +79,13 @@ def hash_parts(*parts: bytes | str) -> bytes:
 
     The lengths make the split unambiguous: H("ab", "c") and H("a", "bc") differ.
     """
+    return hashlib.sha256(joined_parts(*parts)).digest()
+
+
+def joined_parts(*parts: bytes | str) -> bytes:
+    """Return what H hashes: the parts, each preceded by its 8-byte big-endian length."""
     raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return hashlib.sha256(b"".join([piece for part in raw for piece in (len(part).to_bytes(8, "big"), part)])).digest()
+    return b"".join([piece for part in raw for piece in (len(part).to_bytes(PART_LENGTH_BYTES, "big"), part)])
 
 
 def to_base64url(raw: bytes) -> str:

@@ -24,6 +24,12 @@ class MethodTraits:
     side: bool = False
     """Whether a second, frozen adapter is carried along beside the one that is trained."""
     why: str = ""
+    why_not_trusted: str = ""
+    """Why not from single updates, where that is another reason."""
+    nearest: MethodName = MethodName.FEDAVG
+    """What comes nearest to it in mode trusted."""
+    nearest_noise: MethodName = MethodName.FEDAVG
+    """What comes nearest to it beside [privacy]."""
 
 
 _BASELINE: Final = MethodTraits(
@@ -35,10 +41,23 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
     MethodName.FEDIT_RS: MethodTraits(
-        side=True, why="it sums twice, and a sketch is not clipped, so noise bounds nothing"
+        side=True,
+        why="it sums twice, and a sketch is not clipped, so noise bounds nothing",
+        why_not_trusted="a server that sees single updates makes the exact product without a sketch",
+        nearest=MethodName.FEDEX_LORA,
+        nearest_noise=MethodName.FFA_LORA,
+    ),
+    MethodName.FEDIT_RS1: MethodTraits(
+        side=True,
+        why="its sketches are not clipped, so noise bounds nothing, and robust rules combine none",
+        why_not_trusted="a server that sees single updates makes the exact product without a sketch",
+        nearest=MethodName.FEDEX_LORA,
+        nearest_noise=MethodName.FFA_LORA,
     ),
     MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.ROLORA: MethodTraits(trusted=True, noise=False, cohorts=True, why="its sums differ in size by turns"),
+    MethodName.ROLORA: MethodTraits(
+        trusted=True, cohorts=True, why="its sums differ in size by turns", nearest_noise=MethodName.FFA_LORA
+    ),
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.NESTED: MethodTraits(why="the weight of each block of ranks is known of one masked sum only"),
     MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
@@ -52,13 +71,23 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FEDEX_LORA: replace(_BASELINE, side=True),
 }
 
+OWN_SETTINGS: Final[dict[str, MethodName]] = {
+    "population": MethodName.SCAFFOLD,
+    "refactor_every": MethodName.FEDSVD,
+    "personal_steps": MethodName.FEDSA,
+    "personal_pull": MethodName.DITTO,
+    "heads": MethodName.RAVAN,
+    "seeds": MethodName.FEDKSEED,
+    "probe_step": MethodName.FEDKSEED,
+}
+"""Settings of `[method]` that one method reads: beside another one they would promise what nothing does."""
+
 
 def check_method(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the method does not fit the task."""
     name = task.method.name
     traits = TRAITS[name]
-    if name is MethodName.RAVAN and task.adapter.rank % task.method.heads:
-        raise ValueError(f"method.heads = {task.method.heads} must divide adapter.rank = {task.adapter.rank}")
+    _check_settings(task)
     if name is MethodName.FEDKSEED and task.training.proximal:
         raise ValueError(
             "training.proximal draws by gradients, and method.name = fedkseed has none; set training.proximal = 0"
@@ -66,19 +95,26 @@ def check_method(task: "Task") -> None:
     where, trusted = f"method.name = {name}", task.round.mode == "trusted"
     if trusted and not traits.trusted:
         raise ValueError(
-            _refusal("round.mode = trusted", where, traits, "method.name = fedavg is the nearest that does")
+            _refusal(
+                "round.mode = trusted",
+                where,
+                traits.why_not_trusted or traits.why,
+                f"method.name = {traits.nearest} is the nearest that does",
+            )
         )
     if not trusted and not traits.masked:
         raise ValueError(
             _refusal(
                 "round.mode = masked",
                 where,
-                traits,
+                traits.why,
                 "set round.mode = trusted, or take fedit_rs, which makes the exact mean product of sums",
             )
         )
     if task.privacy and not traits.noise:
-        raise ValueError(_refusal("[privacy]", where, traits, "take fedavg, or leave out [privacy]"))
+        raise ValueError(
+            _refusal("[privacy]", where, traits.why, f"take {traits.nearest_noise}, or leave out [privacy]")
+        )
     if name is MethodName.FEDALT:
         _check_values(task)
     if name is MethodName.SCAFFOLD:
@@ -89,21 +125,47 @@ def check_method(task: "Task") -> None:
             " base with itself: leave it out, or take ditto"
         )
     if task.round.cohorts > 1 and not traits.cohorts:
-        raise ValueError(_refusal("round.cohorts > 1", where, traits, "set round.cohorts = 1, or take fedavg"))
-    if name in (MethodName.FEDIT_RS, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
+        raise ValueError(_refusal("round.cohorts > 1", where, traits.why, "set round.cohorts = 1, or take fedavg"))
+    if (
+        name in (MethodName.FEDIT_RS, MethodName.FEDIT_RS1, MethodName.FEDSVD)
+        and task.fairness
+        and task.fairness.rule == "qffl"
+    ):
         raise ValueError(
             f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
             " take term or afl"
         )
-    if bool(task.adapter.ranks) is not (name is MethodName.NESTED):
-        raise ValueError(
-            "adapter.ranks and method.name = nested go together: only slices with weights of their own can be of many"
-            " ranks; set both, or leave out adapter.ranks and take fedavg"
-        )
+    _check_ranks(task)
     if task.method.audit_every:
         _check_audit(task)
     if task.training.evaluate_every:
         _check_best_step(task)
+
+
+def _check_settings(task: "Task") -> None:
+    """Raise ValueError if a setting is another method's, or does not fit its own."""
+    name, method = task.method.name, task.method
+    for setting, owner in OWN_SETTINGS.items():
+        if name is not owner and setting in method.model_dump():
+            raise ValueError(f"method.{setting} belongs to method.name = {owner}, not to {name}: leave it out")
+    rank = task.adapter.rank
+    if name is MethodName.RAVAN and rank % method.heads:
+        fitting = min((h for h in range(1, rank + 1) if rank % h == 0), key=lambda h: (abs(h - method.heads), -h))
+        near = f"set method.heads = {fitting}" if fitting > 1 else "take fed_sb, which has one core"
+        raise ValueError(f"method.heads = {method.heads} must divide adapter.rank = {rank}: {near}")
+
+
+def _check_ranks(task: "Task") -> None:
+    """Raise ValueError where devices of many ranks would be summed without a weight for each block of slices."""
+    rank, nested = task.adapter.rank, task.method.name is MethodName.NESTED
+    if nested and not task.adapter.ranks:
+        half = f"set adapter.ranks = [{rank // 2}, {rank}], or take fedavg" if rank > 1 else "take fedavg"
+        raise ValueError(f"method.name = nested averages slices of many ranks, and adapter.ranks lists none: {half}")
+    if task.adapter.ranks and not nested:
+        raise ValueError(
+            f"adapter.ranks needs a weight for each block of slices, which method.name = {task.method.name} has not:"
+            " set method.name = nested, or leave out adapter.ranks"
+        )
 
 
 def _check_best_step(task: "Task") -> None:
@@ -161,8 +223,11 @@ def _check_scaffold(task: "Task") -> None:
     if not task.training.local_steps:
         raise ValueError(f"{where} needs the same steps on all devices: set training.local_steps")
     if task.method.population < task.round.cohort_min:
-        raise ValueError(f"{where} needs method.population, the devices of the task in all, at least round.cohort_min")
+        raise ValueError(
+            f"{where} needs method.population, the devices of the task in all: set it to {task.round.cohort_min}, or"
+            " more"
+        )
 
 
-def _refusal(setting: str, where: str, traits: MethodTraits, nearest: str) -> str:
-    return f"{where} does not go with {setting}: {traits.why or 'it is not defined for that'}; {nearest}"
+def _refusal(setting: str, where: str, why: str, nearest: str) -> str:
+    return f"{where} does not go with {setting}: {why or 'it is not defined for that'}; {nearest}"

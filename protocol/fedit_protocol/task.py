@@ -134,17 +134,26 @@ class RoundSpec(Section):
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
         if self.cohort_min > self.cohort_size:
-            raise ValueError("cohort_min exceeds cohort_size")
+            raise ValueError(
+                f"cohort_min = {self.cohort_min} exceeds cohort_size = {self.cohort_size}, so that no round could open:"
+                f" set cohort_size = {self.cohort_min}"
+            )
         if self.min_cohorts > self.cohorts:
-            raise ValueError("min_cohorts exceeds cohorts")
+            raise ValueError(f"min_cohorts exceeds cohorts: set cohorts = {self.min_cohorts} or more")
         if self.least_cohorts > self.cohorts:
-            raise ValueError(f"combine = {self.combine} needs cohorts of at least {self.least_cohorts}")
+            raise ValueError(
+                f"combine = {self.combine} needs {self.least_cohorts} cohorts or more, to know an outlier:"
+                f" set cohorts = {self.least_cohorts}, or combine = weighted"
+            )
         return self
 
     @model_validator(mode="after")
     def _mode_fits(self) -> Self:
         if self.mode is Mode.MASKED and self.cohort_min < LEAST_MASKED:
-            raise ValueError(f"cohort_min is at least {LEAST_MASKED} where mode = masked: fewer hide nobody")
+            raise ValueError(
+                f"cohort_min is at least {LEAST_MASKED} where mode = masked: fewer hide nobody;"
+                f" set cohort_min = {LEAST_MASKED}"
+            )
         if self.mode is Mode.TRUSTED and (self.cohorts > 1 or self.strict or self.threshold):
             raise ValueError("mode = trusted has one cohort and no shares: leave out cohorts, strict and threshold")
         return self
@@ -219,7 +228,10 @@ class Task(Section):
         if self.canary and len(self.base.classes) < 2:
             raise ValueError("[canary] compares base classes: list two or more in base.classes")
         if self.canary and self.canary.hidden_among > self.round.cohort_size:
-            raise ValueError("canary.hidden_among exceeds round.cohort_size, so that no loss would ever be known")
+            raise ValueError(
+                "canary.hidden_among exceeds round.cohort_size, so that no loss would ever be known:"
+                f" set hidden_among = {self.round.cohort_size} or less"
+            )
         if self.canary and (self.privacy or self.round.mode is not Mode.MASKED):
             raise ValueError(
                 "[canary] needs round.mode = masked and no [privacy]: its losses are neither sealed nor noisy"

@@ -44,5 +44,7 @@ class AdapterSpec(Section):
     @model_validator(mode="after")
     def _ranks_end_at_rank(self) -> Self:
         if self.ranks and (len(self.ranks) < 2 or self.ranks[-1] != self.rank or self.ranks[0] < 1):
-            raise ValueError("adapter.ranks lists at least 2 ranks, of which adapter.rank is the largest")
+            fitting = [*(rank for rank in self.ranks if 0 < rank < self.rank), self.rank]
+            near = f"set ranks = {fitting}" if len(fitting) > 1 else f"set rank = {max(self.ranks)}, or more ranks"
+            raise ValueError(f"ranks lists at least 2 ranks, of which rank = {self.rank} is the largest: {near}")
         return self

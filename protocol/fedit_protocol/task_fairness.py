@@ -70,7 +70,10 @@ def check_fairness(task: "Task") -> None:
             "[fairness] needs round.mode = masked and no [privacy]: its losses are sums without noise; leave it out"
         )
     if spec.domains and spec.hidden_among > task.round.cohort_size:
-        raise ValueError("fairness.hidden_among exceeds round.cohort_size, so that no loss would ever be known")
+        raise ValueError(
+            "fairness.hidden_among exceeds round.cohort_size, so that no loss would ever be known: set"
+            f" round.cohort_size = {spec.hidden_among} or more"
+        )
     if spec.rule is not FairRule.ROWS and task.encoding.max_weight == 1:
         raise ValueError(
             f"fairness.rule = {spec.rule} weighs devices, but encoding.max_weight = 1 lets them all weigh the same:"

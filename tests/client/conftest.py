@@ -11,6 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedit_client.testing import LoopbackServer
+from fedit_protocol.base_files import MANIFEST_HEAD
 from fedit_protocol.catalogue import TaskList, TaskListing, TaskState
 from fedit_protocol.encoding import decode, digest_of, encode, from_base64url
 from fedit_protocol.enrollment import (
@@ -83,8 +84,11 @@ class HttpsFederation:
         if "/uploads/" in path:
             return await self._upload(request)
         if path.startswith("/v1/blobs/"):
-            self._caller(request)
-            content = self.loopback.blobs[path.removeprefix("/v1/blobs/")]  # type: ignore[index] # a digest by its text
+            content = self.loopback.blobs.get(path.removeprefix("/v1/blobs/"))  # type: ignore[call-overload] # a digest by its text
+            if content is None:
+                raise ProtocolError(ProblemType.UNKNOWN_BLOB, "there is no such blob")
+            if not content.startswith(MANIFEST_HEAD):
+                self._caller(request)
             if self.change is not None and "A-IM" in request.headers:
                 return web.Response(status=226, body=self.change)
             if self.stall_blob is not None:

@@ -9,10 +9,11 @@ import pytest
 from safetensors.numpy import save
 
 from fedit_client.base import model as base_model
+from fedit_client.base.digest import digest_files
 from fedit_client.base.model import PACKAGED_MODEL, digest_folder, resolve_base
-from fedit_protocol.base_files import base_digest, pinned
-from fedit_protocol.encoding import digest_of
-from fedit_protocol.errors import ModelError
+from fedit_protocol.base_files import MANIFEST_HEAD, base_digest, base_manifest, pinned, read_manifest
+from fedit_protocol.encoding import digest_of, joined_parts
+from fedit_protocol.errors import ModelError, ProblemType, ProtocolError
 from fedit_protocol.ids import Digest
 
 
@@ -62,6 +63,38 @@ def test_a_base_has_weights_and_a_config(missing: str) -> None:
 def test_a_file_that_is_not_pinned_has_no_digest() -> None:
     with pytest.raises(ValueError, match="not part of a base model"):
         base_digest({name: Digest("sha256:" + "0" * 64) for name in [*FILES, "modeling.py"]})
+
+
+def manifest() -> bytes:
+    return base_manifest({name: Digest("sha256:" + "0" * 64) for name in FILES})
+
+
+def test_the_digest_of_a_manifest_is_the_one_that_a_task_pins(folder: Path) -> None:
+    files = digest_files(folder)
+    assert digest_of(base_manifest(files)) == digest_folder(folder)
+    assert read_manifest(base_manifest(files)) == files
+
+
+NO_MANIFESTS = {
+    "nothing": b"",
+    "an adapter": save({"w": np.zeros(4, np.float32)}),
+    "the head alone": MANIFEST_HEAD,
+    "cut off": manifest()[:-1],
+    "one byte more": manifest() + b"\0",
+    "a length beyond the end": MANIFEST_HEAD + b"\xff" * 8,
+    "a file twice": manifest() + joined_parts("tokenizer.json", "sha256:" + "0" * 64),
+    "no digest": joined_parts("fedit/v1/base", "config.json", "sha256:0", "model.safetensors", "sha256:1"),
+    "a file that is not pinned": MANIFEST_HEAD + joined_parts("run.py", "sha256:" + "0" * 64),
+    "no text": MANIFEST_HEAD + joined_parts(b"\xff", b"\xfe"),
+    "another label": joined_parts("fedit/v2/base") + manifest()[len(MANIFEST_HEAD) :],
+}
+
+
+@pytest.mark.parametrize("content", NO_MANIFESTS.values(), ids=NO_MANIFESTS)
+def test_other_bytes_are_no_manifest(content: bytes) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        read_manifest(content)
+    assert refused.value.problem is ProblemType.MALFORMED
 
 
 def test_a_folder_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from fedit_client.base.digest import digest_files
 from fedit_client.base.model import digest_folder
 from fedit_client.cli import invoke
-from fedit_protocol.encoding import encode
+from fedit_protocol.base_files import base_manifest
+from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.errors import ProblemType, SecurityError
 
 from .conftest import HttpsFederation
@@ -165,6 +167,22 @@ async def test_a_base_with_another_digest_is_refused_before_consent(joining: Joi
     (joining.base / "model.safetensors").write_bytes(save({"w": np.ones(4, np.float32)}))
     done = await joining.run("--accept", "test-task@1")
     assert (done.status, "FEDIT-M002" in done.err) == (5, True)
+    assert "POST /v1/enroll" not in joining.https.asked
+    assert f"expected {joining.https.document.task.base.digest}, got sha256:" in done.err
+
+
+async def test_the_manifest_says_which_files_of_a_base_are_others(joining: Joining) -> None:
+    manifest = base_manifest(digest_files(joining.base))
+    joining.https.loopback.blobs[digest_of(manifest)] = manifest
+    (joining.base / "model.safetensors").write_bytes(save({"w": np.ones(4, np.float32)}))
+    (joining.base / "chat_template.jinja").write_text("{{ messages }}")
+    for _ in range(2):
+        done = await joining.run("--accept", "test-task@1")
+        assert (done.status, "FEDIT-M002" in done.err) == (5, True)
+        said = "chat_template.jinja is not one of its files; model.safetensors has another content"
+        assert said in " ".join(done.err.split())
+    place = f"GET /v1/blobs/{digest_of(manifest)}"
+    assert joining.https.asked.count(place) == 1, "the second time it is here"
     assert "POST /v1/enroll" not in joining.https.asked
 
 

@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"base": TWO, "canary": {"rows": [{**ROW, "context": "x" * 8000}] * 3}},
         "16384 are the most",
     ),
-    "a rank of one's own": ({"base": TWO, "adapter": {"ranks": [4, 8]}}, "go together"),
+    "a rank of one's own": ({"base": TWO, "adapter": {"ranks": [4, 8]}}, "weight for each block"),
 }
 
 

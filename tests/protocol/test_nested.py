@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.advance import advance
-from fedit_protocol.errors import ProblemType
+from fedit_protocol.errors import ConfigError, ProblemType
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Join, Survivor, Survivors
 from fedit_protocol.methods import RoundStart, method_of
@@ -20,7 +20,7 @@ from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import CohortReport
 from fedit_protocol.rank_blocks import block_weights
-from fedit_protocol.secagg.blocks import may_send
+from fedit_protocol.secagg.blocks import check_opening, may_send
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.roster import check_declared
 from fedit_protocol.signing import Kind, seal
@@ -99,7 +99,7 @@ def test_more_weight_above_than_below_is_no_sum_of_such_devices() -> None:
     [
         ({"adapter": {"ranks": (2, 4)}}, "method.name = nested"),
         ({"method": {"name": "nested"}}, "adapter.ranks"),
-        ({"adapter": {"ranks": (2, 3)}, "method": {"name": "nested"}}, "adapter.rank"),
+        ({"adapter": {"ranks": (2, 3)}, "method": {"name": "nested"}}, "is the largest"),
         ({"adapter": {"ranks": (4,)}, "method": {"name": "nested"}}, "at least 2|too_short"),
         ({"adapter": {"ranks": (2, 4)}, "method": {"name": "nested"}, "round": {"mode": "trusted"}}, "trusted"),
     ],
@@ -107,6 +107,27 @@ def test_more_weight_above_than_below_is_no_sum_of_such_devices() -> None:
 def test_ranks_that_cannot_meet_are_refused_with_the_reason(sections: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         lora_document(rank=4, **sections)
+
+
+@pytest.mark.parametrize(
+    ("policy", "hidden", "nearest"),
+    [
+        ({"cohort_size": 5}, 4, "set cohort_size = 6 or more"),
+        ({"cohort_size": 5}, 128, "take method.name = fedavg"),
+        ({"cohort_size": 5}, 3, None),
+    ],
+)
+def test_ranks_whose_slices_nobody_would_ever_send_are_refused(
+    policy: dict[str, int], hidden: int, nearest: str | None
+) -> None:
+    adapter = {"ranks": RANKS, "rank_hidden_among": hidden}
+    task = lora_document(rank=4, adapter=adapter, method={"name": "nested"}, round=policy).task
+    if nearest is None:
+        check_opening(task)
+        return
+    with pytest.raises(ConfigError, match=nearest) as refusal:
+        check_opening(task)
+    assert refusal.value.code == "C020"
 
 
 # --- in rounds: who sends what, and what is opened over whom ---------------------------------------

@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"optimizer": {"fednova": True}, "fairness": {"domains": ["a", "b"], "rule": "qffl"}},
         "take term or afl",
     ),
-    "scaffold without the number of its devices": ({"method": {"name": "scaffold"}}, "needs method.population"),
+    "scaffold without the number of its devices": ({"method": {"name": "scaffold"}}, "set it to 3, or more"),
     "scaffold with unlike steps": (
         {"method": {"name": "scaffold", "population": 9}, "training": {"local_steps": 0, "max_steps": 9}},
         "the same steps on all devices",
@@ -88,6 +88,45 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"optimizer": {"fednova": True}, "round": {"combine": "median", "cohorts": 5}},
         "combine = weighted",
     ),
+    "a single update under masks": (
+        {"method": {"name": "flexlora"}},
+        "needs single updates.*set round.mode = trusted, or take fedit_rs",
+    ),
+    "a sketch of what the server sees": (
+        {"method": {"name": "fedit_rs"}, "round": {"mode": "trusted"}},
+        "without a sketch; method.name = fedex_lora is the nearest",
+    ),
+    "a sketch with noise": (
+        {
+            "method": {"name": "fedit_rs"},
+            "privacy": {"noise_multiplier": 1.0},
+            "encoding": {"max_weight": 1},
+        },
+        "noise bounds nothing; take ffa_lora",
+    ),
+    "ranks without slices": ({"adapter": {"ranks": [4, 8]}}, "a weight for each block of slices.*= nested"),
+    "slices without ranks": ({"method": {"name": "nested"}}, r"lists none: set adapter.ranks = \[4, 8\]"),
+    "slices of rank 1": ({"method": {"name": "nested"}, "adapter": {"rank": 1}}, "none: take fedavg"),
+    "ranks that do not end at the rank": (
+        {"method": {"name": "nested"}, "adapter": {"ranks": [4, 6]}},
+        r"rank = 8 is the largest: set ranks = \[4, 6, 8\]",
+    ),
+    "ranks above the rank": (
+        {"method": {"name": "nested"}, "adapter": {"ranks": [16, 32]}},
+        "is the largest: set rank = 32",
+    ),
+    "heads of unlike size": ({"method": {"name": "ravan", "heads": 3}}, "must divide adapter.rank = 8: set .* = 4"),
+    "heads of a prime rank": (
+        {"method": {"name": "ravan"}, "adapter": {"rank": 1}},
+        "must divide adapter.rank = 1: take fed_sb",
+    ),
+    "another method's setting": ({"method": {"heads": 2}}, "heads belongs to method.name = ravan, not to fedavg"),
+    "a least cohort above the cohort": (
+        {"round": {"cohort_min": 5, "cohort_size": 4}},
+        "no round could open: set cohort_size = 5",
+    ),
+    "a median of one": ({"round": {"combine": "median"}}, "5 cohorts or more.*or combine = weighted"),
+    "a sum of two": ({"round": {"cohort_min": 2}}, "hide nobody; set cohort_min = 3"),
     "a bound on steps that are fixed": ({"training": {"local_steps": 5, "max_steps": 9}}, "bounds what epochs decide"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
+from fedit_protocol.base_files import read_manifest
 from fedit_protocol.change import apply_change
 from fedit_protocol.encoding import digest_of
 from fedit_protocol.ids import Digest
@@ -92,6 +93,25 @@ async def test_a_blob_is_for_enrolled_devices_and_their_own_cache_only(tmp_path:
         answer, content = await device.ask("GET", PATH, Range="bytes=5-9")
         assert (answer.status, content) == (206, b"56789")
         assert answer.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+
+
+async def test_the_manifest_of_a_base_is_for_everybody_and_lies_under_the_digest_that_the_task_pins(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with start(tmp_path / "home", clock, small_task(base)) as running:
+        (task,) = await running.parts.store.tasks.tasks()
+        place, adapter = f"/v1/blobs/{task.document.task.base.digest}", await running.parts.blobs.put(CONTENT)
+        async with running.http.get(place) as answer:
+            content = await answer.read()
+            assert (answer.status, answer.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")
+        files = read_manifest(content)
+        assert files == {path.name: digest_of(path.read_bytes()) for path in base.iterdir()}
+        async with running.http.get(place, headers={"Range": "bytes=40-"}) as answer:
+            assert (answer.status, await answer.read()) == (206, content[40:])
+        # A change from an adapter would tell what is in it.
+        asked = {"A-IM": "fedit-delta", "If-None-Match": f'"{adapter}"'}
+        async with running.http.get(place, headers=asked) as answer:
+            assert (answer.status, await answer.read()) == (200, content)
 
 
 class Shrinking(DiskBlobs):

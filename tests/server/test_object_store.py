@@ -21,6 +21,7 @@ from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.object_store import ObjectBlobs, open_bucket
 from fedit_server.storage.opening import open_blobs, open_spool
 from fedit_server.storage.spool import Slot
+from fedit_server.tasks.base_model import read_folder
 
 from ..object_store import FakeS3, fake_s3
 from .bases import small_task
@@ -231,7 +232,12 @@ async def test_a_round_has_its_adapters_in_the_bucket_and_waits_while_that_is_go
     settings = {"blobs": url, "blobs_credentials_file": str(s3.credentials(tmp_path))}
     async with start(tmp_path / "home", clock, small_task(base), settings=settings) as running:
         devices, blobs = await running.join(3), running.parts.blobs
-        (first,) = [found.digest async for found in blobs.stored()]
+        (task,) = await running.parts.store.tasks.tasks()
+        first, manifest = (
+            (await running.parts.store.tasks.newest_adapter(task.task_id)).digest,
+            read_folder(base).digest,
+        )
+        assert {found.digest async for found in blobs.stored()} == {first, manifest}
         content = await blobs.get(first)
         for device, offer in zip(devices, await asyncio.gather(*(d.offer() for d in devices)), strict=True):
             device.accept(offer)

@@ -17,6 +17,7 @@ from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.mentions import check_blobs, mentioned
 from fedit_server.storage.rows import AdapterRow
+from fedit_server.tasks.base_model import read_folder
 from fedit_server.tasks.files import load_task
 from fedit_server.tasks.retention import Retention, load_retention
 
@@ -169,10 +170,12 @@ class Dying(DiskBlobs):
 async def test_a_run_that_is_killed_in_between_is_finished_by_the_next(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:
+    manifest = read_folder(base).digest
     async with start(tmp_path / "home", clock, small_task(base)) as running:
         await grown(running, 5)
         store = running.parts.store
         await store.retentions.give(TASK, Retention(keep_last=1))
+        os.utime(DiskBlobs(running.home.blobs).path(manifest), (0, 0))
         dying = replace(collector(running), blobs=Dying(running.home.blobs))
         with pytest.raises(KeyboardInterrupt):
             await dying.collect(clock())
@@ -180,7 +183,7 @@ async def test_a_run_that_is_killed_in_between_is_finished_by_the_next(
         assert (await check_blobs(store.database, running.parts.blobs)).wrong == []
         await collector(running).collect(clock())
         newest = await store.tasks.newest_adapter(TASK)
-        assert {one.digest async for one in running.parts.blobs.stored()} == {newest.digest}
+        assert {one.digest async for one in running.parts.blobs.stored()} == {newest.digest, manifest}
         assert [path.name for path in (running.home.adapters / TASK).iterdir()] == ["5"]
 
 

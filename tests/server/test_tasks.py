@@ -45,7 +45,7 @@ MISTAKES = {
     "sizes the wrong way round": (
         MINIMAL + "[round]\ncohort_min = 5\ncohort_size = 4\n",
         "C013",
-        "round: cohort_min exceeds cohort_size",
+        "round: cohort_min = 5 exceeds cohort_size = 4",
     ),
     "two mistakes": (MINIMAL + "[adapter]\nrank = 0\nalpha = 0\n", "C013", "(and 1 more)"),
     "an infeasible cohort": (
@@ -57,6 +57,22 @@ MISTAKES = {
         MINIMAL + "[round]\ncohort_min = 3\ncohort_size = 4\nmin_survivors = 3\nthreshold = 2\n",
         "C020",
         "a cohort of 4 is infeasible",
+    ),
+    "sketches of few": (
+        MINIMAL + '[method]\nname = "fedit_rs"\n',
+        "C020",
+        "devices refuse fewer than 8: set round.cohort_min = 11 and cohort_size = 11, or take ffa_lora",
+    ),
+    "sketches of as few as are asked for": (
+        MINIMAL + '[method]\nname = "fedit_rs1"\n[round]\ncohort_min = 9\ncohort_size = 9\nmin_survivors = 7\n',
+        "C020",
+        "says too much of 7 survivors, and devices refuse fewer than 8: leave out round.min_survivors",
+    ),
+    "ranks that nobody would send": (
+        MINIMAL
+        + '[method]\nname = "nested"\n[adapter]\nrank = 8\nranks = [4, 8]\n[round]\ncohort_min = 4\ncohort_size = 4\n',
+        "C020",
+        "no slice above rank 4 would ever be summed: set cohort_size = 5 or more",
     ),
     "a ring that is too wide": (
         MINIMAL + "[round]\ncohort_min = 3\ncohort_size = 128\n[encoding]\nvalue_bits = 16\nmax_weight = 1024\n",

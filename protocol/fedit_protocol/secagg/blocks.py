@@ -7,11 +7,14 @@ everybody with the same context counts the same holders (C21).
 from collections.abc import Collection
 from typing import Protocol
 
-from fedit_protocol.errors import ProblemType, SecurityError
+from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import Offer, RingSpec
+from fedit_protocol.messages import MAX_COHORT, CohortRules, Offer, RingSpec
 from fedit_protocol.rank_blocks import RankBlocks
+from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.roster import VerifiedRoster
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Task
 
 
 def may_send(offer: Offer, rank: int, limits: Limits) -> int | None:
@@ -71,3 +74,26 @@ def check_holders(
         raise SecurityError(
             ProblemType.SURVIVORS_REFUSED, f"fewer than {least} survivors have rank {opened}, so its sum hides too few"
         )
+
+
+def check_opening(task: Task) -> None:
+    """Raise ConfigError C020 if no cohort of a task is so large that a block of ranks above the least could open."""
+    if not task.adapter.ranks:
+        return
+    rules, hidden = cohort_rules(task), task.adapter.rank_hidden_among
+    if any(_opens(members, rules, hidden) for members in range(task.round.cohort_min, task.round.ring_size + 1)):
+        return
+    enough = (members for members in range(task.round.ring_size, MAX_COHORT + 1) if _opens(members, rules, hidden))
+    least = next(enough, None)
+    near = "take method.name = fedavg" if least is None else f"set cohort_size = {least} or more, or take fedavg"
+    raise ConfigError(
+        f"of {task.round.cohort_size} devices no {hidden} honest ones with a higher rank are sure to be left, so no"
+        f" slice above rank {task.adapter.ranks[0]} would ever be summed: {near}",
+        code="C020",
+    )
+
+
+def _opens(members: int, rules: CohortRules, hidden_among: int) -> bool:
+    """Say whether a block opens where all of so many devices have it."""
+    thresholds = Thresholds.of(members, rules)
+    return thresholds.min_survivors >= thresholds.corrupt + hidden_among
