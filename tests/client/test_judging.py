@@ -303,7 +303,15 @@ async def test_models_that_cannot_be_compared_are_refused(ours: Sequence[str], t
     assert refused.value.code == "V016"
 
 
-@pytest.mark.parametrize("line", ["{", "{}", '{"question_id": 1, "question": "q", "model": "m", "answer": null}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "{}",
+        '{"question_id": 1, "question": ["q", "r"], "model": "m", "answer": ["a"]}',
+        '{"question_id": 1, "question": "q", "model": "m", "answer": null}',
+    ],
+)
 async def test_what_is_no_answer_is_refused(line: str, answers: Path) -> None:
     answers.write_text(line + "\n")
     with pytest.raises(EvaluationError) as refused:
@@ -356,7 +364,11 @@ def test_our_prompts_show_both_answers_and_no_braces_are_filled_in() -> None:
 
 def test_published_prompts_are_read(test_data: Path) -> None:
     fastchat = read_prompts(test_data / "fastchat_judge_prompts.jsonl", Mode.PAIRWISE)
-    assert [prompt.name for prompt in fastchat] == ["pair-v2", "pair-math-v1"]
+    assert [(prompt.name, prompt.turns) for prompt in fastchat] == [
+        ("pair-v2", 1), ("pair-v2-multi-turn", 2), ("pair-math-v1", 1), ("pair-math-v1-multi-turn", 2)
+    ]  # fmt: skip
+    assert chosen(fastchat, "writing", has_reference=False, turn=2).name == "pair-v2-multi-turn"
+    assert chosen(fastchat, "math", has_reference=True, turn=2).name == "pair-math-v1-multi-turn"
     assert chosen(fastchat, "writing", has_reference=True).name == "pair-v2"
     assert chosen(fastchat, "math", has_reference=True).name == "pair-math-v1"
     assert chosen(fastchat, "math", has_reference=False).name == "pair-v2"
@@ -369,6 +381,46 @@ def test_published_prompts_are_read(test_data: Path) -> None:
     assert "Please first output a single line" in vicuna[0].messages("q", "a", "b")[1]["content"]
     with pytest.raises(EvaluationError) as refused:
         read_prompts(test_data / "vicuna80_review_prompts.jsonl", Mode.PAIRWISE)
+    assert refused.value.code == "V021"
+
+
+async def test_both_turns_of_a_conversation_are_judged_the_second_with_the_first_before_it(
+    answers: Path, test_data: Path
+) -> None:
+    questions = [
+        json.loads(line) for line in (test_data / "mt_bench80_questions.jsonl").read_text("utf-8").splitlines()
+    ]
+    asked = next(row for row in questions if row["category"] == "math")
+    rows = [{**asked, "model": name, "answer": [f"{name} first", f"{name} second"]} for name in ("base", "tuned")]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def second_of_tuned(text: str) -> str:
+        places = [text.find("tuned second"), text.find("base second")]
+        return "[[C]]" if min(places) < 0 else "[[A]]" if places[0] < places[1] else "[[B]]"
+
+    for prompts in (test_data / "fastchat_judge_prompts.jsonl", None):
+        async with FakeJudge(second_of_tuned).serving() as fake:
+            (found,) = (await judged(fake, answers, prompts=prompts, most=1)).tallies
+            texts = [request["messages"][-1]["content"] for request in fake.requests]
+        assert (found.wins, found.ties, len(texts)) == (1, 1, 4)
+        both = [text for text in texts if "tuned second" in text]
+        assert all(text.index("base first") < text.index("base second") for text in both)
+        assert all(text.count(turn) for text in both for turn in asked["turns"])
+        answers.with_name("verdicts.jsonl").unlink()
+
+
+async def test_two_turns_need_a_prompt_for_two(answers: Path, test_data: Path) -> None:
+    rows = [
+        {"question_id": 1, "question": ["a?", "b?"], "model": name, "answer": ["1", "2"]} for name in ("base", "tuned")
+    ]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(EvaluationError) as refused:
+        await judged(
+            FakeJudge(scores, url="http://127.0.0.1:9/v1"),
+            answers,
+            prompts=test_data / "vicuna80_review_prompts.jsonl",
+            mode=Mode.SCORE,
+        )
     assert refused.value.code == "V021"
 
 
