@@ -83,7 +83,8 @@ def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config, server, pin, token_file)
+    said, command = Console(as_json, quiet, verbose, color=color), context.invoked_subcommand or ""
+    context.obj = CommandContext(said, home, config, server, pin, token_file, command)
     if version:
         show_version(context)
         raise typer.Exit

@@ -149,7 +149,7 @@ def compare(bench: Bench, clients: int, rounds: int, seed: int) -> list[dict[str
 
 def mean_loss(bench: Bench, learner: Learner, adapter: Vector) -> float:
     """Return the loss on the test rows, mean over categories."""
-    rows = bench.sets["test"]
+    rows = bench.rows("test")
     return fmean(by_category(rows_told(learner.measure(adapter, rows), rows)).values())
 
 
