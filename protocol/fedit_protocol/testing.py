@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 
@@ -311,7 +312,7 @@ class MemoryRound:
             return self.method.second_message(update, self.start, *self.blobs)
         return self.method.client_message(update, self.start)
 
-    @property
+    @cached_property
     def start(self) -> RoundStart:
         """What the round starts from: its version, and zeros unless an adapter was given."""
         zeros = np.zeros(self.document.layout.size, np.float32)
