@@ -280,7 +280,7 @@ class Members:
 
     async def _note_sights(self, sights: Sequence[_Sight]) -> dict[_Sight, None]:
         seen = update(clients).where(clients.c.client_id == bindparam("client"))
-        told = {"device_kind": bindparam("kind"), "client_version": bindparam("version")}
+        told: dict[str, Any] = {"device_kind": bindparam("kind"), "client_version": bindparam("version")}
         seen, names = seen.values(last_seen=bindparam("hour"), **told), ("client", "kind", "version", "hour")
         async with self._database.writing(alone="sights") as db:
             await db.execute(seen, [dict(zip(names, sight, strict=True)) for sight in sorted(sights)])
