@@ -81,6 +81,22 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@round_app.command("status")
+def round_status(context: typer.Context, task: TaskName = None) -> None:
+    """Show where the newest round of each task stands: its stage, counts and deadline."""
+
+    async def look(operations: "Operations") -> dict[str, Any]:
+        named = [task] if task else [one["id"] for one in (await operations.ask("GET", "/tasks"))["tasks"]]
+        pages = [await operations.ask("GET", f"/tasks/{one}/rounds", query={"limit": 1}) for one in named]
+        now = int(time.time())
+        return {"rounds": [{"time": now, **_event(row)} for page in pages for row in page["rounds"]]}
+
+    def lines(data: dict[str, Any]) -> list[str]:
+        return [round_line(event) for event in data["rounds"]] or ["no round has been opened yet"]
+
+    ask(context, "round status", look, lines)
+
+
 @round_app.command("close")
 def round_close(context: typer.Context, number: int, task: TaskName = None) -> None:
     """End the present stage of an open round now, with the devices that came, as its deadline would."""
