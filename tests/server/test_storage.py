@@ -223,11 +223,11 @@ async def test_a_thousand_devices_after_the_hour_are_noted_in_a_few_transactions
 
     members, hour = Members(store.database.guarded(count)), BEGAN - BEGAN % 3600 + 72_000_000
     everybody = [row for row in await members.clients() if row.client_id in names]
-    await asyncio.gather(*(members.saw(client, "cpu", hour + 59) for client in everybody))
+    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 59) for client in everybody))
     seen = [row for row in await members.clients() if row.client_id in names]
-    assert {(row.device_kind, row.last_seen) for row in seen} == {("cpu", hour)}
+    assert {(row.device_kind, row.client_version, row.last_seen) for row in seen} == {("cpu", "1.2.0", hour)}
     assert transactions <= 3
-    await asyncio.gather(*(members.saw(client, "cpu", hour + 3599) for client in seen))
+    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 3599) for client in seen))
     assert transactions <= 3
 
 
