@@ -77,7 +77,7 @@ def _opened(start: RoundStart, cohort: Sequence[Given]) -> Advance:
 
 
 def _summed(start: RoundStart, cohort: Sequence[Given], summed: Summed) -> Advance:
-    method, specs = method_of(start.document), sum_specs(start.document, start.version)
+    method, specs = method_of(start.document), sum_specs(start.document, start.version, start.public)
     first = summed([one.first.message for one in cohort], specs[0])
     if not isinstance(method, TwoSumMethod) or (derived := method.derive(first, start)) is None:
         return advance(start, first)
