@@ -90,8 +90,8 @@ _CODES: Final[dict[str, str]] = {
     "lost, and with it perhaps a limit. Put it into client.toml or a file of --config, and unset it here.",
     "C020": "The task's cohort rules contradict each other; its operator has to change them.",
     "C021": "The task's weights and bits do not fit into 32-bit words; its operator has to lower one of them.",
-    "C023": "The method of two sums needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's "
-    "outputs; the task's operator has to change one of them.",
+    "C023": "The method needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's outputs, or its "
+    "shorter side; the task's operator has to change one of them.",
     "D001": "The data file is missing, a folder, or not readable by you.",
     "D002": "The data file has no row.",
     "D003": "Only .jsonl, .json, .csv, .tsv, .parquet, .arrow and .txt are read, each also packed as .gz.",
@@ -229,8 +229,8 @@ _CODES: Final[dict[str, str]] = {
     "an update can reveal rows that it was trained on. Your limits allow masked rounds only, which is the default; no "
     "server can change that. If you would trust this operator with your rows: "
     "fedit-client policy set modes masked,trusted",
-    "K009": "The task's method sums twice in a round, which says more of each update; with fewer than eight survivors "
-    "it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
+    "K009": "The task's method sums sketches of products too, which say more of each update; with fewer than eight "
+    "survivors it would say too much. Its operator has to ask for a larger cohort, or for the method fedavg.",
     "K012": "The chat template that comes with the base model breaks the rules for templates: it is rendered in a "
     "sandbox, within seconds and to a bounded length. Such a base is not for training here.",
     "M001": "The base model is not on this machine and cannot be fetched. Give its folder with --model.",

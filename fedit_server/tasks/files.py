@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from fedit_protocol.accounting import check_meaning
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import TaskId
+from fedit_protocol.limits import LEAST_SURVIVORS_OF_TWO_SUMS
+from fedit_protocol.messages import MAX_COHORT
+from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
 from fedit_protocol.secagg.blocks import check_opening
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -73,12 +76,36 @@ def check_feasible(task: Task, where: str) -> None:
             raise ConfigError(reason, code="C020", where=f"{where}, [round]", fix=_CHECK)
         return
     try:
-        for members in range(task.round.cohort_min, task.round.ring_size + 1):
-            Thresholds.of(members, cohort_rules(task))
+        sizes = range(task.round.cohort_min, task.round.ring_size + 1)
+        _check_said(task, min(Thresholds.of(members, cohort_rules(task)).min_survivors for members in sizes))
         ring_spec(task, 1)
         check_opening(task)
     except ConfigError as error:
         raise ConfigError(str(error), code=error.code, where=f"{where}, [round]", fix=_CHECK) from error
+
+
+def _check_said(task: Task, survivors: int) -> None:
+    """Raise ConfigError C020 for sketches of products over so few that every device would refuse the task (C0)."""
+    if survivors >= LEAST_SURVIVORS_OF_TWO_SUMS or not isinstance(
+        METHODS[task.method.name], TwoSumMethod | SketchingMethod
+    ):
+        return
+    raise ConfigError(
+        f"method.name = {task.method.name} says too much of {survivors} survivors, and devices refuse fewer than"
+        f" {LEAST_SURVIVORS_OF_TWO_SUMS}: {_enough(task)}, or take ffa_lora, which is exact too",
+        code="C020",
+    )
+
+
+def _enough(task: Task) -> str:
+    """Return what to set, for so many to be left that sketches may be summed."""
+    if 0 < task.round.min_survivors < LEAST_SURVIVORS_OF_TWO_SUMS:
+        return "leave out round.min_survivors"
+    sizes = range(LEAST_SURVIVORS_OF_TWO_SUMS, MAX_COHORT + 1)
+    left = (Thresholds.of(members, cohort_rules(task)).min_survivors for members in sizes)
+    least = next(n for n, survivors in zip(sizes, left, strict=True) if survivors >= LEAST_SURVIVORS_OF_TWO_SUMS)
+    size = f" and cohort_size = {least}" if task.round.cohort_size < least else ""
+    return f"set round.cohort_min = {least}{size}"
 
 
 def default_task(model: str, name: str | None) -> Task:

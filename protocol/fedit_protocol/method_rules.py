@@ -47,6 +47,13 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
         nearest=MethodName.FEDEX_LORA,
         nearest_noise=MethodName.FFA_LORA,
     ),
+    MethodName.FEDIT_RS1: MethodTraits(
+        side=True,
+        why="its sketches are not clipped, so noise bounds nothing, and robust rules combine none",
+        why_not_trusted="a server that sees single updates makes the exact product without a sketch",
+        nearest=MethodName.FEDEX_LORA,
+        nearest_noise=MethodName.FFA_LORA,
+    ),
     MethodName.FFA_LORA: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.ROLORA: MethodTraits(
         trusted=True, cohorts=True, why="its sums differ in size by turns", nearest_noise=MethodName.FFA_LORA
@@ -119,7 +126,11 @@ def check_method(task: "Task") -> None:
         )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits.why, "set round.cohorts = 1, or take fedavg"))
-    if name in (MethodName.FEDIT_RS, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
+    if (
+        name in (MethodName.FEDIT_RS, MethodName.FEDIT_RS1, MethodName.FEDSVD)
+        and task.fairness
+        and task.fairness.rule == "qffl"
+    ):
         raise ValueError(
             f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
             " take term or afl"

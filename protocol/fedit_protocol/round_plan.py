@@ -5,7 +5,7 @@ from typing import Final
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
-from fedit_protocol.methods import TwoSumMethod, method_of
+from fedit_protocol.methods import SketchingMethod, TwoSumMethod, method_of
 from fedit_protocol.methods.audit import audited_ring, is_audited
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
@@ -67,6 +67,8 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
         ring = audited_ring(document, ring)
     if (compression := Compression.of(document.task, sent)) is not None:
         ring = compression.ring(ring)
+    if isinstance(method, SketchingMethod):
+        ring = method.ring(document, ring)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
     first, second = method.rings(document, ring)

@@ -72,6 +72,7 @@ class MethodName(StrEnum):
 
     FEDAVG = "fedavg"
     FEDIT_RS = "fedit_rs"
+    FEDIT_RS1 = "fedit_rs1"
     SCAFFOLD = "scaffold"
     FFA_LORA = "ffa_lora"
     ROLORA = "rolora"
@@ -94,7 +95,8 @@ class MethodSpec(Section):
     name: MethodName = Field(
         MethodName.FEDAVG,
         description="fedavg: add the weighted mean of the updates; fedit_rs: that, and by a second masked sum the part"
-        " of the mean product B·A that averaging the factors loses, carried along as a side delta; ffa_lora: A stays as"
+        " of the mean product B·A that averaging the factors loses, carried along as a side delta; fedit_rs1:"
+        " the same from one sum that is a fifth longer, for devices that cannot wait; ffa_lora: A stays as"
         " it is, B is trained; rolora: B and A in turn; fedsvd: ffa_lora with B·A factored anew after a round;"
         " nested: fedavg among devices of the ranks in `[adapter] ranks`, each slice averaged over those who have it;"
         " fedsa: the factors A are averaged, each device keeps its own B; ditto: as fedavg, and each device keeps an"
@@ -107,9 +109,11 @@ class MethodSpec(Section):
         0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"
     )
     sketch_rank: int = Field(
-        0, ge=0, le=64, description="fedit_rs: s, columns of the sketch; 0 means the adapter's rank"
+        0, ge=0, le=64, description="fedit_rs, fedit_rs1: s, columns of the sketch; 0 means the adapter's rank"
     )
-    sketch_probes: int = Field(4, ge=1, le=16, description="fedit_rs: h, further columns that estimate what is missed")
+    sketch_probes: int = Field(
+        4, ge=1, le=16, description="fedit_rs, fedit_rs1: h, further columns that estimate what is missed"
+    )
     audit_every: int = Field(
         0,
         ge=0,

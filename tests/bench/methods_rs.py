@@ -32,9 +32,22 @@ def figures_of(states: States) -> dict[str, Any]:
         "rs_one_missing_over_fedit": missing / lost,
         "rs_estimate_over_truth": made.figures["left_error"] / left,
         "rs_bytes": update_bytes(rs) / update_bytes(states.task_of(name="fedavg")),
+        **_one_sum(states, lost),
         "audit_bytes": update_bytes(fedit) / update_bytes(states.task_of(name="fedavg")),
     }
     rank = rs.task.adapter.rank
     whole = states.task_of(name="fedit_rs", sketch_rank=(DEVICES - 1) * rank)
     exact = plain_round(RoundStart(whole, 0, states.adapter), updates)
     return found | {"rs_exact_error": error_of(whole, states.adapter, exact, updates)}
+
+
+def _one_sum(states: States, lost: float) -> dict[str, float]:
+    """The same from two sketches in one sum, s = r and 2r rows: nobody waits for a second one."""
+    document = states.task_of(name="fedit_rs1")
+    made = masked_round(RoundStart(document, 0, states.adapter), states.updates)
+    left = error_of(document, states.adapter, made, states.updates)
+    return {
+        "rs1_error_over_fedit": left / lost,
+        "rs1_estimate_over_truth": made.figures["left_error"] / left,
+        "rs1_bytes": update_bytes(document) / update_bytes(states.task_of(name="fedavg")),
+    }

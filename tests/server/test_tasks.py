@@ -58,6 +58,22 @@ MISTAKES = {
         "C020",
         "a cohort of 4 is infeasible",
     ),
+    "sketches of few": (
+        MINIMAL + '[method]\nname = "fedit_rs"\n',
+        "C020",
+        "devices refuse fewer than 8: set round.cohort_min = 11 and cohort_size = 11, or take ffa_lora",
+    ),
+    "sketches of as few as are asked for": (
+        MINIMAL + '[method]\nname = "fedit_rs1"\n[round]\ncohort_min = 9\ncohort_size = 9\nmin_survivors = 7\n',
+        "C020",
+        "says too much of 7 survivors, and devices refuse fewer than 8: leave out round.min_survivors",
+    ),
+    "ranks that nobody would send": (
+        MINIMAL
+        + '[method]\nname = "nested"\n[adapter]\nrank = 8\nranks = [4, 8]\n[round]\ncohort_min = 4\ncohort_size = 4\n',
+        "C020",
+        "no slice above rank 4 would ever be summed: set cohort_size = 5 or more",
+    ),
     "a ring that is too wide": (
         MINIMAL + "[round]\ncohort_min = 3\ncohort_size = 128\n[encoding]\nvalue_bits = 16\nmax_weight = 1024\n",
         "C021",

@@ -5,13 +5,22 @@ Both sides pick a method by the name in the task: a device calls the client's ha
 
 from typing import Final
 
-from fedit_protocol.methods.contract import AggregationMethod, Correction, RoundStart, State, Step, TwoSumMethod
+from fedit_protocol.methods.contract import (
+    AggregationMethod,
+    Correction,
+    RoundStart,
+    SketchingMethod,
+    State,
+    Step,
+    TwoSumMethod,
+)
 from fedit_protocol.methods.ditto import Ditto
 from fedit_protocol.methods.fed_sb import FedSb
 from fedit_protocol.methods.fedalt import FedAlt
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.fedex_lora import FedExLora
 from fedit_protocol.methods.fedit_rs import FedItRs
+from fedit_protocol.methods.fedit_rs1 import FedItRs1
 from fedit_protocol.methods.fedkseed import FedKSeed
 from fedit_protocol.methods.fedsa import FedSa
 from fedit_protocol.methods.fedsvd import FedSvd
@@ -25,11 +34,22 @@ from fedit_protocol.methods.scaffold import Scaffold
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_tables import MethodName
 
-__all__ = ["METHODS", "AggregationMethod", "Correction", "RoundStart", "State", "Step", "TwoSumMethod", "method_of"]
+__all__ = [
+    "METHODS",
+    "AggregationMethod",
+    "Correction",
+    "RoundStart",
+    "SketchingMethod",
+    "State",
+    "Step",
+    "TwoSumMethod",
+    "method_of",
+]
 
 METHODS: Final[dict[MethodName, AggregationMethod]] = {
     MethodName.FEDAVG: FedAvg(),
     MethodName.FEDIT_RS: FedItRs(),
+    MethodName.FEDIT_RS1: FedItRs1(),
     MethodName.SCAFFOLD: Scaffold(),
     MethodName.FFA_LORA: FfaLora(),
     MethodName.ROLORA: RoLora(),

@@ -109,6 +109,15 @@ class TwoSumMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class SketchingMethod(Protocol):
+    """A method whose one sum holds further coordinates behind the update."""
+
+    def ring(self, document: TaskDocument, ring: RingSpec) -> RingSpec:
+        """Return the ring of its sum, given the one of the adapter alone; raises ConfigError."""
+        ...
+
+
 def all_names(layout: AdapterLayout) -> tuple[str, ...]:
     """Return the names of all tensors, in layout order."""
     return tuple(tensor.name for tensor in layout.tensors)

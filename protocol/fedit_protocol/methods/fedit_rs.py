@@ -17,7 +17,7 @@ from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.methods import side_delta
 from fedit_protocol.methods.combination import Combined
-from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
+from fedit_protocol.methods.contract import Correction, RoundStart, Step
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
 from fedit_protocol.methods.sketches import (
@@ -131,32 +131,8 @@ class FedItRs(FedAvg):
         correction = None if second is None else self.correction(first, second, start)
         if correction is not None:
             figures["left_error"] = correction.error_after
-        public, kept, more = _carried(start, step, correction)
+        public, kept, more = side_delta.carried(start, step, correction)
         return Step(step.change, public, kept, figures=figures | more)
-
-
-def _carried(start: RoundStart, step: Step, correction: Correction | None) -> tuple[State, State, dict[str, float]]:
-    """Return the next version's side delta, as devices get it and whole, and what there is to say of it."""
-    spec = start.document.task.adapter
-    side, full = (side_delta.read(start.public, side_delta.SIDE), side_delta.read(start.kept, side_delta.FULL))
-    if correction is not None:
-        scale = spec.alpha / spec.rank
-        recovered = {path: (q, scale * p) for path, (q, p) in correction.factors.items()}
-        side, full = side_delta.appended(side, recovered), side_delta.appended(full, recovered)
-    figures = {}
-    if full and (start.version + 1) % side_delta.EVERY == 0:
-        full = side_delta.compressed(full)
-        adapter = (start.adapter + step.change).astype(np.float32)
-        whole = side_delta.whole_norm(lora_pairs(start.document.layout), adapter, spec.alpha / spec.rank, full)
-        side, capped = side_delta.snapshot(full, whole)
-        figures["side_capped"] = float(capped)
-    if side:
-        figures["side_rank"] = float(max(left.shape[1] for left, _ in side.values()))
-    return (
-        side_delta.as_state(side_delta.SIDE, side),
-        side_delta.as_state(side_delta.FULL, full),
-        figures,
-    )
 
 
 @dataclass(frozen=True)

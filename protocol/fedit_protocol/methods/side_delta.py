@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
-from fedit_protocol.methods.contract import State
+from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
 from fedit_protocol.task import AdapterSpec
+from fedit_protocol.task_optimizer import OptimizerName, OptimizerSpec
 
 Factors = Mapping[str, tuple[Matrix, Matrix]]
 """Layer path → left (m, R) and right (R, n) as float64; a layer that is not there has nothing."""
@@ -52,6 +53,46 @@ def as_state(name: str, factors: Factors) -> State:
     for path, (left, right) in factors.items():
         found[f"{name}/{path}{_LEFT}"] = np.ascontiguousarray(left, dtype=np.float32)
         found[f"{name}/{path}{_RIGHT}"] = np.ascontiguousarray(right, dtype=np.float32)
+    return found
+
+
+def carried(start: RoundStart, step: Step, correction: Correction | None) -> tuple[State, State, dict[str, float]]:
+    """Return the next version's side delta, as devices get it and whole, and what there is to say of it.
+
+    Without a correction it stays as it was, but for the snapshot that every fourth version takes.
+    """
+    document = start.document
+    spec, pairs = document.task.adapter, lora_pairs(document.layout)
+    side, full, scale = read(start.public, SIDE), read(start.kept, FULL), spec.alpha / spec.rank
+    if correction is not None:
+        recovered = _recovered(pairs, document.task.optimizer, scale, step, correction)
+        side, full = appended(side, recovered), appended(full, recovered)
+    figures = {}
+    if full and (start.version + 1) % EVERY == 0:
+        full = compressed(full)
+        adapter = (start.adapter + step.change).astype(np.float32)
+        side, capped = snapshot(full, whole_norm(pairs, adapter, scale, full))
+        figures["side_capped"] = float(capped)
+    if side:
+        figures["side_rank"] = float(max(left.shape[1] for left, _ in side.values()))
+    return as_state(SIDE, side), as_state(FULL, full), figures
+
+
+def _recovered(
+    pairs: Sequence[LoraPair], optimizer: OptimizerSpec, scale: float, step: Step, correction: Correction
+) -> Factors:
+    """Return what a round adds to the side delta, in units of weights.
+
+    Where the server goes η times as far in the factors, it is γ(η·C + η(1 − η)·b̄ā), so that the product has moved by η
+    times its mean change; beside a rule with a memory it is γ·C, and the step is not exact.
+    """
+    eta = optimizer.learning_rate or 1.0
+    if optimizer.name is not OptimizerName.FEDAVG or eta == 1.0:
+        return {path: (q, scale * p) for path, (q, p) in correction.factors.items()}
+    found = {}
+    for pair in pairs:
+        (a, b), (q, p) = pair.factors(step.change), correction.factors[pair.path]
+        found[pair.path] = (np.hstack([q, b]), scale * np.vstack([eta * p, eta * (1 - eta) * a]))
     return found
 
 

@@ -25,13 +25,18 @@ AdamW moves nearly all coordinates nearly as far, so a sketched one has about ha
 
 
 def probes(pair: LoraPair, columns: int, context0: bytes) -> Matrix:
-    """Return Ω, (n, columns) of ±1: bits of a key stream, so that every machine has the same to the bit."""
-    count = pair.n * columns
+    """Return Ω, (n, columns) of ±1."""
+    return signs("probes", context0, pair.path, (pair.n, columns))
+
+
+def signs(purpose: str, context0: bytes, path: str, shape: tuple[int, int]) -> Matrix:
+    """Return ±1 of this shape: bits of a key stream, so that every machine has the same to the bit."""
+    count = shape[0] * shape[1]
     words = -(-count // 16)
     buffer = bytearray(2 * words)
-    KeyStream(hash_parts("probes", context0, pair.path), np.dtype("<u2")).read_into(buffer, words)
+    KeyStream(hash_parts(purpose, context0, path), np.dtype("<u2")).read_into(buffer, words)
     bits = np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), count=count)
-    return (2.0 * bits.astype(np.float64) - 1.0).reshape(pair.n, columns)
+    return (2.0 * bits.astype(np.float64) - 1.0).reshape(shape)
 
 
 def sketch_unit(pair: LoraPair) -> float:
