@@ -181,12 +181,11 @@ async def _base_of(task: Path, wanted: Launch) -> Path:
 
 
 def _address(wanted: Launch) -> ServerAddress:
-    """The address that was given, else where the clients of this fleet have joined."""
-    if wanted.server is not None:
-        return ServerAddress.parse(wanted.server)
-    for home in sorted((wanted.folder / "clients").glob("*")):
-        if (known := load_membership(Paths.under(home).membership_file)) is not None:
-            return known.address(wanted.config.network.no_proxy)
+    """The address that was given, else, once clients have enrolled, the one that this fleet was begun with."""
+    enrolled = (Paths.under(home).membership_file for home in sorted((wanted.folder / "clients").glob("*")))
+    if wanted.server is not None or any(load_membership(file) is not None for file in enrolled):
+        address = ServerAddress.parse(wanted.server or wanted.settings.server)
+        return replace(address, no_proxy=wanted.config.network.no_proxy)
     raise FleetError("no client of this fleet has enrolled yet, so its server must be named once more", code="F005",
                      fix="fedit-client fleet --resume --out FOLDER --server 'LINK'")  # fmt: skip
 
