@@ -56,7 +56,7 @@ from fedit_client.records.history import History
 from fedit_client.records.journal import Journal
 from fedit_client.records.outbox import outbox_of
 from fedit_client.records.round_notes import RoundNotes
-from fedit_client.rounds.declaring import round_seconds
+from fedit_client.rounds.declaring import own_pace
 from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import (
     Preparation,
@@ -302,8 +302,8 @@ class Client(TakesData, TakesWishes):
         keeper.use(chosen.device, chosen.name, chosen.total_bytes)
         await asyncio.to_thread(sweep, self._paths.checkpoints)
         trainer, seed, reread = self._trainer or self._worker_trainer(), held_out_seed(key), self._data.records
-        own, known_s = own_folder(self._paths.adapters, document.task.id), round_seconds(self._config, document, chosen)
-        work = LocalWork(base, records, chosen, seed, trainer, keeper.gate.pause, reread, own, known_s)
+        own, pace = own_folder(self._paths.adapters, document.task.id), own_pace(self._config, document, chosen)
+        work = LocalWork(base, records, chosen, seed, trainer, keeper.gate.pause, reread, own, *pace)
         async with self._signing_transport(membership) as transport:
             contacts, where = Contacts(self._paths.contacts_file), f"{membership.host}:{membership.port}"
             metered = MeteredTransport(transport, lambda: contacts.note(where, SERVER))

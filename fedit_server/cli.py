@@ -28,6 +28,7 @@ from fedit_server.commands.arguments import command_of, lift_global_options
 from fedit_server.commands.backup import backup_app
 from fedit_server.commands.context import CommandContext, ask, need_server_extra
 from fedit_server.commands.database import db_app
+from fedit_server.commands.evaluations import eval_app
 from fedit_server.commands.replica import replica_app
 from fedit_server.commands.rounds import live_round_app
 from fedit_server.commands.shell_completion import answer_shells
@@ -35,15 +36,17 @@ from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
+from fedit_server.running.memory import growing
 
 Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from elsewhere (PEM, leaf first).")]
 Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(name=PROGRAM, add_completion=False, context_settings=HELP, rich_markup_mode=None)
-app.add_typer(live_round_app, name="round", help="Rounds: list, show, watch, close, abort, approve, reject.")
+app.add_typer(live_round_app, name="round", help="Rounds: list, show, status, watch, close, abort, approve, reject.")
 app.add_typer(commands.invite_app, name="invite", help="Invites: create (the default), list, revoke.")
 app.add_typer(commands.clients_app, name="clients", help="Devices: list (the default), block, unblock, revoke, forget.")
 app.add_typer(approval.evaluator_app, name="evaluator", help="Devices that evaluate: list (the default), add, remove.")
+app.add_typer(eval_app, name="eval", help="What evaluators reported of each round: list.")
 app.add_typer(commands.keys_app, name="keys", help="The server's signing key: rotate.")
 app.add_typer(
     authority_commands.authority_app,
@@ -83,7 +86,8 @@ def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Coordinates federated training; sees sums only, unless allowed more. Options here work behind every command."""
-    context.obj = CommandContext(Console(as_json, quiet, verbose, color=color), home, config, server, pin, token_file)
+    said, command = Console(as_json, quiet, verbose, color=color), context.invoked_subcommand or ""
+    context.obj = CommandContext(said, home, config, server, pin, token_file, command)
     if version:
         show_version(context)
         raise typer.Exit
@@ -93,6 +97,7 @@ def options(
 
 
 @app.command()
+@growing()
 def up(
     context: typer.Context,
     listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT (port 0 picks one) or unix:PATH.")] = None,
@@ -147,6 +152,7 @@ def up(
 
 
 @app.command()
+@growing()
 def serve(
     context: typer.Context,
     listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT or unix:PATH.")] = None,
@@ -204,14 +210,16 @@ def show_version(context: typer.Context) -> None:
     """Show the versions of program and protocol."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from fedit_protocol.version import PROTOCOL_NAME, PROTOCOL_VERSION
+    from fedit_protocol.version import FIRST_VERSION, PROTOCOL_NAME, PROTOCOL_VERSION
 
     try:
         program = version("fedit")
     except PackageNotFoundError:
         program = "unknown"
     spoken = f"{PROTOCOL_NAME} {PROTOCOL_VERSION[0]}.{PROTOCOL_VERSION[1]}"
-    context.obj.console.answer("version", {"version": program, "protocol": spoken}, [f"{PROGRAM} {program} ({spoken})"])
+    data = {"version": program, "protocol": spoken, "oldest_client": "{}.{}".format(*FIRST_VERSION)}
+    oldest = f"takes clients of {PROTOCOL_NAME} {data['oldest_client']} and later"
+    context.obj.console.answer("version", data, [f"{PROGRAM} {program} ({spoken})", oldest])
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

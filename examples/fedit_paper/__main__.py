@@ -12,6 +12,7 @@ import platformdirs
 from fedit_client.base.model import resolve_base
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.machine import Machine
+from fedit_client.hardware.plan import DType
 from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 
@@ -71,7 +72,7 @@ def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:
     machine, precision = Machine.here(), Quantization(profile.precision)
     if device == "cuda":
         name = machine.gpus[0].name if machine.gpus else "CUDA"
-        dtype = "float32" if precision is Quantization.FP32 else "bfloat16"
+        dtype: DType = "float32" if precision is Quantization.FP32 else "bfloat16"
         return DevicePlan("cuda:0", threads, precision, dtype, "asked for", 0, 0, kind="cuda", name=name)
     dtype = "bfloat16" if machine.cpu_bfloat16 and precision is not Quantization.FP32 else "float32"
     return DevicePlan("cpu", threads, precision, dtype, "asked for", 0, 0, name=f"CPU, {dtype}")

@@ -28,7 +28,8 @@ OTHERS: Final = ("self_instruct", "aya")
 
 Places = NDArray[np.int64]
 
-_SEED: Final = 42
+SEED: Final = 42
+"""Of every partition and every choice of rows that is not a run's own."""
 _MORE_TEST: Final = 15
 _VALIDATION: Final = 10
 
@@ -63,8 +64,8 @@ class Dolly:
         self._place = place
         self.corpus: Corpus = read_corpus(Source(str(place / DOLLY)))
         published = load_partition(place / PUBLISHED["shards"], self.corpus)
-        with_test = hold_out_more(self.corpus, published, per_category=_MORE_TEST, seed=_SEED)
-        with_both = hold_out_more(self.corpus, with_test, per_category=_VALIDATION, seed=_SEED + 1)
+        with_test = hold_out_more(self.corpus, published, per_category=_MORE_TEST, seed=SEED)
+        with_both = hold_out_more(self.corpus, with_test, per_category=_VALIDATION, seed=SEED + 1)
         self.test: Places = with_test.test
         self.validation: Places = np.setdiff1d(with_both.test, with_test.test)
         self.held = {"test": self.test.tolist(), "validation": self.validation.tolist()}
@@ -76,13 +77,20 @@ class Dolly:
             part = load_partition(self._place / PUBLISHED[partition], self.corpus)
         else:
             clients, _, form = partition.partition(" of ")
-            part = make_partition(self.corpus, form, clients=int(clients), seed=_SEED, test_rows=0)
+            part = make_partition(self.corpus, form, clients=int(clients), seed=SEED, test_rows=0)
         kept = tuple(np.setdiff1d(client.rows, self._taken) for client in part.clients)
         return Deal(kept, self.test, self.validation)
 
     def records(self, rows: Sequence[int]) -> tuple[Record, ...]:
         """Return rows as records."""
         return self.corpus.records(rows)
+
+
+def apart(rows: Places, count: int, client: str) -> tuple[Places, Places]:
+    """Return the rows that a client trains on, and `count` others, at most half of all: the same in every run."""
+    order = np.random.default_rng([SEED, *client.encode()]).permutation(rows)
+    taken = min(count, len(rows) // 2)
+    return np.sort(order[taken:]), np.sort(order[:taken])
 
 
 def other_records(place: Path, name: str) -> tuple[Record, ...]:

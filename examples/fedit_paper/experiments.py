@@ -7,6 +7,8 @@ from typing import Final
 
 from fedit_client.evaluation.statistics import Interval
 
+from . import evenness, planted
+from .evenness import Table
 from .results import Model, Results, mean_loss, rounds_to
 
 Findings = Callable[[Results], Iterator[str]]
@@ -21,7 +23,11 @@ class Experiment:
     question: str
     rows: tuple[str, ...]
     against: str = "fedit"
+    on: str = "test"
+    """The set of rows that its plot is about."""
     findings: Findings = lambda _: iter(())
+    table: Callable[[Results], Table | None] = lambda _: None
+    """What is better read as a table; None where nothing of it was run."""
 
 
 def interval(found: Interval, unit: str = "nats") -> str:
@@ -198,6 +204,26 @@ EXPERIMENTS: Final = (
         findings=_fairness,
     ),
     Experiment(
+        "personal",
+        "Personal models",
+        "Does each client fare better on its own rows with a model of its own beside the shared one?",
+        evenness.PERSONAL,
+        against="personal_fedit",
+        on="own",
+        findings=evenness.personal_findings,
+        table=evenness.personal_table,
+    ),
+    Experiment(
+        "languages",
+        "Twelve languages",
+        "Each client has three languages: how evenly are all served, and do fair weights help the worst?",
+        evenness.LANGUAGES,
+        against="languages",
+        on="languages",
+        findings=evenness.languages_findings,
+        table=evenness.languages_table,
+    ),
+    Experiment(
         "compression",
         "Fewer bits",
         "What do 4 bits cost against 8?",
@@ -236,9 +262,10 @@ EXPERIMENTS: Final = (
     Experiment(
         "poisoning",
         "A client that lies",
-        "What can one of ten do to the sum while it stays in its range?",
-        ("poison_opposite", "poison_backdoor"),
-        findings=_against_fedit("poison_opposite", "poison_backdoor"),
+        "What can one of ten, or three, do to the sum while they stay in their range?",
+        planted.ROWS,
+        findings=planted.planted_findings,
+        table=planted.planted_table,
     ),
 )
 

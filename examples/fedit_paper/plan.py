@@ -51,12 +51,23 @@ class Row:
     choose: Values
     carrier: str
     attack: Values
+    data: str
+    """Another data set than Dolly, which its clients train on: `languages`."""
+    own_rows: int
+    """Rows of each client that it does not train on: what its own model is measured on, as the set `own`."""
+    ranks: tuple[int, ...]
+    """Of the clients in a task of nested ranks, one after another and again."""
     curve: bool
     """Whether the test rows are measured after each round and not only at the end."""
     measured: tuple[str, ...]
     """The sets of rows that the finished model is measured on."""
     task: Values = field(repr=False)
     variants: Mapping[str, Values] = field(repr=False)
+
+    @property
+    def told_on(self) -> str:
+        """The set of rows that the table of all rows is about: the first one."""
+        return self.measured[0]
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ def _row(path: Path) -> Row:
     values = {**_DEFAULTS, **tomllib.loads(path.read_text("utf-8"))}
     clients = values["clients"]
     values["clients"] = clients if isinstance(clients, str) else tuple(cast("list[int]", clients))
-    values["measured"] = tuple(values["measured"])
+    values["measured"], values["ranks"] = tuple(values["measured"]), tuple(values["ranks"])
     return Row(name=path.stem, **values)
 
 
@@ -141,6 +152,9 @@ _DEFAULTS: Values = {
     "choose": {},
     "carrier": "ring",
     "attack": {},
+    "data": "",
+    "own_rows": 0,
+    "ranks": [],
     "curve": False,
     "measured": ["test", "validation"],
     "task": {},

@@ -13,6 +13,7 @@ from pathlib import Path
 from fedit_client.home.lock import held_alone, is_held
 from fedit_protocol.errors import FeditError, MembershipError
 from fedit_protocol.task import Task
+from fedit_protocol.task_tables import MethodName
 
 from .data import PUBLISHED
 from .plan import NO_DIGEST, Profile, Run
@@ -129,7 +130,8 @@ def _clients(partition: str) -> int:
 
 
 def _local_steps(task: Task, rows: float) -> float:
-    return task.training.local_steps or task.training.epochs * rows / task.training.batch_size
+    steps = task.training.local_steps or task.training.epochs * rows / task.training.batch_size
+    return steps * (2 if task.method.name is MethodName.DITTO else 1)
 
 
 def _weight(task: Task, kind: str) -> float:

@@ -23,16 +23,19 @@ def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
     lines = [f"# Profile {profile.name}", "", _about(results, profile), "", _markdown(_HEAD, table), ""]
     page = Page(f"FedIT: the paper, profile {profile.name}").text(_about(results, profile)).table(_HEAD, table)
     for experiment in EXPERIMENTS:
-        findings = list(experiment.findings(results))
+        findings, detail = list(experiment.findings(results)), experiment.table(results)
         lines += [
             f"## {experiment.title}",
             "",
             experiment.question,
             "",
+            *((_markdown(*detail), "") if detail else ()),
             *(f"- {one.strip()}" for one in findings or ["not run"]),
             "",
         ]
         page.heading(experiment.title).text(experiment.question)
+        if detail:
+            page.table(*detail)
         for one in findings or ["not run"]:
             page.text(one)
         _draw(experiment, results, page, out / "plots")
@@ -44,12 +47,12 @@ def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
 
 def _about(results: Results, profile: Profile) -> str:
     devices = sorted({f"{told['device']} ({told['machine']})" for told in results.all}) or ["nothing"]
-    counted = {len(model.categories) for told in results.all for model in [Model(told)]}
+    counted = {len(Model(told).categories) for told in results.all if "test" in told["figures"]}
     rows = "/".join(map(str, sorted(counted))) or "no"
     return (
         f"{profile.model}, {profile.precision}; run on {', '.join(devices)}. Loss: nats per answer token on {rows} "
-        "test rows, mean over categories; ± is the standard deviation over seeds; intervals are paired bootstraps over "
-        "rows inside categories and over seeds."
+        "test rows, or on those that a line names, mean over categories, clients or languages; ± is the standard "
+        "deviation over seeds; intervals are paired bootstraps over rows inside categories and over seeds."
     )
 
 
@@ -57,7 +60,7 @@ def _table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
     lines: list[list[str]] = []
     for row in rows:
         for variant in row.variants or ("",):
-            models = results.models(row.name, variant)
+            models = results.models(row.name, variant, row.told_on)
             title = f"{row.title}, {variant}" if variant else row.title
             lines.append(_line(results, row, title, variant, models) if models else [title, "not run", *[""] * 5, "0"])
     return lines
@@ -70,7 +73,8 @@ def _line(results: Results, row: Row, title: str, variant: str, models: Sequence
     means = [fmean(losses) for losses in by_seed.values()]
     worst = max(models, key=lambda model: model.worst[1]).worst
     several = len(models) > len(by_seed)
-    difference = None if several or row.name == "fedit" else results.against(row.name, variant, "fedit")
+    alike = not several and row.name != "fedit" and row.told_on == "test"
+    difference = results.against(row.name, variant, "fedit") if alike else None
     right = fmean(sum(model.figures["right"]) / sum(model.figures["tokens"]) for model in models)
     return [
         f"{title} (mean of {len(models) // len(by_seed)})" if several else title,
@@ -91,7 +95,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) -> None:
     """Draw losses as dots, a line for each model, and curves over rounds where there are any."""
-    models = [model for row in experiment.rows for model in results.models(row, None)]
+    models = [model for row in experiment.rows for model in results.models(row, None, experiment.on)]
     if not models:
         return
     names = list(dict.fromkeys(model.told["title"] for model in models))
@@ -101,7 +105,7 @@ def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) ->
         losses = [model.loss for model in models if model.told["title"] == name]
         axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
         axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
-    if reference := results.models(experiment.against):
+    if reference := results.models(experiment.against, "", experiment.on):
         axes.axvline(fmean(model.loss for model in reference), color="#c66", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

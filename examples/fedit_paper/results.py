@@ -81,6 +81,12 @@ class Model:
         return max(self.by_category.items(), key=lambda item: item[1])
 
     @property
+    def exact(self) -> float:
+        """The share of rows whose every answer token is the likeliest: greedy decoding gives this very answer."""
+        right = np.array(self.figures["right"], np.int64)
+        return float((right == self.tokens).mean())
+
+    @property
     def curve(self) -> list[float]:
         """The loss on the test rows after each round, where that was measured."""
         return [headline(note["test"]) for note in self.told["rounds"] if "test" in note]
@@ -99,8 +105,12 @@ class Results:
         return cls([json.loads(file.read_text("utf-8")) for file in files])
 
     def models(self, row: str, variant: str | None = "", on: str = "test") -> list[Model]:
-        """Return the models of a row, by seed and client; with None those of all its variants."""
+        """Return the models of a row that were measured on these rows of data, by seed and client.
+
+        With None as the variant, those of all its variants.
+        """
         found = [told for told in self.all if told["row"] == row and variant in (None, told["variant"])]
+        found = [told for told in found if on in told["figures"]]
         found.sort(key=lambda told: (told["seed"], told["client"] or 0))
         return [Model(told, on) for told in found]
 

@@ -22,15 +22,20 @@ from fedit_client.simulation import Carrier, Federation, Figures, Learner, Progr
 from fedit_client.simulation.traffic import bytes_down, bytes_up
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.methods import RoundStart
+from fedit_protocol.methods.personal_parts import personal_shapes
 from fedit_protocol.task import TaskDocument
 
 from .choices import choice_of, covered
-from .data import OTHERS, Deal, Dolly, Places, other_records
-from .lies import poisoned, tamper_of
+from .data import OTHERS, other_records
+from .lies import PLANTED_SETS, tamper_of, trainer_of
+from .people import Cast, People
 from .plan import Profile, Row, Run
 
 SCHEMA: Final = "fedit.paper/1"
 RESULT: Final = "result.json"
+OWN: Final = "own"
+"""The set of rows that each client kept apart, on which its own model is measured; a row's category is its client."""
 Result = dict[str, Any]
 
 
@@ -45,20 +50,31 @@ class Bench:
     out: Path
     curve: bool = False
     _learner: tuple[str, Learner] | None = field(default=None, repr=False)
-    _deals: dict[str, Deal] = field(default_factory=dict[str, Deal], repr=False)
+    _rows: dict[str, tuple[Record, ...]] = field(default_factory=dict[str, tuple[Record, ...]], repr=False)
 
     @cached_property
-    def dolly(self) -> Dolly:
-        """The data set, read once."""
-        return Dolly(self.data)
+    def people(self) -> People:
+        """The data sets, and who has which of their rows."""
+        return People(self.data, self.out / "cache")
 
-    @cached_property
-    def sets(self) -> dict[str, tuple[Record, ...]]:
-        """What models are measured on: the test rows, validation rows that tuning may look at, and other data sets."""
-        found = {name: self.dolly.records(rows) for name, rows in self.dolly.held.items()}
-        found |= {name: other_records(self.data, name) for name in OTHERS}
-        most = self.profile.most_measured
-        return {name: rows[:: max(1, -(-len(rows) // most))] for name, rows in found.items()} if most else found
+    def rows(self, name: str) -> tuple[Record, ...]:
+        """Return what models are measured on: the test rows, those that tuning may look at, or other data sets.
+
+        `triggered` and `untriggered` are the test rows with the answer that a lying client wants, behind its trigger
+        and without it.
+        """
+        if name not in self._rows:
+            found, most = self._found(name), self.profile.most_measured
+            self._rows[name] = found[:: max(1, -(-len(found) // most))] if most else found
+        return self._rows[name]
+
+    def _found(self, name: str) -> tuple[Record, ...]:
+        if name in OTHERS:
+            return other_records(self.data, name)
+        if name in PLANTED_SETS:
+            return PLANTED_SETS[name](self.rows("test"))
+        source = self.people.source("languages" if name == "languages" else "")
+        return source.records(source.held[name])
 
     def result(self, run: Run) -> Result:
         """Return the run's result: from its file if there is one, else run it, or what is left of it.
@@ -90,24 +106,31 @@ class Bench:
         run = Run(row, seed)
         document = document_of(run.task(self.profile, self._digest), self.base)
         learner = self._learner_for(document)
-        return document, learner, self._clients(run, document, learner)
+        return document, learner, self.people.cast(run, self.profile, document, learner).clients
 
     def _run(self, run: Run, document: TaskDocument, folder: Path) -> Result:
         begun, learner = monotonic(), self._learner_for(document)
-        progress = Progress(0, np.zeros(0, np.float32))
-        if run.row.kind != "base":
-            federation = self._federation(run, document, learner, folder)
-            progress = federation.run(learner, lambda now: self._noted(learner, federation, run.row, now))
-        told = self._told(run, document, progress)
-        adapter = progress.adapter if run.row.kind != "base" else None
-        sets = {name: self.sets[name] for name in run.row.measured}
-        figures = {
-            name: rows_told(learner.measure(adapter, rows, progress.public), rows) for name, rows in sets.items()
-        }
-        return {**told, "figures": figures, "seconds": monotonic() - begun}
+        if run.row.kind == "base":
+            progress = Progress(0, np.zeros(0, np.float32))
+            figures = {name: self._measured(learner, None, name) for name in run.row.measured}
+        else:
+            cast = self.people.cast(run, self.profile, document, learner)
+            federation = self._federation(run, document, cast, folder)
+            trainer = trainer_of(run.row.attack, learner, federation.clients)
+            progress = federation.run(trainer, lambda now: self._noted(learner, federation, run.row, now))
+            sets = [name for name in run.row.measured if name != OWN]
+            figures = {name: self._measured(learner, progress, name) for name in sets}
+            if OWN in run.row.measured:
+                figures[OWN] = own_figures(federation, learner, progress, cast.own_rows)
+        return {**self._told(run, document, progress), "figures": figures, "seconds": monotonic() - begun}
 
-    def _federation(self, run: Run, document: TaskDocument, learner: Learner, folder: Path) -> Federation:
-        clients = self._clients(run, document, learner)
+    def _measured(self, learner: Learner, progress: Progress | None, name: str) -> Result:
+        rows = self.rows(name)
+        found = learner.measure(progress.adapter, rows, progress.public) if progress else learner.measure(None, rows)
+        return rows_told(found, rows)
+
+    def _federation(self, run: Run, document: TaskDocument, cast: Cast, folder: Path) -> Federation:
+        clients = cast.clients
         alone = len(clients) == 1
         return Federation(
             document,
@@ -118,43 +141,6 @@ class Bench:
             choose=None if alone else choice_of(run.row.choose, clients, run.seed),
             tamper=tamper_of(run.row.attack, document),
         )
-
-    def _clients(self, run: Run, document: TaskDocument, learner: Learner) -> list[VirtualClient]:
-        partition = run.row.partition or self.profile.partition
-        if partition not in self._deals:
-            self._deals[partition] = self.dolly.deal(partition)
-        usable = self._usable(document, learner)
-        deal = self._deals[partition].clients
-        every = {f"client {place}": np.intersect1d(rows, usable) for place, rows in enumerate(deal)}
-        row = run.row
-        places = (
-            [run.client]
-            if run.client is not None
-            else range(len(deal))
-            if isinstance(row.clients, str)
-            else row.clients
-        )
-        every = {name: every[name] for name in (f"client {place}" for place in places)}
-        if empty := next((name for name, rows in every.items() if not len(rows)), ""):
-            raise ConfigError(
-                f"no row of {empty} keeps an answer within {document.task.prompt.cutoff_tokens} tokens",
-                code="F028",
-                where=run.name,
-                fix="raise task.prompt.cutoff_tokens in the profile",
-            )
-        if row.kind == "central":
-            every = {"everybody": np.concatenate(list(every.values()))}
-        clients = [VirtualClient(name, self.dolly.records(rows.tolist())) for name, rows in every.items()]
-        return poisoned(row.attack, clients)
-
-    def _usable(self, document: TaskDocument, learner: Learner) -> Places:
-        """Rows of which the cutoff leaves an answer: found once for a prompt and a base, kept in a file."""
-        of = f"{document.task.prompt.model_dump_json()}{document.task.base.digest}{self.dolly.corpus.digest}"
-        file = self.out / "cache" / f"usable-{hashlib.sha256(of.encode()).hexdigest()[:16]}.json"
-        if not file.is_file():
-            found = learner.usable(self.dolly.records(range(len(self.dolly.corpus))))
-            write_atomic(file, json.dumps(sorted(found)).encode(), 0o644)
-        return np.array(json.loads(file.read_text("utf-8")), np.int64)
 
     def _learner_for(self, document: TaskDocument) -> Learner:
         """The learner of the run before, if the model would be built alike: loading takes longer than a short run."""
@@ -177,11 +163,7 @@ class Bench:
 
     def _curve(self, learner: Learner, progress: Progress) -> Mapping[str, Any]:
         """The loss on validation and test rows, category by category."""
-        sets = {name: self.sets[name] for name in ("test", "validation")}
-        told = {
-            name: rows_told(learner.measure(progress.adapter, rows, progress.public), rows)
-            for name, rows in sets.items()
-        }
+        told = {name: self._measured(learner, progress, name) for name in ("test", "validation")}
         return {name: by_category(one) for name, one in told.items()}
 
     def _told(self, run: Run, document: TaskDocument, progress: Progress) -> Result:
@@ -211,9 +193,34 @@ class Bench:
     def _settings(self, run: Run, document: TaskDocument) -> str:
         """A digest of everything that the result depends on, apart from the code and the device."""
         row = run.row
-        parts = [document.digest, self.dolly.corpus.digest, row.partition or self.profile.partition, row.kind]
+        parts = [
+            document.digest,
+            self.people.source(row.data).corpus.digest,
+            row.partition or self.profile.partition,
+            row.kind,
+        ]
         parts += [str(row.clients), str(run.client), str(run.seed), str(row.choose), str(row.attack), row.carrier]
+        later = {"data": row.data, "own rows": row.own_rows, "ranks": row.ranks}  # not there when others were made
+        parts += [f"{name} {value}" for name, value in later.items() if value]
         return hash_parts("paper run", *parts).hex()
+
+
+def own_figures(
+    federation: Federation, learner: Learner, progress: Progress, own_rows: Mapping[str, tuple[Record, ...]]
+) -> Result:
+    """Return the figures of each client's model on the rows that it kept apart: of its own model, where it has one."""
+    start = RoundStart(federation.document, progress.version, progress.adapter, public=progress.public)
+    found: list[Result] = []
+    for client in federation.clients:
+        rows = own_rows[client.name]
+        if personal_shapes(federation.document):
+            figures = learner.measure_own(federation.own_folder(progress.version, client), start, rows)
+        else:
+            figures = learner.measure(progress.adapter, rows, progress.public)
+        told = rows_told(figures, rows)
+        found.append({**told, "categories": [client.name] * len(told["rows"])})
+    joined = {name: [value for one in found for value in one[name]] for name in found[0] if name != "left_out"}
+    return {**joined, "left_out": sum(int(one["left_out"]) for one in found)}
 
 
 def rows_told(figures: Figures, records: Sequence[Record]) -> Result:

@@ -9,7 +9,7 @@ from fedit_protocol.enrollment import FederationDescriptor
 from fedit_protocol.errors import ConsentError
 from fedit_protocol.limits import Limits, check_task
 from fedit_protocol.modes import check_federation_mode
-from fedit_protocol.round_plan import sealed_spec, sum_specs
+from fedit_protocol.round_plan import allowed_sums, sealed_spec
 from fedit_protocol.sealed.updates import sealed_length
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -158,10 +158,10 @@ def _listed(head: str, lines: tuple[str, ...]) -> list[str]:
 
 
 def upload_bytes(document: TaskDocument) -> int:
-    """Return the bytes that one device sends in one round, headers and small messages left out."""
+    """Return the bytes that one device sends in one round at most, headers and small messages left out."""
     if document.task.round.mode is Mode.TRUSTED:
         return sealed_length(sealed_spec(document, bytes(32)))
-    return sum(payload_length(spec.ring) for spec in sum_specs(document))
+    return max(sum(payload_length(spec.ring) for spec in sums) for sums in allowed_sums(document, 0))
 
 
 def _level(descriptor: FederationDescriptor) -> str:

@@ -66,6 +66,8 @@ class DevicePlan:
     """The further classes that the task lists and the owner's limits allow: for a yes, never taken in silence."""
     rank: int = 0
     """The rank that is trained here, one of the task's; 0 means the largest."""
+    most_steps: int = 0
+    """Most optimizer steps of a round, where the task counts them by device; 0 means as many as the task says."""
     others: tuple[str, ...] = ()
     """The devices of further processes, each of which takes its share of every step's rows."""
 
@@ -77,8 +79,10 @@ class DevicePlan:
     def applied(self, task: Task) -> Task:
         """Return the task as it is trained under this plan: what the ladder has lowered, and nothing else, differs."""
         spec, prompt = task.training, task.prompt
+        most = {"local_steps" if spec.local_steps else "max_steps": min(self.most_steps, spec.most_steps)}
         training = spec.model_copy(
             update={
+                **(most if self.most_steps else {}),
                 "micro_batch_size": self.micro_batch_size or spec.micro_batch_size,
                 "optimizer": Optimizer(self.optimizer) if self.optimizer else spec.optimizer,
             }

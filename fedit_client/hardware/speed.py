@@ -85,6 +85,14 @@ def seconds_as_before(document: TaskDocument, plan: DevicePlan, rows: Rows | Non
     return count * tokens / max(run.tokens_per_second, 1e-9) + run.seconds_besides
 
 
+def steps_in(document: TaskDocument, plan: DevicePlan, rows: Rows, run: Run, seconds: float) -> int:
+    """Return how many optimizer steps fit into so many seconds, going by the last round here; at least one."""
+    count, tokens = _trained(document, plan, rows)
+    spec = document.task.training
+    a_step = min(count, spec.batch_size) * tokens / max(run.tokens_per_second, 1e-9)
+    return max(1, int((seconds - run.seconds_besides) / max(a_step, 1e-9)))
+
+
 def _trained(document: TaskDocument, plan: DevicePlan, rows: Rows | None) -> tuple[int, float]:
     """Rows that a round trains on, counted as often as they are, and the tokens of each."""
     training, most = document.task.training, plan.tokens_per_row(document)

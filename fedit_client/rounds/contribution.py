@@ -48,7 +48,7 @@ def contribution(
     """
     document = start.document
     update = local.update if open_rank is None else limited(document.layout, local.update, open_rank)
-    message = message_of(start, update, local.examples)
+    message = message_of(start, update, local.examples, local.steps)
     own = own_figures(local, document, message)
     compression = Compression.of(document.task, sent_layout(document, start.version))
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()

@@ -8,7 +8,7 @@ from fedit_client.data import Record
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.fit import rows_of
 from fedit_client.hardware.history import MachineHistory
-from fedit_client.hardware.speed import seconds_as_before
+from fedit_client.hardware.speed import seconds_as_before, steps_in
 from fedit_client.rounds.engagement import LocalWork
 from fedit_protocol.coverage import own_domains
 from fedit_protocol.declaration import Declaration
@@ -16,7 +16,13 @@ from fedit_protocol.selection import Declared
 from fedit_protocol.task import Selection, Task, TaskDocument
 from fedit_protocol.task_selection import DECLARED
 
+Seconds = Callable[[Sequence[Record]], float | None]
+Steps = Callable[[Sequence[Record]], int]
+
 _LONGEST_S: Final = 2**20
+
+IN_TIME: Final = 0.8
+"""The share of a round's time for training and upload that a slow device plans with: no two rounds take as long."""
 
 
 def declaration(task: Task, work: LocalWork) -> Declaration | None:
@@ -32,9 +38,29 @@ def declaration(task: Task, work: LocalWork) -> Declaration | None:
     return Declaration(domains=told, round_s=seconds) if told or seconds else None
 
 
-def round_seconds(
-    config: ClientConfig, document: TaskDocument, plan: DevicePlan
-) -> Callable[[Sequence[Record]], float | None] | None:
+def own_pace(config: ClientConfig, document: TaskDocument, plan: DevicePlan) -> tuple[Seconds | None, Steps]:
+    """Return what tells how long a round takes here, and what tells how many steps fit into its time."""
+    return round_seconds(config, document, plan), steps_in_time(config, document, plan)
+
+
+def steps_in_time(config: ClientConfig, document: TaskDocument, plan: DevicePlan) -> Steps:
+    """Return what tells how many steps of such rows fit into a round here, 0 if all do, or nobody knows.
+
+    Fewer steps are for tasks that count each device's own (FedNova): elsewhere they would weigh too little.
+    """
+
+    def known(records: Sequence[Record]) -> int:
+        rows, run = rows_of(records), MachineHistory(config.paths.machine_file).run_of(document, plan)
+        if not document.task.optimizer.fednova or run is None or rows is None:
+            return 0
+        seconds = IN_TIME * document.task.round.deadlines.upload_s
+        fit = steps_in(document, plan, rows, run, seconds)
+        return fit if fit < document.task.training.steps_of(rows.count) else 0
+
+    return known
+
+
+def round_seconds(config: ClientConfig, document: TaskDocument, plan: DevicePlan) -> Seconds | None:
     """Return what tells how long a round of such rows takes here, as the last one did; None: nothing is declared."""
     if not config.privacy.declare:
         return None

@@ -20,6 +20,7 @@ from fedit_client.adapters.kept import read_state, start_of, travelled
 from fedit_client.consent.terms import plain, size_text
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind, RoundStage
+from fedit_client.hardware.device import DevicePlan
 from fedit_client.membership.identity import held_out_seed
 from fedit_client.network.patience import RoundLostError, telling
 from fedit_client.records.outbox import Occasion
@@ -186,7 +187,7 @@ class Round(ABC):
             global_adapter=start_of(folder, self._with.document),
             records=records,
             seed=secrets.token_bytes(_SEED_BYTES),
-            plan=work.plan,
+            plan=await self._plan(records),
             split_seed=work.split_seed,
             pause=work.pause,
             canary=self._adds_canary,
@@ -211,6 +212,12 @@ class Round(ABC):
             after = result.held_out_loss_after
             await asyncio.to_thread(self._with.shelf.note_own_loss, offer.adapter_version, loss, after)
         return result
+
+    async def _plan(self, records: tuple[Record, ...]) -> DevicePlan:
+        """The plan of this very round: a slow device makes fewer steps, where the task counts each device's own."""
+        if steps := await asyncio.to_thread(self._with.work.steps_in_time, records):
+            self._tell(EventKind.NOTICE, f"{steps} steps fit into this round's time here, and count as so many")
+        return replace(self._with.work.plan, most_steps=steps)
 
     async def joins(self) -> bool:
         """Say whether this device takes part, where the task leaves that to devices: always the same answer.

@@ -42,6 +42,8 @@ class LocalWork:
     """Where a method keeps what never leaves this device from one round to the next; None where nothing is kept."""
     round_s: Callable[[Sequence[Record]], float | None] | None = field(default=lambda _: None, repr=False)
     """Returns how long a round of rows takes here, if known; None where this device declares nothing of itself."""
+    steps_in_time: Callable[[Sequence[Record]], int] = field(default=lambda _: 0, repr=False)
+    """Returns how many steps of such rows fit into a round's time, 0 if all do."""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _payload(result: LocalResult, start: RoundStart, held: Quantization) -> Payl
     message, weight, report = made.message, made.weight, made.report
     if task.round.mode is Mode.TRUSTED:
         return decode_sealed(message, weight, report, document, start.version)
-    ring = sum_specs(document, start.version)[0].ring
+    ring = sum_specs(document, start.version, start.public)[0].ring
     canary = None if not ring.canary or result.canary_loss is None else CanaryLoss(held, result.canary_loss)
     seeds = secrets.token_bytes(_SEED_BYTES), secrets.token_bytes(_SEED_BYTES)
     if ring.noise is None:

@@ -13,5 +13,5 @@ def report_of(local: LocalResult, task: Task, weight: int) -> ClientReport:
     """
     asked = {spec.name: spec.maximum for spec in statistic_specs(task)}
     found = {name: min(round(local.statistics.get(name, 0)), most) for name, most in asked.items()}
-    found |= counted_statistics(task, local.examples, weight)
+    found |= counted_statistics(task, local.examples, weight, local.steps)
     return ClientReport(local.examples, local.train_loss, local.held_out_loss, statistics=found)

@@ -77,7 +77,7 @@ def _opened(start: RoundStart, cohort: Sequence[Given]) -> Advance:
 
 
 def _summed(start: RoundStart, cohort: Sequence[Given], summed: Summed) -> Advance:
-    method, specs = method_of(start.document), sum_specs(start.document, start.version)
+    method, specs = method_of(start.document), sum_specs(start.document, start.version, start.public)
     first = summed([one.first.message for one in cohort], specs[0])
     if not isinstance(method, TwoSumMethod) or (derived := method.derive(first, start)) is None:
         return advance(start, first)
@@ -111,9 +111,9 @@ def _integers(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec
 
 def _masked(start: RoundStart, cohort: Sequence[Given], seed: bytes) -> Advance:
     task = start.document.task
-    if start.public or task.fairness or task.compression:
+    if start.public or task.fairness or task.compression or task.adapter.ranks:
         raise ConfigError(
-            "the masked machines in memory play rounds without public state, domains and compression only",
+            "the masked machines in memory play rounds without public state, domains, compression and ranks only",
             code="F029",
             where=task.label,
             fix="let the ring carry this task's sums",

@@ -26,7 +26,10 @@ from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.methods import RoundStart, State
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.round_plan import cohort_rules, sum_specs
+from fedit_protocol.secagg.blocks import open_among
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Mode, TaskDocument
 
 _STATE: Final = "state.safetensors"
 _ROWS: Final = "rows "
@@ -39,10 +42,11 @@ Tamper = Callable[[int, int, Vector], Vector]
 
 @dataclass(frozen=True)
 class VirtualClient:
-    """One client and its rows, all of which it may train on."""
+    """One client, the rows that it may train on, and its rank in a task of nested ranks, 0 being the task's."""
 
     name: str
     records: Sequence[Record] = field(repr=False)
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,27 @@ class Federation:
         start = RoundStart(self.document, number, progress.adapter, context0, progress.public, progress.kept)
         self._hand_over_own(number)
         chosen = list(self.choose(number, progress)) if self.choose else list(range(len(self.clients)))
-        cohort = [self._trained(learner, number, place, start) for place in chosen]
+        opened = open_rank(self.document, [self.clients[place].rank for place in chosen])
+        cohort = [self._trained(learner, number, place, start, opened) for place in chosen]
         moved = carried(start, cohort, self.carrier, context0)
         losses = [one.first.report.train_loss for one in cohort]
         note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **moved.figures}
         return Progress(number + 1, moved.adapter, moved.public, moved.kept, (*progress.notes, note))
 
-    def _trained(self, learner: Trains, number: int, place: int, start: RoundStart) -> Given:
-        """Let one client train in a round."""
+    def own_folder(self, version: int, client: VirtualClient) -> Path:
+        """Return where a client has what never leaves it, as it is beside a version."""
+        return self.folder / f"own-{version}" / client.name
+
+    def _trained(self, learner: Trains, number: int, place: int, start: RoundStart, opened: int | None) -> Given:
+        """Let one client train in a round; slices from rank `opened` on are sent by nobody."""
         client = self.clients[place]
-        own = self.folder / f"own-{number + 1}" / client.name
-        found = learner.train(LocalWork(client.records, train_seed(self.seed, number, client.name), own), start)
+        own = self.own_folder(number + 1, client)
+        work = LocalWork(client.records, train_seed(self.seed, number, client.name), own, client.rank)
+        found = learner.train(work, start)
         update = self.tamper(number, place, found.update) if self.tamper else found.update
-        made = contribution(replace(standing_for(found, client), update=update), start, read_left(own, number))
+        local = replace(standing_for(found, client), update=update)
+        sends = None if opened is None else min(opened, client.rank or opened)
+        made = contribution(local, start, read_left(own, number), open_rank=sends)
         if made.left:
             write_left(own, number, made.left)
         if (part := sent_part(made.message, made.weight, start)) is not None:
@@ -153,6 +165,17 @@ class Federation:
         shutil.rmtree(now, ignore_errors=True)
         if before.is_dir():
             shutil.copytree(before, now)
+
+
+def open_rank(document: TaskDocument, ranks: Sequence[int]) -> int | None:
+    """Return up to which rank a cohort of these ranks sends slices, 0 being the task's; None without nested ranks."""
+    if not document.task.adapter.ranks or document.task.round.mode is Mode.TRUSTED:
+        return None
+    blocks = sum_specs(document)[0].ring.blocks
+    if blocks is None:
+        raise RuntimeError("the ring of a task of nested ranks has no blocks")
+    thresholds = Thresholds.of(len(ranks), cohort_rules(document.task))
+    return open_among(blocks, thresholds, [rank or document.task.adapter.rank for rank in ranks])
 
 
 def standing_for(found: LocalResult, client: VirtualClient) -> LocalResult:

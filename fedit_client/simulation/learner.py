@@ -20,6 +20,7 @@ from fedit_protocol.adapter import Vector
 from fedit_protocol.base_shapes import read_shapes
 from fedit_protocol.built_adapter import built_adapter
 from fedit_protocol.methods import RoundStart, State
+from fedit_protocol.methods.nested import limited
 from fedit_protocol.task import Task, TaskDocument, TrainingSpec
 
 
@@ -39,11 +40,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class LocalWork:
-    """What one virtual client works on in one round, by which seed; `own` is a folder for what never leaves it."""
+    """What one virtual client works on in one round, by which seed; `own` is a folder for what never leaves it.
+
+    `rank` is how many slices of the factors it trains, in a task of nested ranks; 0 means all of them.
+    """
 
     records: Sequence[Record] = field(repr=False)
     seed: bytes = field(repr=False)
     own: Path
+    rank: int = 0
 
 
 class Trains(Protocol):
@@ -95,10 +100,14 @@ class Learner:
         return [int(place) for place in self._examples(records, self.document.task.prompt.cutoff_tokens)[1]]
 
     def train(self, work: LocalWork, start: RoundStart) -> LocalResult:
-        """Train as the task says on rows that the seed draws; raises DataError, DeviceError."""
+        """Train as the task says on rows that the seed draws; raises DataError, DeviceError.
+
+        Slices that are 0 in both factors have no gradient, so a client of lower rank trains on the model of all.
+        """
         from fedit_client.training.local import train_here
 
-        self._write(start.document, start.adapter)
+        adapter = limited(start.document.layout, start.adapter, work.rank) if work.rank else start.adapter
+        self._write(start.document, adapter)
         request = TrainingRequest(
             document=start.document,
             base=self._base,
@@ -117,14 +126,30 @@ class Learner:
 
         `public` is what a method keeps beside the adapter: a side delta is part of the model.
         """
-        from fedit_client.evaluation.rows import trained_tokens
+        examples, places = self._known(records)
+        return _told(self._figures(adapter, public or {}, examples), examples, places)
 
+    def measure_own(self, own: Path, start: RoundStart, records: Sequence[Record]) -> Figures:
+        """Return what a client's personal model makes of these rows: the newest adapter with what it keeps in `own`."""
+        from fedit_client.evaluation.rows import row_figures
+        from fedit_client.training.model import load_tensors
+        from fedit_client.training.personal import Personal
+
+        self._write(start.document, start.adapter)
+        public = self._public(start.public)
+        request = TrainingRequest(
+            start.document, self._base, self._file, (), b"", self._plan, version=start.version, public=public, own=own
+        )
+        Personal.of(request, load_tensors(self._file, start.document.built)).wear(self._loaded.model)
+        examples, places = self._known(records)
+        return _told(row_figures(self._loaded, examples, lambda _done, _total: None), examples, places)
+
+    def _known(self, records: Sequence[Record]) -> tuple[list[Any], NDArray[np.int64]]:
+        """Rows to measure as examples, with their places; tokenised once."""
         key = id(records)
         if key not in self._kept or self._kept[key][0] is not records:
             self._kept[key] = (records, *self._examples(records, self._measured_tokens))
-        _, examples, places = self._kept[key]
-        losses, right = self._figures(adapter, public or {}, examples)
-        return Figures(places, np.array(losses), np.array(right), np.array(trained_tokens(examples)))
+        return self._kept[key][1:]
 
     def _figures(self, adapter: Vector | None, public: State, examples: list[Any]) -> tuple[list[float], list[int]]:
         """Each row's summed loss and right tokens under an adapter with its side delta, or under the base alone."""
@@ -160,6 +185,13 @@ class Learner:
                 kept.append((place, Example(whole.ids[:cutoff], whole.loss_mask[:cutoff])))
         kept.sort(key=lambda pair: len(pair[1].ids))
         return [example for _, example in kept], np.array([place for place, _ in kept], np.int64)
+
+
+def _told(found: tuple[list[float], list[int]], examples: list[Any], places: NDArray[np.int64]) -> Figures:
+    from fedit_client.evaluation.rows import trained_tokens
+
+    losses, right = found
+    return Figures(places, np.array(losses), np.array(right), np.array(trained_tokens(examples)))
 
 
 def drawn(records: Sequence[Record], spec: TrainingSpec, seed: bytes) -> Sequence[Record]:

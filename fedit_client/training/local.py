@@ -157,6 +157,7 @@ def _train(
         tokens_per_second=telling.speed,
         peak_bytes=peak_bytes(request.plan),
         canary_loss=canary,
+        steps=request.plan.most_steps,
         personal_loss=own_loss if own.is_kept else None,
         statistics=figures,
     )

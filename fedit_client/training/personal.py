@@ -51,6 +51,12 @@ class Personal:
         if self._method is MethodName.FEDALT:
             set_mixture(model, self.rest, {} if self.part is None else self.part.tensors)
 
+    def wear(self, model: Any) -> None:
+        """Make a model this device's own: what was kept stands in place of what is shared, which is the newest."""
+        kept = {} if self.part is None else self.part.tensors
+        write_adapter(model, {name: kept.get(name, shared) for name, shared in self.shared.items()})
+        self.prepare(model)
+
     @property
     def rest(self) -> Tensors:
         """The mean of all others' adapters; that of all, if this device had no part in it, or nobody else had."""

@@ -105,6 +105,8 @@ class LocalResult:
     peak_bytes: int = field(default=0, compare=False)
     canary_loss: float | None = field(default=None, repr=False)
     """Nats per answer token of the canary rows, where the request asked for it."""
+    steps: int = 0
+    """Optimizer steps, where they were fewer than the task asks of so many rows (`DevicePlan.most_steps`); else 0."""
     personal_loss: float | None = field(default=None, repr=False)
     """Nats per token of this device's own adapter on its held-out rows, in tasks that keep one."""
     statistics: Mapping[str, float] = field(default_factory=dict, repr=False)

@@ -236,6 +236,7 @@ def result_of(message: Json, update: Vector, seconds: float) -> LocalResult:
         tokens_per_second=message.get("tokens_per_second", 0.0),
         peak_bytes=message.get("peak_bytes", 0),
         canary_loss=message.get("canary_loss"),
+        steps=message.get("steps", 0),
         personal_loss=message.get("personal_loss"),
         statistics=message.get("statistics", {}),
     )

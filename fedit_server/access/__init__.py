@@ -1,1 +1,1 @@
-"""Who may ask, and how often."""
+"""Who may ask, how often, and how much."""

@@ -1,10 +1,20 @@
 """Versions of the global adapter: listing them, their files, going back to one."""
 
+from fedit_server.adapters.collecting import Collector
 from fedit_server.admin.lineage import sign_version
-from fedit_server.admin.models.adapters import AdapterDetail, AdapterFile, AdapterPage, AdapterVersion, RolledBack
+from fedit_server.admin.models.adapters import (
+    AdapterDetail,
+    AdapterFile,
+    AdapterPage,
+    AdapterVersion,
+    Pruned,
+    Pruning,
+    RolledBack,
+)
 from fedit_server.admin.models.common import FileReply, Page
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import NotFoundError
+from fedit_server.storage.opening import open_blobs, open_spool
 
 
 async def list_adapters(admin: Admin, task_id: str, page: Page) -> AdapterPage:
@@ -40,3 +50,16 @@ async def adapter_file(admin: Admin, task_id: str, version: int, name: str) -> F
 async def roll_back(admin: Admin, task_id: str, version: int) -> RolledBack:
     """Make an earlier version's content the newest; raises ConfigError U025."""
     return RolledBack(**await admin.roll_back(task_id, version))
+
+
+async def prune(admin: Admin, wanted: Pruning) -> Pruned:
+    """Remove what retention does not keep, and blobs that nothing mentions, or say what would go."""
+    blobs, spool = open_blobs(admin.config, admin.home), open_spool(admin.config, admin.home)
+    collector = Collector(admin.store, blobs, spool, admin.home.adapters)
+    found = (await collector.look(admin.clock())).as_data()
+    if wanted.dry_run:
+        return Pruned(removed=False, **found)
+    async with admin.change("adapter.prune", "") as change:
+        change.after = found["versions"]
+    # Removing may take long: it is no part of a transaction that keeps all others from writing.
+    return Pruned(removed=True, **(await collector.collect(admin.clock())).as_data())

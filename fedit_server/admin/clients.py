@@ -136,6 +136,7 @@ def _info(admin: Admin, row: ClientRow, held: Held) -> ClientInfo:
         id=row.client_id,
         label=row.label,
         device_kind=row.device_kind,
+        client_version=row.client_version,
         state=str(row.state),
         last_seen=coarse_age(admin.now_s - row.last_seen),
         far_off=far_off,

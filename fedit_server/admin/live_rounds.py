@@ -1,13 +1,11 @@
 """Follows rounds while they run, and orders what becomes of an open one: counts and deadlines, never a device."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fedit_protocol.ids import TaskId
 from fedit_server.access.tokens import LOCAL
 from fedit_server.admin.operations import Admin
-from fedit_server.clock import unix_seconds, utc_now
 from fedit_server.problems import StateConflictError
 from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import RoundRow, RoundState
@@ -44,37 +42,15 @@ async def order_round(admin: Admin, task: str | None, number: int, order: RoundO
     return await _ended(admin, found) if order is RoundOrder.ABORT else await admin.round(found.task_id, number)
 
 
-async def watch(admin: Admin, task: str | None, number: int | None) -> AsyncIterator[dict[str, Any]]:
-    """Yield an event whenever a round has moved: of one round until it is over, or of the newest ones for ever.
-
-    Counts per cohort and stage, deadlines, and how it ended; raises ConfigError U025 if there is no such round.
-    """
-    found = await admin.task(task)
-    if number is not None:
-        await admin.round(found.task_id, number)
-    told: dict[str, Any] | None = None
-    while True:
-        row = await _watched(admin, found.task_id, number)
-        seen = None if row is None else _event(row)
-        if seen is not None and seen != told:
-            told = seen
-            yield {"schema": "fedit.event/1", "time": unix_seconds(utc_now()), **seen}
-        if number is not None and row is not None and row.state is not RoundState.OPEN:
-            return
-        await asyncio.sleep(LOOK_S)
-
-
 async def newest_events(admin: Admin) -> list[dict[str, Any]]:
-    """Return where the newest round of each task stands, as `watch` tells it."""
+    """Return where the newest round of each task stands: counts per cohort and stage, deadlines, how it ended."""
     names = await admin.store.readings.task_names()
-    rows = [await _watched(admin, task.task_id, None) for task in names]
+    rows = [await _newest(admin, task.task_id) for task in names]
     return [_event(row) for row in rows if row is not None]
 
 
-async def _watched(admin: Admin, task_id: str, number: int | None) -> RoundRow | None:
-    if number is not None:
-        return await admin.round(task_id, number)
-    newest = await admin.store.rounds.newest_no(TaskId(task_id))
+async def _newest(admin: Admin, task_id: TaskId) -> RoundRow | None:
+    newest = await admin.store.rounds.newest_no(task_id)
     return await admin.round(task_id, newest) if newest else None
 
 

@@ -74,6 +74,8 @@ async def task_status(admin: Admin, task: TaskRow) -> TaskStatus:
         committed=counts[RoundState.COMMITTED],
         failed=counts[RoundState.FAILED],
         adapter_version=newest.version,
+        owner=task.owner,
+        base=content.base.model,
         suspects=tuple(await _named(admin, task.task_id)),
         last_report=None if last is None else report_data(last.figures),
     )

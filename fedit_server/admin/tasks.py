@@ -17,22 +17,27 @@ from fedit_server.admin.models.tasks import (
     EditedTask,
     MadeTask,
     NewTask,
+    RetentionInfo,
+    RetentionRules,
     SettingChange,
     TaskChanged,
     TaskChangeLine,
+    TaskFile,
     TaskPatch,
     TaskRecordReply,
+    WholeTask,
 )
 from fedit_server.admin.operations import Admin
 from fedit_server.problems import QuotaError
 from fedit_server.storage.opening import open_blobs
-from fedit_server.storage.rows import RoundState, TaskRow
+from fedit_server.storage.rows import TaskRow
 from fedit_server.tasks.base_source import read_base
-from fedit_server.tasks.editing import EditPlan, plan_edit
+from fedit_server.tasks.editing import EditPlan, plan_edit, task_toml
 from fedit_server.tasks.files import check_task, resolve
 from fedit_server.tasks.lifecycle import OPERATOR, Lifecycle, Verb, refuse_archived
 from fedit_server.tasks.modes import check_allowed, pinned_modes
 from fedit_server.tasks.publishing import Publisher, check_succession
+from fedit_server.tasks.retention import Retention
 
 
 @dataclass(frozen=True)
@@ -123,31 +128,6 @@ class TaskDesk:
             for line, envelope in zip(lines, envelopes, strict=True)
         ]
 
-    async def tasks(self) -> list[dict[str, Any]]:
-        """Return every task in a few words, drafts and archived ones too."""
-        found = []
-        for task in await self.admin.store.tasks.tasks():
-            counts = await self.admin.store.rounds.counts(task.task_id)
-            newest = await self.admin.store.tasks.newest_adapter(task.task_id)
-            policy = task.document.task.round
-            found.append(
-                {
-                    "id": task.task_id,
-                    "title": task.document.task.title,
-                    "version": task.version,
-                    "state": str(task.state),
-                    "reason": task.reason,
-                    "owner": task.owner,
-                    "mode": str(policy.mode),
-                    "base": task.document.task.base.model,
-                    "rounds": policy.rounds,
-                    "committed": counts[RoundState.COMMITTED],
-                    "failed": counts[RoundState.FAILED],
-                    "adapter_version": newest.version,
-                }
-            )
-        return found
-
     def _check_mode(self, task: Task) -> None:
         check_allowed(task, self.admin.config, pinned_modes(self.admin.home))
 
@@ -174,6 +154,8 @@ async def create_task(admin: Admin, wanted: NewTask) -> MadeTask:
     """Publish a task, or keep it as a draft; raises ConfigError U121, C013 and what TaskDesk.create raises."""
     task = check_task(wanted.task, "the request")
     made = await TaskDesk(admin).create(task, draft=wanted.draft, owner=wanted.owner)
+    if wanted.retention is not None:
+        await keep(admin, made.task_id, wanted.retention)
     return MadeTask(task=made.task_id, version=made.version, state=str(made.state), owner=made.owner)
 
 
@@ -181,10 +163,45 @@ async def edit_task(admin: Admin, task_id: str, wanted: TaskPatch) -> EditedTask
     """Publish a new version with some settings changed; raises ConfigError U025, U120, U125, C013, C120."""
     known = await admin.task(task_id)
     merged = merge_patch(json.loads(known.source), wanted.changes)
-    task, desk = check_task(merged, "the request"), TaskDesk(admin)
-    plan = await (desk.plan_edit(task_id, task) if wanted.dry_run else desk.edit(task_id, task))
+    return await _edited(admin, task_id, merged, dry_run=wanted.dry_run)
+
+
+async def replace_task(admin: Admin, task_id: str, wanted: WholeTask) -> EditedTask:
+    """Publish a new version that is as the request says; raises as `edit_task`."""
+    edited = await _edited(admin, task_id, wanted.task, dry_run=wanted.dry_run)
+    if wanted.retention is not None and not wanted.dry_run:
+        await keep(admin, task_id, wanted.retention)
+    return edited
+
+
+async def _edited(admin: Admin, task_id: str, values: dict[str, Any], *, dry_run: bool) -> EditedTask:
+    task, desk = check_task(values, "the request"), TaskDesk(admin)
+    plan = await (desk.plan_edit(task_id, task) if dry_run else desk.edit(task_id, task))
     changes = tuple(SettingChange(**vars(change)) for change in plan.changes)
-    return EditedTask(**{**plan.as_data(), "changes": changes}, published=not wanted.dry_run)
+    return EditedTask(**{**plan.as_data(), "changes": changes}, published=not dry_run)
+
+
+async def task_file(admin: Admin, task_id: str) -> TaskFile:
+    """Return a task as a file to edit; raises ConfigError U025."""
+    found = await admin.task(task_id)
+    return TaskFile(task=found.task_id, toml=task_toml(found))
+
+
+async def kept(admin: Admin, task_id: str) -> RetentionInfo:
+    """Return what a task keeps; raises ConfigError U025."""
+    found = await admin.task(task_id)
+    return RetentionInfo(task=found.task_id, **(await admin.store.retentions.rules(found.task_id)).model_dump())
+
+
+async def keep(admin: Admin, task_id: str, wanted: RetentionRules) -> RetentionInfo:
+    """Replace all rules of what a task keeps; raises ConfigError U025."""
+    found = await admin.task(task_id)
+    new = Retention(**wanted.model_dump())
+    async with admin.change("task.retention", found.task_id) as change:
+        change.before = (await admin.store.retentions.rules(found.task_id)).model_dump()
+        change.after = new.model_dump()
+        await admin.store.retentions.give(found.task_id, new)
+    return RetentionInfo(task=found.task_id, **new.model_dump())
 
 
 def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ GROUPS: Final = frozenset(
         "clients",
         "config",
         "db",
+        "eval",
         "evaluator",
         "invite",
         "keys",

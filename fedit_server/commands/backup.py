@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fedit_protocol.errors import ConfigError
-from fedit_server.commands.context import CommandContext, look_up, need_server_extra
+from fedit_server.commands.context import CommandContext, look_up, need_server_extra, need_this_machine
 
 if TYPE_CHECKING:
     from fedit_server.admin.operations import Admin
@@ -40,6 +40,7 @@ def backup_create(
     ] = None,
 ) -> None:
     """Write database, adapters, keys and settings to one file; a running server goes on meanwhile."""
+    need_this_machine(context.obj, "backup create", "a backup holds the keys, which never travel over the network")
 
     async def look(admin: "Admin") -> dict[str, Any]:
         from fedit_server.backup.create import create_backup

@@ -33,6 +33,8 @@ class CommandContext:
     """The address of a server elsewhere; None: the store of this machine's data folder."""
     pin: str | None = None
     token_file: Path | None = None
+    command: str = ""
+    """Its first word, for messages."""
 
     @property
     def elsewhere(self) -> str | None:
@@ -40,8 +42,14 @@ class CommandContext:
         return self.server or os.environ.get("FEDIT_SERVER_URL") or None
 
     def config(self, **flags: Any) -> "ServerConfig":
-        """Merge flags, environment and server.toml."""
+        """Merge flags, environment and server.toml; raises ConfigError U118 where a server elsewhere was named.
+
+        Whoever reads the settings of this folder acts on this folder: `keys rotate --server …` must not.
+        """
         from fedit_server.config import ServerConfig
+
+        if self.server is not None:
+            raise not_elsewhere(f"{self.command} …", "this command needs the data folder")
 
         return ServerConfig.load({"home": self.home, **flags}, file=self.file)
 
@@ -123,12 +131,17 @@ def look_up(
     given.console.answer(command, data, lines(data) if not given.console.json else ())
 
 
-def need_this_machine(given: CommandContext, command: str) -> None:
+def need_this_machine(given: CommandContext, command: str, why: str = "this command needs the data folder") -> None:
     """Raise ConfigError U118 where a command that needs the data folder was meant for a server elsewhere."""
     if given.elsewhere is not None:
-        raise ConfigError(
-            "this command works on the server's own machine only", code="U118", fix=f"there: fedit-server {command}"
-        )
+        raise not_elsewhere(command, why)
+
+
+def not_elsewhere(command: str, why: str) -> ConfigError:
+    """The error for a command that was meant for a server elsewhere and cannot work there."""
+    return ConfigError(
+        f"{why}, so it works on the server's own machine only", code="U118", fix=f"there: fedit-server {command}"
+    )
 
 
 def need_server_extra() -> None:

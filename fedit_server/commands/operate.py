@@ -152,9 +152,9 @@ def clients_list(
         return {"clients": await pages(operations, "/clients", "clients")}
 
     def lines(data: dict[str, Any]) -> list[str]:
-        keys = ("label", "device_kind", "state", "last_seen")
+        keys = ("label", "device_kind", "client_version", "state", "last_seen")
         return table(
-            ("CLIENT", "LABEL", "DEVICE", "STATE", "SEEN", "FAR OFF"),
+            ("CLIENT", "LABEL", "DEVICE", "VERSION", "STATE", "SEEN", "FAR OFF"),
             ((r["id"][:12], *(r[k] for k in keys), far_off_words(r["far_off"])) for r in data["clients"]),
         )
 

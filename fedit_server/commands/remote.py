@@ -22,7 +22,13 @@ from fedit_server.routes.admin.endpoint import PREFIX
 
 URL_VARIABLE: Final = "FEDIT_SERVER_URL"
 TOKEN_VARIABLE: Final = "FEDIT_TOKEN"  # noqa: S105  the name of one
-_TIMEOUT_S: Final = 60.0
+_ANSWER_S: Final = 60.0
+"""How long an answer may take, and each piece of a file."""
+
+_CHANGE_S: Final = 900.0
+"""The same of a change: a task's base may have to be read first."""
+
+_CONNECT_S: Final = 20.0
 _MOST_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -78,7 +84,9 @@ class RemoteOperations:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = f"https://{self._remote.where}{PREFIX}{path}"
         try:
-            async with self._http.request(method, url, params=query, json=body, allow_redirects=False) as reply:
+            wait = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_ANSWER_S if method == "GET" else _CHANGE_S)
+            given: dict[str, Any] = {"params": query, "json": body, "timeout": wait}
+            async with self._http.request(method, url, allow_redirects=False, **given) as reply:
                 if reply.status >= 300:
                     raise _refusal(reply.status, await reply.content.read(65_536), self._remote.where)
                 yield reply
@@ -93,8 +101,7 @@ async def remote_operations(remote: Remote) -> AsyncIterator[RemoteOperations]:
     """Open a connection to a server; raises SecurityError T115 for another one than the pin's, TransportError N020."""
     connector = aiohttp.TCPConnector(ssl=await _trust(remote))
     headers = {"Authorization": f"Bearer {remote.token}", "User-Agent": "fedit"}
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
         yield RemoteOperations(remote, http)
 
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit_server.commands.context import look_up
+from fedit_server.commands.context import ask, task_named
 
 if TYPE_CHECKING:
-    from fedit_server.admin.operations import Admin
+    from fedit_server.commands.operations import Operations
 
 
 def task_retention(
@@ -22,20 +22,15 @@ def task_retention(
 ) -> None:
     """Show what a task keeps; with options, which replace all rules, set it. Digests, results, figures always stay."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.tasks.retention import Retention
+    wanted = {"keep_last": keep_last, "keep_every": keep_every, "rounds_days": rounds_days}
 
-        found = await admin.task(task)
-        rules = await admin.store.retentions.rules(found.task_id)
-        if everything or keep_last or keep_every or rounds_days:
-            new = Retention(keep_last=keep_last, keep_every=keep_every, rounds_days=rounds_days)
-            async with admin.change("task.retention", found.task_id) as change:
-                change.before, change.after = rules.model_dump(), new.model_dump()
-                await admin.store.retentions.give(found.task_id, new)
-            rules = new
-        return {"task": found.task_id, **rules.model_dump()}
+    async def look(operations: "Operations") -> dict[str, Any]:
+        place = f"/tasks/{await task_named(operations, task)}/retention"
+        if everything or any(wanted.values()):
+            return await operations.ask("PUT", place, body=wanted)
+        return await operations.ask("GET", place)
 
-    look_up(context, "task retention", look, _lines)
+    ask(context, "task retention", look, _lines)
 
 
 def adapter_prune(
@@ -44,19 +39,6 @@ def adapter_prune(
 ) -> None:
     """Remove now what retention does not keep, and blobs that nothing mentions; a running server does so by itself."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.adapters.collecting import Collector
-        from fedit_server.storage.opening import open_blobs, open_spool
-
-        blobs, spool = open_blobs(admin.config, admin.home), open_spool(admin.config, admin.home)
-        collector = Collector(admin.store, blobs, spool, admin.home.adapters)
-        if dry_run:
-            return {"removed": False, **(await collector.look(admin.clock())).as_data()}
-        async with admin.change("adapter.prune", "") as change:
-            found = (await collector.collect(admin.clock())).as_data()
-            change.after = found["versions"]
-        return {"removed": True, **found}
-
     def lines(data: dict[str, Any]) -> list[str]:
         what = "removed" if data["removed"] else "would be removed"
         told = [f"{one['task']} version {one['version']}: content beyond retention" for one in data["versions"]]
@@ -64,7 +46,8 @@ def adapter_prune(
         sums = f"{len(data['blobs'])} blobs, {data['bytes']:,} bytes, and who was in {data['rounds']} rounds"
         return [*told, f"{sums}: {what}"]
 
-    look_up(context, "adapter prune", look, lines)
+    wanted = {"dry_run": dry_run}
+    ask(context, "adapter prune", lambda there: there.ask("POST", "/adapters:prune", body=wanted), lines)
 
 
 def _lines(data: dict[str, Any]) -> list[str]:

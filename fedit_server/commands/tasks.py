@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
-from fedit_server.commands.context import ask, look_up, task_named
+from fedit_server.commands.context import ask, look_up, need_this_machine, task_named
 from fedit_server.commands.editor import edit_text
 from fedit_server.commands.task_new import task_new
 from fedit_server.commands.task_words import edit_lines, record_lines, task_table
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from fedit_protocol.task import Task
     from fedit_server.admin.operations import Admin
     from fedit_server.commands.operations import Operations
+
+_LISTED: Final = (
+    "id", "title", "version", "state", "reason", "owner", "mode", "base", "rounds", "committed", "failed",
+    "adapter_version",
+)  # fmt: skip
+"""What `task list` tells of what is known of a task."""
 
 task_app = typer.Typer(no_args_is_help=True)
 
@@ -45,13 +51,19 @@ def task_create(
     from fedit_server.tasks.retention import load_retention
 
     task, rules = load_task(file), load_retention(file)
+    kept = None if rules is None else rules.model_dump()
+    wanted = {"task": task.model_dump(mode="json"), "draft": draft, "owner": owner, "retention": kept}
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.tasks import TaskDesk
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return await operations.ask("POST", "/tasks", body=wanted)
+
+    async def look_here(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.models.tasks import RetentionRules
+        from fedit_server.admin.tasks import TaskDesk, keep
 
         made = await TaskDesk(admin).create(task, draft=draft, owner=owner, base=base, start=start)
-        if rules is not None:
-            await admin.store.retentions.give(made.task_id, rules)
+        if kept is not None:
+            await keep(admin, made.task_id, RetentionRules(**kept))
         return {"task": made.task_id, "version": made.version, "state": str(made.state), "owner": made.owner}
 
     def lines(data: dict[str, Any]) -> list[str]:
@@ -59,19 +71,24 @@ def task_create(
             return [f"task {data['task']} is a draft: fedit-server task open {data['task']}"]
         return [f"task {data['task']}@{data['version']} is published; invite devices: fedit-server invite"]
 
-    look_up(context, "task create", look, lines)
+    if base is None and start is None:
+        ask(context, "task create", look, lines)
+    else:  # folders beside the store
+        need_this_machine(
+            context.obj, "task create", "folders of --base and --start are read on the server's own machine"
+        )
+        look_up(context, "task create", look_here, lines)
 
 
 @task_app.command("list")
 def task_list(context: typer.Context) -> None:
     """List the tasks, drafts and archived ones too."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.tasks import TaskDesk
+    async def look(operations: "Operations") -> dict[str, Any]:
+        found = (await operations.ask("GET", "/tasks"))["tasks"]
+        return {"tasks": [{name: task[name] for name in _LISTED} for task in found]}
 
-        return {"tasks": await TaskDesk(admin).tasks()}
-
-    look_up(context, "task list", look, task_table)
+    ask(context, "task list", look, task_table)
 
 
 @task_app.command("show")
@@ -88,12 +105,10 @@ def task_show(context: typer.Context, task: TaskArgument = None) -> None:
 def task_log(context: typer.Context, task: TaskArgument = None) -> None:
     """Check and print a task's record: who changed what, when and why, signed line by line."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.tasks import TaskDesk
+    async def look(operations: "Operations") -> dict[str, Any]:
+        return await operations.ask("GET", f"/tasks/{await task_named(operations, task)}/record")
 
-        return {"changes": await TaskDesk(admin).record(task)}
-
-    look_up(context, "task log", look, record_lines)
+    ask(context, "task log", look, record_lines)
 
 
 @task_app.command("edit")
@@ -106,19 +121,32 @@ def task_edit(
 ) -> None:
     """Publish a new version, after showing what devices will be asked again; each waits until its owner has agreed."""
 
-    async def look(admin: "Admin") -> dict[str, Any]:
-        from fedit_server.admin.tasks import TaskDesk
-        from fedit_server.tasks.retention import load_retention
+    from fedit_server.tasks.retention import load_retention
+
+    rules = load_retention(file) if file else None
+    kept = None if rules is None else rules.model_dump()
+
+    async def look(operations: "Operations") -> dict[str, Any]:
+        wanted = _edited(file) if file else _typed(task, (await operations.ask("GET", f"/tasks/{task}/file"))["toml"])
+        body = {"task": wanted.model_dump(mode="json"), "dry_run": dry_run, "retention": kept}
+        return await operations.ask("PUT", f"/tasks/{task}", body=body)
+
+    async def look_here(admin: "Admin") -> dict[str, Any]:
+        from fedit_server.admin.models.tasks import RetentionRules
+        from fedit_server.admin.tasks import TaskDesk, keep, task_file
 
         desk = TaskDesk(admin)
-        wanted = _edited(file) if file else _typed(task, await _as_file(admin, task))
+        wanted = _edited(file) if file else _typed(task, (await task_file(admin, task)).toml)
         plan = await (desk.plan_edit(task, wanted, base) if dry_run else desk.edit(task, wanted, base))
-        rules = load_retention(file) if file else None
-        if rules is not None and not dry_run:
-            await admin.store.retentions.give(wanted.id, rules)
+        if kept is not None and not dry_run:
+            await keep(admin, wanted.id, RetentionRules(**kept))
         return {**plan.as_data(), "published": not dry_run}
 
-    look_up(context, "task edit", look, edit_lines)
+    if base is None:
+        ask(context, "task edit", look, edit_lines)
+    else:
+        need_this_machine(context.obj, "task edit", "the folder of --base is read on the server's own machine")
+        look_up(context, "task edit", look_here, edit_lines)
 
 
 @task_app.command("open")
@@ -194,12 +222,6 @@ def _edited(file: Path) -> "Task":
     from fedit_server.tasks.files import load_task
 
     return load_task(file)
-
-
-async def _as_file(admin: "Admin", name: str) -> str:
-    from fedit_server.tasks.editing import task_toml
-
-    return task_toml(await admin.task(name))
 
 
 def _typed(name: str, text: str) -> "Task":

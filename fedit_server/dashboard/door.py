@@ -4,11 +4,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError
 from fedit_server.access import sessions
+from fedit_server.access.bodies import read_within
 from fedit_server.access.roles import Right
 from fedit_server.access.tokens import Caller
 from fedit_server.admin.app_keys import ADMIN, CALLS
@@ -26,6 +28,10 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 """On every page: no script, style, picture or request from anywhere but this server, and nothing inline."""
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_MOST_FORM_BYTES: Final = 1024 * 1024
+_MOST_FIELDS: Final = 100
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,9 +73,24 @@ async def change_form(request: web.Request, right: Right) -> tuple[Visitor, Mapp
     """Return who sends a form, and its fields; raises ForbiddenError T113 unless the session's own page sent it."""
     cookie = request.cookies.get(sessions.COOKIE, "")
     visitor = await visit(request, right)
-    fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    fields = await form(request)
     (await sessions.session(visitor.admin.gate, cookie)).check_csrf(fields.pop("csrf", ""))
     return visitor, fields
+
+
+async def form(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form, bounded in size and time; of a name that comes twice, the last.
+
+    aiohttp's own reader waits for ever, and lets ValueError out for what is no form. Raises HTTPException.
+    """
+    if request.content_type != _FORM:
+        raise web.HTTPUnsupportedMediaType
+    body = await read_within(request, _MOST_FORM_BYTES, lambda: web.HTTPRequestEntityTooLarge(_MOST_FORM_BYTES, 0))
+    try:
+        text = body.decode("utf-8")
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS))
+    except ValueError as error:
+        raise web.HTTPBadRequest from error
 
 
 def page_response(text: str, status: int = 200) -> web.Response:

@@ -8,7 +8,7 @@ from fedit_protocol.task import Mode
 from fedit_server.access import sessions
 from fedit_server.access.roles import Right
 from fedit_server.admin.app_keys import ADMIN, CALLS
-from fedit_server.dashboard.door import change_form, page_response
+from fedit_server.dashboard.door import change_form, form, page_response
 from fedit_server.dashboard.templating import render
 
 _LOGIN: Final = "login="
@@ -32,7 +32,7 @@ async def sign_in(request: web.Request) -> web.Response:
     """POST /sign-in: a pasted login link, or its secret, becomes a session."""
     admin = request.app[ADMIN]
     request.app[CALLS].take(request.remote or "", admin.clock(), "address")
-    pasted = str((await request.post()).get("link", "")).strip()
+    pasted = (await form(request)).get("link", "").strip()
     found, cookie = await sessions.sign_in(admin.gate, pasted.rpartition(_LOGIN)[2])
     async with admin.asked_by(found.caller, str(request.get("request_id") or "")).change(
         "session.begin", found.caller.who

@@ -15,7 +15,7 @@ from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
 from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
-from fedit_protocol.version import can_talk
+from fedit_protocol.version import can_talk, spoken
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.candidates import show_figures
 from fedit_server.rounds.driver import Driver, Machine
@@ -133,7 +133,9 @@ class Coordinator:
         """Wait for a round that wants this client; answers with an offer, or after the long poll with a reason."""
         client = caller.client_id
         if not can_talk(message.version):
-            raise ProtocolError(ProblemType.VERSION_MISMATCH, "this server does not speak the client's version")
+            raise ProtocolError(
+                ProblemType.VERSION_MISMATCH, f"this server does not speak the client's version: it takes {spoken()}"
+            )
         runner = self._runner(message.task_id)
         if message.version < version_of(runner.task.document):
             raise ProtocolError(ProblemType.VERSION_MISMATCH, "this task needs a newer client")

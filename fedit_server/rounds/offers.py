@@ -1,10 +1,11 @@
 """What the server signs about a round: the offer that defines it, and the result that ends it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedit_protocol.enrollment import federation_context
 from fedit_protocol.ids import Digest, RoundId
 from fedit_protocol.messages import BlobRef, Offer, RoundResult, StageSeconds
+from fedit_protocol.methods import State
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs, version_of
 from fedit_protocol.secagg.context import offer_context
@@ -29,6 +30,8 @@ class RoundFacts:
     """HK of a trusted round, 32 bytes; None in masked rounds."""
     state: BlobRef | None = None
     """What devices know besides the adapter; None if that is nothing."""
+    public: State = field(default_factory=dict, repr=False)
+    """The same, read."""
 
 
 def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) -> bytes:
@@ -57,7 +60,7 @@ def signed_offer(identity: Identity, document: TaskDocument, facts: RoundFacts) 
         parent_digest=facts.adapter.parent_digest,
         cohort=cohort_rules(task),
         combination=combination_of(task, facts.cohorts),
-        sums=sum_specs(document, facts.adapter.version),
+        sums=sum_specs(document, facts.adapter.version, facts.public),
         sealed=None if facts.sealed_key is None else sealed_spec(document, facts.sealed_key, facts.adapter.version),
         second_rule=second_rule(document),
         seconds=seconds,

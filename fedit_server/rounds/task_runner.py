@@ -20,6 +20,7 @@ from fedit_protocol.secagg.effects import Opened
 from fedit_protocol.selection import NOTHING_DECLARED, Declared, Seen
 from fedit_protocol.task import ROBUST_COHORTS, Mode
 from fedit_protocol.task_selection import DECLARED, SEEN, least_free
+from fedit_server.adapters.state import get_state
 from fedit_server.clock import unix_seconds
 from fedit_server.rounds.bell import Bell
 from fedit_server.rounds.candidates import settle
@@ -234,7 +235,8 @@ class TaskRunner:
         round_id = RoundId(secrets.token_hex(16))
         key = await self._round_key(round_id)
         state = await state_ref(services.blobs, adapter.public_digest)
-        facts = RoundFacts(round_id, self.round_no + 1, adapter, head, now_s, len(cohorts), key, state)
+        known = await get_state(services.blobs, adapter.public_digest)
+        facts = RoundFacts(round_id, self.round_no + 1, adapter, head, now_s, len(cohorts), key, state, known)
         opening = Opening(
             round_id=facts.round_id,
             task_id=self.task.task_id,

@@ -19,7 +19,8 @@ async def check_in(request: web.Request) -> web.StreamResponse:
     received = await read_body(request, _MOST_CHECK_IN_BYTES)
     client, message = await doorkeeper.check_in(received)
     turnstile.pass_device(client.client_id, doorkeeper.clock())
-    await request.app[STORE].members.saw(client, message.device_kind, unix_seconds(doorkeeper.clock()))
+    kind, version = (text if text.isprintable() else "" for text in (message.device_kind, message.client_version))
+    await request.app[STORE].members.saw(client, kind, version, unix_seconds(doorkeeper.clock()))
 
     async def here() -> web.Response:
         return cbor(await request.app[COORDINATOR].check_in(client, message))

@@ -1,6 +1,5 @@
 """Between HTTP and messages: limited bodies in, CBOR out, and who signed the request."""
 
-import asyncio
 from typing import Final
 
 from aiohttp import web
@@ -9,28 +8,24 @@ from pydantic import BaseModel
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey
+from fedit_server.access.bodies import BODY_S, read_within
 from fedit_server.routes.keys import DOORKEEPER
 
 CBOR: Final = "application/cbor"
-BODY_TIMEOUT_S: Final = 30.0
-"""How long a control message may take to arrive."""
 
 
-async def read_body(request: web.Request, most: int) -> bytes:
-    """Return the body if it has at most `most` bytes; a longer one is refused before it is read (S1)."""
+async def read_body(request: web.Request, most: int, limit_s: float = BODY_S) -> bytes:
+    """Return the body if it has at most `most` bytes; a longer one is refused before it is read (S1).
+
+    One that is late is answered 408, so that the client sends it again (SPEC, section 9).
+    """
+    return await read_within(request, most, lambda: _too_large(request, most), limit_s)
+
+
+def _too_large(request: web.Request, most: int) -> ProtocolError:
     announced = request.content_length
-    if announced is not None and announced > most:
-        raise ProtocolError(ProblemType.TOO_LARGE, f"{announced} bytes exceed the {most} that this message may have")
-    received = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.content.iter_any():
-                received += chunk
-                if len(received) > most:
-                    raise ProtocolError(ProblemType.TOO_LARGE, f"the message exceeds the {most} bytes it may have")
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error  # 408, so that the client sends it again (SPEC, section 9)
-    return bytes(received)
+    told = f"{announced} bytes exceed" if announced is not None else "the message exceeds"
+    return ProtocolError(ProblemType.TOO_LARGE, f"{told} the {most} bytes that this message may have")
 
 
 async def caller(request: web.Request) -> IdentityKey:

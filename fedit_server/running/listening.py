@@ -31,6 +31,10 @@ _LOOK_EVERY_S: Final = 10.0
 
 _RENEW_EVERY_S: Final = 12 * 3600
 
+_BACKLOG: Final = 1024
+"""How many connections may wait to be accepted. One more is dropped by the system without a word, and its device tries
+again after 1, 2, 4 … seconds: thousands come at once when a server is back."""
+
 log = logging.getLogger(__name__)
 
 
@@ -156,13 +160,13 @@ async def _bind(
     door, loop = Door(runner.server, limits), asyncio.get_running_loop()
     with _binding(config):
         if config.unix_path is not None:
-            listener = await loop.create_unix_server(door.protocol, config.unix_path)
+            listener = await loop.create_unix_server(door.protocol, config.unix_path, backlog=_BACKLOG)
             config.unix_path.chmod(0o660)  # the proxy's group, and nobody else on this machine
             return listener
         tls: dict[str, Any] = {}
         if certificate is not None:
             tls = {"ssl": certificate.context, "ssl_handshake_timeout": HANDSHAKE_S}
-        return await loop.create_server(door.protocol, config.host, config.port, backlog=128, **tls)
+        return await loop.create_server(door.protocol, config.host, config.port, backlog=_BACKLOG, **tls)
 
 
 @contextlib.contextmanager

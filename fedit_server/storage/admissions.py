@@ -185,7 +185,7 @@ async def _set_state(
     named = list(whom)
     may = clients.c.client_id.in_(named) & clients.c.state.not_in(unless)
     await db.execute(delete(suspicions).where(suspicions.c.client_id.in_(named)))
-    await db.execute(update(clients).where(may).values(state=state, label="", device_kind=""))
+    await db.execute(update(clients).where(may).values(state=state, label="", device_kind="", client_version=""))
 
 
 async def _revoke(db: AsyncConnection, serials: Sequence[int], now_s: int) -> None:

@@ -189,10 +189,10 @@ class Sqlite:
                     upgrade(connection)
                 elif not is_current(connection):
                     raise StorageError(
-                        "the database is of another version than this program",
+                        f"the database is at schema {before or 'none'}, this version needs {newest_revision()}",
                         code="S003",
                         where=str(self._path),
-                        fix="stop the server, then: fedit-server up",
+                        fix="stop the server, then: fedit-server db upgrade",
                     )
         except self.errors as error:
             raise self.translated(error) from error

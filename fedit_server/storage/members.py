@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -63,6 +63,9 @@ class Member:
         return next((envelope for envelope, not_after in self.certificates if not_after > now_s), None)
 
 
+_Sight = tuple[ClientId, str, str, int]
+"""A client that was seen, on which kind of device, and the hour (Unix seconds) in which it was."""
+
 Issue = Callable[[int, LogState], Issued]
 """(serial, log so far) → what the authority signs; called inside the transaction, so that numbers have no gaps."""
 Revoke = Callable[[int, LogState], LogLine]
@@ -75,6 +78,7 @@ class Members:
         self._database = database
         self._invited_to: dict[str, frozenset[TaskId] | None] = {}
         self._members = Together[ClientId, Member](self._look)
+        self._sights = Together[_Sight, None](self._note_sights)
 
     async def federation_salt(self, federation_id: FederationId, now_s: int) -> bytes:
         """Return the salt of invite codes, making the federation's row at the first start."""
@@ -262,21 +266,25 @@ class Members:
         async with self._database.writing() as db:
             await db.execute(delete(suspicions).where(suspicions.c.client_id == client))
             await db.execute(delete(evaluators).where(evaluators.c.client_id == client))
-            await db.execute(
-                update(clients).where(mine).values(label="", device_kind="", enrolled_at=0, last_seen=0, invite_id=None)
-            )
+            gone = {"label": "", "device_kind": "", "client_version": "", "enrolled_at": 0, "last_seen": 0}
+            await db.execute(update(clients).where(mine).values(invite_id=None, **gone))
 
-    async def saw(self, client: ClientRow, device_kind: str, now_s: int) -> None:
-        """Note that a client is alive; writes at most once an hour."""
+    async def saw(self, client: ClientRow, device_kind: str, version: str, now_s: int) -> None:
+        """Note that a client is alive; writes at most once an hour, in one transaction with those who come meanwhile.
+
+        Every device comes within half a minute after the hour: a transaction for each would hold up all of them.
+        """
         hour = now_s - now_s % SEEN_STEP_S
-        if (client.last_seen, client.device_kind) == (hour, device_kind):
-            return
-        async with self._database.writing(alone=f"seen {client.client_id}") as db:
-            await db.execute(
-                update(clients)
-                .where(clients.c.client_id == client.client_id)
-                .values(last_seen=hour, device_kind=device_kind)
-            )
+        if (client.last_seen, client.device_kind, client.client_version) != (hour, device_kind, version):
+            await self._sights.get((client.client_id, device_kind, version, hour))
+
+    async def _note_sights(self, sights: Sequence[_Sight]) -> dict[_Sight, None]:
+        seen = update(clients).where(clients.c.client_id == bindparam("client"))
+        told: dict[str, Any] = {"device_kind": bindparam("kind"), "client_version": bindparam("version")}
+        seen, names = seen.values(last_seen=bindparam("hour"), **told), ("client", "kind", "version", "hour")
+        async with self._database.writing(alone="sights") as db:
+            await db.execute(seen, [dict(zip(names, sight, strict=True)) for sight in sorted(sights)])
+        return {}
 
     async def certificate(self, client: ClientId, now_s: int) -> bytes | None:
         """Return a client's certificate if it is neither revoked nor expired, or None."""
@@ -322,7 +330,7 @@ class Members:
         async with self._database.writing() as db:
             await _revoke_all(db, client, revoke, now_s)
             await db.execute(delete(suspicions).where(suspicions.c.client_id == client))
-            gone = {"state": state, "label": "", "device_kind": ""}
+            gone = {"state": state, "label": "", "device_kind": "", "client_version": ""}
             may = (clients.c.client_id == client) & (clients.c.state != ClientState.REVOKED)
             await db.execute(update(clients).where(may).values(gone))
 
@@ -387,4 +395,5 @@ def client_row(row: Row[Any]) -> ClientRow:
         enrolled_at=row.enrolled_at,
         last_seen=row.last_seen,
         invite_id=row.invite_id,
+        client_version=row.client_version,
     )

@@ -71,6 +71,8 @@ class ClientRow:
     last_seen: int
     invite_id: str | None = None
     """With which it joined; None where only an authority elsewhere knows."""
+    client_version: str = ""
+    """Of its program, as its newest check-in said; empty until then."""
 
 
 @dataclass(frozen=True)

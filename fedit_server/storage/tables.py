@@ -71,6 +71,7 @@ clients = Table(
     Column("enrolled_at", Integer, nullable=False),
     Column("last_seen", Integer, nullable=False),
     Column("invite_id", String, ForeignKey("invites.invite_id")),
+    Column("client_version", String, nullable=False, server_default=""),
 )
 
 certificates = Table(

@@ -10,16 +10,25 @@ V = TypeVar("V")
 MOST_AT_ONCE: Final = 500
 """Keys in one query: below what either database takes."""
 
+A_SECOND: Final = 50
+"""Queries in the long run, and how many more may come at once after a pause.
+
+A query costs as much computing as all else that a check-in does: a few hundred a second, each with its own, would keep
+a core busy. Whoever waits here does so for a fiftieth of a second at most, and only where more come.
+"""
+
 
 class Together(Generic[K, V]):
-    """Looks things up in batches: whatever is asked while one query runs is in the next one.
+    """Looks things up in batches: whatever is asked while one query runs, or waits for its turn, is in the next one.
 
     Nothing is kept, so no answer is older than its question; a thousand questions a second cost a few dozen queries.
     """
 
-    def __init__(self, look: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+    def __init__(self, look: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], a_second: float = A_SECOND) -> None:
         """`look` answers up to MOST_AT_ONCE distinct keys; what it leaves out is answered with None."""
         self._look = look
+        self._apart_s = 1 / a_second
+        self._due = 0.0
         self._asked: dict[K, asyncio.Future[V | None]] = {}
         self._working: asyncio.Task[None] | None = None
 
@@ -35,9 +44,17 @@ class Together(Generic[K, V]):
     async def _work(self) -> None:
         try:
             while self._asked:
+                await self._turn()
                 await self._answer([*self._asked][:MOST_AT_ONCE])
         finally:
             self._working = None
+
+    async def _turn(self) -> None:
+        """Wait until the queries of the last second were few enough (ATM Forum's generic cell rate algorithm)."""
+        now = asyncio.get_running_loop().time()
+        self._due = max(self._due, now) + self._apart_s
+        if (early_s := self._due - now - 1) > 0:
+            await asyncio.sleep(early_s)
 
     async def _answer(self, keys: Sequence[K]) -> None:
         waiting = {key: self._asked.pop(key) for key in keys}

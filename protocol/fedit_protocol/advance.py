@@ -47,11 +47,14 @@ def advance(start: RoundStart, first: Aggregate | Combined, second: Aggregate | 
     return Advance(adapter, public, kept, step.figures)
 
 
-def message_of(start: RoundStart, update: Vector, rows: int) -> Vector:
-    """Return what a device that trained on so many rows sends of its (d,) update, before it is made smaller."""
+def message_of(start: RoundStart, update: Vector, rows: int, made: int = 0) -> Vector:
+    """Return what a device that trained on so many rows sends of its (d,) update, before it is made smaller.
+
+    `made` are its steps where it made fewer than the task asks for.
+    """
     task = start.document.task
     if task.optimizer.fednova:
-        update = normalised(update, steps_of(task, rows), task.encoding.clip_norm)
+        update = normalised(update, steps_of(task, rows, made), task.encoding.clip_norm)
     return method_of(start.document).client_message(update, start)
 
 

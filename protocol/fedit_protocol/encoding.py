@@ -84,8 +84,12 @@ def hash_parts(*parts: bytes | str) -> bytes:
 
 def joined_parts(*parts: bytes | str) -> bytes:
     """Return what H hashes: the parts, each preceded by its 8-byte big-endian length."""
-    raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return b"".join([piece for part in raw for piece in (len(part).to_bytes(PART_LENGTH_BYTES, "big"), part)])
+    joined = bytearray()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        joined += len(raw).to_bytes(PART_LENGTH_BYTES, "big")
+        joined += raw
+    return bytes(joined)
 
 
 def to_base64url(raw: bytes) -> str:

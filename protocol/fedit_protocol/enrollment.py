@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -139,6 +140,7 @@ def approval_code(key: IdentityKey) -> str:
     return f"{symbols[:4]}-{symbols[4:]}"
 
 
+@lru_cache(maxsize=64)
 def federation_context(federation_id: FederationId) -> bytes:
     """Return the 32-byte signature context of certificates, log heads and requests."""
     return hash_parts("federation", federation_id)

@@ -18,7 +18,7 @@ from fedit_protocol.methods.combination import check_combination, combination_of
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.modes import check_federation_mode, check_kind, check_mode
 from fedit_protocol.refusals import above, allowing, check_base_size, check_modules, outside
-from fedit_protocol.round_plan import cohort_rules, sealed_spec, second_rule, sum_specs
+from fedit_protocol.round_plan import allowed_sums, cohort_rules, sealed_spec, second_rule, sum_specs
 from fedit_protocol.secagg.ring import check_ring, ring_metrics
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum, seen_in
 from fedit_protocol.secagg.thresholds import Thresholds
@@ -346,7 +346,7 @@ def check_offer_matches(offer: Offer, document: TaskDocument) -> None:
         (offer.cohort, cohort_rules(task)),
         (offer.combination, combination_of(task, offer.combination.cohorts)),
         (offer.combination.cohorts <= task.round.cohorts, True),
-        (offer.sums, sum_specs(document, offer.adapter_version)),
+        (offer.sums in allowed_sums(document, offer.adapter_version), True),
         (offer.sealed, offer.sealed and sealed_spec(document, offer.sealed.key, offer.adapter_version)),
         (offer.second_rule, second_rule(document)),
     )

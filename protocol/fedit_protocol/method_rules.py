@@ -148,6 +148,8 @@ def _check_settings(task: "Task") -> None:
     for setting, owner in OWN_SETTINGS.items():
         if name is not owner and setting in method.model_dump():
             raise ValueError(f"method.{setting} belongs to method.name = {owner}, not to {name}: leave it out")
+    if method.sketch_adapts and name not in (MethodName.FEDIT_RS, MethodName.FEDIT_RS1):
+        raise ValueError(f"method.sketch_adapts belongs to fedit_rs and fedit_rs1, not to {name}: leave it out")
     rank = task.adapter.rank
     if name is MethodName.RAVAN and rank % method.heads:
         fitting = min((h for h in range(1, rank + 1) if rank % h == 0), key=lambda h: (abs(h - method.heads), -h))

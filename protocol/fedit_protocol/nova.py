@@ -35,9 +35,10 @@ def effective_steps(schedule: Schedule, steps: int) -> float:
     return max(STEP_UNIT, round(total * STEP_UNIT)) / STEP_UNIT
 
 
-def steps_of(task: Task, rows: int) -> float:
-    """Return τ of a device that trains on so many rows."""
-    return effective_steps(task.training.schedule, task.training.steps_of(rows))
+def steps_of(task: Task, rows: int, made: int = 0) -> float:
+    """Return τ of a device that trains on so many rows; `made` are its steps where it made fewer than they ask for."""
+    wanted = task.training.steps_of(rows)
+    return effective_steps(task.training.schedule, min(made, wanted) if made else wanted)
 
 
 def normalised(update: Vector, steps: float, clip_norm: float) -> Vector:

@@ -2,11 +2,15 @@
 
 from typing import Final
 
+import numpy as np
+
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.compression import Compression
 from fedit_protocol.messages import SealedSpec, SecondRule, SumSpec
-from fedit_protocol.methods import SketchingMethod, TwoSumMethod, method_of
+from fedit_protocol.methods import SketchingMethod, State, TwoSumMethod, method_of
 from fedit_protocol.methods.audit import audited_ring, is_audited
+from fedit_protocol.methods.contract import NO_STATE
+from fedit_protocol.methods.sketch_width import COLUMNS, widths
 from fedit_protocol.metrics import metric_specs
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.statistics import statistic_specs
@@ -28,7 +32,7 @@ NEW_SETTINGS: Final = (
 
 OLD_SELECTIONS: Final = frozenset({Selection.UNIFORM, Selection.FIRST_COME})
 
-__all__ = ["cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
+__all__ = ["allowed_sums", "cohort_rules", "sealed_spec", "second_rule", "sent_layout", "sum_specs", "version_of"]
 
 
 def version_of(document: TaskDocument) -> tuple[int, int]:
@@ -53,8 +57,8 @@ def version_of(document: TaskDocument) -> tuple[int, int]:
     return CLASSES_VERSION if task.base.classes else FIRST_VERSION
 
 
-def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
-    """Return the masked sums of a round that starts from an adapter version, in order; none in mode trusted.
+def sum_specs(document: TaskDocument, version: int = 0, public: State = NO_STATE) -> tuple[SumSpec, ...]:
+    """Return the masked sums of a round that starts from a version and its public state; none in mode trusted.
 
     Raises ConfigError C021 for too wide a ring.
     """
@@ -68,11 +72,19 @@ def sum_specs(document: TaskDocument, version: int = 0) -> tuple[SumSpec, ...]:
     if (compression := Compression.of(document.task, sent)) is not None:
         ring = compression.ring(ring)
     if isinstance(method, SketchingMethod):
-        ring = method.ring(document, ring)
+        ring = method.ring(document, ring, public)
     if not isinstance(method, TwoSumMethod):
         return (SumSpec(index=1, purpose="update", ring=ring),)
-    first, second = method.rings(document, ring)
+    first, second = method.rings(document, ring, public)
     return (SumSpec(index=1, purpose="update", ring=first), SumSpec(index=2, purpose="correction", ring=second))
+
+
+def allowed_sums(document: TaskDocument, version: int) -> tuple[tuple[SumSpec, ...], ...]:
+    """Return the masked sums that a round from this version may have, for who does not know its public state yet."""
+    if not document.task.method.sketch_adapts:
+        return (sum_specs(document, version),)
+    each = (np.array([columns], np.float32) for columns in widths(document))
+    return tuple(sum_specs(document, version, {COLUMNS: width}) for width in each)
 
 
 def sent_layout(document: TaskDocument, version: int = 0) -> AdapterLayout:

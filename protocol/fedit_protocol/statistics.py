@@ -42,7 +42,7 @@ def are_known(specs: Iterable[MetricSpec]) -> bool:
     return all(spec.name.split(maxsplit=1)[0] in KINDS for spec in specs)
 
 
-def counted_statistics(task: Task, rows: int, weight: int) -> dict[str, int]:
-    """Return those figures of a device that follow from its rows and weight alone."""
-    known = {DEVICES: 1, STEPS: weighted_steps(steps_of(task, rows), weight)}
+def counted_statistics(task: Task, rows: int, weight: int, made: int = 0) -> dict[str, int]:
+    """Return those figures of a device that follow from its rows, weight and steps (`made`, as in `nova`) alone."""
+    known = {DEVICES: 1, STEPS: weighted_steps(steps_of(task, rows, made), weight)}
     return {spec.name: known[spec.name] for spec in statistic_specs(task) if spec.name in known}

@@ -114,6 +114,12 @@ class MethodSpec(Section):
     sketch_probes: int = Field(
         4, ge=1, le=16, description="fedit_rs, fedit_rs1: h, further columns that estimate what is missed"
     )
+    sketch_adapts: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="fedit_rs, fedit_rs1: true: the next sketch has twice as many columns if more than 2 % of an update"
+        " is still missed, half as many below 0.5 %; at most half of what the least cohort's residual may have",
+    )
     audit_every: int = Field(
         0,
         ge=0,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from fedit_protocol.ids import FederationId, IdentityKey, RoundId
 from fedit_protocol.keylog import LogAction, LogEntry, LogPath, LogState, MerkleTree
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Offer, StageSeconds, UploadHeader
-from fedit_protocol.methods import METHODS, RoundStart, TwoSumMethod
+from fedit_protocol.methods import METHODS, RoundStart, State, TwoSumMethod
 from fedit_protocol.methods.combination import combination_of
 from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import CanaryLoss, ClientReport, OwnDomain
@@ -208,11 +209,12 @@ class MemoryRound:
     canary: Mapping[int, CanaryLoss] = field(default_factory=dict)
     speaks: tuple[int, int] | None = None  # the offer's protocol version, where it is not the least that the task needs
     version: int = 0
+    public: State = field(default_factory=dict)
     ranks: Mapping[int, int] = field(default_factory=dict)
     domains: Mapping[int, Mapping[str, OwnDomain]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version)}
+        turn = {"adapter_version": self.version, "sums": sum_specs(self.document, self.version, self.public)}
         turn |= {"version": self.speaks} if self.speaks else {}
         self.offer = self.federation.offer(self.document, self.clock(), **turn)
         self.method = METHODS[self.document.task.method.name]
@@ -311,11 +313,12 @@ class MemoryRound:
             return self.method.second_message(update, self.start, *self.blobs)
         return self.method.client_message(update, self.start)
 
-    @property
+    @cached_property
     def start(self) -> RoundStart:
         """What the round starts from: its version, and zeros unless an adapter was given."""
         zeros = np.zeros(self.document.layout.size, np.float32)
-        return RoundStart(self.document, self.version, zeros if self.adapter is None else self.adapter, self.context0)
+        adapter = zeros if self.adapter is None else self.adapter
+        return RoundStart(self.document, self.version, adapter, self.context0, self.public)
 
     def deliver(self, message: Send) -> None:
         """Hand one message to the server, as its driver would."""

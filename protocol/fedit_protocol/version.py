@@ -18,6 +18,11 @@ SUITE: Final = "X25519-Ed25519-AES256CTR-CHACHA20POLY1305-SHA256"
 """The one cipher suite of this version; a later suite (SPEC, section 3) gets a name of its own."""
 
 
+def spoken(first: tuple[int, int] = FIRST_VERSION, last: tuple[int, int] = PROTOCOL_VERSION) -> str:
+    """Return which versions of a peer are understood, in words for people."""
+    return f"{PROTOCOL_NAME} from {first[0]}.{first[1]} to {last[0]}.{last[1]}"
+
+
 def can_talk(theirs: tuple[int, int], ours: tuple[int, int] = PROTOCOL_VERSION) -> bool:
     """Say whether a peer of version `theirs` is understood: the same major and no newer minor."""
     return theirs[0] == ours[0] and theirs[1] <= ours[1]

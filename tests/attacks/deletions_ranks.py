@@ -14,12 +14,12 @@ RANKS: Final = (
     ),
     Deletion(
         "C21", "a block of enough devices", _BLOCKS,
-        "if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, roster):", "if True:",
+        "if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, thresholds):", "if True:",
         _TESTS + "a_block_that_too_few_devices_have_is_sent_by_none",
     ),
     Deletion(
         "C21", "those who may collude do not count among the holders", _BLOCKS,
-        "return roster.thresholds.corrupt + blocks.hidden_among", "return blocks.hidden_among",
+        "return thresholds.corrupt + blocks.hidden_among", "return blocks.hidden_among",
         _TESTS + "a_device_does_not_answer_for_a_block_of_few",
     ),
     Deletion(

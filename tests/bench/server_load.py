@@ -6,6 +6,7 @@ Started as a program, it reads a `LoadPlan` as JSON from stdin and writes what i
 import asyncio
 import asyncio.sslproto
 import contextlib
+import gc
 import json
 import ssl
 import sys
@@ -24,6 +25,8 @@ from .server_home import BenchDevice, signed_check_in
 
 READ_BYTES = 16 * 1024
 """What one TLS connection of this process sets aside for reading; asyncio's 256 KiB times 10,000 would be 2.6 GB."""
+
+_TICK_S = 0.02
 
 
 class LoadPlan(BaseModel):
@@ -49,11 +52,13 @@ class Tally:
     """What came of it."""
 
     latencies: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    """How much later than asked this process's own event loop woke: what of a latency may be the generator's."""
     failures: Counter[str] = field(default_factory=Counter)
 
     def as_data(self) -> dict[str, Any]:
         """Counts, and latencies in seconds."""
-        found = np.array(self.latencies or [float("nan")])
+        found, lags = (np.array(seconds or [float("nan")]) for seconds in (self.latencies, self.lags))
         return {
             "answered": len(self.latencies),
             "failed": sum(self.failures.values()),
@@ -61,6 +66,8 @@ class Tally:
             "p50_s": float(np.percentile(found, 50)),
             "p99_s": float(np.percentile(found, 99)),
             "most_s": float(found.max()),
+            "generator_lag_p99_s": float(np.percentile(lags, 99)),
+            "generator_lag_most_s": float(lags.max()),
         }
 
 
@@ -103,11 +110,21 @@ async def load(plan: LoadPlan) -> Tally:
     """Play the plan."""
     tally, context = Tally(), ssl.create_default_context(cafile=plan.authority)
     devices = [BenchDevice(bytes.fromhex(secret), bytes.fromhex(given)) for secret, given in plan.devices]
+    ticking = asyncio.create_task(_tick(tally.lags))
     if plan.requests:
         await _one_after_the_other(plan, context, devices, tally)
     else:
         await _at_their_own_pace(plan, context, devices, tally)
+    ticking.cancel()
     return tally
+
+
+async def _tick(lags: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _TICK_S
+        await asyncio.sleep(_TICK_S)
+        lags.append(loop.time() - due)
 
 
 async def _one_after_the_other(
@@ -160,6 +177,7 @@ async def _ask(plan: LoadPlan, line: Line, device: BenchDevice, tally: Tally) ->
 
 def main() -> None:
     """Read the plan, play it, write the tally."""
+    gc.disable()  # to look through ten thousand devices takes a second, which would count as the server's
     asyncio.sslproto.SSLProtocol.max_size = READ_BYTES
     plan = LoadPlan.model_validate_json(sys.stdin.read())
     sys.stdout.write(json.dumps(asyncio.run(load(plan)).as_data()))

@@ -8,8 +8,9 @@ import pytest
 from fedit_client.config import ClientConfig
 from fedit_client.consent.terms import summarise
 from fedit_client.data import records_from
+from fedit_client.hardware.fit import rows_of
 from fedit_client.hardware.history import MachineHistory, Run, recipe_of
-from fedit_client.rounds.declaring import declaration, round_seconds
+from fedit_client.rounds.declaring import declaration, round_seconds, steps_in_time
 from fedit_client.rounds.engagement import LocalWork
 from fedit_client.rounds.preparation import unplanned
 from fedit_client.testing import FakeTrainer
@@ -93,3 +94,37 @@ async def test_a_session_s_check_in_carries_it(tmp_path: Path) -> None:
         object.__setattr__(device.engagement.work, "round_s", lambda _: 3.0)
     assert await world.run(max_rounds=1) == [1, 1, 1]
     assert {message.declared for message in world.server.check_ins} == {Declaration(domains=(), round_s=4)}
+
+
+def test_a_slow_device_plans_the_steps_that_fit_and_only_where_they_are_counted(tmp_path: Path) -> None:
+    """Its last round here made a token a second; 80 % of the time for training and upload is planned with."""
+    config, plan, records = ClientConfig(home=tmp_path), work().plan, work().records
+    fields = small_task(3).task.model_dump()
+    fields["training"] |= {"local_steps": 20, "batch_size": 4, "micro_batch_size": 4}
+    fields["round"]["deadlines"]["upload_s"] = 500.0
+
+    def fitting(speed: float, *, fednova: bool) -> int:
+        task = Task.model_validate(fields | {"optimizer": {"fednova": fednova}})
+        made = small_task(3).model_copy(update={"task": task})
+        history = MachineHistory(config.paths.machine_file)
+        history.note_run(made, plan, Run(speed, 40.0, 0, 0, recipe_of(plan)))
+        return steps_in_time(config, made, plan)(records)
+
+    slow = fitting(1.0, fednova=True)
+    rows = rows_of(records)
+    assert rows is not None
+    assert slow == int((0.8 * 500 - 40) / (4 * rows.mean_tokens))
+    assert 1 < slow < 20
+    assert fitting(0.001, fednova=True) == 1
+    assert fitting(1000.0, fednova=True) == 0, "all of them fit"
+    assert fitting(1.0, fednova=False) == 0, "nobody would count them"
+
+
+def test_a_plan_with_fewer_steps_changes_nothing_but_the_steps() -> None:
+    steps = {"local_steps": 20}
+    fixed, plan = small_task(3).task, replace(work().plan, most_steps=5)
+    fixed = Task.model_validate(fixed.model_dump() | {"training": steps})
+    assert plan.applied(fixed).training == fixed.training.model_copy(update={"local_steps": 5})
+    assert replace(plan, most_steps=50).applied(fixed) == fixed
+    free = Task.model_validate(fixed.model_dump() | {"training": {"local_steps": 0, "max_steps": 9}})
+    assert plan.applied(free).training.steps_of(1000) == 5

@@ -4,8 +4,10 @@ import asyncio
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -45,9 +47,9 @@ class TurningTrainer(FakeTrainer):
         return result
 
 
-def rs_task(base: Path) -> Task:
+def rs_task(base: Path, **method: Any) -> Task:
     changes = {
-        "method": {"name": "fedit_rs", "sketch_rank": 4},
+        "method": {"name": "fedit_rs", "sketch_rank": 4, **method},
         "adapter": {"rank": 2, "target_modules": ["v_proj"]},
         "encoding": {"value_range": RANGE, "clip_norm": 100.0, "rows_per_weight": 10},
     }
@@ -129,3 +131,22 @@ async def test_two_rounds_with_a_restart_between_them_end_in_one_exact_adapter(t
     assert all(np.array_equal(there[name], values) for name, values in tensors.items())
     assert trainers[0].started[1] == (kept_here / "1" / FACTORS, kept_here / "1" / STATE)
     assert trainers[0].started[0][1] is None
+
+
+@pytest.mark.slow
+async def test_the_second_rounds_sketch_follows_what_the_first_one_left(tmp_path: Path) -> None:
+    """Four columns are all that this layer has, so nothing is left, and the next round makes do with two."""
+    task = rs_task(make_base(tmp_path / "base"), sketch_adapts=True)
+    trainers = [TurningTrainer(number) for number in range(DEVICES)]
+    async with federation(tmp_path, task) as fed:
+        clients = [fed.client(f"device-{n}", trainer, Wire()) for n, trainer in enumerate(trainers)]
+        await all_take_part(clients, max_rounds=2)
+        parts = fed.server.parts
+        (row,) = await parts.store.tasks.tasks()
+        newest = await parts.store.tasks.newest_adapter(row.task_id)
+        public = await get_state(parts.blobs, newest.public_digest)
+        reports = [each.figures.report for each in await parts.store.rounds.rounds() if each.figures]
+    assert newest.version == 2
+    assert {left.shape[1] for left, _ in read(public, SIDE).values()} == {4 + 2}
+    assert len(reports) == 2
+    assert all(report["method"]["left_error"] < report["method"]["audit_error"] for report in reports)

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedit_protocol.advance import message_of
 from fedit_protocol.errors import ProtocolError
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.nova import effective_steps, normalised, restored, weighted_steps
-from fedit_protocol.task import Schedule
+from fedit_protocol.statistics import counted_statistics
+from fedit_protocol.task import Schedule, Task
+from fedit_protocol.testing import small_task
 
 Floats = NDArray[np.float64]
 MINIMA: Floats = np.array([[-1.0, 2.0], [4.0, 0.0], [0.5, -3.0]])
@@ -45,6 +49,21 @@ def fixed_point(*, normalising: bool) -> Floats:
 def test_fednova_has_no_bias_where_fedavg_s_is_large() -> None:
     assert np.linalg.norm(fixed_point(normalising=True) - BEST) < 1e-6
     assert np.linalg.norm(fixed_point(normalising=False) - BEST) > 1.0
+
+
+def test_a_slow_device_counts_by_the_steps_that_it_has_made() -> None:
+    """By those that it should have made its update would be divided too far, and the mean would follow the others."""
+    training = {"local_steps": 20, "schedule": "linear"}
+    task = Task.model_validate(small_task(3).task.model_dump() | {"training": training, "optimizer": {"fednova": True}})
+    document = small_task(3).model_copy(update={"task": task})
+    start = RoundStart(document, 0, np.zeros(document.layout.size, np.float32))
+    update = np.full(document.layout.size, 1e-4, np.float32)
+    tau = effective_steps(Schedule.LINEAR, 5)
+    assert tau == 3.0
+    assert message_of(start, update, 100, 5) == pytest.approx(update / tau, rel=1e-5)
+    assert message_of(start, update, 100) == pytest.approx(update / effective_steps(Schedule.LINEAR, 20), rel=1e-5)
+    assert counted_statistics(task, 100, 2, 5)["steps"] == 2 * 3000
+    assert counted_statistics(task, 100, 2, 50) == counted_statistics(task, 100, 2)
 
 
 def test_with_equal_steps_it_is_fedavg() -> None:

@@ -100,6 +100,7 @@ async def test_devices_are_blocked_unblocked_revoked_and_forgotten(
         shown = await operator.get(f"/clients/{name}")
         await operator.post(f"/clients/{name}:unblock")
         await device.check_in()
+        seen = await operator.get(f"/clients/{name}")
         early, problem, _ = await admin.send("POST", f"/clients/{name}:forget")
         refused, _, _ = await operator.send("POST", f"/clients/{name}:revoke")
         await admin.send("PUT", f"/evaluators/{name[:8]}")
@@ -111,6 +112,7 @@ async def test_devices_are_blocked_unblocked_revoked_and_forgotten(
         unknown, _, _ = await operator.send("POST", "/clients/abcd:block")
     assert (len(page["clients"]), len(rest["clients"]), rest["next"]) == (1, 1, None)
     assert (blocked["state"], shown["label"], shown["last_seen"]) == ("blocked", "desk", "recently")
+    assert (shown["client_version"], seen["client_version"]) == ("", "0.1.0")
     assert (early, problem["code"], refused) == (409, "U030", 403)
     assert [one["label"] for one in appointed["evaluators"]] == ["desk"]
     assert (revoked["state"], revoked["logged"], back, forgotten["state"]) == ("revoked", True, 409, "revoked")

@@ -10,7 +10,7 @@ import pytest
 from fedit_protocol.catalogue import AdapterInfo, TaskList
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.errors import ProblemType
-from fedit_protocol.ids import TaskId
+from fedit_protocol.ids import TaskId, client_id
 from fedit_protocol.messages import CheckIn, RoundOutcome, WaitReason
 from fedit_protocol.signing import Kind
 from fedit_protocol.task import TaskDocument
@@ -94,7 +94,7 @@ async def test_a_client_from_the_future_is_told(tmp_path: Path, base: Path, cloc
         (device,) = await running.join(1)
         message = CheckIn(
             version=(3, 0),
-            client_version="9",
+            client_version="9\0",
             device_kind="cpu",
             task_id=TaskId("notes"),
             consent_version=1,
@@ -103,7 +103,11 @@ async def test_a_client_from_the_future_is_told(tmp_path: Path, base: Path, cloc
         )
         with pytest.raises(RefusedError) as refused:
             await device.call("POST", "/v1/checkin", device.signed(Kind.CHECK_IN, message))
+        row = await running.parts.store.members.client(client_id(device.key.public))
     assert refused.value.type == ProblemType.VERSION_MISMATCH
+    assert "it takes FedIT-SA/2 from 2.0 to 2.2" in str(refused.value)
+    assert row is not None
+    assert row.client_version == "", "what no terminal and no database takes is not kept"
 
 
 async def test_what_a_server_lists(tmp_path: Path, base: Path, clock: ManualClock) -> None:

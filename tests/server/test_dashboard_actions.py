@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,27 @@ async def test_a_bearer_token_is_for_programs_and_fills_in_no_form(running: Runn
         assert reply.status == 200
     async with running.http.post("/tasks/notes/pause", data={"csrf": ""}, headers=headers) as reply:
         assert reply.status == 401
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "status"),
+    [
+        ("multipart/form-data", b"no boundary", 415),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=link\r\n\r\nunended", 415),
+        (f"{FORM}; charset=nonsense", b"link=%41", 401),
+        (FORM, b"link=\xff", 400),
+        (FORM, b"link=%ff", 400),
+        (FORM, b"a=1&" * 101, 400),
+        (FORM, b"a" * (1024 * 1024 + 1), 413),
+    ],
+)  # fmt: skip
+async def test_what_is_no_form_is_refused_with_a_page(kind: str, content: bytes, status: int, running: Running) -> None:
+    async with running.http.post("/sign-in", data=BytesIO(content), headers={"Content-Type": kind}) as reply:
+        assert (reply.status, reply.content_type) == (status, "text/html")
+        assert "<h1" in await reply.text()
 
 
 async def test_an_invite_is_shown_once_as_a_line_and_as_a_picture(running: Running, owner: Operator) -> None:

@@ -23,13 +23,14 @@ from fedit_server.running.listening import certificate_of, listening
 SHORT_S = 0.3
 MOST = 1000
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = "Transfer-Encoding: chunked"
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
 class Listening:
-    """A server of three routes, and what has become of its endless answers."""
+    """A server of four routes, and what has become of its endless answers."""
 
     port: int
     trusting: ssl.SSLContext
@@ -75,6 +76,9 @@ async def door(folder: Path, limits: Limits) -> AsyncIterator[Listening]:
     async def take(request: web.Request) -> web.Response:
         return web.Response(text=str(len(await read_body(request, MOST))))
 
+    async def take_soon(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await read_body(request, MOST, SHORT_S))))
+
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -85,7 +89,9 @@ async def door(folder: Path, limits: Limits) -> AsyncIterator[Listening]:
             cut.set()
 
     app = web.Application(middlewares=[problems])
-    app.add_routes([web.get("/", hello), web.post("/", take), web.get("/endless", endless)])
+    app.add_routes(
+        [web.get("/", hello), web.post("/", take), web.post("/soon", take_soon), web.get("/endless", endless)]
+    )
     config = ServerConfig(home=folder / "home", listen="127.0.0.1:0")
     identity = create_identity(Home(config.home), "test", utc_now())
     certificate = certificate_of(config, identity, utc_now)
@@ -117,6 +123,25 @@ async def test_a_head_that_trickles_is_given_up_also_behind_a_request(tmp_path: 
             slow[1].write(b"x")
             await asyncio.sleep(SHORT_S / 10)
         assert await end
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_that_trickles_is_answered_408_and_its_connection_closed(tmp_path: Path, announced: bool) -> None:
+    async with door(tmp_path, limits()) as server:
+        slow = await server.connect()
+        headers, byte = (f"Content-Length: {MOST}", b"x") if announced else (CHUNKED, b"1\r\nx\r\n")
+        slow[1].write(f"POST /soon HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode())
+
+        async def trickle() -> None:
+            while True:
+                slow[1].write(byte)
+                await asyncio.sleep(SHORT_S / 10)
+
+        trickling = asyncio.create_task(trickle())
+        status, problem = await answer(slow)
+        assert (status, json.loads(problem)["type"]) == (408, "about:blank")
+        assert await is_closed(slow)
+        trickling.cancel()
 
 
 async def test_who_waits_between_requests_or_sends_a_slow_body_is_not_given_up(tmp_path: Path) -> None:
@@ -185,7 +210,6 @@ def post(*headers: str, body: bytes = b"") -> bytes:
 
 BOMB = gzip.compress(bytes(50_000_000))
 CHUNK = b"64\r\n" + bytes(100) + b"\r\n"
-CHUNKED = "Transfer-Encoding: chunked"
 BAD = {
     "more than a body may have": (lambda: post(f"Content-Length: {10**15}"), 413),
     "a length that is no number": (lambda: post("Content-Length: 9e9"), 400),

@@ -183,7 +183,7 @@ async def test_who_leaves_is_forgotten_and_refused(tmp_path: Path, base: Path, c
         again = await device.enroll(await running.code())
     assert refused.value.type == ProblemType.NOT_ENROLLED
     assert row is not None
-    assert (row.state, row.label, row.device_kind) == ("left", "", "")
+    assert (row.state, row.label, row.device_kind, row.client_version) == ("left", "", "", "")
     assert head is not None
     assert check_log_head(head, device.descriptor).size == 2
     assert check_certificate(again.certificate, device.descriptor, unix_seconds(clock())).serial == 1

@@ -15,12 +15,41 @@ from fedit_server.admin import tokens
 from fedit_server.admin.models.tokens import NewToken
 from fedit_server.cli import run
 from fedit_server.commands.arguments import lift_global_options
+from fedit_server.commands.remote import Remote, remote_operations
 from fedit_server.running.serving import Serving, serving
 
 from .bases import small_task
 from .test_serving import plan
 
 pytestmark = pytest.mark.sqlite
+
+FILE = """id = "more"
+title = "More"
+[base]
+model = "{base}"
+[adapter]
+rank = 2
+target_modules = ["q_proj", "v_proj"]
+[encoding]
+value_range = 1.0
+clip_norm = 100.0
+[round]
+cohort_min = 3
+cohort_size = 3
+rounds = {rounds}
+[retention]
+keep_last = 3
+"""
+HERE_ONLY = {
+    "backup create x.backup": "a backup holds the keys",
+    "task create {file} --base {base}": "folders of --base and --start are read",
+    "task edit notes {file} --base {base}": "the folder of --base is read",
+    "keys rotate": "needs the data folder",
+    "replica list": "needs the data folder",
+    "config show": "needs the data folder",
+    "db check": "needs the data folder",
+    "cert renew": "needs the data folder",
+}
 
 
 @dataclass
@@ -67,7 +96,6 @@ async def test_commands_work_over_https_with_the_rights_of_their_token(elsewhere
     refused = await elsewhere.command("invite", "create", *viewer, pin=pin)
     missing = await elsewhere.command("round", "show", "7", *viewer, pin=pin)
     shown = await elsewhere.command("task", "show", *viewer, pin=pin)
-    here_only = await elsewhere.command("task", "list", *viewer, pin=pin)
     lines = await elsewhere.server.parts.store.audit.lines(0, 10)
     assert (status["server"]["url"], status["federation"]["pin"]) == (elsewhere.server.url, pin)
     assert invite["uses"] == 3
@@ -79,9 +107,72 @@ async def test_commands_work_over_https_with_the_rights_of_their_token(elsewhere
         True,
     )
     assert (missing["code"], missing["exit"]) == ("FEDIT-U025", 2)
-    assert (shown["task"]["id"], here_only["code"]) == ("notes", "FEDIT-U118")
+    assert shown["task"]["id"] == "notes"
     assert lines[-1].content.action == "invite.create"
     assert lines[-1].content.who.startswith("token ")
+
+
+async def test_tasks_are_made_listed_edited_and_read_from_another_machine(elsewhere: Elsewhere, base: Path) -> None:
+    pin = elsewhere.server.parts.identity.pin
+    operator = ("--token-file", str(await elsewhere.token(Role.OPERATOR)))
+    viewer = ("--token-file", str(await elsewhere.token(Role.VIEWER)))
+    file = elsewhere.folder / "more.toml"
+    file.write_text(FILE.format(base=base, rounds=4))
+    forbidden = await elsewhere.command("task", "create", str(file), *viewer, pin=pin)
+    made = await elsewhere.command("task", "create", str(file), "--draft", "--owner", "IT", *operator, pin=pin)
+    listed = (await elsewhere.command("task", "list", *viewer, pin=pin))["tasks"]
+    kept = await elsewhere.command("task", "retention", "more", *viewer, pin=pin)
+    file.write_text(FILE.format(base=base, rounds=6).replace("keep_last = 3", "rounds_days = 30"))
+    planned = await elsewhere.command("task", "edit", "more", str(file), "--dry-run", *operator, pin=pin)
+    edited = await elsewhere.command("task", "edit", "more", str(file), *operator, pin=pin)
+    changed = await elsewhere.command("task", "retention", "more", *viewer, pin=pin)
+    ruled = await elsewhere.command("task", "retention", "more", "--keep-last", "2", *operator, pin=pin)
+    record = (await elsewhere.command("task", "log", "more", *viewer, pin=pin))["changes"]
+    gone = await elsewhere.command("adapter", "prune", *operator, pin=pin)
+    actions = [line.content.action for line in await elsewhere.server.parts.store.audit.lines(0, 20)]
+    assert (forbidden["code"], made) == (
+        "FEDIT-T111", {"task": "more", "version": 1, "state": "draft", "owner": "IT"},
+    )  # fmt: skip
+    assert [(one["id"], one["state"], one["owner"], one["rounds"]) for one in listed] == [
+        ("more", "draft", "IT", 4), ("notes", "active", "", 2),
+    ]  # fmt: skip
+    assert kept == {"task": "more", "keep_last": 3, "keep_every": 0, "rounds_days": None}
+    assert (planned["published"], [one["name"] for one in planned["changes"]]) == (False, ["round.rounds"])
+    assert (edited["published"], edited["draft"], edited["changes"]) == (True, True, planned["changes"])
+    assert changed == {"task": "more", "keep_last": None, "keep_every": 0, "rounds_days": 30}
+    assert ruled == {"task": "more", "keep_last": 2, "keep_every": 0, "rounds_days": None}
+    assert [(one["kind"], one["by"].partition(" ")[0]) for one in record] == [("created", "token"), ("edited", "token")]
+    assert (gone["removed"], gone["versions"], gone["rounds"]) == (True, [], 0)
+    assert [action for action in actions if not action.startswith("token.")] == [
+        "task.create", "task.create", "task.retention", "task.edit", "task.retention", "task.retention",
+        "adapter.prune",
+    ]  # fmt: skip
+
+
+async def test_what_can_only_be_done_beside_the_store_says_so_and_does_nothing(
+    elsewhere: Elsewhere, base: Path
+) -> None:
+    pin = elsewhere.server.parts.identity.pin
+    token = ("--token-file", str(await elsewhere.token(Role.ADMIN)))
+    file = elsewhere.folder / "more.toml"
+    file.write_text(FILE.format(base=base, rounds=4))
+    for words, why in HERE_ONLY.items():
+        refused = await elsewhere.command(*words.format(file=file, base=base).split(), *token, pin=pin)
+        assert (refused["code"], refused["exit"]) == ("FEDIT-U118", 2), words
+        assert why in refused["message"], words
+        assert refused["fix"].startswith(f"there: fedit-server {words.split()[0]}")
+    assert not (elsewhere.folder / "not-here").exists()
+
+
+async def test_a_round_is_watched_from_another_machine(elsewhere: Elsewhere) -> None:
+    pin = elsewhere.server.parts.identity.pin
+    token = ("--token-file", str(await elsewhere.token(Role.VIEWER)))
+    missing = await elsewhere.command("round", "watch", "7", *token, pin=pin)
+    assert (missing["code"], missing["exit"]) == ("FEDIT-U025", 2)
+    remote = Remote.of(elsewhere.server.url, pin, Path(token[1]))
+    async with remote_operations(remote) as operations:
+        shown = await operations.ask("GET", "/tasks/notes/rounds", query={"limit": 1})
+        assert shown == {"rounds": [], "next": None}, "a watcher without a number waits for the first round"
 
 
 async def test_nothing_is_sent_to_a_server_that_nobody_vouches_for(elsewhere: Elsewhere) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from fedit_protocol.messages import RoundOutcome, WaitReason
 from fedit_protocol.testing import STEPS, ManualClock
-from fedit_server.admin.live_rounds import watch
 from fedit_server.admin.operations import Admin
+from fedit_server.commands.operations import LocalOperations
+from fedit_server.commands.rounds import follow
 from fedit_server.config import ServerConfig
 from fedit_server.storage.round_orders import RoundOrder
 from fedit_server.storage.rows import RoundState
@@ -77,7 +78,7 @@ async def test_a_watched_round_is_told_as_counts_and_deadlines_and_names_nobody(
         devices = await running.join(3)
         await asyncio.gather(*(device.offer() for device in devices))
         async with Admin.open(ServerConfig(home=home)) as admin:
-            events = watch(admin, None, 1)
+            events = follow(LocalOperations(admin), "notes", 1)
             first = await anext(events)
             await Beside(home).order(1, RoundOrder.ABORT, "enough")
             await running.until(lambda: is_over(running))

@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import digest_of, encode
@@ -21,7 +22,7 @@ from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
-from fedit_server.storage.members import Candidate, Issued
+from fedit_server.storage.members import Candidate, Issued, Members
 from fedit_server.storage.migrations import upgrade
 from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
 from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, Decision, RoundState, RoundView
@@ -31,6 +32,7 @@ from fedit_server.tasks.publishing import Publisher
 
 from ..postgres import Databases
 from .bases import make_base, signed, small_task
+from .histories import BEGAN, add_clients
 
 TASK, ROUND, CLIENT = TaskId("notes"), RoundId("0" * 32), ClientId("ab" * 32)
 VIEW = RoundView("advertise_keys", {"joined": 0}, 5.0)
@@ -210,6 +212,23 @@ async def test_a_failure_is_counted_and_a_success_forgets_it(store: Store) -> No
         "1 rounds in a row failed; the last one: too few",
     )
     assert await store.rounds.counts(TASK) == {"open": 0, "held": 0, "committed": 0, "failed": 1}
+
+
+async def test_a_thousand_devices_after_the_hour_are_noted_in_a_few_transactions(store: Store) -> None:
+    names, transactions = await add_clients(store, 1000), 0
+
+    async def count(_db: AsyncConnection) -> None:
+        nonlocal transactions
+        transactions += 1
+
+    members, hour = Members(store.database.guarded(count)), BEGAN - BEGAN % 3600 + 72_000_000
+    everybody = [row for row in await members.clients() if row.client_id in names]
+    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 59) for client in everybody))
+    seen = [row for row in await members.clients() if row.client_id in names]
+    assert {(row.device_kind, row.client_version, row.last_seen) for row in seen} == {("cpu", "1.2.0", hour)}
+    assert transactions <= 3
+    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 3599) for client in seen))
+    assert transactions <= 3
 
 
 async def test_two_processes_may_write_at_the_same_time(store: Store) -> None:

@@ -75,3 +75,16 @@ async def test_a_query_is_never_larger_than_a_database_takes() -> None:
     together = Together(shelf.look)
     await asyncio.gather(*(together.get(key) for key in range(MOST_AT_ONCE + 1)))
     assert max(map(len, shelf.queries)) == MOST_AT_ONCE
+
+
+async def test_more_queries_than_a_second_may_have_wait_for_their_turn_together() -> None:
+    shelf, loop = Shelf(), asyncio.get_running_loop()
+    shelf.open.set()
+    together = Together(shelf.look, a_second=20)
+    began = loop.time()
+    for key in range(20):  # after a pause, as many at once
+        await together.get(key)
+    await asyncio.gather(*(together.get(key) for key in range(100, 200)))
+    await together.get(300)
+    assert loop.time() - began > 1.5 / 20
+    assert [len(keys) for keys in shelf.queries] == [1] * 20 + [100, 1]

@@ -18,7 +18,7 @@ from fedit_protocol.messages import RoundOutcome
 from fedit_protocol.metrics import ClientReport
 from fedit_protocol.secagg.effects import Send
 from fedit_protocol.testing import ManualClock
-from fedit_server.routes import uploads, wire
+from fedit_server.routes import uploads
 
 from .bases import small_task
 from .conftest import Running, start
@@ -179,16 +179,6 @@ async def test_an_upload_that_stands_still_is_told_where_to_go_on(
         slow = "less than 1 MiB of the upload came in 0.05 s"
         assert problem["detail"] == f"{slow}; {there} bytes are stored, continue there"
         assert await one.stored() == there
-
-
-async def test_a_message_that_stands_still_may_be_sent_again(
-    tmp_path: Path, base: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with frozen(tmp_path / "home", base, clock) as one:
-        monkeypatch.setattr(wire, "BODY_TIMEOUT_S", 0.05)
-        request = f"POST {one.device.round}/abort HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"
-        status, problem = await raw_request(one, request)
-    assert (status, problem["type"]) == (408, "about:blank")
 
 
 def flipped(payload: bytes) -> bytes:

@@ -93,6 +93,14 @@ def test_a_second_round_does_not_depend_on_the_first(base: Path, tmp_path: Path)
     assert first.update.tobytes() == train_here(loaded, asked, lambda _: None).update.tobytes()
 
 
+def test_a_plan_of_fewer_steps_is_a_shorter_round(base: Path, tmp_path: Path) -> None:
+    """Schedule and all: the rate falls to 0 within the steps that are made."""
+    slow = run(request(base, tmp_path, replace(cpu(), most_steps=2), schedule="linear"))
+    short = run(request(base, tmp_path, cpu(), schedule="linear", local_steps=2))
+    assert (slow.steps, short.steps) == (2, 0)
+    assert slow.update.tobytes() == short.update.tobytes()
+
+
 def test_micro_batches_change_nothing_but_rounding(base: Path, tmp_path: Path) -> None:
     whole = run(request(base, tmp_path, cpu(), local_steps=1, micro_batch_size=4, max_grad_norm=1000.0))
     parts = run(request(base, tmp_path, cpu(), local_steps=1, micro_batch_size=1, max_grad_norm=1000.0))

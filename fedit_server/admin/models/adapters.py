@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import DigestHex, Listed, Reply
+from fedit_server.admin.models.common import Body, DigestHex, Listed, Reply
 
 
 class AdapterVersion(Reply):
@@ -40,3 +40,33 @@ class RolledBack(AdapterVersion):
     """The version that a rollback made."""
 
     content_of: int
+
+
+class Pruning(Body):
+    """Whether to remove, or only to look."""
+
+    dry_run: bool = Field(False, description="Only say what would go.")
+
+
+class PrunedVersion(Reply):
+    """A version whose content is beyond its task's retention."""
+
+    task: str
+    version: int
+
+
+class PrunedBlob(Reply):
+    """A blob that nothing mentions."""
+
+    digest: DigestHex
+    bytes: int
+
+
+class Pruned(Reply):
+    """What went, or would go."""
+
+    removed: bool
+    versions: tuple[PrunedVersion, ...]
+    blobs: tuple[PrunedBlob, ...]
+    bytes: int
+    rounds: int = Field(description="Of which it is forgotten who was in them.")

@@ -22,6 +22,7 @@ class ClientInfo(Reply):
     id: str
     label: str
     device_kind: str
+    client_version: str = Field(description="Of its program, as its newest check-in said.")
     state: str = Field(description="active, left, revoked or blocked")
     last_seen: str = Field(description="recently, today, this week or longer ago")
     far_off: tuple[FarOff, ...]

@@ -1,10 +1,10 @@
 """Tasks, and the overview of everything."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedit_server.admin.models.common import PLAIN, Body, DigestHex, Reply, Seconds
+from fedit_server.admin.models.common import PLAIN, WHOLE, Body, DigestHex, Reply, Seconds
 from fedit_server.admin.models.rounds import Report
 
 
@@ -46,6 +46,8 @@ class TaskStatus(Reply):
     committed: int
     failed: int
     adapter_version: int
+    owner: str = Field(description="Who answers for it here.")
+    base: str = Field(description="The base model, as the task names it.")
     suspects: tuple[str, ...] = Field(description="Devices whose cohorts keep being far from the others.")
     last_report: Report | None
 
@@ -77,6 +79,7 @@ class TaskChanged(Reply):
 class TaskChangeLine(Reply):
     """A line of a task's record; the server's signature over it was checked."""
 
+    task_id: str
     number: int
     at: Seconds
     kind: str
@@ -95,12 +98,36 @@ class TaskRecordReply(Reply):
     changes: tuple[TaskChangeLine, ...]
 
 
+class RetentionRules(Body):
+    """What a task keeps; digests, results and figures of every version and round stay whatever is said here."""
+
+    keep_last: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
+        None, description="How many of the newest versions keep their content; null: all."
+    )
+    keep_every: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] = Field(
+        0, description="Also every so-many-th version, from 0 on; 0: none."
+    )
+    rounds_days: Annotated[int, Field(ge=1, le=36_500), WHOLE] | None = Field(
+        None, description="After so many days it is forgotten who was invited to a round; null: never."
+    )
+
+
+class RetentionInfo(Reply):
+    """What a task keeps."""
+
+    task: str
+    keep_last: int | None
+    keep_every: int
+    rounds_days: int | None
+
+
 class NewTask(Body):
     """A task to publish, or to keep as a draft."""
 
     task: dict[str, Any] = Field(description="What a task file says; `fedit-server task schema` describes it.")
     draft: bool = Field(False, description="Keep it back until it is opened.")
     owner: str = Field("", max_length=200, pattern=PLAIN, description="Who answers for it here.")
+    retention: RetentionRules | None = None
 
 
 class MadeTask(Reply):
@@ -117,6 +144,21 @@ class TaskPatch(Body):
 
     changes: dict[str, Any]
     dry_run: bool = Field(False, description="Only say what would change.")
+
+
+class WholeTask(Body):
+    """A task as it shall be from now on."""
+
+    task: dict[str, Any] = Field(description="What a task file says; its version may be left as it is.")
+    dry_run: bool = Field(False, description="Only say what would change.")
+    retention: RetentionRules | None = Field(None, description="What it keeps from now on; null: as before.")
+
+
+class TaskFile(Reply):
+    """A published task as a file to edit: what differs from the defaults."""
+
+    task: str
+    toml: str
 
 
 class SettingChange(Reply):

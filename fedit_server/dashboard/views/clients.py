@@ -15,6 +15,7 @@ class ClientLine(View):
     id: str
     label: str
     device_kind: str
+    client_version: str
     state: ClientState
     last_seen: str
     """In coarse words."""
@@ -77,6 +78,7 @@ def _line(row: ClientRow, now_s: int, evaluator: bool, suspects: Mapping[ClientI
         id=row.client_id,
         label=row.label,
         device_kind=row.device_kind,
+        client_version=row.client_version,
         state=row.state,
         last_seen=coarse_age(now_s - row.last_seen),
         evaluator=evaluator,

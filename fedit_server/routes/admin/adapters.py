@@ -4,7 +4,7 @@ from typing import Final
 
 from fedit_server.access.roles import Right
 from fedit_server.admin import adapters
-from fedit_server.admin.models.adapters import AdapterDetail, AdapterPage, RolledBack
+from fedit_server.admin.models.adapters import AdapterDetail, AdapterPage, Pruned, Pruning, RolledBack
 from fedit_server.admin.models.common import Page
 from fedit_server.problems import AdminProblem
 from fedit_server.routes.admin.endpoint import Asked, Endpoint
@@ -15,6 +15,15 @@ def _place(asked: Asked) -> tuple[str, int]:
 
 
 ENDPOINTS: Final = (
+    Endpoint(
+        "POST",
+        "/adapters:prune",
+        Right.OPERATE,
+        "Remove what retention does not keep, and blobs that nothing mentions; a running server does so by itself.",
+        lambda admin, asked: adapters.prune(admin, asked.body),
+        reply=Pruned,
+        body=Pruning,
+    ),
     Endpoint(
         "GET",
         "/tasks/{task_id}/adapters",

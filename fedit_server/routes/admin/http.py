@@ -1,6 +1,5 @@
 """Between HTTP and the endpoints of the admin API: who asks, what is sent, what comes back, in bounded memory."""
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 
 from fedit_protocol.errors import ConfigError, FeditError, ProtocolError, StorageError
 from fedit_server.access import sessions
+from fedit_server.access.bodies import read_within
 from fedit_server.access.requests import NAME
 from fedit_server.access.tokens import Caller
 from fedit_server.admin.app_keys import ADMIN, CALLS
@@ -25,7 +25,6 @@ from fedit_server.problems import (
 from fedit_server.routes.admin.endpoint import MOST_BODY_BYTES, Endpoint, answer
 from fedit_server.routes.keys import COORDINATOR
 
-_BODY_TIMEOUT_S: Final = 30.0
 _JSON: Final = "application/json"
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -121,20 +120,10 @@ def check_accept(request: web.Request, media: str) -> None:
 
 async def read(request: web.Request, endpoint: Endpoint) -> bytes:
     """Return the body, bounded in size and time; raises TooLargeError, UnsupportedMediaError, MalformedError."""
-    if request.content_length is not None and request.content_length > MOST_BODY_BYTES:
-        raise TooLargeError(MOST_BODY_BYTES)
-    received = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            async for chunk in request.content.iter_any():
-                received += chunk
-                if len(received) > MOST_BODY_BYTES:
-                    raise TooLargeError(MOST_BODY_BYTES)
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
+    received = await read_within(request, MOST_BODY_BYTES, lambda: TooLargeError(MOST_BODY_BYTES))
     if endpoint.body is not None and (received or endpoint.needs_body):
         if request.content_type != _JSON:
             raise UnsupportedMediaError
         if not received.strip():
             raise MalformedError("the body is empty")
-    return bytes(received)
+    return received

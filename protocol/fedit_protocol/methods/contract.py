@@ -92,8 +92,8 @@ class AggregationMethod(Protocol):
 class TwoSumMethod(Protocol):
     """A method whose rounds have a second masked sum that depends on the first; `server_update` does without it too."""
 
-    def rings(self, document: TaskDocument, ring: RingSpec) -> tuple[RingSpec, RingSpec]:
-        """Return the rings of both sums, given the one of the adapter alone."""
+    def rings(self, document: TaskDocument, ring: RingSpec, public: State) -> tuple[RingSpec, RingSpec]:
+        """Return the rings of both sums, given the one of the adapter alone and what devices know besides."""
         ...
 
     def derive(self, first: Aggregate, start: RoundStart) -> tuple[bytes, bytes] | None:
@@ -113,8 +113,8 @@ class TwoSumMethod(Protocol):
 class SketchingMethod(Protocol):
     """A method whose one sum holds further coordinates behind the update."""
 
-    def ring(self, document: TaskDocument, ring: RingSpec) -> RingSpec:
-        """Return the ring of its sum, given the one of the adapter alone; raises ConfigError."""
+    def ring(self, document: TaskDocument, ring: RingSpec, public: State) -> RingSpec:
+        """Return the ring of its sum, given the one of the adapter alone and public state; raises ConfigError."""
         ...
 
 

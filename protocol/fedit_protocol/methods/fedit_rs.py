@@ -17,9 +17,10 @@ from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.methods import side_delta
 from fedit_protocol.methods.combination import Combined
-from fedit_protocol.methods.contract import Correction, RoundStart, Step
+from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
+from fedit_protocol.methods.sketch_width import columns_of, next_columns
 from fedit_protocol.methods.sketches import (
     SKETCH_UNITS,
     clipped,
@@ -46,9 +47,9 @@ _MOST_MISSING = 0.25
 class FedItRs(FedAvg):
     """FedAvg of the factors, and a low-rank correction of their product from a second sum (METHODS, section 1.4)."""
 
-    def rings(self, document: TaskDocument, ring: RingSpec) -> tuple[RingSpec, RingSpec]:
+    def rings(self, document: TaskDocument, ring: RingSpec, public: State) -> tuple[RingSpec, RingSpec]:
         """Return the rings of both sums; `ring` is the one that the factors alone would have. Raises ConfigError."""
-        plan = _Plan.of(document)
+        plan = _Plan.of(document, public)
         unit = ring.value_range**2
         first = replace_ring(ring, sketch_size=plan.sketch_size, sketch_range=SKETCH_UNITS * unit)
         reach = _RESIDUAL_UNITS * unit
@@ -61,7 +62,7 @@ class FedItRs(FedAvg):
 
     def client_message(self, update: Vector, start: RoundStart) -> Vector:
         """Return what a client masks first: its update, clipped to the task's norm, then the sketches b(aΩ)."""
-        plan = _Plan.of(start.document)
+        plan = _Plan.of(start.document, start.public)
         own = clipped(update, start.document.task.encoding.clip_norm)
         sketches = []
         for pair in plan.pairs:
@@ -74,7 +75,7 @@ class FedItRs(FedAvg):
 
         The result is the mean (ā, b̄), the input the orthonormal Q (m, s) of every layer.
         """
-        plan = _Plan.of(start.document)
+        plan = _Plan.of(start.document, start.public)
         sketches, mean = plan.residual_sketches(first, start.context0), mean_of(first)
         if plan.error(sketches, mean, start.adapter) < _WORTH_IT:
             return None
@@ -86,7 +87,7 @@ class FedItRs(FedAvg):
 
         Raises SecurityError unless the blobs have the declared shapes, are finite, and every Q is orthonormal (C18).
         """
-        plan = _Plan.of(start.document)
+        plan = _Plan.of(start.document, start.public)
         mean, ranges = plan.read(result, derived)
         own = clipped(update, start.document.task.encoding.clip_norm)
         parts = []
@@ -103,7 +104,7 @@ class FedItRs(FedAvg):
         """
         if second.weight < (1 - _MOST_MISSING) * first.weight:
             return None
-        plan = _Plan.of(start.document)
+        plan = _Plan.of(start.document, start.public)
         sketches, mean = plan.residual_sketches(first, start.context0), mean_of(first)
         residual = second.total / second.weight
         factors, left, place = {}, [], 0
@@ -125,13 +126,16 @@ class FedItRs(FedAvg):
         step = super().server_update(start, first)
         if not isinstance(first, Aggregate):
             raise RuntimeError("a method of two sums has one cohort")
-        plan = _Plan.of(start.document)
+        plan = _Plan.of(start.document, start.public)
         error = plan.error(plan.residual_sketches(first, start.context0), mean_of(first), start.adapter)
         figures = {"audit_error": error, "left_error": error}
         correction = None if second is None else self.correction(first, second, start)
         if correction is not None:
             figures["left_error"] = correction.error_after
         public, kept, more = side_delta.carried(start, step, correction)
+        # A second sum that was lost on the way says nothing of the sketch.
+        known = correction is not None or error < _WORTH_IT
+        public = {**public, **next_columns(start.document, start.public, figures["left_error"] if known else None)}
         return Step(step.change, public, kept, figures=figures | more)
 
 
@@ -145,9 +149,8 @@ class _Plan:
     h: int
 
     @classmethod
-    def of(cls, document: TaskDocument) -> "_Plan":
-        method = document.task.method
-        s = method.sketch_rank or document.task.adapter.rank
+    def of(cls, document: TaskDocument, public: State) -> "_Plan":
+        method, s = document.task.method, columns_of(document, public)
         pairs = lora_pairs(document.layout)
         narrow = [pair.path for pair in pairs if pair.m < s]
         if narrow:

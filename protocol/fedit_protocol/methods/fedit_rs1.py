@@ -18,9 +18,10 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.messages import RingSpec
 from fedit_protocol.methods import side_delta
 from fedit_protocol.methods.combination import Combined
-from fedit_protocol.methods.contract import Correction, RoundStart, Step
+from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
+from fedit_protocol.methods.sketch_width import columns_of, next_columns
 from fedit_protocol.methods.sketches import SKETCH_UNITS, clipped, flat, mean_of, moved, replace_ring, signs
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.task import TaskDocument
@@ -32,16 +33,16 @@ _TALL: Final = 2
 class FedItRs1(FedAvg):
     """FedAvg of the factors, and a low-rank correction of their product from the same sum (METHODS, section 1.4)."""
 
-    def ring(self, document: TaskDocument, ring: RingSpec) -> RingSpec:
+    def ring(self, document: TaskDocument, ring: RingSpec, public: State) -> RingSpec:
         """Return the ring with both sketches behind the factors; raises ConfigError C023."""
-        size = sum(layer.size for layer in _layers(document))
+        size = sum(layer.size for layer in _layers(document, public))
         return replace_ring(ring, sketch_size=size, sketch_range=SKETCH_UNITS * ring.value_range**2)
 
     def client_message(self, update: Vector, start: RoundStart) -> Vector:
         """Return what a client masks: its update, clipped to the task's norm, then both sketches of every layer."""
         own = clipped(update, start.document.task.encoding.clip_norm)
         parts: list[Matrix] = []
-        for layer in _layers(start.document):
+        for layer in _layers(start.document, start.public):
             left, right = layer.factors(own)
             omega, psi = layer.probes(start.context0)
             parts.append(left @ (right @ omega) / layer.wide_unit)
@@ -57,6 +58,7 @@ class FedItRs1(FedAvg):
         better = found if found.error_after < found.error_before else None
         public, kept, more = side_delta.carried(start, step, better)
         left = found.error_after if better else found.error_before
+        public = {**public, **next_columns(start.document, start.public, left)}
         return Step(step.change, public, kept, figures={"audit_error": found.error_before, "left_error": left} | more)
 
 
@@ -64,7 +66,7 @@ def _recovered(start: RoundStart, first: Aggregate) -> Correction:
     """Solve every layer for its residual; the held-out rows of Ψ say how much of it there was, and how much is left."""
     mean, place = mean_of(first), 0
     factors, before, after, update = {}, 0.0, 0.0, 0.0
-    for layer in _layers(start.document):
+    for layer in _layers(start.document, start.public):
         sketch = first.sketch[place : place + layer.size] / first.weight
         place += layer.size
         left, right = layer.factors(mean)
@@ -134,10 +136,9 @@ class _Layer:
         return omega, psi
 
 
-def _layers(document: TaskDocument) -> tuple[_Layer, ...]:
+def _layers(document: TaskDocument, public: State) -> tuple[_Layer, ...]:
     """Return the layers of a task; raises ConfigError C023 for a sketch that is wider than one of them."""
-    method = document.task.method
-    columns = method.sketch_rank or document.task.adapter.rank
+    method, columns = document.task.method, columns_of(document, public)
     layers = tuple(_Layer(pair, columns, method.sketch_probes) for pair in lora_pairs(document.layout))
     if narrow := [layer.pair.path for layer in layers if layer.short < columns]:
         raise ConfigError(f"method.sketch_rank = {columns} exceeds the shorter side of {narrow[0]}", code="C023")

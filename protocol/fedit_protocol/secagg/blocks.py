@@ -4,7 +4,7 @@ Ranks are nested: whoever has a block has all below it. The rank that a device j
 everybody with the same context counts the same holders (C21).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
@@ -45,10 +45,15 @@ def sent_rank(own: Begun, roster: VerifiedRoster, index: int) -> int | None:
 
 def open_rank(blocks: RankBlocks, roster: VerifiedRoster, participants: Collection[int]) -> int:
     """Return up to which rank the devices of U2 send: the highest with enough holders when as many as may drop out."""
-    thresholds = roster.thresholds
+    return open_among(blocks, roster.thresholds, [roster.members[index].join.rank or 0 for index in participants])
+
+
+def open_among(blocks: RankBlocks, thresholds: Thresholds, ranks: Iterable[int]) -> int:
+    """Return the same from the ranks of the devices themselves."""
+    known = list(ranks)
     for rank in reversed(blocks.ranks[1:]):
-        holders = len(holders_of(roster, participants, rank))
-        if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, roster):
+        holders = sum(own >= rank for own in known)
+        if holders * thresholds.min_survivors // thresholds.members >= least_holders(blocks, thresholds):
             return rank
     return blocks.ranks[0]
 
@@ -58,9 +63,9 @@ def holders_of(roster: VerifiedRoster, participants: Collection[int], rank: int)
     return tuple(index for index in participants if (roster.members[index].join.rank or 0) >= rank)
 
 
-def least_holders(blocks: RankBlocks, roster: VerifiedRoster) -> int:
+def least_holders(blocks: RankBlocks, thresholds: Thresholds) -> int:
     """Return how many devices must have sent a block: so many that the honest ones among them hide each other."""
-    return roster.thresholds.corrupt + blocks.hidden_among
+    return thresholds.corrupt + blocks.hidden_among
 
 
 def check_holders(
@@ -69,7 +74,7 @@ def check_holders(
     """Raise SecurityError (survivors-refused) if a block that was sent would be opened over too few devices (C21)."""
     if ring.blocks is None:
         return
-    opened, least = open_rank(ring.blocks, roster, participants), least_holders(ring.blocks, roster)
+    opened, least = open_rank(ring.blocks, roster, participants), least_holders(ring.blocks, roster.thresholds)
     if opened > ring.blocks.ranks[0] and len(holders_of(roster, survivors, opened)) < least:
         raise SecurityError(
             ProblemType.SURVIVORS_REFUSED, f"fewer than {least} survivors have rank {opened}, so its sum hides too few"

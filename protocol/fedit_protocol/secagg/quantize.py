@@ -43,7 +43,7 @@ from fedit_protocol.secagg.ring import (
 )
 from fedit_protocol.task import Quantization
 
-_BLOCK: Final = 1 << 13
+_BLOCK: Final = 1 << 15
 """Coordinates that are worked on at a time: their float64 values stay in the cache of one core."""
 _UINT32: Final = np.dtype("<u4")
 
@@ -178,24 +178,30 @@ def round_into(
     `per_level` is the share of the range that a unit of the update fills, so that 1 stands for Q levels.
     """
     top, weight = levels_and_weight
-    buffer, scratch, rounded = bytearray(_BLOCK * _UINT32.itemsize), np.empty((3, _BLOCK)), np.empty(_BLOCK, np.int32)
+    buffer, scratch = bytearray(_BLOCK * _UINT32.itemsize), np.empty((3, _BLOCK))
+    whole, up = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.bool_)
     clipped = 0
     for start in range(0, len(values), _BLOCK):
         stop = min(start + _BLOCK, len(values))
-        scaled, floor, uniform = scratch[:, : stop - start]
-        np.multiply(values[start:stop], per_level * top, out=scaled, dtype=np.float64)
+        count, target = stop - start, words[start:stop]
+        scaled, floor, uniform = scratch[:, :count]
+        scaled[:] = values[start:stop]  # widened first: numpy is slower where it widens and multiplies at once
+        scaled *= per_level * top
         np.abs(scaled, out=floor)
         if floor.max() > top:
             clipped += int(np.count_nonzero(floor > top))
             np.clip(scaled, -top, top, out=scaled)
         np.floor(scaled, out=floor)
-        scaled -= floor
         # floor + (U < fraction), in float64: the shorter floor(x + U) exceeds the range at x = top in float32.
-        np.multiply(noise.read_into(buffer, stop - start), 2.0**-32, out=uniform)
-        floor += uniform < scaled
+        scaled -= floor
+        scaled *= 2.0**32
+        uniform[:] = noise.read_into(buffer, count)
+        np.less(uniform, scaled, out=up[:count])
         # A ring of at most 32 bits holds the weighted integer of one client, so int32 does.
-        np.multiply(floor, weight, out=rounded[: stop - start], casting="unsafe")
-        words[start:stop] = rounded[: stop - start].view(np.uint32)  # modulo 2^word_bits
+        np.copyto(whole[:count], floor, casting="unsafe")
+        target[:] = whole[:count].view(np.uint32)  # modulo 2^word_bits, as are the sum and the product
+        target += up[:count]
+        target *= target.dtype.type(weight)
     return clipped
 
 

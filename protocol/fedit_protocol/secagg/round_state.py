@@ -215,7 +215,8 @@ class RoundState:
             case "roster":
                 self.documents["roster"] = body
                 roster = unseal(body, Kind.ROSTER, self.context0, Roster, signer=key)
-                members = [Member.verified(entry.join, self.context0, len(self.offer.sums)) for entry in roster.members]
+                joined = {member.envelope: member for member, _ in self.joins.values()}
+                members = [joined[entry.join] for entry in roster.members]
                 self.frozen_roster = VerifiedRoster.of(members, roster.cohort_id, self.offer, self.context0)
             case "sharers":
                 self.documents["sharers"] = body

@@ -1,0 +1,134 @@
+"""How evenly models serve: each client by the rows that it kept apart, each language by the same questions in all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, pstdev
+
+from fedit_client.evaluation.statistics import headline, jain, pooled_interval
+
+from .results import Model, Results, pairs_of
+
+PERSONAL = ("personal_alone", "personal_fedit", "fedsa", "ditto", "fedalt")
+LANGUAGES = ("languages_base", "languages_alone", "languages", "languages_afl", "languages_term")
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Head and lines of texts."""
+
+_HEAD = ("loss, mean", "worst", "standard deviation", "Jain index")
+
+
+def personal_table(results: Results) -> Table | None:
+    """Return head and lines: the loss over the clients' own rows, and how many clients fare better than alone."""
+    alone = {model.seed: model for model in own_models(results, "personal_alone")}
+    lines: list[list[str]] = []
+    for row in PERSONAL:
+        if models := own_models(results, row):
+            better = [_better(model, alone[model.seed]) for model in models if model.seed in alone]
+            lines.append(
+                [
+                    str(models[0].told["title"].partition(",")[0]),
+                    *_spread(_mean([model.by_category for model in models])),
+                    _against(models, own_models(results, "personal_fedit")) if row != "personal_fedit" else "",
+                    ", ".join(better) if row != "personal_alone" else "",
+                    str(len(models)),
+                ]
+            )
+    head = ("model", *_HEAD, "against FedIT, 95 % interval", "clients better off than alone", "seeds")
+    return (head, lines) if lines else None
+
+
+def languages_table(results: Results) -> Table | None:
+    """Return head and lines: the loss over languages, where the base has lost least, and every language's own."""
+    base = next((model.by_category for model in results.models("languages_base", "", "languages")), None)
+    lines: list[list[str]] = []
+    names: list[str] = []
+    for row in LANGUAGES:
+        if models := results.models(row, "", "languages"):
+            losses = _mean([model.by_category for model in models])
+            names = names or sorted(losses)
+            plain = results.models("languages", "", "languages")
+            lines.append(
+                [
+                    models[0].told["title"].removeprefix("languages: ").partition(", client")[0],
+                    *_spread(losses),
+                    _least_gain(base, losses) if base and row != "languages_base" else "",
+                    _against(models, plain) if row not in ("languages", "languages_alone") else "",
+                    str(len({model.seed for model in models})),
+                    *(f"{losses[name]:.2f}" for name in names),
+                ]
+            )
+    head = ("model", *_HEAD, "least gain on the base", "against FedIT, 95 % interval", "seeds", *names)
+    return (head, lines) if lines else None
+
+
+def personal_findings(results: Results) -> Iterator[str]:
+    """Yield what each personal method brings against the better of FedIT and every client alone."""
+    alone = {model.seed: model for model in own_models(results, "personal_alone")}
+    plain = {model.seed: model for model in own_models(results, "personal_fedit")}
+    for row in ("fedsa", "ditto", "fedalt"):
+        for model in own_models(results, row):
+            others = {"FedIT": plain.get(model.seed), "alone": alone.get(model.seed)}
+            known = {name: other.loss for name, other in others.items() if other}
+            if known:
+                name = min(known, key=lambda other: known[other])
+                title = model.told["title"].partition(",")[0]
+                yield f"{title}, seed {model.seed}: {model.loss - known[name]:+.4f} nats against {name}, the better one"
+
+
+def languages_findings(results: Results) -> Iterator[str]:
+    """Yield what fair weights change for the worst language and for the mean."""
+    plain = {model.seed: model for model in results.models("languages", "", "languages")}
+    for row in ("languages_afl", "languages_term"):
+        for model in results.models(row, "", "languages"):
+            if other := plain.get(model.seed):
+                name, worst = model.worst
+                apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
+                yield (
+                    f"{model.told['title'].removeprefix('languages: ')}, seed {model.seed}: worst language {name} "
+                    f"{worst / other.worst[1] - 1:+.1%}, mean {model.loss / other.loss - 1:+.1%}, standard deviation "
+                    f"{apart - 1:+.1%}"
+                )
+
+
+def own_models(results: Results, row: str) -> list[Model]:
+    """Return a row's models on the clients' own rows, those of single clients put together: one for each seed."""
+    by_seed: dict[int, list[Model]] = {}
+    for model in results.models(row, "", "own"):
+        by_seed.setdefault(model.seed, []).append(model)
+    return [_joined(models) for _, models in sorted(by_seed.items())]
+
+
+def _joined(models: Sequence[Model]) -> Model:
+    if len(models) == 1:
+        return models[0]
+    names = [name for name in models[0].figures if name != "left_out"]
+    figures = {name: [value for model in models for value in model.figures[name]] for name in names}
+    return Model({**models[0].told, "figures": {"own": figures}}, "own")
+
+
+def _mean(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(one[name] for one in losses) for name in losses[0]}
+
+
+def _spread(losses: Mapping[str, float]) -> list[str]:
+    name, worst = max(losses.items(), key=lambda item: item[1])
+    found = list(losses.values())
+    return [f"{headline(losses):.4f}", f"{name} {worst:.3f}", f"{pstdev(found):.3f}", f"{jain(found):.4f}"]
+
+
+def _least_gain(base: Mapping[str, float], losses: Mapping[str, float]) -> str:
+    gains = {name: base[name] - loss for name, loss in losses.items()}
+    name = min(gains, key=lambda one: gains[one])
+    return f"{name} {gains[name]:.3f}"
+
+
+def _against(models: Sequence[Model], plain: Sequence[Model]) -> str:
+    theirs = {model.seed: model for model in plain}
+    pairs = [pairs_of(model, theirs[model.seed]) for model in models if model.seed in theirs]
+    if not pairs:
+        return ""
+    found = pooled_interval(pairs)
+    return f"{found.change:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _better(model: Model, alone: Model) -> str:
+    both = model.by_category.keys() & alone.by_category.keys()
+    return f"{sum(model.by_category[name] < alone.by_category[name] for name in both)} of {len(both)}"
