@@ -1,4 +1,4 @@
-"""`fedit-client fleet` as a real command where not all is its own: a server that runs already, and Ray."""
+"""`fedit-client fleet` as a real command: at a server that runs already, through Ray, of tasks that ask for more."""
 
 import importlib.util
 import json
@@ -87,3 +87,20 @@ def test_a_fleet_trains_through_ray(tmp_path: Path) -> None:
     assert told["error"] is None
     assert (told["data"]["rounds"], told["data"]["last_train_loss"] > 0, told["data"]["out"]) == (1, True, {})
     assert json.loads((tmp_path / "out" / "versions.json").read_text())["libraries"]["ray"]
+
+
+@pytest.mark.parametrize("section", ['[fairness]\ndomains = ["a", "b"]\nrule = "afl"\n', '[method]\nname = "ditto"\n'])
+def test_a_fleet_tells_losses_of_domains_and_of_own_adapters_over_all_clients(section: str, tmp_path: Path) -> None:
+    file = task(tmp_path)
+    file.write_text(file.read_text() + section)
+    told = fleet(tmp_path, "--server", "local", "--task", str(file), "--rounds", "2", *five(tmp_path))
+    assert (told["error"], told["data"]["rounds"], told["data"]["out"]) == (None, 2, {})
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rounds.jsonl").read_text().splitlines()]
+    own = list((tmp_path / "out" / "clients").glob("*/own/personal.safetensors"))
+    if "ditto" in section:
+        assert len({file.read_bytes() for file in own}) == 5
+        assert all(line["personal_loss"] > 0 for line in lines)
+    else:
+        assert not own
+        assert all(set(line["domain_losses"]) == {"a", "b"} for line in lines)
+        assert lines[1]["domain_losses"]["a"] < lines[0]["domain_losses"]["a"]
