@@ -37,7 +37,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
 from fedit_client.training.pull import Drift, Pull, pulls_of
-from fedit_client.training.ranks import adapter_at, cut
+from fedit_client.training.ranks import adapter_at, cut, held_rank
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
@@ -118,12 +118,12 @@ def _train(
     kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
-    write_adapter(loaded.model, cut(own.start, request.plan.rank))
+    write_adapter(loaded.model, cut(own.start, held_rank(request.document, request.plan.rank)))
     own.prepare(loaded.model)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    with form_of(loaded.model, request.document, own.shared) as form:
+    with form_of(loaded.model, request.document, own.shared, request.plan.rank) as form:
         begin = partial(_begun, loaded, task, kind, request, group)
         run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
         run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
