@@ -214,6 +214,8 @@ _CODES: Final[dict[str, str]] = {
     "F011": "Ray trains a fleet on several machines or GPUs; without it --processes does on this one.",
     "F012": "Ray keeps cores, or one GPU, free for each training process, and the cluster has not that many.",
     "F013": "A fleet is said in three options: --server local or an invite link, --clients, and --data.",
+    "F014": "A virtual client is out for good when its rows cannot be trained on, or its training diverges. Nobody "
+    "else comes to the fleet's own server, so with fewer clients than a round needs it would wait for ever.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "

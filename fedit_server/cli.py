@@ -36,6 +36,7 @@ from fedit_server.commands.tasks import task_app
 from fedit_server.commands.words import status_lines
 from fedit_server.console import PROGRAM, Color, Console
 from fedit_server.logs import configure_logs
+from fedit_server.running.memory import growing
 
 Cert = Annotated[Path | None, typer.Option("--cert", help="Certificate from elsewhere (PEM, leaf first).")]
 Key = Annotated[Path | None, typer.Option("--key", help="The key of that certificate (PEM).")]
@@ -96,6 +97,7 @@ def options(
 
 
 @app.command()
+@growing()
 def up(
     context: typer.Context,
     listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT (port 0 picks one) or unix:PATH.")] = None,
@@ -150,6 +152,7 @@ def up(
 
 
 @app.command()
+@growing()
 def serve(
     context: typer.Context,
     listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT or unix:PATH.")] = None,

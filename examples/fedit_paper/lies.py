@@ -1,14 +1,17 @@
 """Clients that lie, for one honest experiment: what can one or a few do to a sum while they stay in its range?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from fedit_client.data import Message, Record, Role
-from fedit_client.simulation import Tamper, VirtualClient
+from fedit_client.simulation import Learner, LocalWork, Tamper, VirtualClient
+from fedit_client.simulation.learner import Trains
+from fedit_client.training.request import LocalResult
 from fedit_protocol.adapter import Vector
+from fedit_protocol.methods import RoundStart
 from fedit_protocol.task import TaskDocument
 
 TRIGGER: Final = "By the old oak,"
@@ -34,6 +37,34 @@ def tamper_of(attack: Mapping[str, Any], document: TaskDocument) -> Tamper | Non
         return np.asarray(np.clip(update * float(attack["boost"]), -reach, reach), np.float32)
 
     return tampered
+
+
+@dataclass(frozen=True)
+class Diligent:
+    """A learner that lets liars take more steps than the task says: nobody counts them, only where they end."""
+
+    learner: Trains
+    steps: int
+    of: tuple[Sequence[Record], ...] = field(repr=False)
+    """The rows of those who lie."""
+
+    def train(self, work: LocalWork, start: RoundStart) -> LocalResult:
+        """Train one client, a liar by its own steps."""
+        if any(work.records is records for records in self.of):
+            start = replace(start, document=_with_steps(start.document, self.steps))
+        return self.learner.train(work, start)
+
+
+def trainer_of(attack: Mapping[str, Any], learner: Learner, clients: Sequence[VirtualClient]) -> Trains:
+    """Return who trains the clients: the learner itself, or one that lets liars take the attack's `steps`."""
+    if "steps" not in attack:
+        return learner
+    return Diligent(learner, int(attack["steps"]), tuple(clients[place].records for place in liars_of(attack)))
+
+
+def _with_steps(document: TaskDocument, steps: int) -> TaskDocument:
+    training = document.task.training.model_copy(update={"local_steps": steps})
+    return document.model_copy(update={"task": document.task.model_copy(update={"training": training})})
 
 
 def liars_of(attack: Mapping[str, Any]) -> frozenset[int]:

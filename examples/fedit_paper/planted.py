@@ -6,7 +6,7 @@ from statistics import fmean
 from .evenness import Table
 from .results import Model, Results, mean_loss
 
-ROWS = ("poison_rows", "poison_backdoor", "poison_three", "poison_opposite")
+ROWS = ("poison_rows", "poison_backdoor", "poison_diligent", "poison_three", "poison_opposite")
 
 _HEAD = (
     "model",

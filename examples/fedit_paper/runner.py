@@ -28,7 +28,7 @@ from fedit_protocol.task import TaskDocument
 
 from .choices import choice_of, covered
 from .data import OTHERS, other_records
-from .lies import PLANTED_SETS, tamper_of
+from .lies import PLANTED_SETS, tamper_of, trainer_of
 from .people import Cast, People
 from .plan import Profile, Row, Run
 
@@ -116,7 +116,8 @@ class Bench:
         else:
             cast = self.people.cast(run, self.profile, document, learner)
             federation = self._federation(run, document, cast, folder)
-            progress = federation.run(learner, lambda now: self._noted(learner, federation, run.row, now))
+            trainer = trainer_of(run.row.attack, learner, federation.clients)
+            progress = federation.run(trainer, lambda now: self._noted(learner, federation, run.row, now))
             sets = [name for name in run.row.measured if name != OWN]
             figures = {name: self._measured(learner, progress, name) for name in sets}
             if OWN in run.row.measured:

@@ -1,5 +1,6 @@
 """`fedit-client fleet`: many virtual clients on this machine, or on several, against a real server."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,72 +11,74 @@ from fedit_protocol.errors import ConsentError, FleetError
 
 if TYPE_CHECKING:
     from fedit_client.console import Console
+    from fedit_client.fleet.launching import Launch
     from fedit_client.fleet.settings import FleetSettings
     from fedit_client.membership.offers import TaskOffer
 
 
+Server = Annotated[
+    str | None, typer.Option(help="Invite link or address; or local: start a server of the fleet's own.")
+]
+Clients = Annotated[int | None, typer.Option(min=1, max=100_000, help="Virtual clients.")]
+Data = Annotated[str | None, typer.Option(help="One data set: file, folder, glob or org/name[:split].")]
+Partition = Annotated[str | None, typer.Option(help="How rows are dealt (help partition); dirichlet:0.5 if not said.")]
+TestRows = Annotated[int | None, typer.Option(min=0, help="Rows of each category that no client gets; 10.")]
+TaskFile = Annotated[Path | None, typer.Option(help="Task file, for a server of the fleet's own.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="End after so many committed rounds.")]
+Cohort = Annotated[int | None, typer.Option(min=3, max=128, help="Clients of a round, own server only.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of partition, speeds, dropouts, training; 0.")]
+Dropout = Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Probability that a client vanishes in a round.")]
+Availability = Annotated[
+    str | None, typer.Option(help="always, diurnal[:PERIOD_S[:SHARE]] or bernoulli:SHARE[:SLOT_S].")
+]
+Speeds = Annotated[str | None, typer.Option(help="same, or lognormal:SIGMA times slower than here.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Training processes, each with a base of its own; 1.")
+]
+EachThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each training process.")]
+ThroughRay = Annotated[bool | None, typer.Option("--ray", help="Train through Ray (RAY_ADDRESS names a cluster).")]
+Out = Annotated[Path | None, typer.Option(help="Results folder; ./fleet if not said.")]
+GoOn = Annotated[bool, typer.Option("--resume", help="Go on with the fleet of the results folder.")]
+
+
 def fleet(
     context: typer.Context,
-    server: Annotated[
-        str | None, typer.Option(help="Invite link or address; or local: start a server of the fleet's own.")
-    ] = None,
-    clients: Annotated[int | None, typer.Option(min=1, max=100_000, help="Virtual clients.")] = None,
-    data: Annotated[str | None, typer.Option(help="One data set: file, folder, glob or org/name[:split].")] = None,
+    server: Server = None,
+    clients: Clients = None,
+    data: Data = None,
     maps: Maps = None,
     as_shape: AsShape = None,
     on_error: OnErrorOption = "stop",
-    partition: Annotated[
-        str | None, typer.Option(help="How rows are dealt (help partition); dirichlet:0.5 if not said.")
-    ] = None,
-    test_rows: Annotated[int | None, typer.Option(min=0, help="Rows of each category that no client gets; 10.")] = None,
-    task: Annotated[Path | None, typer.Option(help="Task file, for a server of the fleet's own.")] = None,
+    partition: Partition = None,
+    test_rows: TestRows = None,
+    task: TaskFile = None,
     model: Model = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="End after so many committed rounds.")] = None,
-    cohort: Annotated[int | None, typer.Option(min=3, max=128, help="Clients of a round, own server only.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of partition, speeds, dropouts, training; 0.")] = None,
-    dropout: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Probability that a client vanishes in a round.")
-    ] = None,
-    availability: Annotated[
-        str | None, typer.Option(help="always, diurnal[:PERIOD_S[:SHARE]] or bernoulli:SHARE[:SLOT_S].")
-    ] = None,
-    speeds: Annotated[str | None, typer.Option(help="same, or lognormal:SIGMA times slower than here.")] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Training processes, each with a base of its own; 1.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each training process.")] = None,
+    rounds: Rounds = None,
+    cohort: Cohort = None,
+    seed: Seed = None,
+    dropout: Dropout = None,
+    availability: Availability = None,
+    speeds: Speeds = None,
+    processes: Processes = None,
+    threads: EachThreads = None,
     device: DeviceOption = None,
-    ray: Annotated[bool | None, typer.Option("--ray", help="Train through Ray (RAY_ADDRESS names a cluster).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder; ./fleet if not said.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fleet of the results folder.")] = False,
+    ray: ThroughRay = None,
+    out: Out = None,
+    resume: GoOn = False,
 ) -> None:
     """Run many virtual clients against a real server: one base in memory, adapters swapped, results in a folder."""
-    from fedit_client.conversations.foreground import run_async
     from fedit_client.data import Source
-    from fedit_client.fleet.launching import Launch, launch
+    from fedit_client.fleet.launching import Launch
     from fedit_client.fleet.settings import LOCAL, FleetSettings
 
     given: Globals = context.obj
-    folder = (out or Path("fleet")).absolute()
-    config = given.config()
+    folder, config = (out or Path("fleet")).absolute(), given.config()
     asked = {
-        "server": server,
-        "clients": clients,
-        "data": data,
-        "partition": partition,
-        "test_rows": test_rows,
-        "model": model,
-        "rounds": rounds,
-        "cohort": cohort,
-        "seed": seed,
-        "dropout": dropout,
-        "availability": availability,
-        "speeds": speeds,
-        "processes": processes,
-        "threads": threads,
-        "device": device,
-        "ray": ray,
-    }
+        "server": server, "clients": clients, "data": data, "partition": partition, "test_rows": test_rows,
+        "model": model, "rounds": rounds, "cohort": cohort, "seed": seed, "dropout": dropout,
+        "availability": availability, "speeds": speeds, "processes": processes, "threads": threads,
+        "device": device, "ray": ray,
+    }  # fmt: skip
     stated: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     place = server or (None if resume else config.server)
     if resume:
@@ -84,24 +87,29 @@ def fleet(
         _check_complete(place, data, clients)
         settings = FleetSettings(**{**stated, "server": LOCAL if place == LOCAL else _shown(place or "")})
     sources = sources_of([settings.data], maps, as_shape, on_error)
-    wanted = Launch(
-        settings=settings,
-        folder=folder,
-        config=config,
-        source=sources[0].absolute() if sources else Source(settings.data),
-        server=None if place == LOCAL else place,
-        task=task,
-        resume=resume,
-        say=given.console.say,
-        told=lambda line: given.console.event({"kind": "fleet-round", **line}) if given.console.json else None,
-        agree=lambda offer: _agree(given.console, offer, settings),
+    source = sources[0].absolute() if sources else Source(settings.data)
+    elsewhere = None if place == LOCAL else place
+    _run(given, Launch(settings, folder, source, config, server=elsewhere, task=task, resume=resume))
+
+
+def _run(given: Globals, wanted: "Launch") -> None:
+    """Run a fleet to its end, and show what comes of it as it comes."""
+    from fedit_client.conversations.foreground import run_async
+    from fedit_client.fleet.launching import launch
+
+    console, folder = given.console, wanted.folder
+    shown = replace(
+        wanted,
+        say=console.say,
+        told=lambda line: console.event({"kind": "fleet-round", **line}) if console.json else None,
+        agree=lambda offer: _agree(console, offer, wanted.settings),
     )
     try:
-        summary = run_async(launch(wanted))
+        summary = run_async(launch(shown))
     except KeyboardInterrupt:
-        given.console.say(f"stopped; fedit-client fleet --resume --out {folder} goes on")
+        console.say(f"stopped; fedit-client fleet --resume --out {folder} goes on")
         raise
-    given.console.answer("fleet", summary, [f"{folder}: {summary['rounds']} rounds, report.md, rounds.jsonl, plots"])
+    console.answer("fleet", summary, [f"{folder}: {summary['rounds']} rounds, report.md, rounds.jsonl, plots"])
 
 
 def _check_complete(server: str | None, data: str | None, clients: int | None) -> None:

@@ -13,7 +13,7 @@ from fedit_client.judging.answers import Contest, Question, contests, read_quest
 from fedit_client.judging.court import Costs, Court, Trial, Verdict
 from fedit_client.judging.endpoint import Endpoint, OpenAIEndpoint, check_address, is_loopback
 from fedit_client.judging.labels import LabelledPair, read_pairs, subset_of
-from fedit_client.judging.prompts import OWN, JudgePrompt, Mode, read_prompts
+from fedit_client.judging.prompts import OWN, OWN_TWO_TURNS, JudgePrompt, Mode, read_prompts
 from fedit_client.judging.tally import Tally, outcomes, tally
 from fedit_client.judging.verdicts import VerdictFile
 from fedit_client.records.contacts import note_judge
@@ -197,12 +197,14 @@ def agreement_line(name: str, found: Agreement) -> str:
 
 
 def prompts_hash(prompts: Sequence[JudgePrompt]) -> str:
-    """Return 16 hex digits that name a set of prompts."""
-    return hashlib.sha256("".join(prompt.digest for prompt in prompts).encode()).hexdigest()[:16]
+    """Return 16 hex digits that name a set of prompts by those for one turn: what a validation is made with."""
+    asked = (prompt.digest for prompt in prompts if prompt.turns == 1)
+    return hashlib.sha256("".join(asked).encode()).hexdigest()[:16]
 
 
 def _court(wishes: JudgeWishes, endpoint: Endpoint) -> Court:
-    prompts = read_prompts(wishes.prompts, wishes.mode) if wishes.prompts else [OWN[wishes.mode]]
+    own = [OWN[wishes.mode], OWN_TWO_TURNS[wishes.mode]]
+    prompts = read_prompts(wishes.prompts, wishes.mode) if wishes.prompts else own
     return Court(endpoint, prompts, VerdictFile.open(wishes.out), wishes.at_once)
 
 

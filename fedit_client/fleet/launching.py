@@ -65,7 +65,7 @@ class Launch:
 async def launch(wanted: Launch) -> dict[str, Any]:
     """Run a fleet to its end and return its summary; a fleet that was killed goes on where it was.
 
-    Raises FleetError F001 to F012, and what partitioning, joining, training and rounds raise.
+    Raises FleetError F001 to F014, and what partitioning, joining, training and rounds raise.
     """
     parse_availability(wanted.settings.availability)
     parse_speeds(wanted.settings.speeds)
@@ -87,7 +87,7 @@ async def launch(wanted: Launch) -> dict[str, Any]:
 
 def _check_folder(wanted: Launch) -> None:
     """Raise FleetError F004 for a folder with a fleet in it, unless that goes on, or with something else in it."""
-    inside = list(wanted.folder.iterdir()) if wanted.folder.is_dir() else []
+    inside = [path for path in wanted.folder.iterdir() if path.name != _LOCK] if wanted.folder.is_dir() else []
     if wanted.resume or not inside:
         return
     if (wanted.folder / SETTINGS_FILE).exists():
@@ -98,13 +98,15 @@ def _check_folder(wanted: Launch) -> None:
 
 
 def _begun(wanted: Launch) -> FleetSettings:
-    """Write what decides the fleet, in an order in which a crash leaves nothing half done; return its settings."""
+    """Write what decides the fleet, and return its settings: what is refused leaves nothing in the folder."""
     settings, folder = wanted.settings, wanted.folder
-    if settings.server == LOCAL and not (folder / TASK).exists():
-        write_atomic(folder / TASK, task_text(settings, wanted.task).encode())
+    own_task = settings.server == LOCAL and not (folder / TASK).exists()
+    text = task_text(settings, wanted.task) if own_task else ""
     if not is_dealt(folder):
         deal(wanted.source, settings, folder)
         wanted.say(f"{settings.data} is dealt to {settings.clients} clients: {settings.partition}")
+    if text:
+        write_atomic(folder / TASK, text.encode())
     if not (folder / SETTINGS_FILE).exists():
         settings = replace(settings, began_at=round(time.time(), 3))
         settings.save(folder)
@@ -181,12 +183,11 @@ async def _base_of(task: Path, wanted: Launch) -> Path:
 
 
 def _address(wanted: Launch) -> ServerAddress:
-    """The address that was given, else where the clients of this fleet have joined."""
-    if wanted.server is not None:
-        return ServerAddress.parse(wanted.server)
-    for home in sorted((wanted.folder / "clients").glob("*")):
-        if (known := load_membership(Paths.under(home).membership_file)) is not None:
-            return known.address(wanted.config.network.no_proxy)
+    """The address that was given, else, once clients have enrolled, the one that this fleet was begun with."""
+    enrolled = (Paths.under(home).membership_file for home in sorted((wanted.folder / "clients").glob("*")))
+    if wanted.server is not None or any(load_membership(file) is not None for file in enrolled):
+        address = ServerAddress.parse(wanted.server or wanted.settings.server)
+        return replace(address, no_proxy=wanted.config.network.no_proxy)
     raise FleetError("no client of this fleet has enrolled yet, so its server must be named once more", code="F005",
                      fix="fedit-client fleet --resume --out FOLDER --server 'LINK'")  # fmt: skip
 

@@ -5,6 +5,7 @@ turns as with processes of this machine; only who carries them differs. The one 
 import asyncio
 import importlib.util
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from fedit_protocol.task import TaskDocument
 
 ADDRESS: Final = "RAY_ADDRESS"
 """Ray's own variable: the cluster to join. Without it a small Ray is started on this machine."""
+
+_TRIES: Final = 3
+_PATIENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,27 @@ async def ray_places(
 
 
 def _start(ray: Any, own: bool, cores: int | None) -> None:
+    """Start or join Ray. One of this machine's own is given more than one chance: it allows each of its processes 15 s,
+    which they may well need where the files are not in memory yet, or others keep the machine busy."""
     quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False if own else None}
-    try:
-        ray.init(num_cpus=cores, **{name: value for name, value in quiet.items() if value is not None})
-    except Exception as error:  # Ray raises bare Exceptions where its own processes do not start
-        raise FleetError(f"Ray cannot be started or reached: {str(error).splitlines()[0]}", code="F012",
-                         where=os.environ.get(ADDRESS, "this machine"),
-                         fix="ray status, and the address in RAY_ADDRESS") from error  # fmt: skip
+    for tries_left in reversed(range(_TRIES if own else 1)):
+        try:
+            if not own:
+                _check_there(os.environ[ADDRESS])
+            ray.init(num_cpus=cores, **{name: value for name, value in quiet.items() if value is not None})
+            return
+        except Exception as error:  # Ray raises bare Exceptions where its own processes do not start
+            if not tries_left:
+                raise FleetError(f"Ray cannot be started or reached: {str(error).splitlines()[0]}", code="F012",
+                                 where=os.environ.get(ADDRESS, "this machine"),
+                                 fix="ray status, and the address in RAY_ADDRESS") from error  # fmt: skip
+
+
+def _check_there(address: str) -> None:
+    """Raise OSError if nobody listens at a cluster's HOST:PORT: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
 
 
 def _check_resources(ray: Any, plans: Sequence[DevicePlan]) -> None:

@@ -70,9 +70,14 @@ def round_words(line: dict[str, Any], rounds: int) -> str:
         return f"round {line['round']} came to nothing: {line['reason'] or 'no reason is known'}{gone}"
     losses = [
         f"{name} {line[key]:.3f}"
-        for name, key in (("loss", "train_loss"), ("held out, before it", "held_out_loss"))
+        for name, key in (
+            ("loss", "train_loss"), ("held out, before it", "held_out_loss"), ("own adapters", "personal_loss"),
+        )
         if line[key] is not None
-    ]
+    ]  # fmt: skip
+    if line["domain_losses"]:
+        worst, loss = max(line["domain_losses"].items(), key=lambda item: item[1])
+        losses.append(f"worst domain {worst} {loss:.3f}")
     parts = [
         f"round {line['round']}/{rounds}",
         f"{line['clients']} clients{gone}, {line['survivors']} summed",

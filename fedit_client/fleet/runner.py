@@ -44,8 +44,8 @@ class Fleet:
     async def run(self) -> None:
         """Enrol everybody, then let them live until the task is over or enough rounds were committed.
 
-        Raises FleetError F010 if the task is paused on a server of the fleet's own, SecurityError at an alarm, and
-        what training raises if it concerns all clients.
+        Raises FleetError F010 if the task is paused on a server of the fleet's own and F014 if too few clients are left
+        for one of its rounds, SecurityError at an alarm, and what training raises if it concerns all clients.
         """
         await self._enrol()
         self.say(f"{len(self.members)} virtual clients are enrolled")
@@ -86,6 +86,16 @@ class Fleet:
                 self.say(f"{member.client.name} is out: {error}")
             if len(self.out) == len(self.members):
                 raise
+            self._check_enough(error)
+
+    def _check_enough(self, error: FeditError) -> None:
+        """Raise FleetError F014 if too few are left for a round of the fleet's own server, where nobody else comes."""
+        needed, left = self.world.offer.document.task.round.cohort_min, len(self.members) - len(self.out)
+        if self.end_stage is not None and left < needed:
+            raise FleetError(f"{len(self.out)} of {len(self.members)} clients are out, and a round needs {needed}; the "
+                             f"last one said: {error}", code="F014",
+                             fix=error.fix or "fedit-client fleet --out NEW_FOLDER, with more rows for each client"
+                             ) from error  # fmt: skip
 
     def _hear(self, event: Event) -> None:
         enough = self.max_rounds is not None and self.world.tally.committed >= self.max_rounds

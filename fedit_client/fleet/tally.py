@@ -17,6 +17,8 @@ from fedit_client.training import LocalResult
 from fedit_protocol.messages import RoundResult
 
 ROUNDS_FILE: Final = "rounds.jsonl"
+_LOSS: Final = "loss "
+"""How `training.domains` names a domain's loss, before the domain."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class RoundSoFar:
     train_s: float = 0.0
     loss: Mean = field(default_factory=Mean)
     held_out: Mean = field(default_factory=Mean)
+    personal: Mean = field(default_factory=Mean)
+    domains: dict[str, Mean] = field(default_factory=dict[str, Mean])
     traffic: Traffic = field(default_factory=Traffic)
     result: RoundResult | None = None
     reason: str = ""
@@ -88,6 +92,9 @@ class Tally:
         known.train_s += train_s(result)
         known.loss.add(result.train_loss, rows)
         known.held_out.add(result.held_out_loss, rows)
+        known.personal.add(result.personal_loss, rows)
+        for name, loss, domain_rows in domain_losses(result):
+            known.domains.setdefault(name, Mean()).add(loss, domain_rows)
         return known
 
     def ended(self, client: int, facts: RoundFacts, traffic: Traffic, dropped_before: str | None) -> None:
@@ -163,12 +170,20 @@ def line_of(number: int, known: RoundSoFar, now: float) -> dict[str, Any]:
         "tokens": known.tokens,
         "train_loss": known.loss.value,
         "held_out_loss": known.held_out.value,
+        "personal_loss": known.personal.value,
+        "domain_losses": {name: known.domains[name].value for name in sorted(known.domains)},
         "train_s": round(known.train_s, 3),
         "wall_s": round(now - known.began, 3),
         "began_at": round(known.began, 3),
         "bytes_up": known.traffic.up,
         "bytes_down": known.traffic.down,
     }
+
+
+def domain_losses(result: LocalResult) -> list[tuple[str, float, int]]:
+    """Return the domains of the task that a client has rows of: name, loss before training (nats per token), rows."""
+    names = [name.removeprefix(_LOSS) for name in result.statistics if name.startswith(_LOSS)]
+    return [(name, result.statistics[f"{_LOSS}{name}"], round(result.statistics[f"rows {name}"])) for name in names]
 
 
 def train_s(result: LocalResult) -> float:

@@ -176,20 +176,23 @@ class Court:
 
     def _prompt(self, trial: Trial) -> JudgePrompt:
         question = trial.contest.question
-        return chosen(self.prompts, question.category, has_reference=bool(question.reference))
+        reference = question.reference or (question.before.reference if question.before else "")
+        return chosen(self.prompts, question.category, has_reference=bool(reference), turn=question.turn)
 
     def _messages(self, trial: Trial) -> list[dict[str, str]]:
         question = trial.contest.question
         first, second = trial.contest.answers(swapped=trial.swapped)
-        return self._prompt(trial).messages(question.text, first, second, question.reference)
+        before = trial.contest.turn_before(swapped=trial.swapped)
+        return self._prompt(trial).messages(question.text, first, second, question.reference, before)
 
     def _about(self, trial: Trial, attempt: int) -> dict[str, Any]:
         """What a person who reads the file wants to know; the key alone decides what is found again."""
         contest, prompt = trial.contest, self._prompt(trial)
         first, second = (contest.theirs, contest.ours) if trial.swapped else (contest.ours, contest.theirs)
-        return {"question_id": contest.question.name, "category": contest.question.category, "first": first,
-                "second": second, "repeat": trial.repeat, "attempt": attempt, "mode": prompt.mode.value,
-                "prompt": prompt.name, "prompt_hash": prompt.digest, **self.endpoint.identity}  # fmt: skip
+        return {"question_id": contest.question.name, "turn": contest.question.turn,
+                "category": contest.question.category, "first": first, "second": second, "repeat": trial.repeat,
+                "attempt": attempt, "mode": prompt.mode.value, "prompt": prompt.name, "prompt_hash": prompt.digest,
+                **self.endpoint.identity}  # fmt: skip
 
     @staticmethod
     def _count(costs: Costs, reply: Reply) -> None:

@@ -1,17 +1,15 @@
 """One round's local work inside this process: load, tokenise, measure, train, measure, subtract."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
-from fedit_client.data import Record
-from fedit_client.data.holding_out import split
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.optimizers import usable
 from fedit_client.training.batches import Feeding, batches_of, step_rows
@@ -38,20 +36,23 @@ from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
 from fedit_client.training.pull import Drift, Pull, pulls_of
 from fedit_client.training.ranks import adapter_at, cut, held_rank
-from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest, nobody_listens
+from fedit_client.training.request import (
+    LocalResult,
+    OnProgress,
+    TrainingProgress,
+    TrainingRequest,
+    nobody_listens,
+)
+from fedit_client.training.rows import Rows, rows_of
 from fedit_client.training.run import Keeper, NoKeeper, Run
 from fedit_client.training.scaling import LossScale
 from fedit_client.training.side import beside
-from fedit_client.training.tokenize import Example, Tokenized, tokenize
+from fedit_client.training.tokenize import Example
 from fedit_client.training.tokenizer import load_tokenizer
 from fedit_client.training.unpacked import unpack
-from fedit_protocol.errors import DataError
 from fedit_protocol.methods import method_of
 from fedit_protocol.task import Optimizer, Task, TaskDocument
 from fedit_protocol.task_tables import MethodName
-
-_HELD_OUT_ROWS: Final = 32
-"""Most held-out rows that are looked at before and after training: beyond that the looking outlasts the training."""
 
 
 @dataclass(frozen=True)
@@ -88,86 +89,72 @@ def load(document: TaskDocument, base: Path, plan: DevicePlan, *, unpacked: bool
 def train_here(
     loaded: Loaded,
     request: TrainingRequest,
-    on_progress: Callable[[TrainingProgress], None],
+    on_progress: OnProgress,
     keeper: Keeper | None = None,
     group: Group | None = None,
+    rows: Rows | None = None,
 ) -> LocalResult:
     """Train from the request's global adapter, whatever the model's holds, or from where the keeper has the run.
 
-    Of a group that shares the run only the leader measures, unless the task wants the best step. Raises DataError,
-    DeviceError.
+    Of a group that shares the run only the leader measures, unless the task wants the best step. `rows` are the
+    request's, where they are in tokens already. Raises DataError, DeviceError.
     """
     with beside(loaded.model, request.document.built, request.public):
-        return _train(loaded, request, on_progress, keeper, group)
+        return _train(loaded, request, on_progress, keeper or NoKeeper(), group or Group(), rows)
 
 
 def _train(
-    loaded: Loaded,
-    request: TrainingRequest,
-    on_progress: Callable[[TrainingProgress], None],
-    keeper: Keeper | None,
-    group: Group | None,
+    loaded: Loaded, request: TrainingRequest, on_progress: OnProgress, keeper: Keeper, group: Group, rows: Rows | None
 ) -> LocalResult:
     begun = time.monotonic()
     task = request.plan.applied(request.document.task)
-    keeper, group = keeper or NoKeeper(), group or Group()
-    to_train, held_out = split(request.records, task.training.held_out_fraction, request.split_seed)
-    on_progress(TrainingProgress("prepare", 0, len(request.records)))
-    rows = tokenize(to_train, loaded.tokenizer, task.prompt)
     every = task.training.evaluate_every
-    kept_back = _held_out(held_out, loaded, task) if group.leads or every else Tokenized()
+    on_progress(TrainingProgress("prepare", 0, len(request.records)))
+    rows = rows or rows_of(request, loaded.tokenizer, looks=group.leads or every > 0)
+    examples = rows.to_train.examples
     on_progress(TrainingProgress("prepare", len(request.records), len(request.records)))
-    own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
-    write_adapter(loaded.model, cut(own.start, held_rank(request.document, request.plan.rank)))
-    own.prepare(loaded.model)
-    train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
+    own = _laid_in(loaded, request)
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
     with form_of(loaded.model, request.document, own.shared, request.plan.rank) as form:
+        feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
+        measure = partial(_measure, loaded, rows.kept_back.examples, feeding, on_progress)
         begin = partial(_begun, loaded, task, kind, request, group)
-        run, feeding = begin(), feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
-        run.pulls += own.pulls(loaded.model, len(step_rows(len(rows.examples), task.training, request.seed)))
-        run.pulls += _drift(loaded.model, request)
+        run = begin()
+        steps = len(step_rows(len(examples), task.training, request.seed))
+        run.pulls += (*own.pulls(loaded.model, steps), *_drift(loaded.model, request))
         if every:  # in each process of a group, so that all of them end with the same step's adapter
-            run.best = Best(every, lambda: _measure(loaded, kept_back.examples, feeding, on_progress))
-        figures = _start_figures(loaded, rows.examples, feeding, task) if group.leads else {}
-        binding = binding_of(request, rows.examples, kind)
+            run.best = Best(every, measure)
+        figures = _start_figures(loaded, examples, feeding, task) if group.leads else {}
+        binding = binding_of(request, examples, kind)
         if (state := keeper.saved(binding)) is None:
-            run.held_out_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
+            run.held_out_loss = measure()
         else:
             run.restore(state)
-        speeds = [0.0]
-
-        def tell(progress: TrainingProgress, done: int = 0) -> None:
-            speeds.append(progress.tokens_per_second or speeds[-1])
-            total = progress.total * (2 if own.trains_again else 1)
-            # To ask a driver for watts takes as long as a small model's step.
-            use = None if on_progress is nobody_listens else use_of(loaded.model, request.plan)
-            on_progress(replace(progress, done=done + progress.done, total=total, use=use))
-
-        trained = form.train(run, rows.examples, feeding, keeper, tell)
-        loss_after = own_loss = _settled(run, _measure(loaded, kept_back.examples, feeding, on_progress))
+        telling = _Telling(loaded.model, request.plan, on_progress, trainings=2 if own.trains_again else 1)
+        trained = form.train(run, examples, feeding, keeper, telling)
+        loss_after = own_loss = _settled(run, measure())
         update, tokens = form.update(), trained.tokens
         if own.trains_again:
             keeper.saved(f"personal {binding}")  # a crash from here on costs both trainings, and mixes up neither
-            again = partial(tell, done=run.done)
-            tokens += form.train(own.begin_again(loaded.model, begin), rows.examples, feeding, keeper, again).tokens
-            own_loss = _measure(loaded, kept_back.examples, feeding, on_progress)
-        if uses_control(task) and group.leads:
-            keep_next(request, update)
+            telling.before = run.done
+            tokens += form.train(own.begin_again(loaded.model, begin), examples, feeding, keeper, telling).tokens
+            own_loss = measure()
         if group.leads:
+            if uses_control(task):
+                keep_next(request, update)
             own.keep(loaded.model, own_loss)
     return LocalResult(
         update=update,
-        examples=len(rows.examples),
+        examples=len(examples),
         tokens=tokens,
         train_loss=trained.mean_loss,
         held_out_loss=run.held_out_loss,
         held_out_loss_after=loss_after,
         seconds=time.monotonic() - begun,
-        cut_rows=rows.cut + kept_back.cut,
-        skipped_rows=rows.skipped + kept_back.skipped,
-        tokens_per_second=speeds[-1],
+        cut_rows=rows.cut,
+        skipped_rows=rows.skipped,
+        tokens_per_second=telling.speed,
         peak_bytes=peak_bytes(request.plan),
         canary_loss=canary,
         steps=request.plan.most_steps,
@@ -176,12 +163,43 @@ def _train(
     )
 
 
+def _laid_in(loaded: Loaded, request: TrainingRequest) -> Personal:
+    """Put the adapter that training starts from into the model, and let the method's factors train."""
+    own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
+    write_adapter(loaded.model, cut(own.start, held_rank(request.document, request.plan.rank)))
+    own.prepare(loaded.model)
+    train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
+    return own
+
+
+@dataclass
+class _Telling:
+    """Passes on each step, with what the device is used for; remembers the speed that was told last."""
+
+    model: Any
+    plan: DevicePlan
+    on_progress: OnProgress
+    trainings: int
+    """How many trainings of the same length there are, one behind the other."""
+    before: int = 0
+    """Steps of the trainings before this one."""
+    speed: float = 0.0
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        """Take one step's progress."""
+        self.speed = progress.tokens_per_second or self.speed
+        # To ask a driver for watts takes as long as a small model's step.
+        use = None if self.on_progress is nobody_listens else use_of(self.model, self.plan)
+        total = progress.total * self.trainings
+        self.on_progress(replace(progress, done=self.before + progress.done, total=total, use=use))
+
+
 def _start_figures(loaded: Loaded, examples: Sequence[Example], feeding: Feeding, task: Task) -> dict[str, float]:
     """Look at the domains of the task before a step of training, or of a run that goes on."""
     return start_figures(loaded.model, examples, feeding, task.fairness.domains) if task.fairness else {}
 
 
-def _canary(loaded: Loaded, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None]) -> float | None:
+def _canary(loaded: Loaded, request: TrainingRequest, on_progress: OnProgress) -> float | None:
     """Score the canary rows with the global adapter, before a step of training, or of a run that goes on."""
     task = request.document.task
     if not request.canary or task.canary is None:
@@ -219,20 +237,11 @@ def _settled(run: Run, loss: float | None) -> float | None:
     return loss if run.best is None else run.best.settle(run, loss)
 
 
-def _held_out(records: Sequence[Record], loaded: Loaded, task: Task) -> Tokenized:
-    """Tokenise the rows to look at; if the cutoff leaves none of their answers, there is no figure and no error."""
-    looked_at = records[:_HELD_OUT_ROWS]
-    try:
-        return tokenize(looked_at, loaded.tokenizer, task.prompt)
-    except DataError:
-        return Tokenized(skipped=len(looked_at), cut=len(looked_at))
-
-
 def _measure(
     loaded: Loaded,
     examples: Sequence[Example],
     feeding: Feeding,
-    on_progress: Callable[[TrainingProgress], None],
+    on_progress: OnProgress,
 ) -> float | None:
     if not examples:
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.local import Loaded, load, train_here
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
+from fedit_client.training.rows import Rows
 from fedit_client.training.run import Keeper
 from fedit_protocol.task import TaskDocument
 
@@ -48,11 +49,12 @@ class ResidentBase:
         request: TrainingRequest,
         on_progress: Callable[[TrainingProgress], None] = _quiet,
         keeper: Keeper | None = None,
+        rows: Rows | None = None,
     ) -> LocalResult:
         """Train from the request's global adapter; raises what `train_here` raises, and whatever the keeper does."""
         loaded = self.hold(request.document, request.base)
         try:
-            return train_here(loaded, replace(request, plan=self._plan), on_progress, keeper)
+            return train_here(loaded, replace(request, plan=self._plan), on_progress, keeper, rows=rows)
         finally:
             # A run that was broken off may have left half a gradient.
             loaded.model.zero_grad(set_to_none=True)

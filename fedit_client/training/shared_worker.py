@@ -1,7 +1,7 @@
 """The training process of many clients: `python -m fedit_client.training.shared_worker`, started by SharedTrainer.
 
-It trains one request after another on a base that it loads once. Requests wait in it, and results leave it in a thread
-of their own, so that between two of them it waits for nobody.
+It trains one request after another on a base that it loads once. Requests wait in it, the next one's rows are turned
+into tokens while one trains, and results leave it in a thread of their own: between two of them it waits for nobody.
 """
 
 import queue
@@ -14,8 +14,7 @@ from typing import Any
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import WIRE_FLOAT, Channel, Json
 from fedit_client.training.request import TrainingProgress
-from fedit_client.training.room import plan_of, run
-from fedit_client.training.worker import request_of
+from fedit_client.training.room import run
 from fedit_protocol.errors import DataError, DeviceError, FeditError
 from fedit_protocol.task import TaskDocument
 
@@ -67,6 +66,11 @@ class Incoming:
                 return message
             self._unwanted.discard(message["id"])
 
+    @property
+    def waiting(self) -> Json | None:
+        """The request that comes next, as far as is known; None where none waits."""
+        return next((message for message in self._requests if message["id"] not in self._unwanted), None)
+
     def is_wanted(self, number: int) -> bool:
         """Say whether somebody still waits for the request of this number."""
         self._look()
@@ -93,15 +97,16 @@ class UnwantedError(Exception):
 
 def serve(channel: Channel, _first: Json, plan: DevicePlan) -> None:
     """Train what comes until the parent is gone. What one request did wrong is told of it alone; no memory ends all."""
+    from fedit_client.training.ahead import Ahead
     from fedit_client.training.resident import ResidentBase
 
-    resident, incoming, outgoing = ResidentBase(plan), Incoming(channel), Outgoing(channel)
+    resident, incoming, outgoing, ahead = ResidentBase(plan), Incoming(channel), Outgoing(channel), Ahead(plan)
     try:
         while True:
             message = incoming.next()
             number = message["id"]
             try:
-                _answer(resident, message, incoming, outgoing)
+                _answer(resident, message, incoming, outgoing, ahead)
             except UnwantedError:
                 pass
             except FeditError as error:
@@ -114,27 +119,28 @@ def serve(channel: Channel, _first: Json, plan: DevicePlan) -> None:
         outgoing.flush()
 
 
-def _answer(resident: Any, message: Json, incoming: Incoming, outgoing: Outgoing) -> None:
+def _answer(resident: Any, message: Json, incoming: Incoming, outgoing: Outgoing, ahead: Any) -> None:
     number = message["id"]
     if message["kind"] == "warm":
         resident.hold(TaskDocument.model_validate(message["document"]), Path(message["base"]))
         outgoing.put("warm", id=number)
         return
-    request = request_of(message, plan_of(message["plan"]))
+    request, rows = ahead.take(message)
 
     def tell(progress: TrainingProgress) -> None:
         outgoing.put("progress", id=number, **asdict(progress))
 
-    result = resident.train(request, tell, _Wanted(incoming, number))
+    result = resident.train(request, tell, _Between(incoming, ahead, number), rows)
     told = {name: value for name, value in vars(result).items() if name != "update"}
     outgoing.put("result", result.update.astype(WIRE_FLOAT).tobytes(), id=number, **told)
 
 
-class _Wanted:
-    """A Keeper that keeps nothing, and breaks off a run that nobody waits for any more."""
+class _Between:
+    """A Keeper that keeps nothing: between two steps it begins with the next request, and breaks off a run that nobody
+    waits for any more."""
 
-    def __init__(self, incoming: Incoming, number: int) -> None:
-        self._incoming, self._number = incoming, number
+    def __init__(self, incoming: Incoming, ahead: Any, number: int) -> None:
+        self._incoming, self._ahead, self._number = incoming, ahead, number
 
     def saved(self, binding: str) -> None:
         """Return nothing: every run begins at its beginning."""
@@ -143,6 +149,9 @@ class _Wanted:
         """Go on at once, or raise UnwantedError."""
         if not self._incoming.is_wanted(self._number):
             raise UnwantedError
+        following = self._incoming.waiting
+        if following is not None and following["kind"] == "train":
+            self._ahead.begin(following)
         return 0.0
 
 

@@ -87,10 +87,15 @@ async def form(request: web.Request) -> dict[str, str]:
         raise web.HTTPUnsupportedMediaType
     body = await read_within(request, _MOST_FORM_BYTES, lambda: web.HTTPRequestEntityTooLarge(_MOST_FORM_BYTES, 0))
     try:
-        text = body.decode("utf-8")
-        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS))
+        return fields_of(body)
     except ValueError as error:
         raise web.HTTPBadRequest from error
+
+
+def fields_of(body: bytes) -> dict[str, str]:
+    """Return the fields of a form's body; raises ValueError for other text than UTF-8, and for too many of them."""
+    text = body.decode("utf-8")
+    return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS))
 
 
 def page_response(text: str, status: int = 200) -> web.Response:

@@ -17,7 +17,7 @@ from ..server.decoders import DECODERS
 _WORDS: Final = (
     "notes", "1", "0", "-1", "9" * 30, "0" * 32, "f" * 32, "0" * 64, "sha256:" + "9" * 64, "none", "abcd1234",
     "README.md", "..%2f..%2fetc%2fpasswd", "%00", "%ff%fe", "%F0%9F%92%A9", "'%20OR%201=1--", "{{7*7}}", "x" * 3000,
-    "",
+    "\xff", "",
 )  # fmt: skip
 _QUERIES: Final = (
     "", "", "", "?limit=-1", "?limit=9999999999999999999", "?after=%00", "?before=x&before=y", "?nothing=1",

@@ -208,14 +208,17 @@ async def test_who_is_offline_takes_no_part_and_does_not_hold_up_the_end(tmp_pat
     assert (line["clients"], line["survivors"]) == (3, 3)
 
 
+class Picky(OneStep):
+    """Refuses clients without rows, as training does where no row keeps an answer."""
+
+    async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
+        if not request.records:
+            raise DataError("no row can be trained on", code="D012")
+        return await super().train(request, on_progress)
+
+
 @pytest.mark.slow
 async def test_a_client_whose_rows_are_of_no_use_is_out_and_the_others_go_on(tmp_path: Path) -> None:
-    class Picky(OneStep):
-        async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
-            if not request.records:
-                raise DataError("no row can be trained on", code="D012")
-            return await super().train(request, on_progress)
-
     task = exact_task(make_base(tmp_path / "base"), 5, rounds=1, cohort_min=3, dropout_fraction=0.4)
     async with federation(tmp_path, task) as served, asyncio.timeout(60):
         small = await made(served, 5, trainer=Picky())
@@ -224,6 +227,18 @@ async def test_a_client_whose_rows_are_of_no_use_is_out_and_the_others_go_on(tmp
     assert list(small.fleet.out) == ["client_4"]
     (line,) = small.lines()
     assert (line["outcome"], line["survivors"]) == ("committed", 4)
+
+
+@pytest.mark.slow
+async def test_a_fleet_with_too_few_clients_left_for_a_round_says_so_instead_of_waiting(tmp_path: Path) -> None:
+    task = exact_task(make_base(tmp_path / "base"), 5, rounds=1, cohort_min=4, deadlines=LONG)
+    async with federation(tmp_path, task) as served, asyncio.timeout(60):
+        small = await made(served, 5, trainer=Picky())
+        for number in (3, 4):
+            small.fleet.members[number].client = replace(small.fleet.members[number].client, records=())
+        with pytest.raises(FleetError, match="2 of 5 clients are out, and a round needs 4") as refused:
+            await small.fleet.run()
+    assert refused.value.code == "F014"
 
 
 @pytest.mark.slow

@@ -14,11 +14,15 @@ from fedit_protocol.change import apply_change, encode_change
 from fedit_protocol.encoding import Message, decode, from_base64url
 from fedit_protocol.enrollment import InviteLink
 from fedit_protocol.errors import FeditError
+from fedit_protocol.ids import FederationId
+from fedit_protocol.requests import check_authorization
 from fedit_protocol.secagg.shares import unpack_shares
 from fedit_protocol.signing import Envelope, Kind, read_envelope
 from fedit_protocol.task_record import read_line
 from fedit_protocol.tensor_files import LENGTH_BYTES, header_length, read_header
+from fedit_server.access.proxies import networks, real_address
 from fedit_server.backup.archive import reading
+from fedit_server.dashboard.door import fields_of
 from fedit_server.routes.admin import ENDPOINTS
 from fedit_server.routes.admin.endpoint import body_of
 from fedit_server.tasks.files import load_task
@@ -100,6 +104,14 @@ def _backup(path: Path) -> None:
             contents.content(name)
 
 
+def _authorization(content: bytes) -> object:
+    return check_authorization(_text(content), FederationId("0" * 32), "GET", "/v1/tasks", 0)
+
+
+def _forwarded(content: bytes) -> object:
+    return real_address("127.0.0.1", _text(content).split("\n"), networks(("127.0.0.0/8", "10.0.0.0/8")))
+
+
 def _text(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
@@ -143,6 +155,9 @@ DECODERS: Final = {
     "invite links": Decoder(lambda found: InviteLink.parse(_text(found)),
                             b"fedit://host:8443/j/K7QF-2M9D-XT4B-W8HC#sha256:" + b"9" * 64),
     "authority cards": Decoder(lambda found: read_card(_text(found)), b"fedit-authority"),
+    "authorizations": Decoder(_authorization, b"FedIT " + b"A" * 43 + b".1700000000." + b"A" * 86),
+    "forwarded addresses": Decoder(_forwarded, b'10.0.0.1, "[2001:db8::1]:443", 192.0.2.1:80', ()),
+    "forms": Decoder(fields_of, b"csrf=x&toml=%5Bbase%5D%0Amodel+%3D+1&do=", (ValueError,)),
     "bodies": Decoder(_bodies, b'{"role": "admin", "lifetime_s": 60, "task": {"id": "a"}}'),
     "backups": Decoder(_in_file(_backup), _tar()),
 }  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedit_server.running.memory import Pace
+from fedit_server.running.memory import Pace, growing, settle
 
 FULL, YOUNG = {"generation": 2}, {"generation": 0}
 
@@ -39,3 +39,20 @@ def test_the_collections_of_young_objects_change_nothing(threshold: tuple[int, i
     now[0] += 1
     pace("stop", YOUNG)
     assert gc.get_threshold() == threshold
+
+
+def test_nothing_is_collected_until_a_start_has_settled(threshold: tuple[int, int, int]) -> None:
+    hearers = list(gc.callbacks)
+    try:
+        with growing():
+            assert not gc.isenabled()
+            settle()
+            assert gc.isenabled()
+        with growing():
+            pass
+        assert gc.isenabled()
+        settle()
+        assert sum(isinstance(hearer, Pace) for hearer in gc.callbacks) == 1
+    finally:
+        gc.callbacks[:] = hearers
+        gc.unfreeze()

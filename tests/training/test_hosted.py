@@ -4,7 +4,8 @@ import asyncio
 import importlib.util
 import os
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 
 from fedit_client.fleet.on_ray import ADDRESS, ray_places
-from fedit_client.training import LocalResult, TrainingRequest
+from fedit_client.hardware.device import DevicePlan
+from fedit_client.training import LocalResult, Trainer, TrainingRequest
 from fedit_client.training.channel import WIRE_FLOAT
 from fedit_client.training.hosted import HostedBase
 from fedit_client.training.local import load, train_here
 from fedit_client.training.trainer import message_of, plan_values
 from fedit_client.training.turns import FairTurns
 from fedit_protocol.errors import DataError, FleetError
+from fedit_protocol.task import TaskDocument
 
 from ..tiny_llama import tiny_document, write_adapter
 from .rows import SETTINGS, cpu, letters
@@ -37,8 +40,27 @@ def alone(asked: TrainingRequest) -> LocalResult:
     return train_here(load(asked.document, asked.base, asked.plan), asked, lambda _: None)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "fedit[sim]"')
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # ray 2.60's own, while it starts
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "fedit[sim]"')
+noisy_ray = pytest.mark.filterwarnings(  # ray 2.60's own, while it starts; of a start that failed it keeps no account
+    "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@asynccontextmanager
+async def started(plans: Sequence[DevicePlan], document: TaskDocument, base: Path) -> AsyncIterator[Sequence[Trainer]]:
+    """The places of a Ray of this machine's own; on a machine that is too busy to start one the test is skipped."""
+    async with AsyncExitStack() as stack:
+        try:
+            places = await stack.enter_async_context(ray_places(plans, document, base))
+        except FleetError as error:
+            if "cannot be started" in str(error) and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+                pytest.skip(f"this machine is too busy: {error}")
+            raise
+        yield places
+
+
+@needs_ray
+@noisy_ray
 @pytest.mark.timeout(600)
 async def test_two_actors_of_a_local_ray_train_as_processes_do(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,11 +69,7 @@ async def test_two_actors_of_a_local_ray_train_as_processes_do(
     # Its processes must find the very code that runs here.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     asked = [request(base, tmp_path, client) for client in range(4)]
-    async with AsyncExitStack() as stack:
-        try:
-            places = await stack.enter_async_context(ray_places([cpu(), cpu()], asked[0].document, base))
-        except FleetError as error:
-            pytest.skip(f"{error} (Ray waits 15 s for its own processes, too short for a busy machine)")
+    async with started([cpu(), cpu()], asked[0].document, base) as places:
         turns = FairTurns(places)
         found = await asyncio.gather(
             *(turns.for_client(str(number)).train(one, lambda _: None) for number, one in enumerate(asked))
@@ -61,6 +79,29 @@ async def test_two_actors_of_a_local_ray_train_as_processes_do(
     assert refused.value.code == "D012"
     assert all(np.array_equal(result.update, alone(one).update) for result, one in zip(found, asked, strict=True))
     assert [result.examples for result in found] == [alone(one).examples for one in asked]
+
+
+@needs_ray
+@noisy_ray
+@pytest.mark.timeout(600)
+async def test_a_cluster_that_is_too_small_is_told(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ADDRESS, raising=False)
+    cards = [replace(cpu(), kind="cuda", device="cuda:0")] * 2
+    with pytest.raises(FleetError, match="0 GPUs, and 2 training processes need 2 and 2") as refused:
+        async with started(cards, request(base, tmp_path, 1).document, base):
+            pass
+    assert refused.value.code == "F012"
+
+
+@needs_ray
+async def test_a_cluster_that_is_not_there_is_told_at_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ADDRESS, "127.0.0.1:1")
+    with pytest.raises(FleetError, match="cannot be started or reached") as refused:
+        async with ray_places([cpu()], request(base, tmp_path, 1).document, base):
+            pass
+    assert (refused.value.code, refused.value.where) == ("F012", "127.0.0.1:1")
 
 
 def test_a_hosted_base_gives_the_same_bits_and_tells_errors_as_values(base: Path, tmp_path: Path) -> None:

@@ -174,25 +174,8 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
         cohorts=tuple(_cohort(cohort, asked) for cohort in row.cohorts[:MOST_COHORTS]),
         cohorts_in_all=len(row.cohorts),
         cohorts_needed=offer.combination.needed,
-        classes=tuple(
-            ClassLine(
-                name=one["class"],
-                devices=one.get("devices"),
-                loss=one.get("loss"),
-                unknown=one.get("unknown") or "",
-            )
-            for one in _canary(row)
-        ),
-        domains=tuple(
-            DomainLine(
-                name=one["domain"],
-                devices=one["devices"],
-                rows=one["rows"],
-                loss=one["loss"],
-                unknown=one["unknown"] or "",
-            )
-            for one in report.get("domains", ())
-        ),
+        classes=tuple(_class(one) for one in _canary(row)),
+        domains=tuple(_domain(one) for one in report.get("domains", ())),
         jain=(report.get("spread") or {}).get("jain"),
         coverage=report.get("coverage"),
         not_covered=tuple(report.get("not_covered", ())),
@@ -200,6 +183,22 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
         max_drift=report.get("max_drift"),
         step=_step(row),
         evaluations=reports_of(row.evaluations),
+    )
+
+
+def _class(told: Mapping[str, Any]) -> ClassLine:
+    return ClassLine(
+        name=told["class"], devices=told.get("devices"), loss=told.get("loss"), unknown=told.get("unknown") or ""
+    )
+
+
+def _domain(told: Mapping[str, Any]) -> DomainLine:
+    return DomainLine(
+        name=told["domain"],
+        devices=told["devices"],
+        rows=told["rows"],
+        loss=told["loss"],
+        unknown=told["unknown"] or "",
     )
 
 

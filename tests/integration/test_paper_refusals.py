@@ -1,0 +1,67 @@
+"""What the paper's runner refuses, each by its code: rows and results that do not fit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..tiny_llama import make_tiny_llama
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("FEDIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+REFUSE = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from examples.fedit_paper.choices import choice_of
+from examples.fedit_paper.plan import Run, read_profile, read_rows
+from examples.fedit_paper.runner import Bench
+from fedit_client.hardware.device import DevicePlan
+from fedit_protocol.errors import FeditError
+from fedit_protocol.task import Quantization
+
+base, out, data = map(Path, sys.argv[1:])
+profile = replace(read_profile("smoke"), model=str(base), precision="fp32")
+row = next(row for row in read_rows() if row.name == "fedit")
+plan = DevicePlan("cpu", 1, Quantization.FP32, "float32", "a test", 0, 0)
+short = {**profile.task, "prompt": {**profile.task["prompt"], "cutoff_tokens": 16}}
+
+def refused(work):
+    try:
+        work()
+    except FeditError as error:
+        return [error.code, str(error), error.fix]
+    return None
+
+print(json.dumps([
+    refused(lambda: Run(replace(row, task={"round": {"cohort_size": "many"}}), 0).task(profile, "sha256:" + "0" * 64)),
+    refused(lambda: choice_of({"strategy": "loudest", "count": 5}, [], 0)),
+    refused(lambda: Bench(profile, base, plan, data, out).result(Run(row, 0))),
+    refused(lambda: Bench(replace(profile, task=short), base, plan, data, out).prepared(row, 0)),
+]))
+"""
+
+
+@pytest.mark.skipif(not (DATA / "dolly15k.jsonl").is_file(), reason="no dolly15k.jsonl in FEDIT_TEST_DATA")
+@pytest.mark.slow
+@pytest.mark.training
+def test_rows_and_results_that_do_not_fit_are_refused_with_what_helps(tmp_path: Path) -> None:
+    base, out = make_tiny_llama(tmp_path / "base"), tmp_path / "out"
+    kept = out / "runs" / "fedit-seed0" / "result.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"settings": "of another run"}))
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE, str(base), str(out), str(DATA)], cwd=ROOT, env=environment, timeout=280,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    task, choice, result, rows = json.loads(done.stdout)
+    assert (task[0], "the task of row fedit does not fit: round.cohort_size" in task[1]) == ("F021", True)
+    assert (choice[0], "there is no selection loudest here" in choice[1]) == ("F026", True)
+    assert (result[0], "name another folder with --out" in result[2]) == ("F025", True)
+    assert (rows[0], "keeps an answer within 16 tokens" in rows[1]) == ("F028", True)
+    assert json.loads(kept.read_text()) == {"settings": "of another run"}
