@@ -91,8 +91,7 @@ class Parts:
         doorkeeper = Doorkeeper(federation, store.members, clock)
         coordinator, owners = _coordinator(services, home, config)
         admission = _admission(identity, store, salt, clock, log_book, long_poll_s)
-        if isinstance(admission, Authority):
-            admission.most_devices = config.most_devices
+        admission.most_devices = config.most_devices
         return cls(
             identity=identity,
             store=store,

@@ -130,6 +130,8 @@ _CODES: Final[dict[str, str]] = {
     "S004": "The disk is full. Nothing was half taken; clients come again. Make room: no restart is needed.",
     "S005": "Keys and descriptor are not of one federation, or one is missing. Restore both from one backup.",
     "S006": "A stored adapter is not what its digest says. Restore the blobs from a backup.",
+    "S007": "The database holds a task of an older protocol, from before the first release. Its devices speak that "
+    "protocol too; serve it with the program that made it, and begin a new federation with this one.",
     "S090": "The PostgreSQL server cannot be reached; the message has its own words.",
     "S091": "PostgreSQL is set to confirm before its disk has the data. A committed round must survive a power cut.",
     "S092": "Another process held the database for longer than a write may wait.",

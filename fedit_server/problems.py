@@ -308,3 +308,8 @@ def _http_problem(error: web.HTTPException) -> web.StreamResponse:
     body = {"type": "about:blank", "title": error.reason, "status": error.status}
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return web.json_response(body, status=error.status, content_type=_CONTENT_TYPE, headers=headers)
+
+
+def no_room() -> ProtocolError:
+    """The error for a device that asks to join where there are as many as the settings allow."""
+    return ProtocolError(ProblemType.POLICY_REFUSED, "this federation has as many devices as it takes", code="T118")

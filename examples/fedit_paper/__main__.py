@@ -4,8 +4,10 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import platformdirs
 
@@ -13,6 +15,7 @@ from fedit_client.base.model import resolve_base
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.hardware.machine import Machine
 from fedit_client.hardware.plan import DType
+from fedit_client.training.tiny_llama import make_tiny_llama
 from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 
@@ -20,7 +23,6 @@ from . import data
 from .plan import NO_DIGEST, Profile, read_profile, read_rows, runs_of
 from .pool import Shift, in_processes
 from .runner import Bench
-from .tiny import tiny_base
 
 _MOST_BYTES = 40 * 2**30
 
@@ -65,6 +67,17 @@ def bench_of(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
         base = resolve_base(profile.model, "", cache, most_bytes=_MOST_BYTES, say=print)
     plan = plan_of(profile, options.device, options.threads)
     return Bench(profile, base, plan, place, out, options.curve)
+
+
+def tiny_base(folder: Path) -> Path:
+    """Return the tiny base in this folder; where several processes make it, one of them wins, and it is whole."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as place:
+            made = make_tiny_llama(Path(place) / "made")
+            with suppress(OSError):  # another process was faster
+                made.rename(folder)
+    return folder
 
 
 def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from fedit_client.evaluation.statistics import Interval
+from fedit_client.evaluation.statistics import Gap, Interval
 
 from . import evenness, planted
 from .evenness import Table
@@ -36,21 +36,29 @@ def interval(found: Interval, unit: str = "nats") -> str:
 
 
 def _main(results: Results) -> Iterator[str]:
-    for central, what in (("central_depth", "equal sequential depth"), ("central_small", "K times the steps")):
-        gap = results.gap("fedit", central)
-        if gap is None:
-            yield f"gap to central training of {what}: not run, or too small to speak of"
-            continue
-        whole = gap.whole
-        yield (
-            f"of the gap to central training of {what} FedIT recovers {whole.change:.0%} "
-            f"[{whole.low:.0%}, {whole.high:.0%}], {whole.seeds} seed(s)"
-        )
-        if gap.worst:
-            name, worst = gap.worst
-            yield f"  worst category {name}: {worst.change:.0%} [{worst.low:.0%}, {worst.high:.0%}]"
-    for seed, (beaten, of) in results.beaten("fedit", "alone").items():
-        yield f"seed {seed}: FedIT has a lower loss on all categories together than {beaten} of {of} clients alone"
+    step = results.preferred("server_step")
+    feds = {("fedit", ""): "FedIT"}
+    if step:
+        feds["server_step", step] = f"FedIT with a server step of {step}, chosen on the validation rows,"
+    for (row, variant), name in feds.items():
+        for central, what in (("central_depth", "equal sequential depth"), ("central_small", "K times the steps")):
+            yield from _recovered(results.gap(row, central, variant=variant), name, what)
+        for seed, (beaten, of) in results.beaten(row, "alone", variant).items():
+            yield f"seed {seed}: {name} has a lower loss on all categories together than {beaten} of {of} clients alone"
+
+
+def _recovered(gap: Gap | None, name: str, what: str) -> Iterator[str]:
+    if gap is None:
+        yield f"gap to central training of {what}: not run, or too small to speak of"
+        return
+    whole = gap.whole
+    yield (
+        f"of the gap to central training of {what} {name} recovers {whole.change:.0%} "
+        f"[{whole.low:.0%}, {whole.high:.0%}], {whole.seeds} seed(s)"
+    )
+    if gap.worst:
+        category, worst = gap.worst
+        yield f"  worst category {category}: {worst.change:.0%} [{worst.low:.0%}, {worst.high:.0%}]"
 
 
 def _optimizers(results: Results) -> Iterator[str]:

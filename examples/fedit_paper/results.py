@@ -122,15 +122,20 @@ class Results:
         pairs = [pairs_of(ours[seed], theirs[seed]) for seed in both]
         return pooled_interval(pairs) if pairs else None
 
-    def gap(self, fed: str, central: str, alone: str = "alone") -> Gap | None:
+    def gap(self, fed: str, central: str, alone: str = "alone", variant: str = "") -> Gap | None:
         """Return the share of the gap between clients alone and `central` that `fed` recovers, over common seeds."""
         seeds = [
             Triple(one.categories, one.tokens, np.stack([model.losses for model in locals_]), one.losses, best.losses)
-            for one in self.models(fed)
+            for one in self.models(fed, variant)
             for best in self.models(central)
             if best.seed == one.seed and (locals_ := [m for m in self.models(alone) if m.seed == one.seed])
         ]
         return gap_interval(seeds) if seeds else None
+
+    def preferred(self, row: str) -> str:
+        """Return the variant of a row that has the least loss on validation rows, by its first seed; "" without any."""
+        found = [model for model in self.models(row, None, "validation") if model.seed == 1]
+        return min(found, key=lambda model: model.loss).told["variant"] if found else ""
 
     def beaten(self, fed: str, alone: str, variant: str = "") -> dict[int, tuple[int, int]]:
         """Return, for each seed, how many clients alone have a higher loss than `fed`, and out of how many."""

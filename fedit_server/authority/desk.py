@@ -36,9 +36,10 @@ from fedit_server.authority.authority import WRONG_CODE
 from fedit_server.authority.update import checked_progress
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.keys.log_book import LogBook, log_index
-from fedit_server.problems import ComeAgainError
+from fedit_server.problems import ComeAgainError, no_room
 from fedit_server.rounds.bell import Bell
 from fedit_server.storage.admissions import Progress
+from fedit_server.storage.rows import ClientState
 from fedit_server.storage.store import Store
 
 QUEUE_POLL_S: Final = 5.0
@@ -64,6 +65,8 @@ class AuthorityDesk:
     clock: Clock
     long_poll_s: float
     lockout: Lockout = field(default_factory=Lockout)
+    most_devices: int | None = None
+    """That may be enrolled at once; those that wait for the authority already are not counted."""
     _addresses: Buckets = field(default_factory=lambda: Buckets(_NEW_REQUESTS))
     _devices: Buckets = field(default_factory=lambda: Buckets(_OF_A_DEVICE))
     _senders: dict[bytes, str] = field(default_factory=dict, repr=False)
@@ -78,15 +81,22 @@ class AuthorityDesk:
     async def enroll(self, sealed: bytes, address: str) -> EnrollReply:
         """Hand a sealed request to the authority and return its answer.
 
-        Raises ProtocolError: not-ready while the authority is away, and whatever the authority refuses it with. A wrong
+        Raises ProtocolError: policy-refused T118 where there are as many devices as the settings allow, not-ready while
+        the authority is away, and whatever the authority refuses it with. A wrong
         code counts against the address that brought it when the answer comes, whether or not anybody collects it.
         """
         now, known = self.clock(), request_id(sealed)
         if not await self.store.admissions.knows(known):
             self.lockout.check(address, now)
             self._addresses.take(address, now, "address")
+            await self._check_room()
             self._remember(known, address)
         return await self._asked_for(QueuedRequest(kind=RequestKind.ENROLL, body=sealed), None)
+
+    async def _check_room(self) -> None:
+        counts = await self.store.readings.client_counts()
+        if self.most_devices is not None and counts[ClientState.ACTIVE] >= self.most_devices:
+            raise no_room()
 
     def _remember(self, known: bytes, address: str) -> None:
         self._senders.setdefault(known, address)

@@ -3,6 +3,12 @@
 import signal
 from typing import Any
 
+from fedit_protocol.catalogue import TaskState
+from fedit_protocol.secagg.ring import cohort_rules
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Mode, Task
+from fedit_protocol.task_selection import least_free
+from fedit_protocol.words import counted
 from fedit_server.access.invites import NewInvite, Terms, create_invite
 from fedit_server.admin.models.tokens import MadeLink, NewLink
 from fedit_server.admin.tokens import create_link
@@ -26,6 +32,8 @@ async def start(plan: Plan, console: Console) -> int:
         invite = await _invite(server) if by_hand and server.apart is None else None
         link = await create_link(server.parts.admin, NewLink()) if by_hand else None
         _tell(console, server, invite, link, fresh=fresh)
+        if by_hand:
+            await _tell_whom_it_waits_for(console, server)
         settle()
         notify("READY=1")
         received = await wait_for_signal()
@@ -50,6 +58,22 @@ async def _invite(server: Serving) -> NewInvite:
         made = await create_invite(members, salt, server.address, pin, terms, now_s)
         change.after = made.row.__dict__
     return made
+
+
+def waiting_line(task: Task) -> str:
+    """Return what `up` says while it waits: how many devices a round needs, and among how many each is hidden."""
+    needed = counted(least_free(task), "free device")
+    if task.round.mode is Mode.TRUSTED:
+        return f"Waiting for {needed} for {task.id} (trusted mode: this server sees every update) …"
+    sizes = range(task.round.cohort_min, task.round.ring_size + 1)
+    least = min(Thresholds.of(members, cohort_rules(task)).hidden_among for members in sizes)
+    return f"Waiting for {needed} for {task.id} (this task's cohort; hides each among {least}) …"
+
+
+async def _tell_whom_it_waits_for(console: Console, server: Serving) -> None:
+    for row in await server.parts.store.tasks.tasks():
+        if row.state is TaskState.ACTIVE:
+            console.say(f"  {waiting_line(row.document.task)}")
 
 
 def _tell(console: Console, server: Serving, invite: NewInvite | None, link: MadeLink | None, *, fresh: bool) -> None:
@@ -80,6 +104,7 @@ def _tell(console: Console, server: Serving, invite: NewInvite | None, link: Mad
         config = server.config
         console.say(f"  Invite people with one line ({config.invite_days:g} days, {config.invite_uses} uses):")
         console.say(f"      {join_line(str(invite.link))}")
+        console.say("      (as a picture: fedit-server invite create --qr)")
     if server.apart is not None:
         console.say("  The enrolment authority lives apart: this server admits nobody by itself. There, run:")
         console.say(f"      fedit-server authority run --server '{server.apart}'")

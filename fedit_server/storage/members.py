@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, FederationId, TaskId
 from fedit_protocol.keylog import LogState
+from fedit_server.problems import no_room
 from fedit_server.storage.approvals import Waiting, may_join, waits
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append, log_state
@@ -364,7 +365,7 @@ def _check_usable(invite: InviteRow, now_s: int) -> None:
 async def _check_room(db: AsyncConnection, most: int | None) -> None:
     active = select(func.count()).select_from(clients).where(clients.c.state == ClientState.ACTIVE)
     if most is not None and (await db.execute(active)).scalar_one() >= most:
-        raise ProtocolError(ProblemType.POLICY_REFUSED, "this federation has as many devices as it takes", code="T118")
+        raise no_room()
 
 
 _NEW_INVITE: Final = "ask the organiser for a new link: fedit-server invite create"

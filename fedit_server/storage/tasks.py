@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode, digest_of, encode
-from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task import TaskDocument
 from fedit_server.storage.database import Database
@@ -188,6 +188,16 @@ def _current() -> Select[Any]:
 
 
 def _task(row: Row[Any]) -> TaskRow:
+    """Return the task behind a row; raises StorageError S007 for one that this program does not read."""
+    try:
+        document = decode(TaskDocument, row.document)
+    except ProtocolError as error:
+        raise StorageError(
+            f"the task {row.task_id} was published by a program of another protocol, and this one does not read it",
+            code="S007",
+            where=str(error),
+            fix="the program that made it still serves it; begin anew with this one: fedit-server --home NEW-DIR up",
+        ) from error
     return TaskRow(
         task_id=TaskId(row.task_id),
         version=row.version,
@@ -196,7 +206,7 @@ def _task(row: Row[Any]) -> TaskRow:
         failures=row.failures,
         source=row.source,
         document_bytes=row.document,
-        document=decode(TaskDocument, row.document),
+        document=document,
         owner=row.owner,
     )
 

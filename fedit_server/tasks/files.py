@@ -94,6 +94,7 @@ def _check_said(task: Task, survivors: int) -> None:
         f"method.name = {task.method.name} says too much of {survivors} survivors, and devices refuse fewer than"
         f" {LEAST_SURVIVORS_OF_TWO_SUMS}: {_enough(task)}, or take ffa_lora, which is exact too",
         code="C020",
+        fix=_CHECK,
     )
 
 

@@ -31,7 +31,7 @@ async def _crowd(home: BenchHome, lasts_s: float, *, reconnect: bool) -> dict[st
         server = psutil.Process(process.pid)
         watch = asyncio.create_task(_peak_mb(server))
         cpu = server.cpu_times()
-        playing = asyncio.create_task(_play(home, port, RAMP_S + lasts_s)) if not reconnect else None
+        playing = await _play(home, port, RAMP_S + lasts_s) if not reconnect else None
         tally = await run_apart(
             LoadPlan(
                 port=port,
@@ -49,7 +49,7 @@ async def _crowd(home: BenchHome, lasts_s: float, *, reconnect: bool) -> dict[st
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
-        survivors = await playing if playing else None
+        survivors = await _survivors(playing) if playing else None
         return {
             "devices": len(home.devices),
             "rss_mb": _PEAK[server.pid],
@@ -76,7 +76,8 @@ async def _peak_mb(server: psutil.Process) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _play(home: BenchHome, port: int, over_s: float) -> int:
+async def _play(home: BenchHome, port: int, over_s: float) -> asyncio.subprocess.Process:
+    """Start the live round; it is open when this returns: of a crowd that is free too, others would be invited."""
     descriptor = encode(load_identity(Home(home.folder)).descriptor).hex()
     plan = RoundPlan(
         port=port,
@@ -92,7 +93,17 @@ async def _play(home: BenchHome, port: int, over_s: float) -> int:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await process.communicate(plan.model_dump_json().encode())
-    if process.returncode:
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the round's process has no pipes")
+    process.stdin.write(plan.model_dump_json().encode())
+    process.stdin.close()
+    if await process.stdout.readline() != b"open\n":
+        raise RuntimeError("the live round failed")
+    return process
+
+
+async def _survivors(playing: asyncio.subprocess.Process) -> int:
+    out, _ = await playing.communicate()
+    if playing.returncode:
         raise RuntimeError("the live round failed")
     return int(out)

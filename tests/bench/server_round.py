@@ -36,7 +36,7 @@ class RoundPlan(BaseModel):
 
 
 async def play(plan: RoundPlan) -> int:
-    """Play the round; returns how many devices the result counts."""
+    """Play the round; says `open` once every device has its offer, and returns how many the result counts."""
     context = ssl.create_default_context(cafile=plan.authority)
     connector = TCPConnector(limit=0, ssl=context)
     url, patience = f"https://localhost:{plan.port}", ClientTimeout(total=900)
@@ -49,6 +49,8 @@ async def play(plan: RoundPlan) -> int:
         offers = await asyncio.gather(*(device.offer() for device in devices))
         for device, offer in zip(devices, offers, strict=True):
             device.accept(offer)
+        sys.stdout.write("open\n")
+        sys.stdout.flush()
         for step in STEPS:
             await _all(devices, step, plan.uploads_s if step == "upload" else 0.0)
         return (await devices[0].result()).survivors

@@ -65,6 +65,18 @@ async def test_row_32_the_server_relays_a_code_and_never_reads_it(
     assert code.encode() not in waiting + queue + content(tmp_path / "home") + b"".join(there.wire.posted)
 
 
+async def test_no_more_devices_ask_the_authority_than_the_server_takes(
+    tmp_path: Path, base: Path, clock: ManualClock
+) -> None:
+    async with apart(tmp_path, clock, small_task(base)) as there:
+        there.running.parts.admission.most_devices = 1
+        await there.enroll(await there.code())
+        with pytest.raises(RefusedError) as full:
+            await there.running.device().enroll(await there.code())
+        waiting = await there.running.parts.store.admissions.waiting()
+    assert (full.value.status, full.value.problem["code"], waiting.count) == (403, "T118", 0)
+
+
 async def test_nobody_is_admitted_while_the_authority_is_away_and_nothing_is_lost(
     tmp_path: Path, base: Path, clock: ManualClock
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fedit_protocol.errors import StorageError
 from fedit_server.storage.migrations import upgrade
 from fedit_server.storage.rows import RoundState
 from fedit_server.storage.store import Store
@@ -18,6 +19,16 @@ def test_every_migration_ships_the_file_of_the_schema_before_it() -> None:
 
 
 OLD = [pytest.param(revision, marks=pytest.mark.slow) for revision in REVISIONS[:-2]]
+
+
+async def test_a_task_that_this_program_does_not_read_is_named_with_what_helps(tmp_path: Path) -> None:
+    place = unpack(REVISIONS[-2], tmp_path / "fedit.db")
+    async with await Store.open(place, migrate=True) as store:
+        with pytest.raises(StorageError) as refused:
+            await store.tasks.tasks()
+    assert (refused.value.code, refused.value.exit_code) == ("S007", 12)
+    assert "was published by a program of another protocol" in str(refused.value)
+    assert "fedit-server --home NEW-DIR up" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize("revision", [*OLD, REVISIONS[-2]])

@@ -7,6 +7,9 @@ import pytest
 
 from fedit_server.cli import run
 from fedit_server.commands.arguments import lift_global_options
+from fedit_server.commands.starting import waiting_line
+
+from .bases import small_task
 
 TASK = 'id = "notes"\ntitle = "Notes"\nbase = {{ model = "a/base" }}\n{tables}\n'
 
@@ -41,3 +44,11 @@ def test_a_rule_that_masks_forbid_is_refused_with_the_nearest_that_works(
     told = capsys.readouterr().err
     assert "FEDIT-C013" in told
     assert "which masks hide: the nearest that works on sums is round.selection = self" in told
+
+
+def test_up_says_how_many_devices_a_round_waits_for_and_what_hides_them() -> None:
+    base = Path("/base")
+    masked = small_task(base, round={"cohort_min": 16, "cohort_size": 24})
+    assert waiting_line(masked) == "Waiting for 16 free devices for notes (this task's cohort; hides each among 8) …"
+    trusted = small_task(base, round={"mode": "trusted", "cohort_min": 1, "cohort_size": 2, "min_survivors": 1})
+    assert "Waiting for 1 free device for notes (trusted mode: this server sees every" in waiting_line(trusted)

@@ -15,10 +15,11 @@ __all__ = ["found_revision", "is_current", "newest_revision", "refuse_newer", "u
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the database to the newest version in one transaction."""
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    """Bring the database to the newest version in one transaction; one that is there already is not touched."""
+    if not is_current(connection):
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     connection.commit()
 
 
