@@ -84,7 +84,8 @@ def _adapter(document: TaskDocument, plan: DevicePlan) -> int:
         rank = document.task.adapter.rank
         return own * (plan.rank or rank) // rank * _adapter_bytes(document, plan)
     # Bases and the product that stands in lora_B's place, with its gradient.
-    return lora * 3 * _FLOAT_BYTES + own * _adapter_bytes(document, plan)
+    rank = document.task.adapter.rank
+    return lora * 3 * _FLOAT_BYTES + own * (plan.rank or rank) // rank * _adapter_bytes(document, plan)
 
 
 def _is_forward_only(document: TaskDocument) -> bool:

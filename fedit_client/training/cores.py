@@ -22,20 +22,22 @@ class CoreFactor(torch.nn.Module):
 
     bias = None
 
-    def __init__(self, basis: torch.Tensor, cores: torch.Tensor, *, scaled: bool) -> None:
+    def __init__(self, basis: torch.Tensor, cores: torch.Tensor, *, scaled: bool, learning: int) -> None:
         """Take B (m, r) and the cores (heads, r / heads, r / heads), float32; scales begin at 1, and learn if asked to.
 
-        They are kept less 1, so that weight decay pulls them to 1.
+        They are kept less 1, so that weight decay pulls them to 1. The first `learning` heads learn, the others stay.
         """
         super().__init__()
         self.register_buffer("basis", basis, persistent=False)
-        self.cores = torch.nn.Parameter(cores)
-        self.scales = torch.nn.Parameter(cores.new_zeros(len(cores)), requires_grad=scaled)
+        self.register_buffer("others", cores[learning:].clone(), persistent=False)
+        self.cores = torch.nn.Parameter(cores[:learning].clone())
+        self.scales = torch.nn.Parameter(cores.new_zeros(learning), requires_grad=scaled)
 
     @property
     def scaled(self) -> torch.Tensor:
         """The products that are sent and summed, (heads, r / heads, r / heads)."""
-        return (1 + self.scales[:, None, None]) * self.cores
+        others: Any = self.others
+        return torch.cat([(1 + self.scales[:, None, None]) * self.cores, others])
 
     @property
     def weight(self) -> torch.Tensor:
@@ -49,9 +51,10 @@ class CoreFactor(torch.nn.Module):
 
 
 @contextmanager
-def as_cores(model: Any, document: TaskDocument, before: Tensors) -> Iterator["Cores"]:
+def as_cores(model: Any, document: TaskDocument, before: Tensors, rank: int = 0) -> Iterator["Cores"]:
     """Train cores in the block's time: the model's lora_B stand aside, and lora_A is frozen.
 
+    Of a core of heads those below the rank learn, all of them if it is 0; the others are there as they were.
     `before` are the adapter's tensors, which the cores are read from: lora_B = B·R and BᵀB = 1.
     """
     factors, learns_scales = {}, document.task.method.name is MethodName.RAVAN
@@ -63,7 +66,10 @@ def as_cores(model: Any, document: TaskDocument, before: Tensors) -> Iterator["C
             continue
         plain = module.lora_B[_ADAPTER]
         cores = layer.blocks_of(before[f"{name}.lora_B.weight"])
-        factor = CoreFactor(_like(layer.up, plain.weight), _like(cores, plain.weight), scaled=learns_scales)
+        learning = rank // cores.shape[-1] if rank else len(cores)
+        factor = CoreFactor(
+            _like(layer.up, plain.weight), _like(cores, plain.weight), scaled=learns_scales, learning=learning
+        )
         module.lora_A[_ADAPTER].weight.requires_grad_(False)
         module.lora_B[_ADAPTER] = factor
         factors[layer.pair.path] = (layer, factor)

@@ -55,14 +55,15 @@ class Slices(Factors):
 
 
 @contextmanager
-def form_of(model: Any, document: TaskDocument, before: Tensors) -> Iterator[Form]:
+def form_of(model: Any, document: TaskDocument, before: Tensors, rank: int = 0) -> Iterator[Form]:
     """Prepare the model for what the task's method trains, and leave it as it was after the block.
 
-    `before` are the tensors of the adapter that lies on it (`document.built`).
+    `before` are the tensors of the adapter that lies on it (`document.built`); `rank` is up to which a device trains
+    the cores of heads, 0 for all of them.
     """
     match document.task.method.name:
         case MethodName.FED_SB | MethodName.RAVAN:
-            with as_cores(model, document, before) as cores:
+            with as_cores(model, document, before, rank) as cores:
                 yield cores
         case MethodName.FEDKSEED:
             with as_steps(model, document) as steps:

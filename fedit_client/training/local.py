@@ -35,7 +35,7 @@ from fedit_client.training.optimizer import make_optimizer
 from fedit_client.training.own_control import controls, keep_next, uses_control
 from fedit_client.training.personal import Personal
 from fedit_client.training.pull import Drift, Pull, pulls_of
-from fedit_client.training.ranks import adapter_at, cut
+from fedit_client.training.ranks import adapter_at, cut, held_rank
 from fedit_client.training.request import (
     LocalResult,
     OnProgress,
@@ -116,7 +116,7 @@ def _train(
     own = _laid_in(loaded, request)
     canary = _canary(loaded, request, on_progress) if group.leads else None
     kind, _ = usable(task.training.optimizer, request.plan.device)
-    with form_of(loaded.model, request.document, own.shared) as form:
+    with form_of(loaded.model, request.document, own.shared, request.plan.rank) as form:
         feeding = feeding_of(loaded.model, task, loaded.pad_id, request.plan.loss_chunk)
         measure = partial(_measure, loaded, rows.kept_back.examples, feeding, on_progress)
         begin = partial(_begun, loaded, task, kind, request, group)
@@ -166,7 +166,7 @@ def _train(
 def _laid_in(loaded: Loaded, request: TrainingRequest) -> Personal:
     """Put the adapter that training starts from into the model, and let the method's factors train."""
     own = Personal.of(request, load_tensors(request.global_adapter, request.document.built))
-    write_adapter(loaded.model, cut(own.start, request.plan.rank))
+    write_adapter(loaded.model, cut(own.start, held_rank(request.document, request.plan.rank)))
     own.prepare(loaded.model)
     train_only(loaded.model, method_of(request.document).trained(request.document, request.version))
     return own

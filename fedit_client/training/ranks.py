@@ -8,13 +8,19 @@ from typing import Any
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.task import AdapterSpec, TaskDocument
+from fedit_protocol.task_tables import MethodName
 
 _A = ".lora_A.weight"
 
 
+def held_rank(document: TaskDocument, rank: int) -> int:
+    """Return up to which rank a device holds the adapter, 0 for all: RAVAN's heads are all there, and few train."""
+    return 0 if document.task.method.name is MethodName.RAVAN else rank
+
+
 def adapter_at(document: TaskDocument, rank: int) -> tuple[AdapterSpec, AdapterLayout]:
     """Return the adapter of a task at a rank of its list, 0 for its own: the spec for PEFT, and the layout."""
-    spec, layout = document.task.adapter, document.built
+    spec, layout, rank = document.task.adapter, document.built, held_rank(document, rank)
     if rank in (0, spec.rank):
         return spec, layout
     narrow = spec.model_copy(update={"rank": rank, "alpha": spec.alpha * rank / spec.rank})

@@ -163,10 +163,22 @@ def _check_ranks(task: "Task") -> None:
     if nested and not task.adapter.ranks:
         half = f"set adapter.ranks = [{rank // 2}, {rank}], or take fedavg" if rank > 1 else "take fedavg"
         raise ValueError(f"method.name = nested averages slices of many ranks, and adapter.ranks lists none: {half}")
-    if task.adapter.ranks and not nested:
+    if not task.adapter.ranks or nested:
+        return
+    if task.method.name is not MethodName.RAVAN:
         raise ValueError(
             f"adapter.ranks needs a weight for each block of slices, which method.name = {task.method.name} has not:"
             " set method.name = nested, or leave out adapter.ranks"
+        )
+    inner = rank // task.method.heads
+    if any(each % inner for each in task.adapter.ranks):
+        whole = sorted({max(1, each // inner) * inner for each in task.adapter.ranks})
+        near = f"set adapter.ranks = {whole}" if len(whole) > 1 else "leave it out"
+        raise ValueError(f"adapter.ranks counts whole heads of rank {inner} where method.name = ravan: {near}")
+    if task.privacy or task.round.mode == "trusted" or task.round.cohorts > 1:
+        raise ValueError(
+            "adapter.ranks needs round.mode = masked, one cohort and no [privacy]: the weight of each block of heads is"
+            " known of one masked sum only; leave out adapter.ranks, so that all devices train all heads"
         )
 
 

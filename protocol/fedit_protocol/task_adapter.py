@@ -16,8 +16,8 @@ class AdapterSpec(Section):
         (),
         max_length=8,
         exclude_if=absent_at(()),
-        description="the ranks that devices of one cohort may have, rank being the largest (method nested): each takes"
-        " the one that fits; empty: rank alone",
+        description="the ranks that devices of one cohort may have, rank being the largest (method nested, and ravan"
+        " for whole heads): each takes the one that fits; empty: rank alone",
     )
     rank_hidden_among: int = Field(
         3,

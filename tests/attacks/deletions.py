@@ -275,7 +275,7 @@ CLIENT: Final = (
 
 SERVER: Final = (
     Deletion(
-        "S1", "bodies are limited before they are read", "fedit_server/routes/wire.py",
+        "S1", "bodies are limited before they are read", "fedit_server/access/bodies.py",
         "if len(received) > most:", OFF,
         "server/test_body_limits.py::test_s1_a_body_beyond_the_limit_is_refused_and_one_at_the_limit_is_not",
     ),

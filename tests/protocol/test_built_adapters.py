@@ -71,7 +71,7 @@ def test_it_stays_exact_through_the_ring_up_to_rounding(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_the_document_names_what_travels_and_what_is_built(name: str) -> None:
-    task = document(name, method={"seeds": 16})
+    task = document(name, method={"seeds": 16} if name == "fedkseed" else {})
     assert task.lora is not None
     assert task.built is task.lora
     assert {len(tensor.shape) for tensor in task.built.tensors} == {2}

@@ -1,5 +1,6 @@
 """Training what is not the factors themselves: cores between bases, and steps along directions without gradients."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from fedit_client.training.run import Run, State
 from fedit_client.training.tokenize import tokenize
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.built_adapter import built_adapter
-from fedit_protocol.task import TaskDocument
+from fedit_protocol.methods.cores import core_layers
+from fedit_protocol.task import Task, TaskDocument
 
 from ..tiny_llama import tiny_document
 from .rows import SETTINGS, cpu, letters
@@ -91,6 +93,24 @@ def test_what_is_built_from_the_new_state_is_what_was_trained(name: str, base: P
     first, _ = trained(asked_of(base, tmp_path, document, state), loaded)
     again, _ = trained(asked_of(base, tmp_path, document, state + first.update), loaded)
     assert again.held_out_loss == pytest.approx(first.held_out_loss_after, abs=1e-4)
+
+
+def test_a_weak_device_trains_the_first_heads_and_the_others_stay_as_they_are(base: Path, tmp_path: Path) -> None:
+    """All heads are in its model: what it sees before a step is what everybody sees."""
+    plain = document_of(base, "ravan", held_out_fraction=0.5, local_steps=2)
+    adapter = {**ADAPTER, "ranks": (4, 8)}
+    task = Task.model_validate(plain.task.model_dump() | {"adapter": adapter})
+    document = plain.model_copy(update={"task": task})
+    state = (0.05 * np.random.default_rng(1).standard_normal(document.layout.size)).astype(np.float32)
+    whole = asked_of(base, tmp_path, document, state)
+    weak = replace(whole, plan=replace(whole.plan, rank=4))
+    results = [trained(asked)[0] for asked in (whole, weak)]
+    assert results[0].held_out_loss == results[1].held_out_loss
+    for layer in core_layers(document):
+        assert layer.blocks(results[0].update).all()
+        few = layer.blocks(results[1].update)
+        assert few[0].all()
+        assert not few[1].any()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from fedit_protocol.errors import ConfigError
 
 Matrix = NDArray[np.float64]
 
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+DOWN: Final = ".lora_A.weight"
+"""The end of the name of a factor A."""
+_B: Final = ".lora_B.weight"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class LoraPair:
     @property
     def a_name(self) -> str:
         """The name of A in the layout."""
-        return self.path + _A
+        return self.path + DOWN
 
     @property
     def b_name(self) -> str:
@@ -64,10 +67,10 @@ def up_factors(layout: AdapterLayout) -> tuple[str, ...]:
 
 def _pairs(layout: AdapterLayout) -> Iterator[LoraPair]:
     spans = {tensor.name: (tensor.shape, span) for tensor, span in layout.spans()}
-    paths = [name.removesuffix(_A) for name in spans if name.endswith(_A)]
+    paths = [name.removesuffix(DOWN) for name in spans if name.endswith(DOWN)]
     if 2 * len(paths) != len(spans) or not all(path + _B in spans for path in paths):
         raise ConfigError("this method needs an adapter of LoRA pairs A and B, and nothing else", code="C023")
     for path in paths:
-        (rank, n), a_span = spans[path + _A]
+        (rank, n), a_span = spans[path + DOWN]
         (m, _), b_span = spans[path + _B]
         yield LoraPair(path, m, n, rank, a_span, b_span)

@@ -6,7 +6,7 @@ of slices has a weight of its own, which travels inside the mask. A block that t
 (`secagg.blocks`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,9 +18,11 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.methods.combination import Combined
 from fedit_protocol.methods.contract import RoundStart, Step
 from fedit_protocol.methods.fedavg import FedAvg
-from fedit_protocol.methods.lora_pairs import lora_pairs
+from fedit_protocol.methods.lora_pairs import DOWN
 from fedit_protocol.rank_blocks import weight_name
 from fedit_protocol.secagg.quantize import Aggregate
+from fedit_protocol.state_layout import CORE
+from fedit_protocol.task import TaskDocument
 
 Places = NDArray[np.integer[Any]]
 
@@ -30,33 +32,43 @@ class NestedRanks(FedAvg):
 
     def server_update(self, start: RoundStart, first: Aggregate | Combined, second: Aggregate | None = None) -> Step:
         """Return the step; raises ProtocolError (encoding-refused) if a block's weight exceeds that of one below it."""
-        step = super().server_update(start, first)
-        change, ranks = step.change.copy(), start.document.task.adapter.ranks
-        said = first.report.statistics
-        weights = [first.weight, *(said.get(weight_name(rank), 0) for rank in ranks[1:])]
-        if any(higher > lower for lower, higher in pairwise(weights)):
-            raise ProtocolError(ProblemType.ENCODING_REFUSED, "more weight has a high rank than a low one")
-        for rows, columns, block in _places(start.document.layout, ranks):
-            if block and weights[block] != first.weight:
-                share = first.weight / weights[block] if weights[block] else 0.0
-                change[rows] *= share
-                change[columns] *= share
-        return Step(change)
+        return by_holders(super().server_update(start, first), start.document, first)
+
+
+def by_holders(step: Step, document: TaskDocument, first: Aggregate | Combined) -> Step:
+    """Return the step with each block's mean over the devices that have it, instead of over all.
+
+    Raises ProtocolError (encoding-refused) if a block's weight exceeds that of one below it.
+    """
+    change, ranks = step.change.copy(), document.task.adapter.ranks
+    said = first.report.statistics
+    weights = [first.weight, *(said.get(weight_name(rank), 0) for rank in ranks[1:])]
+    if any(higher > lower for lower, higher in pairwise(weights)):
+        raise ProtocolError(ProblemType.ENCODING_REFUSED, "more weight has a high rank than a low one")
+    for block, (low, high) in enumerate(pairwise((0, *ranks))):
+        if block and weights[block] != first.weight:
+            share = first.weight / weights[block] if weights[block] else 0.0
+            for places in _places(document.layout, low, high):
+                change[places] *= share
+    return Step(change)
 
 
 def limited(layout: AdapterLayout, update: Vector, rank: int) -> Vector:
-    """Return the update (d,) with zeros in all slices from this rank on."""
+    """Return the update (d,) with zeros in all slices from this rank on, or in the heads that lie there."""
     found = update.copy()
-    for pair in lora_pairs(layout):
-        found[pair.a_span].reshape(pair.rank, pair.n)[rank:] = 0
-        found[pair.b_span].reshape(pair.m, pair.rank)[:, rank:] = 0
+    for places in _places(layout, rank, None):
+        found[places] = 0
     return found
 
 
-def _places(layout: AdapterLayout, ranks: Sequence[int]) -> Iterator[tuple[Places, Places, int]]:
-    """Yield where the slices of each layer and block lie in the flat vector: in A, in B, and the block's number."""
-    for pair in lora_pairs(layout):
-        a = np.arange(pair.a_span.start, pair.a_span.stop).reshape(pair.rank, pair.n)
-        b = np.arange(pair.b_span.start, pair.b_span.stop).reshape(pair.m, pair.rank)
-        for block, (low, high) in enumerate(pairwise((0, *ranks))):
-            yield a[low:high].reshape(-1), b[:, low:high].reshape(-1), block
+def _places(layout: AdapterLayout, low: int, high: int | None) -> Iterator[Places]:
+    """Yield where the slices from one rank to another lie in the flat vector: in each A and B, or core of heads."""
+    for tensor, span in layout.spans():
+        where = np.arange(span.start, span.stop).reshape(tensor.shape)
+        if tensor.name.endswith(CORE):
+            inner = tensor.shape[-1]  # a core of heads: each is a block of that many ranks
+            yield where[low // inner : None if high is None else high // inner].reshape(-1)
+        elif tensor.name.endswith(DOWN):
+            yield where[low:high].reshape(-1)
+        else:
+            yield where[:, low:high].reshape(-1)
