@@ -180,6 +180,13 @@ def runs_of(rows: Sequence[Row], profile: Profile, chosen: Sequence[str], seeds:
 def _runs(row: Row, profile: Profile, seed: int) -> Iterator[Run]:
     limit = cast("Values", profile.limits.get(row.name, {}))
     variants = cast("Sequence[str]", limit.get("variants", tuple(row.variants) or ("",)))
+    if unknown := sorted(set(variants) - {"", *row.variants}):
+        raise ConfigError(
+            f"the profile {profile.name} wants a variant {unknown[0]} of row {row.name}, which has none of that name",
+            code="F021",
+            where=f"profiles/{profile.name}.toml",
+            fix="name a variant that the row's task file has",
+        )
     for variant in variants:
         if row.clients == "each":
             yield from (Run(row, seed, variant, place) for place in range(cast("int", limit.get("runs", row.runs))))

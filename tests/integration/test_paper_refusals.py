@@ -17,7 +17,7 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from examples.fedit_paper.choices import choice_of
-from examples.fedit_paper.plan import Run, read_profile, read_rows
+from examples.fedit_paper.plan import Run, read_profile, read_rows, runs_of
 from examples.fedit_paper.runner import Bench
 from fedit_client.hardware.device import DevicePlan
 from fedit_protocol.errors import FeditError
@@ -41,6 +41,7 @@ print(json.dumps([
     refused(lambda: choice_of({"strategy": "loudest", "count": 5}, [], 0)),
     refused(lambda: Bench(profile, base, plan, data, out).result(Run(row, 0))),
     refused(lambda: Bench(replace(profile, task=short), base, plan, data, out).prepared(row, 0)),
+    refused(lambda: runs_of([row], replace(profile, limits={"fedit": {"variants": ["twice"]}}), [], 1)),
 ]))
 """
 
@@ -59,9 +60,10 @@ def test_rows_and_results_that_do_not_fit_are_refused_with_what_helps(tmp_path: 
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    task, choice, result, rows = json.loads(done.stdout)
+    task, choice, result, rows, variant = json.loads(done.stdout)
     assert (task[0], "the task of row fedit does not fit: round.cohort_size" in task[1]) == ("F021", True)
     assert (choice[0], "there is no selection loudest here" in choice[1]) == ("F026", True)
     assert (result[0], "name another folder with --out" in result[2]) == ("F025", True)
     assert (rows[0], "keeps an answer within 16 tokens" in rows[1]) == ("F028", True)
+    assert (variant[0], "wants a variant twice of row fedit" in variant[1]) == ("F021", True)
     assert json.loads(kept.read_text()) == {"settings": "of another run"}
