@@ -171,7 +171,7 @@ def test_c3_a_device_refuses_what_its_noise_would_not_cover(ring: dict[str, obje
 def test_c3_two_sums_are_never_covered_by_the_noise_of_one() -> None:
     task = noisy_task(8).task
     values = task.model_dump() | {"method": {"name": "fedit_rs"}}
-    with pytest.raises(ValueError, match="take fedavg"):
+    with pytest.raises(ValueError, match="take ffa_lora"):
         type(task).model_validate(values)
 
 
