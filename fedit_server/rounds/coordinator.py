@@ -184,7 +184,7 @@ class Coordinator:
     async def document(self, round_id: RoundId, reader: ClientId, question: Callable[[Machine], bytes]) -> bytes:
         """Ask the reader's cohort for a document, waiting until it is there; then raises not-ready."""
         cohort = await self.cohort(round_id, reader)
-        return await self.poll(lambda: self._ask(cohort, question), cohort.bell)
+        return await self.poll(lambda: self._ask(cohort, question), cohort.documents)
 
     async def poll(self, look: Callable[[], Awaitable[bytes]], bell: Bell) -> bytes:
         """Look again at every ring until there is an answer, another error than not-ready, or the long poll is over."""

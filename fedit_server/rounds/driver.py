@@ -24,6 +24,7 @@ from fedit_protocol.signing import Envelope, SigningKey
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.metrics import Metrics
 from fedit_server.rounds.bell import Bell
+from fedit_server.rounds.missed import missed_in
 from fedit_server.rounds.round_keys import RoundKeys
 from fedit_server.storage import BlobStore
 from fedit_server.storage.rounds import Opening, Rounds
@@ -128,6 +129,9 @@ class Driver(ABC, Generic[M_co]):
         self.opening = opening
         self.cohort_id = cohort_id
         self.bell = Bell()
+        """Rings after every event: for who moves the cohort on."""
+        self.documents = Bell()
+        """Rings when there may be a new document: devices would else all look again after each message of one."""
         self.ending: CohortEnding | None = None
         self._desk = desk
         self._lock = asyncio.Lock()
@@ -137,6 +141,7 @@ class Driver(ABC, Generic[M_co]):
         self.machine = self._rebuild(records)
         self._take_note_again(records)
         self._view = self.view
+        self._told = self.machine.stage
         self._stage_since = desk.clock()
 
     @abstractmethod
@@ -197,7 +202,7 @@ class Driver(ABC, Generic[M_co]):
                 await self._perform(await self._off_loop(event))
                 await self._tick()
         finally:
-            self.bell.ring()
+            self._ring()
 
     async def read(self, question: Callable[[M_co], T]) -> T:
         """Ask the machine for a document; never sees a fact before it is on disk. Raises FeditError."""
@@ -217,6 +222,7 @@ class Driver(ABC, Generic[M_co]):
             except StorageError as error:
                 log.error("the round waits for the disk: %s", error, extra=self._fields)
                 await self.bell.wait(RETRY_S)
+        self.documents.ring()
         return self.ending
 
     async def _move(self) -> None:
@@ -235,6 +241,18 @@ class Driver(ABC, Generic[M_co]):
             self.ending = Fail(*self.machine.failure, tuple(self.machine.blamed))
         if self.ending is None:
             await self.bell.wait(self._seconds_left())
+
+    def _ring(self) -> None:
+        """Wake who waits for a change; devices only at another stage, since each document ends one."""
+        self.bell.ring()
+        told, self._told = self._told, self.machine.stage
+        if told != self._told or self.ending is not None:
+            self.documents.ring()
+
+    def look_again(self) -> None:
+        """Wake everybody who waits."""
+        self.bell.ring()
+        self.documents.ring()
 
     def let_go(self) -> None:
         """Forget the vectors of a finished sum, once the round has what it needs of them."""
@@ -357,28 +375,7 @@ class Driver(ABC, Generic[M_co]):
             log.exception("the round fails without a last record", extra=self._fields)
             self.ending = Fail(problem, reason, blamed)
         finally:
-            self.bell.ring()
-
-
-def missed_in(stage: str, invited: int, progress: Mapping[str, int]) -> int:
-    """Return how many devices were awaited in a stage that has ended, and did not come.
-
-    Only the stages in which each of a known set is awaited count, and only a round's first sum: unmask ends with the
-    shares that suffice.
-    """
-    if progress.get("sum", 1) != 1:
-        return 0
-    joined = progress.get("joined", 0)
-    awaited = {
-        Stage.ADVERTISE_KEYS: (invited, joined),
-        Stage.ACCEPT: (invited, joined),
-        Stage.SHARE_KEYS: (joined, progress.get("shared", 0)),
-        Stage.ACKNOWLEDGE: (progress.get("shared", 0), progress.get("acknowledged", 0)),
-        Stage.MASKED_UPDATE: (progress.get("sharers", 0), progress.get("uploaded", 0)),
-        Stage.SEALED_UPDATE: (joined, progress.get("uploaded", 0)),
-    }
-    expected, came = awaited.get(Stage(stage), (0, 0))
-    return max(0, expected - came)
+            self._ring()
 
 
 def _tick(machine: Machine, now: datetime) -> Effects:

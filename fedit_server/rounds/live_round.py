@@ -78,7 +78,7 @@ class LiveRound:
         """Wake everything that waits for this round."""
         self.bell.ring()
         for cohort in self.cohorts:
-            cohort.bell.ring()
+            cohort.look_again()
 
     async def abort(self, reason: str) -> None:
         """End every cohort that still runs; the round then fails with this reason, whatever the others learned."""

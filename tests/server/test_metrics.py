@@ -19,7 +19,7 @@ from fedit_server.admin.health import Surroundings, _tried
 from fedit_server.admin.models.tokens import NewToken
 from fedit_server.admin.tokens import create_token
 from fedit_server.metrics import FAMILIES, Metrics, problem_name
-from fedit_server.rounds.driver import missed_in
+from fedit_server.rounds.missed import missed_in
 
 from .bases import small_task
 from .conftest import Running, start
