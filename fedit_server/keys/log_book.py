@@ -1,5 +1,7 @@
 """Answers for those who check the key log: paths from certificates to heads, and how one head grew from another."""
 
+import asyncio
+
 from fedit_protocol.encoding import decode, encode
 from fedit_protocol.enrollment import Certificate, ProvenCertificate
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -17,6 +19,7 @@ class LogBook:
     def __init__(self, log: KeyLog) -> None:
         self._log = log
         self._trees: dict[int, MerkleTree] = {}
+        self._growing = asyncio.Lock()
 
     async def proven(self, certificate: bytes, head: bytes) -> bytes:
         """Return a certificate with its path to a signed head, as rosters show it; raises not-enrolled if newer."""
@@ -41,14 +44,16 @@ class LogBook:
         return LogGrowth(path=tree.consistency(old_size), revoked=revoked)
 
     async def _tree(self, size: int) -> MerkleTree:
-        if size not in self._trees:
-            leaves = (await self._log.state(size)).leaves
-            if len(leaves) != size:
-                raise ProtocolError(ProblemType.MALFORMED, f"the log has {len(leaves)} entries, not {size}")
-            if len(self._trees) >= _MOST_TREES:
-                self._trees.pop(next(iter(self._trees)))
-            self._trees[size] = MerkleTree(leaves)
-        return self._trees[size]
+        async with self._growing:  # a whole cohort asks at once: the first builds it, in a thread, for all
+            if size not in self._trees:
+                leaves = (await self._log.state(size)).leaves
+                if len(leaves) != size:
+                    raise ProtocolError(ProblemType.MALFORMED, f"the log has {len(leaves)} entries, not {size}")
+                tree = await asyncio.to_thread(MerkleTree, leaves)
+                if len(self._trees) >= _MOST_TREES:
+                    self._trees.pop(next(iter(self._trees)))
+                self._trees[size] = tree
+            return self._trees[size]
 
 
 def log_index(certificate: bytes) -> int:

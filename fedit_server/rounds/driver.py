@@ -15,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 
 from fedit_protocol.encoding import decode
-from fedit_protocol.errors import ProblemType, StorageError
+from fedit_protocol.errors import FeditError, ProblemType, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, client_id
 from fedit_protocol.messages import Abort, Offer, UploadHeader
 from fedit_protocol.secagg.effects import Effect, Effects, Fail, Finish, Opened, Persist, Record
@@ -95,6 +95,7 @@ class Machine(Protocol):
 
 
 M_co = TypeVar("M_co", bound=Machine, covariant=True)
+M = TypeVar("M", bound=Machine)
 T = TypeVar("T")
 CohortEnding = Finish | Opened | Fail
 
@@ -198,9 +199,10 @@ class Driver(ABC, Generic[M_co]):
             async with self._lock:
                 self._desk.require_lease()
                 await self._catch_up()
-                await self._tick()
-                await self._perform(await self._off_loop(event))
-                await self._tick()
+                effects, refusal = await self._off_loop(event)
+                await self._perform(effects)
+                if refusal is not None:
+                    raise refusal
         finally:
             self._ring()
 
@@ -281,24 +283,18 @@ class Driver(ABC, Generic[M_co]):
         deadline = self.machine.deadline
         return None if deadline is None else max(0.0, (deadline - self._desk.clock()).total_seconds())
 
-    async def _off_loop(self, event: Callable[[M_co, datetime], Effects]) -> Effects:
+    async def _off_loop(self, event: Callable[[M_co, datetime], Effects]) -> tuple[Effects, FeditError | None]:
         """Feed the machine in a thread: signatures, shares and rosters of a hundred devices are no work for the loop.
 
-        The caller holds the lock, so one thread at a time works on the machine.
+        The caller holds the lock, so one thread at a time works on the machine. Besides what is to be done it returns
+        why the event was refused, if it was: the tick before it stands nevertheless.
         """
         try:
-            return await asyncio.to_thread(event, self.machine, self._desk.clock())
-        except asyncio.CancelledError:
-            self._stale = True  # the thread goes on, with a machine that is given up: what it does is on no disk
+            return await asyncio.to_thread(_step, self.machine, event, self._desk.clock())
+        except BaseException:
+            # Broken or cancelled (its thread goes on, then): the steps that it took are in memory only.
+            self._stale = True
             raise
-
-    async def _tick(self) -> None:
-        try:
-            effects = await self._off_loop(_tick)
-        except Exception:
-            self._stale = True  # the steps that it took before it broke are in memory only
-            raise
-        await self._perform(effects)
 
     async def _perform(self, effects: Effects) -> None:
         """Carry out effects in order: all records in one transaction first, then what they allow."""
@@ -378,8 +374,14 @@ class Driver(ABC, Generic[M_co]):
             self._ring()
 
 
-def _tick(machine: Machine, now: datetime) -> Effects:
-    return machine.tick(now)
+def _step(machine: M, event: Callable[[M, datetime], Effects], now: datetime) -> tuple[Effects, FeditError | None]:
+    """Tick, feed one event, tick again; an event that is refused has changed nothing."""
+    before = machine.tick(now)
+    try:
+        effects = event(machine, now)
+    except FeditError as refusal:
+        return before, refusal
+    return (*before, *effects, *machine.tick(now)), None
 
 
 def _nothing(_machine: Machine, _now: datetime) -> Effects:

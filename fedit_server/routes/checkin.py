@@ -20,7 +20,7 @@ async def check_in(request: web.Request) -> web.StreamResponse:
     client, message = await doorkeeper.check_in(received)
     turnstile.pass_device(client.client_id, doorkeeper.clock())
     kind, version = (text if text.isprintable() else "" for text in (message.device_kind, message.client_version))
-    await request.app[STORE].members.saw(client, kind, version, unix_seconds(doorkeeper.clock()))
+    request.app[STORE].sights.saw(client, kind, version, unix_seconds(doorkeeper.clock()))
 
     async def here() -> web.Response:
         return cbor(await request.app[COORDINATOR].check_in(client, message))

@@ -14,8 +14,8 @@ from fedit_protocol.ids import ClientId, IdentityKey, client_id
 from fedit_server.problems import RateLimitedError
 from fedit_server.storage.database import Database
 from fedit_server.storage.key_log import LogLine, append
-from fedit_server.storage.members import SEEN_STEP_S
 from fedit_server.storage.rows import ClientState
+from fedit_server.storage.sights import SEEN_STEP_S
 from fedit_server.storage.tables import authority_requests, certificates, clients, key_log, suspicions
 
 MOST_WAITING: Final = 2000

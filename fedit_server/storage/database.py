@@ -82,6 +82,11 @@ class Database:
                     finally:
                         self._mine.reset(token)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the task that asks is inside `writing`."""
+        return self._present() is not None
+
     def _present(self) -> AsyncConnection | None:
         """Return the connection of the transaction that this very task is in; tasks inherit the variable."""
         inherited = self._mine.get()

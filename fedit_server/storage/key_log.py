@@ -1,5 +1,6 @@
 """The authority's key log as rows: entries in order, each with its leaf hash and the signed head that followed."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,54 @@ class LogLine:
     head: bytes
 
 
+@dataclass(frozen=True)
+class KnownLog:
+    """A beginning of the log that is on disk for good, so that only what follows it has to be read and understood."""
+
+    leaves: tuple[bytes, ...] = ()
+    revocations: tuple[tuple[int, int], ...] = ()
+    """Where the log revokes a serial, and which; in the order of the log."""
+
+    def state(self, size: int | None = None) -> LogState:
+        """Return the log of the first `size` entries, or as far as it is known."""
+        end = len(self.leaves) if size is None else size
+        revoked = {serial for position, serial in self.revocations if position < end}
+        return LogState(self.leaves[:end], tuple(sorted(revoked)))
+
+    def then(self, rows: Sequence[Any]) -> "KnownLog":
+        """Return it with the rows that follow."""
+        start = len(self.leaves)
+        found = ((start + place, decode(LogEntry, row.entry)) for place, row in enumerate(rows))
+        gone = tuple((position, entry.serial) for position, entry in found if entry.action is LogAction.REVOKE)
+        return KnownLog((*self.leaves, *(row.leaf for row in rows)), (*self.revocations, *gone))
+
+
 class KeyLog:
-    """Reads the log; only whoever admits or revokes a device appends, inside its own transaction (`append`)."""
+    """Reads the log; only whoever admits or revokes a device appends, inside its own transaction (`append`).
+
+    Every device of a round asks for proofs over all of it. It only grows, so what was read once is kept: about
+    130 bytes an entry.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known = KnownLog()
+        self._learning = asyncio.Lock()
+
+    async def learn(self) -> None:
+        """Read what was appended since; inside a transaction nothing is, for that may still be undone."""
+        if self._database.in_transaction:
+            return
+        async with self._learning:  # who comes meanwhile waits for what the first one reads
+            async with self._database.reading() as db:
+                rows = await _rows_after(db, len(self._known.leaves))
+            if rows:
+                self._known = await asyncio.to_thread(self._known.then, rows)
+
+    async def within(self, db: AsyncConnection) -> LogState:
+        """Return the whole log as a transaction sees it, which may have appended to it."""
+        known = self._known
+        return known.then(await _rows_after(db, len(known.leaves))).state()
 
     async def head(self) -> bytes | None:
         """Return the newest signed head, or None while nobody is enrolled."""
@@ -35,8 +79,9 @@ class KeyLog:
 
     async def state(self, size: int | None = None) -> LogState:
         """Return the log of the first `size` entries, or of all; a shorter log is returned as long as it is."""
-        async with self._database.reading() as db:
-            return await log_state(db, size)
+        if size is None or size > len(self._known.leaves):
+            await self.learn()
+        return self._known.state(size)
 
     async def entries(self, start: int, most: int) -> list[bytes]:
         """Return up to `most` entries from position `start`, for auditors: they hold hashes, no keys."""
@@ -65,13 +110,9 @@ async def newest_head(db: AsyncConnection) -> bytes | None:
     return found
 
 
-async def log_state(db: AsyncConnection, size: int | None = None) -> LogState:
-    """Return the log inside a transaction: leaf hashes and the serials that it revokes."""
-    wanted = select(key_log.c.leaf, key_log.c.entry).order_by(key_log.c.position)
-    rows: Sequence[Any] = (await db.execute(wanted if size is None else wanted.limit(size))).all()
-    entries = (decode(LogEntry, row.entry) for row in rows)
-    revoked = {entry.serial for entry in entries if entry.action is LogAction.REVOKE}
-    return LogState(tuple(row.leaf for row in rows), tuple(sorted(revoked)))
+async def _rows_after(db: AsyncConnection, start: int) -> Sequence[Any]:
+    wanted = select(key_log.c.leaf, key_log.c.entry).where(key_log.c.position >= start)
+    return (await db.execute(wanted.order_by(key_log.c.position))).all()
 
 
 async def append(db: AsyncConnection, line: LogLine) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.errors import ProblemType, ProtocolError
@@ -14,13 +14,11 @@ from fedit_protocol.keylog import LogState
 from fedit_server.problems import no_room
 from fedit_server.storage.approvals import Waiting, may_join, waits
 from fedit_server.storage.database import Database
-from fedit_server.storage.key_log import LogLine, append, log_state
+from fedit_server.storage.key_log import KeyLog, LogLine, append
 from fedit_server.storage.rows import ClientRow, ClientState, InviteRow
+from fedit_server.storage.sights import SEEN_STEP_S
 from fedit_server.storage.tables import certificates, clients, evaluators, federation, invite_tasks, invites, suspicions
 from fedit_server.storage.together import Together
-
-SEEN_STEP_S: Final = 3600
-"""When a client was last seen is kept in whole hours: enough to see who is gone, too coarse to follow a day."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,6 @@ class Member:
         return next((envelope for envelope, not_after in self.certificates if not_after > now_s), None)
 
 
-_Sight = tuple[ClientId, str, str, int]
-"""A client that was seen, on which kind of device, and the hour (Unix seconds) in which it was."""
-
 Issue = Callable[[int, LogState], Issued]
 """(serial, log so far) → what the authority signs; called inside the transaction, so that numbers have no gaps."""
 Revoke = Callable[[int, LogState], LogLine]
@@ -75,11 +70,11 @@ Revoke = Callable[[int, LogState], LogLine]
 class Members:
     """Invites, clients, certificates and the key log of one federation."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: KeyLog) -> None:
         self._database = database
+        self._log = log
         self._invited_to: dict[str, frozenset[TaskId] | None] = {}
         self._members = Together[ClientId, Member](self._look)
-        self._sights = Together[_Sight, None](self._note_sights)
 
     async def federation_salt(self, federation_id: FederationId, now_s: int) -> bytes:
         """Return the salt of invite codes, making the federation's row at the first start."""
@@ -160,6 +155,7 @@ class Members:
         Raises ProtocolError: invite-refused, invite-expired, invite-used, conflict; not-ready while the operator's yes
         is missing.
         """
+        await self._log.learn()
         async with self._database.writing() as db:
             enrolled = await self._redeem(db, candidate, issue, revoke, now_s)
         if enrolled is None:  # raised out here, so that the device stays on the list
@@ -177,7 +173,7 @@ class Members:
         if known is not None and held is not None:
             if known.invite_id != invite.invite_id:
                 raise ProtocolError(ProblemType.CONFLICT, "this device has already joined with another invite")
-            return Enrolled(held, await log_state(db))
+            return Enrolled(held, await self._log.within(db))
         if known is not None and known.state in (ClientState.REVOKED, ClientState.BLOCKED):
             raise ProtocolError(ProblemType.INVITE_REFUSED, "this device was excluded from the federation", code="T006")
         _check_usable(_invite(invite), now_s)
@@ -186,10 +182,10 @@ class Members:
         if invite.needs_approval and not await may_join(db, asks):
             return None
         await self._admit(db, candidate, invite.invite_id, returning=known is not None, now_s=now_s)
-        await _revoke_all(db, candidate.client_id, revoke, now_s)
-        issued = issue(await _next_serial(db), await log_state(db))
+        await self._revoke_all(db, candidate.client_id, revoke, now_s)
+        issued = issue(await _next_serial(db), await self._log.within(db))
         await _keep(db, candidate.client_id, issued)
-        return Enrolled(issued.certificate, await log_state(db))
+        return Enrolled(issued.certificate, await self._log.within(db))
 
     async def _admit(
         self, db: AsyncConnection, candidate: Candidate, invite_id: str, *, returning: bool, now_s: int
@@ -270,23 +266,6 @@ class Members:
             gone = {"label": "", "device_kind": "", "client_version": "", "enrolled_at": 0, "last_seen": 0}
             await db.execute(update(clients).where(mine).values(invite_id=None, **gone))
 
-    async def saw(self, client: ClientRow, device_kind: str, version: str, now_s: int) -> None:
-        """Note that a client is alive; writes at most once an hour, in one transaction with those who come meanwhile.
-
-        Every device comes within half a minute after the hour: a transaction for each would hold up all of them.
-        """
-        hour = now_s - now_s % SEEN_STEP_S
-        if (client.last_seen, client.device_kind, client.client_version) != (hour, device_kind, version):
-            await self._sights.get((client.client_id, device_kind, version, hour))
-
-    async def _note_sights(self, sights: Sequence[_Sight]) -> dict[_Sight, None]:
-        seen = update(clients).where(clients.c.client_id == bindparam("client"))
-        told: dict[str, Any] = {"device_kind": bindparam("kind"), "client_version": bindparam("version")}
-        seen, names = seen.values(last_seen=bindparam("hour"), **told), ("client", "kind", "version", "hour")
-        async with self._database.writing(alone="sights") as db:
-            await db.execute(seen, [dict(zip(names, sight, strict=True)) for sight in sorted(sights)])
-        return {}
-
     async def certificate(self, client: ClientId, now_s: int) -> bytes | None:
         """Return a client's certificate if it is neither revoked nor expired, or None."""
         async with self._database.reading() as db:
@@ -308,6 +287,7 @@ class Members:
 
         Raises ProtocolError (not-enrolled) if there is none: it was revoked, or it has expired already.
         """
+        await self._log.learn()
         async with self._database.writing() as db:
             held = (await db.execute(_valid_certificate(client, now_s))).scalar_one_or_none()
             if held is None:
@@ -317,7 +297,7 @@ class Members:
             envelope, not_after = extend(held)
             same = (certificates.c.client_id == client) & (certificates.c.envelope == held)
             await db.execute(update(certificates).where(same).values(envelope=envelope, not_after=not_after))
-            return Enrolled(envelope, await log_state(db))
+            return Enrolled(envelope, await self._log.within(db))
 
     async def leave(self, client: ClientId, revoke: Revoke, now_s: int) -> None:
         """Forget a client's name and device, revoke its certificate, and log that; again changes nothing."""
@@ -328,12 +308,19 @@ class Members:
         await self._end(client, ClientState.REVOKED, revoke, now_s)
 
     async def _end(self, client: ClientId, state: ClientState, revoke: Revoke, now_s: int) -> None:
+        await self._log.learn()
         async with self._database.writing() as db:
-            await _revoke_all(db, client, revoke, now_s)
+            await self._revoke_all(db, client, revoke, now_s)
             await db.execute(delete(suspicions).where(suspicions.c.client_id == client))
             gone = {"state": state, "label": "", "device_kind": "", "client_version": ""}
             may = (clients.c.client_id == client) & (clients.c.state != ClientState.REVOKED)
             await db.execute(update(clients).where(may).values(gone))
+
+    async def _revoke_all(self, db: AsyncConnection, client: ClientId, revoke: Revoke, now_s: int) -> None:
+        mine = (certificates.c.client_id == client) & certificates.c.revoked_at.is_(None)
+        for serial in (await db.execute(select(certificates.c.serial).where(mine))).scalars().all():
+            await append(db, revoke(serial, await self._log.within(db)))
+            await db.execute(update(certificates).where(certificates.c.serial == serial).values(revoked_at=now_s))
 
 
 async def _keep(db: AsyncConnection, client: ClientId, issued: Issued) -> None:
@@ -343,13 +330,6 @@ async def _keep(db: AsyncConnection, client: ClientId, issued: Issued) -> None:
         )
     )
     await append(db, issued.line)
-
-
-async def _revoke_all(db: AsyncConnection, client: ClientId, revoke: Revoke, now_s: int) -> None:
-    mine = (certificates.c.client_id == client) & certificates.c.revoked_at.is_(None)
-    for serial in (await db.execute(select(certificates.c.serial).where(mine))).scalars().all():
-        await append(db, revoke(serial, await log_state(db)))
-        await db.execute(update(certificates).where(certificates.c.serial == serial).values(revoked_at=now_s))
 
 
 def _check_usable(invite: InviteRow, now_s: int) -> None:

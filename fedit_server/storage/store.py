@@ -17,6 +17,7 @@ from fedit_server.storage.readings import Readings
 from fedit_server.storage.retention import Retentions
 from fedit_server.storage.round_orders import RoundOrders
 from fedit_server.storage.rounds import Rounds
+from fedit_server.storage.sights import Sights
 from fedit_server.storage.suspicions import Suspicions
 from fedit_server.storage.task_records import TaskRecords
 from fedit_server.storage.tasks import Tasks
@@ -44,6 +45,7 @@ class Store:
     lineages: Lineages
     webhooks: Webhooks
     approvals: Approvals
+    sights: Sights
     database: Database
 
     @classmethod
@@ -54,7 +56,8 @@ class Store:
     @classmethod
     def over(cls, database: Database) -> Self:
         """Return the store of an open database."""
-        members, admissions, log = Members(database), Admissions(database), KeyLog(database)
+        log = KeyLog(database)
+        members, admissions = Members(database, log), Admissions(database)
         rooms = Tasks(database), Rounds(database), Candidates(database), Suspicions(database), Readings(database)
         said = Tokens(database), AuditLog(database), TaskRecords(database), RoundOrders(database), Retentions(database)
         return cls(
@@ -66,11 +69,13 @@ class Store:
             Lineages(database),
             Webhooks(database),
             Approvals(database),
+            Sights(database),
             database,
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Write down what is still to be written, and close every connection."""
+        await self.sights.settle()
         await self.database.close()
 
     async def __aenter__(self) -> Self:

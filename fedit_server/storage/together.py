@@ -34,12 +34,21 @@ class Together(Generic[K, V]):
 
     async def get(self, key: K) -> V | None:
         """Return what there is for `key` now; raises what the query raises."""
+        return await asyncio.shield(self.ask(key))  # who gives up must not take the answer from the others
+
+    def ask(self, key: K) -> asyncio.Future[V | None]:
+        """Return what will hold the answer for `key`; it need not be waited for, and must not be cancelled."""
         if key not in self._asked:
             self._asked[key] = asyncio.get_running_loop().create_future()
         answer = self._asked[key]
         if self._working is None:
             self._working = asyncio.create_task(self._work())
-        return await asyncio.shield(answer)  # who gives up must not take the answer from the others
+        return answer
+
+    async def settle(self) -> None:
+        """Wait until everything that was asked is answered."""
+        if self._working is not None:
+            await asyncio.wait([self._working])
 
     async def _work(self) -> None:
         try:

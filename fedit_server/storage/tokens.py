@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from fedit_server.access.roles import Role
 from fedit_server.problems import UnauthenticatedError
 from fedit_server.storage.database import Database
-from fedit_server.storage.members import SEEN_STEP_S
+from fedit_server.storage.sights import SEEN_STEP_S
 from fedit_server.storage.tables import tokens
 
 KEPT_S: Final = 30 * 86400

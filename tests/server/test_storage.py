@@ -22,10 +22,11 @@ from fedit_protocol.keylog import LogAction, LogEntry, leaf_hash
 from fedit_protocol.secagg.effects import Record
 from fedit_server.storage.disk import DiskBlobs
 from fedit_server.storage.key_log import LogLine
-from fedit_server.storage.members import Candidate, Issued, Members
+from fedit_server.storage.members import Candidate, Issued
 from fedit_server.storage.migrations import upgrade
 from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
 from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, Decision, RoundState, RoundView
+from fedit_server.storage.sights import Sights
 from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
 from fedit_server.tasks.publishing import Publisher
@@ -221,14 +222,50 @@ async def test_a_thousand_devices_after_the_hour_are_noted_in_a_few_transactions
         nonlocal transactions
         transactions += 1
 
-    members, hour = Members(store.database.guarded(count)), BEGAN - BEGAN % 3600 + 72_000_000
-    everybody = [row for row in await members.clients() if row.client_id in names]
-    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 59) for client in everybody))
-    seen = [row for row in await members.clients() if row.client_id in names]
+    sights, hour = Sights(store.database.guarded(count)), BEGAN - BEGAN % 3600 + 72_000_000
+    everybody = [row for row in await store.members.clients() if row.client_id in names]
+    for client in everybody:
+        sights.saw(client, "cpu", "1.2.0", hour + 59)
+    await sights.settle()
+    seen = [row for row in await store.members.clients() if row.client_id in names]
     assert {(row.device_kind, row.client_version, row.last_seen) for row in seen} == {("cpu", "1.2.0", hour)}
     assert transactions <= 3
-    await asyncio.gather(*(members.saw(client, "cpu", "1.2.0", hour + 3599) for client in seen))
+    for client in seen:
+        sights.saw(client, "cpu", "1.2.0", hour + 3599)
+    await sights.settle()
     assert transactions <= 3
+
+
+@pytest.mark.sqlite
+async def test_a_device_that_is_seen_does_not_wait_for_who_writes(store: Store) -> None:
+    [name] = map(ClientId, await add_clients(store, 1))
+    client = await store.members.client(name)
+    assert client is not None
+    async with store.database.writing():
+        store.sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
+        await asyncio.sleep(0.05)
+        assert (await store.members.client(name)) == client
+    await store.sights.settle()
+    seen = await store.members.client(name)
+    assert seen is not None
+    assert seen.last_seen > client.last_seen
+
+
+async def test_a_sight_that_cannot_be_written_is_said_in_the_log(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    [name] = map(ClientId, await add_clients(store, 1))
+    client = await store.members.client(name)
+    assert client is not None
+
+    async def refuse(_db: AsyncConnection) -> None:
+        raise StorageError("the disk is full", code="S004")
+
+    sights = Sights(store.database.guarded(refuse))
+    sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
+    await sights.settle()
+    assert "last seen" in caplog.text
+    assert await store.members.client(name) == client
 
 
 async def test_two_processes_may_write_at_the_same_time(store: Store) -> None:
