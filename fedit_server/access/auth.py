@@ -8,7 +8,7 @@ from fedit_protocol.ids import ClientId, FederationId, IdentityKey, TaskId, clie
 from fedit_protocol.messages import CheckIn
 from fedit_protocol.requests import check_authorization, check_clock
 from fedit_protocol.secagg.context import offer_context
-from fedit_protocol.signing import Kind, read_envelope, unseal, verify
+from fedit_protocol.signing import Kind, read_envelope, verified, verify
 from fedit_server.clock import Clock, unix_seconds
 from fedit_server.storage.members import Member, Members
 from fedit_server.storage.rows import ClientRow, ClientState
@@ -30,10 +30,10 @@ class Doorkeeper:
 
     async def check_in(self, received: bytes) -> tuple[ClientRow, CheckIn]:
         """Return who checks in, and with what; the same refusals as `caller`."""
-        key = IdentityKey(read_envelope(received, Kind.CHECK_IN).signer)
-        message = unseal(received, Kind.CHECK_IN, federation_context(self.federation_id), CheckIn)
+        envelope = read_envelope(received, Kind.CHECK_IN)
+        message = verified(envelope, federation_context(self.federation_id), CheckIn)
         check_clock(message.sent_at, unix_seconds(self.clock()))
-        member = await self._member(key)
+        member = await self._member(IdentityKey(envelope.signer))
         await self.check_invited(member.row, message.task_id)
         # An expired certificate in a roster would make every other member refuse the round.
         self._certificate_of(member)

@@ -137,7 +137,12 @@ def unseal(received: bytes, kind: Kind, context: bytes, body_type: type[M], *, s
     envelope = read_envelope(received, kind)
     if signer is not None and envelope.signer != signer:
         raise SecurityError(ProblemType.BAD_SIGNATURE, f"a {kind} message is signed by another key than expected")
-    verify(envelope.signer, kind, context, envelope.body, envelope.signature)
+    return verified(envelope, context, body_type)
+
+
+def verified(envelope: Envelope, context: bytes, body_type: type[M]) -> M:
+    """Verify an envelope that was read and return its message; its signer is whoever it names. Raises as `unseal`."""
+    verify(envelope.signer, envelope.kind, context, envelope.body, envelope.signature)
     return decode(body_type, envelope.body)
 
 

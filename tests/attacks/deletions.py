@@ -115,7 +115,8 @@ CLIENT: Final = (
         _attack("other_rounds", "row_09_the_vector_of_an_answered_round_is_never_masked_again"),
     ),
     Deletion(
-        "C5", "joins are signed", _ROSTER, "verify(read.signer, Kind.JOIN, ctx0, read.body, read.signature)", "pass",
+        "C5", "joins are signed", _ROSTER, "join = verified(read, ctx0, Join)",
+        "from fedit_protocol.encoding import decode; join = decode(Join, read.body)",
         _attack("identities", "row_01_a_server_that_swaps_keys_is_refused_by_everybody_and_gets_nothing"),
     ),
     Deletion(
@@ -285,7 +286,7 @@ SERVER: Final = (
     ),
     Deletion(
         "S1", "signatures over the received bytes", P + "signing.py",
-        "    verify(envelope.signer, kind, context, envelope.body, envelope.signature)\n", "",
+        "    verify(envelope.signer, envelope.kind, context, envelope.body, envelope.signature)\n", "",
         "protocol/test_aggregator_doors.py::test_s1_only_whole_signed_messages_of_the_right_kind_come_in",
     ),
     Deletion(
@@ -343,7 +344,7 @@ SERVER: Final = (
     ),
     Deletion(
         "S8", "a mean within the clip", _QUANTIZE,
-        "if np.linalg.norm(total) / weight > ring.clip_norm + rounding:", OFF,
+        "if _norm(total) / weight > ring.clip_norm + rounding:", OFF,
         _GATES + "a_mean_longer_than_the_clip_is_refused",
     ),
     Deletion(

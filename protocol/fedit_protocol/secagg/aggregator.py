@@ -49,7 +49,7 @@ from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.secagg.sum_state import SumState
 from fedit_protocol.secagg.thresholds import SECOND_SHARE
 from fedit_protocol.secagg.unmask import UnmaskJob
-from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, unseal
+from fedit_protocol.signing import Kind, SigningKey, read_envelope, seal, verified
 
 _TAG_BYTES = 16
 
@@ -218,8 +218,9 @@ class Aggregator(RoundDocuments):
 
     def on_abort(self, received: bytes, now: datetime) -> Effects:
         """Note that a device gave up, so that nobody waits for it."""
-        signer = IdentityKey(read_envelope(received, Kind.ABORT).signer)
-        unseal(received, Kind.ABORT, self._state.context0, Abort)
+        envelope = read_envelope(received, Kind.ABORT)
+        signer = IdentityKey(envelope.signer)
+        verified(envelope, self._state.context0, Abort)
         if self.stage in ENDED or signer in self._state.gone or not self._awaits(signer):
             return ()
         return self._ends.record("abort", received, now)

@@ -16,7 +16,7 @@ from fedit_protocol.secagg.masking import Mask, pair_sign
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.thresholds import confirmation_quorum
-from fedit_protocol.signing import Kind, read_envelope, unseal
+from fedit_protocol.signing import Kind, read_envelope, unseal, verified
 
 
 @dataclass
@@ -68,13 +68,13 @@ class OwnSum:
         """Refuse shares unless a quorum of the roster has signed the very U3 that we were shown (C17)."""
         shown = survivors_hash(self.asked)
         signers = set()
-        for envelope in message.confirmations:
-            signer = read_envelope(envelope, Kind.CONFIRM).signer
-            roster.index(IdentityKey(signer))
-            confirm = unseal(envelope, Kind.CONFIRM, self.context, Confirm, signer=signer)
+        for received in message.confirmations:
+            envelope = read_envelope(received, Kind.CONFIRM)
+            roster.index(IdentityKey(envelope.signer))
+            confirm = verified(envelope, self.context, Confirm)
             if confirm.survivors != shown or confirm.sum_index != self.index:
                 raise _refused("a member has confirmed another set of survivors than this device was shown")
-            signers.add(signer)
+            signers.add(envelope.signer)
         quorum = confirmation_quorum(len(roster.members), roster.thresholds.corrupt)
         if message.sum_index != self.index or len(signers) < quorum:
             raise _refused(f"{len(signers)} members confirmed the survivors, {quorum} are needed")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from fedit_protocol.encoding import decode
 from fedit_protocol.enrollment import Certificate
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.ids import IdentityKey
@@ -14,7 +13,7 @@ from fedit_protocol.secagg.keys import check_agreement_key
 from fedit_protocol.secagg.ring import canary_classes, domain_names
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.secagg.unmask import MemberKeys, member_keys
-from fedit_protocol.signing import Kind, read_envelope, verify
+from fedit_protocol.signing import Kind, read_envelope, verified
 
 CheckMember = Callable[[bytes], Certificate]
 """Turns the membership that a roster shows into a certificate that counts, or raises SecurityError (C5)."""
@@ -32,8 +31,7 @@ class Member:
     def verified(cls, envelope: bytes, ctx0: bytes, sums: int) -> Self:
         """Check a join envelope's signature, key encodings, number of sums; raises SecurityError, ProtocolError."""
         read = read_envelope(envelope, Kind.JOIN)
-        verify(read.signer, Kind.JOIN, ctx0, read.body, read.signature)
-        join = decode(Join, read.body)
+        join = verified(read, ctx0, Join)
         if len(join.mask_keys) != sums or len(join.self_mask_hashes) != sums:
             raise SecurityError(ProblemType.CONTEXT_MISMATCH, "a join offers keys for another number of sums")
         for key in (join.share_key, *join.mask_keys):

@@ -31,7 +31,7 @@ from fedit_protocol.secagg.roster import Member, VerifiedRoster
 from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, leaf_of
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.secagg.sum_state import SumState, second_public_input
-from fedit_protocol.signing import Kind, read_envelope, unseal
+from fedit_protocol.signing import Kind, read_envelope, unseal, verified
 
 
 class FailureNote(Message):
@@ -130,8 +130,9 @@ class RoundState:
 
     def open(self, received: bytes, kind: Kind, message: type[M], context: bytes | None = None) -> tuple[int, M]:
         """Verify a member's message, in the roster's context if no other is given; return roster index and content."""
-        index = self.roster.index(IdentityKey(read_envelope(received, kind).signer))
-        return index, unseal(received, kind, context or self.roster.context, message)
+        envelope = read_envelope(received, kind)
+        index = self.roster.index(IdentityKey(envelope.signer))
+        return index, verified(envelope, context or self.roster.context, message)
 
     def open_header(self, received: bytes) -> tuple[int, UploadHeader, SumState]:
         """Verify an upload header: a participant's, in ctx_j, for the one length that payloads of this sum have."""
@@ -142,7 +143,7 @@ class RoundState:
         wanted = self.sum(decode(UploadHeader, envelope.body).sum_index)  # read to choose the context, verified below
         if index not in wanted.participants:
             raise SecurityError(ProblemType.NOT_IN_COHORT, f"this device has no part in sum {wanted.index}")
-        header = unseal(received, Kind.UPLOAD, wanted.context, UploadHeader)
+        header = verified(envelope, wanted.context, UploadHeader)
         if header.length != payload_length(wanted.ring):
             raise ProtocolError(ProblemType.MALFORMED, f"an upload of this sum has {payload_length(wanted.ring)} bytes")
         return index, header, wanted
