@@ -131,7 +131,8 @@ def test_row_07_a_server_that_mixes_models_is_refused_by_the_others() -> None:
 
 def test_row_07_even_with_joins_unchecked_no_share_opens_and_the_victim_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """C8, the second line: shares are sealed under ctx, which the offer enters. Signature checks are taken out here."""
-    monkeypatch.setattr("fedit_protocol.secagg.roster.verify", lambda *_: None)
+    unchecked = lambda envelope, _context, body_type: decode(body_type, envelope.body)  # noqa: E731
+    monkeypatch.setattr("fedit_protocol.secagg.roster.verified", unchecked)
     honest = AttackedRound(5, Cast())
     honest.play_until("ack")
     victim = AttackedRound(5, Cast(offers={VICTIM: other_model()})).members[VICTIM]
