@@ -49,7 +49,7 @@ class KeyLog:
     """Reads the log; only whoever admits or revokes a device appends, inside its own transaction (`append`).
 
     Every device of a round asks for proofs over all of it. It only grows, so what was read once is kept: about
-    130 bytes an entry.
+    80 bytes an entry.
     """
 
     def __init__(self, database: Database) -> None:

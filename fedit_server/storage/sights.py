@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, update
 from fedit_protocol.errors import StorageError
 from fedit_protocol.ids import ClientId
 from fedit_server.storage.database import Database
-from fedit_server.storage.rows import ClientRow
+from fedit_server.storage.rows import ClientRow, ClientState
 from fedit_server.storage.tables import clients
 from fedit_server.storage.together import Together
 
@@ -47,7 +47,9 @@ class Sights:
         await self._sights.settle()
 
     async def _write(self, sights: Sequence[_Sight]) -> dict[_Sight, None]:
-        seen = update(clients).where(clients.c.client_id == bindparam("client"))
+        # Of who left meanwhile nothing is written back: leaving has just removed it.
+        there = (clients.c.client_id == bindparam("client")) & (clients.c.state == ClientState.ACTIVE)
+        seen = update(clients).where(there)
         told: dict[str, Any] = {"device_kind": bindparam("kind"), "client_version": bindparam("version")}
         seen, names = seen.values(last_seen=bindparam("hour"), **told), ("client", "kind", "version", "hour")
         try:

@@ -251,6 +251,23 @@ async def test_a_device_that_is_seen_does_not_wait_for_who_writes(store: Store) 
     assert seen.last_seen > client.last_seen
 
 
+async def test_a_sight_of_a_device_that_left_meanwhile_brings_nothing_back(store: Store) -> None:
+    [name] = map(ClientId, await add_clients(store, 1))
+    client = await store.members.client(name)
+    assert client is not None
+    async with store.database.writing():
+        store.sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
+        await store.members.leave(name, no_revocation, 1)
+    await store.sights.settle()
+    left = await store.members.client(name)
+    assert left is not None
+    assert (left.device_kind, left.client_version) == ("", "")
+
+
+def no_revocation(*_: object) -> LogLine:
+    raise AssertionError("this device has no certificate")
+
+
 async def test_a_sight_that_cannot_be_written_is_said_in_the_log(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -111,7 +111,7 @@ def checked_norm(update: Vector, weight: int, ring: RingSpec) -> float:
 def _norm(values: Vector | NDArray[np.float64]) -> float:
     """The L2 norm of a vector, added up in float64.
 
-    Not by BLAS: its threads spin for milliseconds after every product, half of what a round costs on two cores.
+    Not by BLAS: its threads spin for milliseconds after every product, a third of what a round cost on two cores.
     """
     parts = (values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK))
     return sqrt(sum(float(np.square(part, out=part).sum()) for part in parts))
