@@ -19,6 +19,11 @@ async def read_within(
     """
     if request.content_length is not None and request.content_length > most:
         raise too_large()
+    if request.content.is_eof():  # it came with its head, like most messages: nothing to wait for
+        whole = request.content.read_nowait()
+        if len(whole) > most:
+            raise too_large()
+        return whole
     received = bytearray()
     try:
         async with asyncio.timeout(limit_s):

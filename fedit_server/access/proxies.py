@@ -21,6 +21,8 @@ def is_trusted(peer: str, trusted: Collection[Network]) -> bool:
     """Say whether a connected peer is one of the proxies; over a Unix socket it is."""
     if peer == UNIX:
         return True
+    if not trusted:
+        return False
     address = _address(peer)
     return address is not None and any(address in network for network in trusted)
 

@@ -13,7 +13,6 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import ClientId, IdentityKey, RoundId, TaskId, client_id
 from fedit_protocol.messages import CheckIn, CheckInReply, WaitReason
-from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.effects import Fail
 from fedit_protocol.version import can_talk, spoken
 from fedit_server.rounds.bell import Bell
@@ -23,7 +22,7 @@ from fedit_server.rounds.endings import record_ending
 from fedit_server.rounds.live_round import LiveRound
 from fedit_server.rounds.orders import carry_out_orders
 from fedit_server.rounds.services import Services
-from fedit_server.rounds.task_runner import FINAL, LOOK_AGAIN_S, TaskRunner
+from fedit_server.rounds.task_runner import LOOK_AGAIN_S, TaskRunner, ends_waiting
 from fedit_server.storage.rounds import Opening
 from fedit_server.storage.rows import ClientRow, RoundRow, RoundState, TaskRow
 from fedit_server.storage.tasks import Standing
@@ -137,19 +136,20 @@ class Coordinator:
                 ProblemType.VERSION_MISMATCH, f"this server does not speak the client's version: it takes {spoken()}"
             )
         runner = self._runner(message.task_id)
-        if message.version < version_of(runner.task.document):
+        if message.version < runner.task.protocol:
             raise ProtocolError(ProblemType.VERSION_MISMATCH, "this task needs a newer client")
         if runner.is_too_new(caller):
-            return runner.no_round(WaitReason.TOO_NEW)
-        reply = runner.answer(client, message)
-        if reply.offer is not None or reply.reason in FINAL:
-            return reply
+            return runner.reply(WaitReason.TOO_NEW)
+        standing = runner.standing(client, message)
+        if ends_waiting(standing):
+            return runner.reply(standing)
         declared = runner.declared_by(message)
         runner.lobby.saw(client, self.services.desk.clock(), declared)
         with runner.lobby.waiting(client) as bell:
             runner.somebody_came()
-            reply = await self._wait_for_offer(runner, client, message, bell)
-        if reply.offer is None and reply.reason not in FINAL:
+            standing = await self._wait_for_offer(runner, client, message, bell)
+            reply = runner.reply(standing)
+        if not ends_waiting(standing):
             runner.lobby.saw(client, self.services.desk.clock(), declared)
         return reply
 
@@ -236,15 +236,17 @@ class Coordinator:
             raise ProtocolError(ProblemType.NOT_READY, "the round is still running")
         return row.result
 
-    async def _wait_for_offer(self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell) -> CheckInReply:
+    async def _wait_for_offer(
+        self, runner: TaskRunner, client: ClientId, message: CheckIn, bell: Bell
+    ) -> bytes | WaitReason:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.services.long_poll_s
         while True:
             ear = bell.listen()
-            reply = runner.answer(client, message)
+            standing = runner.standing(client, message)
             left = until - loop.time()
-            if reply.offer is not None or reply.reason in FINAL or left <= 0 or self._stopping:
-                return reply
+            if ends_waiting(standing) or left <= 0 or self._stopping:
+                return standing
             await ear.wait(left)
 
     async def close_open_rounds(self, reason: str) -> int:

@@ -47,10 +47,12 @@ _RETRY_AFTER_S: Final = {
     WaitReason.TASK_PAUSED: 15.0,
     WaitReason.TOO_NEW: 300.0,
 }
-FINAL: Final = frozenset(_RETRY_AFTER_S)
-"""Reasons that waiting does not change."""
-
 log = logging.getLogger(__name__)
+
+
+def ends_waiting(standing: bytes | WaitReason) -> bool:
+    """Say whether a client is told this at once: an offer, or a reason that waiting does not change."""
+    return not isinstance(standing, WaitReason) or standing in _RETRY_AFTER_S
 
 
 class TaskRunner:
@@ -139,12 +141,12 @@ class TaskRunner:
         else:
             await self.bell.wait(LOOK_AGAIN_S)
 
-    def answer(self, client: ClientId, message: CheckIn) -> CheckInReply:
+    def standing(self, client: ClientId, message: CheckIn) -> bytes | WaitReason:
         """Return the offer that stands for a client, or why there is none now."""
         live = self.live
         if live and live.awaits(client) and message.consent_version == live.opening.task_version:
-            return self._reply(live.opening.offer, None)
-        return self.no_round(self._reason(client, message))
+            return live.opening.offer
+        return self._reason(client, message)
 
     def declared_by(self, message: CheckIn) -> Declared:
         """Return what a check-in says of its device, as far as the task asks for it."""
@@ -159,14 +161,12 @@ class TaskRunner:
         age_s = unix_seconds(self._services.desk.clock()) - client.enrolled_at
         return age_s < cohort_rules(self.task.document.task).min_cert_age_s
 
-    def no_round(self, reason: WaitReason) -> CheckInReply:
-        """Return why there is no offer now."""
-        return self._reply(None, reason)
-
-    def _reply(self, offer: bytes | None, reason: WaitReason | None) -> CheckInReply:
+    def reply(self, standing: bytes | WaitReason) -> CheckInReply:
+        """Tell a client of its offer, or why there is none now."""
         now = self._services.desk.clock()
+        reason = standing if isinstance(standing, WaitReason) else None
         return CheckInReply(
-            offer=offer,
+            offer=None if isinstance(standing, WaitReason) else standing,
             reason=reason,
             free_clients=self.lobby.count(now),
             wanted_clients=least_free(self.task.document.task),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from fedit_protocol.catalogue import TaskState
@@ -11,6 +12,7 @@ from fedit_protocol.encoding import decode
 from fedit_protocol.evaluation import CategoryLoss, EvaluationReport
 from fedit_protocol.ids import ClientId, Digest, RoundId, TaskId
 from fedit_protocol.messages import Offer
+from fedit_protocol.round_plan import version_of
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import Mode, TaskDocument
@@ -89,6 +91,11 @@ class TaskRow:
     document: TaskDocument
     owner: str = ""
     """Who answers for it on this server, as a label or a contact."""
+
+    @cached_property
+    def protocol(self) -> tuple[int, int]:
+        """The protocol version that its rounds need."""
+        return version_of(self.document)
 
 
 @dataclass(frozen=True)

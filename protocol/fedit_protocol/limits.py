@@ -12,6 +12,7 @@ from fedit_protocol.encoding import DigestText
 from fedit_protocol.enrollment import FederationDescriptor, check_log_head, federation_context
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError, TaskRefusedError
 from fedit_protocol.ids import Digest, IdentityKey
+from fedit_protocol.keylog import LogHead
 from fedit_protocol.messages import Offer, SealedSpec, SumSpec
 from fedit_protocol.methods import SketchingMethod, method_of
 from fedit_protocol.methods.combination import check_combination, combination_of
@@ -213,20 +214,20 @@ def check_cohort(thresholds: Thresholds, limits: Limits, *, sums: int = 1) -> No
 
 def open_offer(
     received: bytes, descriptor: FederationDescriptor, limits: Limits, last: LastSeen | None, now: datetime, mode: Mode
-) -> Offer:
-    """Return an offer whose signature, log head and bounds hold, in the mode that the reader takes part in (C1 to C3).
+) -> tuple[Offer, LogHead]:
+    """Return an offer and its log head: signatures and bounds hold, and the mode is the reader's (C1 to C3).
 
     The mode is that of the agreed task: what the owner allows in general does not turn one kind of round into another.
     """
     context = federation_context(descriptor.federation_id)
     offer = unseal(received, Kind.OFFER, context, Offer, signer=descriptor.server_key)
-    check_log_head(offer.log_head, descriptor)
+    head = check_log_head(offer.log_head, descriptor)
     check_offer(offer, descriptor, limits, last, int(now.timestamp()))
     if offer.mode is not mode:
         raise SecurityError(
             ProblemType.POLICY_REFUSED, f"the server offers a {offer.mode} round where a {mode} one was agreed to"
         )
-    return offer
+    return offer, head
 
 
 def check_offer(

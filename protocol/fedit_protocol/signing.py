@@ -2,6 +2,7 @@
 
 import hashlib
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -112,11 +113,16 @@ def check_public_key(raw: bytes) -> IdentityKey:
     return IdentityKey(raw)
 
 
+@lru_cache(maxsize=1024)
+def _usable(public: bytes) -> Ed25519PublicKey:
+    """Return a key that may verify, checked and read once: a round's members sign several messages each."""
+    return Ed25519PublicKey.from_public_bytes(check_public_key(public))
+
+
 def verify(public: bytes, kind: Kind, context: bytes, body: bytes, signature: bytes) -> None:
     """Raise SecurityError unless `signature` is `public`'s over this kind, context and body."""
-    key = Ed25519PublicKey.from_public_bytes(check_public_key(public))
     try:
-        key.verify(signature, signed_bytes(kind, context, body))
+        _usable(public).verify(signature, signed_bytes(kind, context, body))
     except InvalidSignature as error:
         raise SecurityError(ProblemType.BAD_SIGNATURE, f"the signature of a {kind} message does not verify") from error
 

@@ -40,6 +40,8 @@ MEMBERS, DROPPED = 100, 10
 ROUND_PARAMETERS = 1_048_576
 WEIGHT = 2
 """w_max: the widest that a cohort of 100 sends at 8 bits in 16-bit words."""
+_ROUNDS = 3
+"""How often the rounds of 50 are run, ours and flwr's, of which the quickest counts."""
 CALLS_KIB = (64, 128, 256, 512, 1024)
 
 
@@ -49,7 +51,7 @@ def run() -> Result:
     limit = aes_seconds_per_byte()
     mask_limit, unmask_limit = (limit * masks * payload_length(ring) for masks in (MEMBERS, server_masks()))
     job = unmask_job(ring)
-    rounds = {f"n{count}": best_of(times, partial(one_round, count)) for count, times in ((50, 3), (MEMBERS, 1))}
+    rounds = {f"n{count}": best_of(times, partial(one_round, count)) for count, times in ((50, _ROUNDS), (MEMBERS, 1))}
     return {
         "setting": f"d = {PARAMETERS:,}, n = {MEMBERS}, {DROPPED} dropped, {ring.word_bits}-bit ring; "
         f"rounds of {ROUND_PARAMETERS:,} parameters with weights up to {WEIGHT}, a tenth dropped",
@@ -71,7 +73,8 @@ def beside_flwr(own: float) -> dict[str, Figure]:
     """The round of 50 by flwr's functions at the same threshold, and how many times ours it costs; None without it."""
     if not flower.is_installed():
         return {"flwr_n50": None, "flwr_n50_over_ours": None}
-    theirs = flower.round_cpu_s(flower.Setting(50, 5, rules(50).threshold), ROUND_PARAMETERS)
+    setting = flower.Setting(50, 5, rules(50).threshold)
+    theirs = min(flower.round_cpu_s(setting, ROUND_PARAMETERS) for _ in range(_ROUNDS))
     return {"flwr_n50": theirs, "flwr_n50_over_ours": theirs / own}
 
 

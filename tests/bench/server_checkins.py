@@ -19,14 +19,26 @@ from .server_load import LoadPlan, run_apart
 
 REQUESTS: Final = 4000
 _WARM: Final = 400
+_TURNS: Final = 5
 
 
 def checkins_over_bare(home: BenchHome) -> dict[str, float]:
-    """Check-ins per CPU second of the real server ÷ those of the bare handler, over the same kept-alive TLS lines."""
-    with served(home, long_poll_s=0.001, address_per_minute=10_000_000) as (port, process):
-        ours = asyncio.run(per_cpu_second(home, port, process.pid))
-    with _bare(home) as (port, pid):
-        bare = asyncio.run(per_cpu_second(home, port, pid))
+    """Check-ins per CPU second of the real server ÷ those of the bare handler, over the same kept-alive TLS lines.
+
+    Each the best of some turns, which they take one after the other.
+    """
+    with (
+        served(home, long_poll_s=0.001, address_per_minute=10_000_000) as (our_port, process),
+        _bare(home) as (bare_port, bare_pid),
+    ):
+        pairs = [
+            (
+                asyncio.run(per_cpu_second(home, our_port, process.pid)),
+                asyncio.run(per_cpu_second(home, bare_port, bare_pid)),
+            )
+            for _ in range(_TURNS)
+        ]
+    ours, bare = (max(found) for found in zip(*pairs, strict=True))
     return {"checkins_per_cpu_s": ours, "bare_checkins_per_cpu_s": bare, "checkins_over_bare": ours / bare}
 
 

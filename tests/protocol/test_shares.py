@@ -4,7 +4,7 @@ import pytest
 
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.secagg.keys import share_leaf
-from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, leaf_of, packed_bytes, packed_leaves, unpack_shares
+from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, one_of, packed_bytes, packed_leaves, unpack_shares
 
 from .rounds import refused
 
@@ -33,7 +33,7 @@ def test_leaves_lie_where_their_shares_lie() -> None:
     leaves = packed_leaves(CTX, ANNA, BERT, ONE + TWO + THREE + FOUR)
     assert len(leaves) == 128
     for (sum_index, role), share in unpack_shares(ONE + TWO + THREE + FOUR).items():
-        assert leaf_of(leaves, sum_index, role) == share_leaf(CTX, ANNA, BERT, sum_index, role, share)
+        assert one_of(leaves, sum_index, role) == share_leaf(CTX, ANNA, BERT, sum_index, role, share)
 
 
 def test_leaves_of_equal_shares_differ_by_role() -> None:

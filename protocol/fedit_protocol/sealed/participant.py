@@ -43,7 +43,7 @@ class SealedParticipant:
         """Verify the signed offer (C1 to C3, C6); raises SecurityError or TaskRefusedError."""
         self._descriptor = descriptor
         self._key = key
-        self.offer = open_offer(offer, descriptor, limits, last, now, Mode.TRUSTED)
+        self.offer, _ = open_offer(offer, descriptor, limits, last, now, Mode.TRUSTED)
         if self.offer.sealed is None:
             raise SecurityError(ProblemType.POLICY_REFUSED, "the offer names no key to seal to")
         self._spec: SealedSpec = self.offer.sealed

@@ -40,7 +40,7 @@ from fedit_protocol.secagg.domain_slots import opened_domains
 from fedit_protocol.secagg.effects import Compute, Derive, Effects, Finish, Record
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.secagg.ring import noise_reach
-from fedit_protocol.secagg.roster import Member, check_declared, check_distinct_keys
+from fedit_protocol.secagg.roster import check_declared, check_distinct_keys
 from fedit_protocol.secagg.round_documents import RoundDocuments
 from fedit_protocol.secagg.round_state import RoundState
 from fedit_protocol.secagg.shares import packed_bytes
@@ -138,7 +138,7 @@ class Aggregator(RoundDocuments):
     def on_join(self, received: bytes, certificate: bytes, now: datetime) -> Effects:
         """Accept one device's keys (S2). The caller has checked the certificate; it goes into the roster."""
         state = self._state
-        member = Member.verified(received, state.context0, len(self.offer.sums))
+        member = state.member(received)
         if state.invited is not None and member.identity not in state.invited:
             raise SecurityError(ProblemType.NOT_IN_COHORT, "this device was not invited to the round")
         if member.identity in state.joins:

@@ -60,11 +60,15 @@ class MaskStreams:
             (KeyStream(mask.seed, word, start), np.add if mask.sign > 0 else np.subtract) for mask in masks
         ]
         self._buffer = bytearray(BLOCK_BYTES)
-        self._block = BLOCK_BYTES // word.itemsize
+        self._keystream = np.frombuffer(self._buffer, word)
 
     def add_to(self, words: Words) -> None:
         """Add the next len(words) words of every mask to `words`, in place."""
-        for begin in range(0, len(words), self._block):
-            part = words[begin : begin + self._block]
+        block = len(self._keystream)
+        for begin in range(0, len(words), block):
+            part = words[begin : begin + block]
+            count = len(part)
+            keystream = self._keystream[:count]
             for stream, combine in self._streams:
-                combine(part, stream.read_into(self._buffer, len(part)), out=part)
+                stream.fill(self._buffer, count)
+                combine(part, keystream, out=part)

@@ -20,7 +20,7 @@ from datetime import datetime
 
 from fedit_protocol.adapter import Vector, vector_digest
 from fedit_protocol.encoding import Message, digest_of
-from fedit_protocol.enrollment import EnrolledView, FederationDescriptor, check_log_head
+from fedit_protocol.enrollment import EnrolledView, FederationDescriptor
 from fedit_protocol.errors import ProblemType, SecurityError
 from fedit_protocol.limits import LastSeen, Limits, answered_on, check_cohort, check_overlap, check_spent, open_offer
 from fedit_protocol.messages import (
@@ -51,7 +51,7 @@ from fedit_protocol.secagg.own_words import own_words
 from fedit_protocol.secagg.ring import as_payload, canary_place
 from fedit_protocol.secagg.roster import VerifiedRoster
 from fedit_protocol.secagg.shamir import split
-from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, packed_leaves, unpack_shares
+from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, one_of, packed_leaves
 from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.secagg.sum_state import second_public_input
 from fedit_protocol.secagg.thresholds import Thresholds, least_second_survivors
@@ -81,8 +81,7 @@ class Participant:
         self._key = key
         self._limits = limits
         self._random = random
-        self.offer = open_offer(offer, descriptor, limits, last, now, Mode.MASKED)
-        self.log_head = check_log_head(self.offer.log_head, descriptor)
+        self.offer, self.log_head = open_offer(offer, descriptor, limits, last, now, Mode.MASKED)
         self._revoked: frozenset[int] = frozenset()
         self._ctx0 = offer_context(read_envelope(offer, Kind.OFFER).body)
         self.stage = ClientStage.OFFERED
@@ -378,7 +377,7 @@ class Participant:
     def _share_of(self, dealer: int, alive: bool, sum_index: int) -> bytes:
         if dealer not in self._held:
             return b""
-        return unpack_shares(self._held[dealer])[sum_index, SELF_MASK if alive else MASK_KEY]
+        return one_of(self._held[dealer], sum_index, SELF_MASK if alive else MASK_KEY)
 
     def _own_sum(self) -> OwnSum:
         """The sum that this device is in; call it behind `_in_roster`."""

@@ -31,6 +31,11 @@ class KeyStream:
 
     def read_into(self, buffer: bytearray, count: int) -> Words:
         """Return the next `count` words as a view of `buffer`, which they overwrite and which must hold them."""
+        self.fill(buffer, count)
+        return np.frombuffer(buffer, dtype=self._word, count=count)  # type: ignore[return-value]  # dtype is one of two
+
+    def fill(self, buffer: bytearray, count: int) -> None:
+        """Overwrite the beginning of `buffer` with the next `count` words, for a caller that has a view of it."""
         length = count * self._word.itemsize
         if length == len(buffer) == BLOCK_BYTES:  # the usual case, without a slice
             self._encryptor.update_into(_ZEROS, buffer)
@@ -39,4 +44,3 @@ class KeyStream:
             for begin in range(0, length, BLOCK_BYTES):
                 piece = target[begin : begin + BLOCK_BYTES]
                 self._encryptor.update_into(memoryview(_ZEROS)[: len(piece)], piece)
-        return np.frombuffer(buffer, dtype=self._word, count=count)  # type: ignore[return-value]  # dtype is one of two

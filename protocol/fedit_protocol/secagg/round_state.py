@@ -7,6 +7,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
+from pydantic import BaseModel
+
 from fedit_protocol.encoding import AsTuple, Bytes32, M, Message, decode
 from fedit_protocol.errors import ProblemType, ProtocolError, SecurityError
 from fedit_protocol.ids import IdentityKey
@@ -28,10 +30,10 @@ from fedit_protocol.secagg.effects import Record
 from fedit_protocol.secagg.keys import share_leaf
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.secagg.roster import Member, VerifiedRoster
-from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, leaf_of
+from fedit_protocol.secagg.shares import MASK_KEY, SELF_MASK, one_of
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.secagg.sum_state import SumState, second_public_input
-from fedit_protocol.signing import Kind, read_envelope, unseal, verified
+from fedit_protocol.signing import Envelope, Kind, read_envelope, unseal, verified
 
 
 class FailureNote(Message):
@@ -68,6 +70,10 @@ class RoundState:
         self.gone: set[IdentityKey] = set()
         self.documents: dict[str, bytes] = {}
         self.failure: FailureNote | None = None
+        self._newest: tuple[Envelope, bytes, BaseModel] | None = None
+        """The message that was verified last, with its context: an event checks it, then the record made of it."""
+        self._joining: Member | None = None
+        """The same for joins."""
         self.enter(Stage.ADVERTISE_KEYS, now)
 
     @property
@@ -132,7 +138,7 @@ class RoundState:
         """Verify a member's message, in the roster's context if no other is given; return roster index and content."""
         envelope = read_envelope(received, kind)
         index = self.roster.index(IdentityKey(envelope.signer))
-        return index, verified(envelope, context or self.roster.context, message)
+        return index, self._verified(envelope, context or self.roster.context, message)
 
     def open_header(self, received: bytes) -> tuple[int, UploadHeader, SumState]:
         """Verify an upload header: a participant's, in ctx_j, for the one length that payloads of this sum have."""
@@ -143,10 +149,26 @@ class RoundState:
         wanted = self.sum(decode(UploadHeader, envelope.body).sum_index)  # read to choose the context, verified below
         if index not in wanted.participants:
             raise SecurityError(ProblemType.NOT_IN_COHORT, f"this device has no part in sum {wanted.index}")
-        header = verified(envelope, wanted.context, UploadHeader)
+        header = self._verified(envelope, wanted.context, UploadHeader)
         if header.length != payload_length(wanted.ring):
             raise ProtocolError(ProblemType.MALFORMED, f"an upload of this sum has {payload_length(wanted.ring)} bytes")
         return index, header, wanted
+
+    def member(self, received: bytes) -> Member:
+        """Verify a join, once for the event that brings it and the record that it becomes; raises as `verified`."""
+        if self._joining is None or self._joining.envelope != received:
+            self._joining = Member.verified(received, self.context0, len(self.offer.sums))
+        return self._joining
+
+    def _verified(self, envelope: Envelope, context: bytes, message: type[M]) -> M:
+        """Verify a message that was read, once for the event that brings it and the record that it becomes."""
+        if self._newest is not None:
+            known, in_context, content = self._newest
+            if known == envelope and in_context == context and isinstance(content, message):
+                return content
+        content = verified(envelope, context, message)
+        self._newest = (envelope, context, content)
+        return content
 
     def enter(self, stage: Stage, now: datetime) -> None:
         """Start a stage and its deadline."""
@@ -170,7 +192,7 @@ class RoundState:
         match record.kind:
             case "join":
                 entry = decode(RosterMember, body)
-                member = Member.verified(entry.join, self.context0, len(self.offer.sums))
+                member = self.member(entry.join)
                 self.joins[member.identity] = (member, entry.certificate)
             case "shares":
                 index, shares = self.open(body, Kind.SHARES, Shares)
@@ -205,7 +227,7 @@ class RoundState:
         for dealer, share in zip(current.participants, answer.shares, strict=True):
             role = SELF_MASK if dealer in current.survivors else MASK_KEY
             names = roster.members[dealer].identity, roster.members[holder].identity
-            leaf = leaf_of(self.shares[dealer][1].leaves[holder], current.index, role)
+            leaf = one_of(self.shares[dealer][1].leaves[holder], current.index, role)
             if share and share_leaf(roster.context, *names, current.index, role, share) == leaf:
                 current.shares[dealer][holder] = share
 

@@ -38,6 +38,7 @@ def packed_leaves(context: bytes, dealer: bytes, holder: bytes, packed: bytes) -
     )
 
 
-def leaf_of(packed: bytes, sum_index: int, role: str) -> bytes:
-    """Return one hash out of packed leaves."""
-    return unpack_shares(packed)[sum_index, role]
+def one_of(packed: bytes, sum_index: int, role: str) -> bytes:
+    """Return one share out of packed shares, or one hash out of packed leaves."""
+    start = SECRET_BYTES * (len(ROLES) * (sum_index - 1) + ROLES.index(role))
+    return packed[start : start + SECRET_BYTES]
