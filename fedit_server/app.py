@@ -116,7 +116,7 @@ def _admission(
     described, keys = identity.descriptor, identity.keys.authority
     if keys is None:
         return AuthorityDesk(described, store, log_book, clock, long_poll_s)
-    return Authority(keys, described.federation_id, store.members, salt, clock)
+    return Authority(keys, described.federation_id, store.members, log_book, salt, clock)
 
 
 def _coordinator(services: Services, home: Home, config: ServerConfig) -> tuple[Coordinator, Owners]:

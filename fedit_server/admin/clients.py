@@ -15,6 +15,7 @@ from fedit_server.admin.models.clients import (
 )
 from fedit_server.admin.operations import Admin, coarse_age
 from fedit_server.authority.authority import Authority
+from fedit_server.keys.log_book import LogBook
 from fedit_server.problems import StateConflictError
 from fedit_server.rounds.suspicion import Suspicion
 from fedit_server.storage.rows import ClientRow, ClientState
@@ -52,7 +53,9 @@ async def revoke_client(admin: Admin, name: str) -> ClientChanged:
         if keys is None:
             await admin.store.admissions.block(found.client_id)
         else:
-            authority = Authority(keys, described.federation_id, admin.store.members, salt, admin.clock)
+            store = admin.store
+            book = LogBook(store.key_log)
+            authority = Authority(keys, described.federation_id, store.members, book, salt, admin.clock)
             await authority.revoke(found.client_id)
         changed = await admin.client(found.client_id)
         change.after = str(changed.state)

@@ -21,6 +21,7 @@ from fedit_server.authority.worker import AuthorityWorker
 from fedit_server.clock import Clock, unix_seconds, utc_now
 from fedit_server.config import ServerConfig, split_address
 from fedit_server.home.folder import Home, load_identity
+from fedit_server.keys.log_book import LogBook
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.place import Place, place_of
 from fedit_server.storage.rows import ClientRow
@@ -46,7 +47,8 @@ class AuthorityAdmin:
         card, keys = home.read()
         async with await _opened(home, migrate=migrate) as store:
             salt = await store.members.federation_salt(card.federation_id, unix_seconds(clock()))
-            authority = Authority(keys, card.federation_id, store.members, salt, clock, QUEUE_AGE_S)
+            book = LogBook(store.key_log)
+            authority = Authority(keys, card.federation_id, store.members, book, salt, clock, QUEUE_AGE_S)
             yield cls(home, card, authority, store)
 
     def now_s(self) -> int:

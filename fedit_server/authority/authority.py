@@ -17,14 +17,14 @@ from fedit_protocol.enrollment import (
 )
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import ClientId, FederationId, IdentityKey, client_id, identity_key
-from fedit_protocol.keylog import LogAction, LogEntry, LogState, MerkleTree, leaf_hash
+from fedit_protocol.keylog import LogAction, LogEntry, LogState, leaf_hash
 from fedit_protocol.messages import Leave
 from fedit_protocol.requests import MAX_CLOCK_SKEW_S, check_clock
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal, verify
 from fedit_server.access.invites import hash_code
 from fedit_server.access.lockout import Lockout
 from fedit_server.clock import Clock, unix_seconds
-from fedit_server.keys.log_book import log_index
+from fedit_server.keys.log_book import LogBook, log_index
 from fedit_server.keys.secrets import AuthorityKeys
 from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Enrolled, Issued, Members, Revoke
@@ -45,6 +45,7 @@ class Authority:
     keys: AuthorityKeys
     federation_id: FederationId
     members: Members
+    log_book: LogBook
     salt: bytes = field(repr=False)
     clock: Clock
     patience_s: int = MAX_CLOCK_SKEW_S
@@ -77,7 +78,7 @@ class Authority:
             candidate, lambda serial, state: self._issue(key, serial, state), self._revoking(key), now_s
         )
         log.info("a request to join is granted")
-        return self._reply(enrolled)
+        return await self._reply(enrolled)
 
     async def renew(self, received: bytes) -> EnrollReply:
         """Give a device that asks in time, signed by itself, more of it; the log does not change."""
@@ -87,7 +88,7 @@ class Authority:
         now_s = unix_seconds(self.clock())
         enrolled = await self.members.renew(client_id(key), lambda held: self._extend(held, message), now_s)
         log.info("a certificate is renewed")
-        return self._reply(enrolled)
+        return await self._reply(enrolled)
 
     async def revoke(self, client: ClientId) -> None:
         """Exclude a device: its certificate is revoked in the log, its key is never enrolled again."""
@@ -117,13 +118,13 @@ class Authority:
         verify(envelope.signer, Kind.ENROLL, self._context, envelope.body, envelope.signature)
         return IdentityKey(envelope.signer), decode(EnrollRequest, envelope.body)
 
-    def _reply(self, enrolled: Enrolled) -> EnrollReply:
+    async def _reply(self, enrolled: Enrolled) -> EnrollReply:
         """The head is signed here once more: it is the log's newest, whatever was stored with which line."""
         head = enrolled.log.head(self.federation_id, unix_seconds(self.clock()))
         return EnrollReply(
             certificate=enrolled.certificate,
             log_head=seal(self.keys.sign, Kind.LOG_HEAD, self._context, head),
-            path=MerkleTree(enrolled.log.leaves).inclusion(log_index(enrolled.certificate)),
+            path=await self.log_book.path(log_index(enrolled.certificate), head.size),
         )
 
     def _issue(self, key: IdentityKey, serial: int, state: LogState) -> Issued:

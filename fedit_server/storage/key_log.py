@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.encoding import decode
-from fedit_protocol.keylog import LogAction, LogEntry, LogState
+from fedit_protocol.keylog import LogAction, LogEntry, LogState, RunningRoot
 from fedit_server.storage.database import Database
 from fedit_server.storage.tables import key_log
 
@@ -30,19 +30,23 @@ class KnownLog:
     leaves: tuple[bytes, ...] = ()
     revocations: tuple[tuple[int, int], ...] = ()
     """Where the log revokes a serial, and which; in the order of the log."""
+    running: RunningRoot = field(default_factory=RunningRoot)
+    """The root over `leaves`."""
 
     def state(self, size: int | None = None) -> LogState:
         """Return the log of the first `size` entries, or as far as it is known."""
         end = len(self.leaves) if size is None else size
         revoked = {serial for position, serial in self.revocations if position < end}
-        return LogState(self.leaves[:end], tuple(sorted(revoked)))
+        return LogState(self.leaves[:end], tuple(sorted(revoked)), self.running if end == len(self.leaves) else None)
 
     def then(self, rows: Sequence[Any]) -> "KnownLog":
         """Return it with the rows that follow."""
-        start = len(self.leaves)
+        start, running = len(self.leaves), self.running.copy()
+        for row in rows:
+            running.add(row.leaf)
         found = ((start + place, decode(LogEntry, row.entry)) for place, row in enumerate(rows))
         gone = tuple((position, entry.serial) for position, entry in found if entry.action is LogAction.REVOKE)
-        return KnownLog((*self.leaves, *(row.leaf for row in rows)), (*self.revocations, *gone))
+        return KnownLog((*self.leaves, *(row.leaf for row in rows)), (*self.revocations, *gone), running)
 
 
 class KeyLog:

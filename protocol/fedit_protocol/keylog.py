@@ -5,8 +5,8 @@ one head's log begins with another's. Makers need all leaves; checkers need two 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final, Self
 
@@ -75,15 +75,28 @@ class LogPage(Message):
 
 
 class MerkleTree:
-    """The tree over some leaf hashes, every inner node kept: proofs then cost as many steps as the tree is high."""
+    """A log's tree that grows: every complete subtree is kept, and the tree of each earlier size is made of them.
 
-    def __init__(self, leaves: Sequence[bytes]) -> None:
-        """Hash the inner nodes of `leaves`, each 32 bytes."""
-        self._levels: list[list[bytes]] = [list(leaves)]
-        while len(level := self._levels[-1]) > 1:
-            # Pairing left to right, the odd one carried up, builds the tree of RFC 9162's largest-power-of-two split.
-            pairs = [_node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
-            self._levels.append(pairs + ([level[-1]] if len(level) % 2 else []))
+    A new leaf costs two hashes on average. A proof costs as many steps as the tree is high, and where the size is no
+    power of two as many hashes again for each of them.
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        """Begin with these leaf hashes, each 32 bytes."""
+        self._levels: list[list[bytes]] = [[]]
+        for leaf in leaves:
+            self.add(leaf)
+
+    def add(self, leaf: bytes) -> None:
+        """Append one leaf hash of 32 bytes."""
+        self._levels[0].append(leaf)
+        for height, level in enumerate(self._levels):
+            if len(level) % 2:
+                return
+            # It completes a subtree of two equal halves.
+            if height + 1 == len(self._levels):
+                self._levels.append([])
+            self._levels[height + 1].append(_node(*level[-2:]))
 
     @property
     def size(self) -> int:
@@ -93,23 +106,46 @@ class MerkleTree:
     @property
     def root(self) -> bytes:
         """The 32-byte root; that of nothing is SHA-256 of nothing (section 2.1.1)."""
-        return self._levels[-1][0] if self.size else hashlib.sha256(b"").digest()
+        return self._subtree(0, self.size) if self.size else hashlib.sha256(b"").digest()
 
-    def inclusion(self, index: int) -> tuple[bytes, ...]:
-        """Return the path from leaf `index` to the root (section 2.1.3.1); raises ValueError if there is none."""
-        if not 0 <= index < self.size:
-            raise ValueError(f"a log of {self.size} has no entry {index}")
-        siblings = ((level, (index >> height) ^ 1) for height, level in enumerate(self._levels[:-1]))
-        return tuple(level[place] for level, place in siblings if place < len(level))
+    def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
+        """Return the path from leaf `index` to the root of the first `size` leaves, or of all (section 2.1.3.1).
 
-    def consistency(self, old_size: int) -> tuple[bytes, ...]:
-        """Return the proof that this log begins with its first `old_size` entries (section 2.1.4.1).
+        Raises ValueError if there is no such leaf, or no such size.
+        """
+        end = self._size(size)
+        if not 0 <= index < end:
+            raise ValueError(f"a log of {end} has no entry {index}")
+        return tuple(self._path(index, 0, end))
+
+    def consistency(self, old_size: int, size: int | None = None) -> tuple[bytes, ...]:
+        """Return the proof that the log of `size` leaves, or all, begins with the first `old_size` (section 2.1.4.1).
 
         From an empty log, or to the same size, nothing has to be shown. Raises ValueError for a larger size.
         """
-        if not 0 <= old_size <= self.size:
-            raise ValueError(f"a log of {self.size} did not grow from one of {old_size}")
-        return tuple(self._subproof(old_size, 0, self.size, whole=True)) if old_size else ()
+        end = self._size(size)
+        if not 0 <= old_size <= end:
+            raise ValueError(f"a log of {end} did not grow from one of {old_size}")
+        return tuple(self._subproof(old_size, 0, end, whole=True)) if old_size else ()
+
+    def _size(self, size: int | None) -> int:
+        if size is None:
+            return self.size
+        if not 0 <= size <= self.size:
+            raise ValueError(f"a log of {self.size} was never one of {size}")
+        return size
+
+    def _path(self, index: int, start: int, end: int) -> Iterator[bytes]:
+        """PATH(m, D[start:end]) of section 2.1.3.1."""
+        if end - start == 1:
+            return
+        split = _split(start, end)
+        if index < split:
+            yield from self._path(index, start, split)
+            yield self._subtree(split, end)
+        else:
+            yield from self._path(index, split, end)
+            yield self._subtree(start, split)
 
     def _subproof(self, old_size: int, start: int, end: int, *, whole: bool) -> Iterator[bytes]:
         """SUBPROOF(m, D[start:end], b) of section 2.1.4.1."""
@@ -117,7 +153,7 @@ class MerkleTree:
             if not whole:
                 yield self._subtree(start, end)
             return
-        split = start + (1 << (end - start - 1).bit_length() - 1)
+        split = _split(start, end)
         if old_size <= split - start:
             yield from self._subproof(old_size, start, split, whole=whole)
             yield self._subtree(split, end)
@@ -126,18 +162,29 @@ class MerkleTree:
             yield self._subtree(start, split)
 
     def _subtree(self, start: int, end: int) -> bytes:
-        """The hash over leaves start … end - 1, which the splits above make a node of the tree."""
+        """The hash over leaves start … end - 1, where `start` is one that the splits above lead to."""
         height = (end - start - 1).bit_length()
-        return self._levels[height][start >> height]
+        if end - start == 1 << height:
+            return self._levels[height][start >> height]
+        split = _split(start, end)
+        return _node(self._subtree(start, split), self._subtree(split, end))
+
+
+def _split(start: int, end: int) -> int:
+    """Where a range of at least two leaves is cut: behind the largest power of two below its length (section 2.1.1)."""
+    return start + (1 << (end - start - 1).bit_length() - 1)
 
 
 class RunningRoot:
     """The root of a log that grows by one entry at a time: each costs as many hashes as the tree is high."""
 
-    def __init__(self) -> None:
-        """Begin with the empty log."""
-        self._peaks: list[bytes] = []
-        self.size = 0
+    def __init__(self, peaks: Sequence[bytes] = (), size: int = 0) -> None:
+        """Begin with the empty log, or where another one had come to."""
+        self._peaks, self.size = [*peaks], size
+
+    def copy(self) -> Self:
+        """Return another one that has grown as far."""
+        return type(self)(self._peaks, self.size)
 
     def add(self, leaf: bytes) -> None:
         """Append one leaf hash of 32 bytes."""
@@ -164,18 +211,23 @@ class LogState:
 
     leaves: tuple[bytes, ...] = ()
     revoked: tuple[int, ...] = ()
+    running: RunningRoot | None = field(default=None, repr=False, compare=False)
+    """The root over `leaves`, where the keeper has it; without it a head costs a hash for each entry."""
 
     def add(self, entry: LogEntry) -> Self:
         """Return the log with one more entry."""
         gone = (entry.serial,) if entry.action is LogAction.REVOKE else ()
-        return type(self)((*self.leaves, leaf_hash(entry)), tuple(sorted({*self.revoked, *gone})))
+        leaf, running = leaf_hash(entry), self.running.copy() if self.running else None
+        if running:
+            running.add(leaf)
+        return type(self)((*self.leaves, leaf), tuple(sorted({*self.revoked, *gone})), running)
 
     def head(self, federation_id: FederationId, time: int) -> LogHead:
         """Return the head to sign."""
         return LogHead(
             federation_id=federation_id,
             size=len(self.leaves),
-            root=merkle_root(self.leaves),
+            root=self.running.root if self.running else merkle_root(self.leaves),
             revoked=revocation_digest(self.revoked),
             time=time,
         )

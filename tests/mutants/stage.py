@@ -31,8 +31,16 @@ _NOISE: Final = ("protocol/test_accounting.py", "protocol/test_noisy_round.py", 
 _VECTORS: Final = ("protocol/test_vectors.py",)
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "aggregator": _SERVER,
-    "canary": ("protocol/test_base_classes.py", "protocol/test_transcripts.py", *_VECTORS),
-    "own_words": ("protocol/test_participant_upload.py", "protocol/test_transcripts.py", *_NOISE, *_VECTORS),
+    "canary": ("protocol/test_base_classes.py", "protocol/test_transcripts.py", "attacks/test_canary.py", *_VECTORS),
+    "domain_slots": ("attacks/test_domains.py", "protocol/test_transcripts.py", *_VECTORS),
+    "own_words": (
+        "protocol/test_participant_upload.py",
+        "protocol/test_transcripts.py",
+        "attacks/test_canary.py",
+        "attacks/test_domains.py",
+        *_NOISE,
+        *_VECTORS,
+    ),
     "noisy_update": (*_NOISE, *_VECTORS),
     "own_sum": (*_DEVICE, *_ROUNDS),
     "participant": (*_DEVICE, *_ROUNDS, *_NOISE),
@@ -81,6 +89,7 @@ def stage(module: str) -> Path:
         (ROOT / "protocol" / PACKAGE, folder / "src" / PACKAGE),
         (ROOT / "protocol" / "vectors", folder / "protocol" / "vectors"),
         (ROOT / "tests" / "protocol", folder / "tests" / "protocol"),
+        (ROOT / "tests" / "attacks", folder / "tests" / "attacks"),
     ]
     for source, target in pairs:
         shutil.rmtree(target, ignore_errors=True)

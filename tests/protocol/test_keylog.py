@@ -15,6 +15,7 @@ from fedit_protocol.keylog import (
     LogHead,
     LogState,
     MerkleTree,
+    RunningRoot,
     check_consistency,
     check_inclusion,
     leaf_hash,
@@ -110,7 +111,22 @@ def test_every_growth_of_every_log_is_proven() -> None:
             check_consistency(head(old), head(size), TREES[size].consistency(old))
 
 
+def test_a_tree_that_grew_proves_what_its_log_was_at_every_size() -> None:
+    grown = MerkleTree()
+    for size, leaf in enumerate(LEAVES, 1):
+        grown.add(leaf)
+        assert (grown.size, grown.root) == (size, by_definition(LEAVES[:size]))
+    for size in range(1, 41):
+        for index in range(size):
+            check_inclusion(LEAVES[index], index, grown.inclusion(index, size), head(size))
+        for old in range(size + 1):
+            check_consistency(head(old), head(size), grown.consistency(old, size))
+
+
 def test_a_proof_of_something_that_is_not_there_cannot_be_made() -> None:
+    for size in (-1, 6):
+        with pytest.raises(ValueError, match="was never one of"):
+            TREES[5].inclusion(0, size)
     for index in (-1, 5):
         with pytest.raises(ValueError, match="no entry"):
             TREES[5].inclusion(index)
@@ -197,9 +213,10 @@ def test_c7_a_truncated_log_and_a_second_log_of_one_size_are_alarms() -> None:
             check_consistency(head(old), head(7), (bytes(32),))
 
 
-def test_a_log_state_knows_its_head_and_whom_it_revokes() -> None:
+@pytest.mark.parametrize("running", [None, RunningRoot()], ids=["leaves only", "with a running root"])
+def test_a_log_state_knows_its_head_and_whom_it_revokes(running: RunningRoot | None) -> None:
     gone = LogEntry(action=LogAction.REVOKE, identity_hash=bytes(32), serial=1, time=9)
-    state = LogState()
+    state = LogState(running=running)
     for line in (entry(0), entry(1), gone):
         state = state.add(line)
     assert state.revoked == (1,)

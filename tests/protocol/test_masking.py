@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign
+from fedit_protocol.secagg.masking import Mask, apply_masks, pair_sign, read_only
 from fedit_protocol.secagg.prg import BLOCK_BYTES, KeyStream
 from fedit_protocol.secagg.ranges import ranges, work_in_ranges
 from fedit_protocol.testing import seeded_random
@@ -106,3 +106,10 @@ def test_no_masks_change_nothing() -> None:
     words = np.arange(10, dtype="<u2")
     apply_masks(words, [])
     assert np.array_equal(words, np.arange(10))
+
+
+def test_words_that_are_shown_cannot_be_changed_through_the_view() -> None:
+    words = np.arange(8, dtype="<u2")
+    with pytest.raises(ValueError, match="read-only"):
+        read_only(words)[0] = 9
+    words[0] = 9  # the owner's own array stays writable

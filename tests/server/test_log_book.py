@@ -69,8 +69,20 @@ async def test_what_was_appended_since_is_read_too_wherever_it_was_written(store
     assert grown.revoked == (3, 8)
     assert grown.path == MerkleTree([line.leaf for line in lines]).consistency(5)
     assert (await book.growth(0, 5)).revoked == (3,), "a log as it was"
+    before = MerkleTree([line.leaf for line in lines[:5]])
+    assert [await book.path(number, 5) for number in range(5)] == [before.inclusion(number) for number in range(5)]
     with pytest.raises(ProtocolError, match="the log has 9 entries, not 10"):
         await book.path(0, 10)
+
+
+async def test_an_enrolment_hashes_what_it_adds_and_not_the_whole_log(store: Store) -> None:
+    await write(store, lines_from(0, 5))
+    await store.key_log.learn()
+    async with store.database.writing() as db:
+        await append(db, *lines_from(5, 1))
+        state = await store.key_log.within(db)
+    assert state.running is not None
+    assert (state.running.size, state.running.root) == (6, MerkleTree(state.leaves).root)
 
 
 async def test_what_is_undone_is_not_remembered(store: Store) -> None:
