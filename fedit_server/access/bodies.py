@@ -19,18 +19,20 @@ async def read_within(
     """
     if request.content_length is not None and request.content_length > most:
         raise too_large()
-    if request.content.is_eof():  # it came with its head, like most messages: nothing to wait for
-        whole = request.content.read_nowait()
-        if len(whole) > most:
-            raise too_large()
-        return whole
     received = bytearray()
+
+    def take(chunk: bytes) -> None:
+        received.extend(chunk)
+        if len(received) > most:
+            raise too_large()
+
+    if request.content.is_eof():  # it came with its head, like most messages: nothing to wait for
+        take(request.content.read_nowait())
+        return bytes(received)
     try:
         async with asyncio.timeout(limit_s):
             async for chunk in request.content.iter_any():
-                received += chunk
-                if len(received) > most:
-                    raise too_large()
+                take(chunk)
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
     return bytes(received)

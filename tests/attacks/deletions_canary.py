@@ -10,17 +10,17 @@ _ABSTAINS = _attack("canary", "row_11_who_cannot_keep_to_the_floor_declares_no_c
 
 CANARY: Final = (
     Deletion(
-        "C20", "a class of enough devices", _CANARY, "and len(members) >= least", "and True",
+        "C20", "a class of enough devices", _CANARY, "if len(members) >= least", "if True",
         _attack("canary", "row_11_a_class_of_too_few_sends_no_loss_at_all"),
     ),
     Deletion(
-        "C20", "those who may collude do not count", _CANARY, "least = roster.thresholds.corrupt + (", "least = (",
+        "C20", "those who may collude do not count", _CANARY, "least = roster.thresholds.corrupt + ", "least = ",
         _attack("canary", "row_11_a_class_of_too_few_sends_no_loss_at_all"),
     ),
     Deletion(
         "C20", "pads over the slot", _CANARY,
-        "return (CanaryLoss(declared, loss) if members else None), pads",
-        "return (CanaryLoss(declared, loss) if members else None), []",
+        "return CanaryLoss(declared, loss), _pads(roster, members, index, share_key, own.context)",
+        "return CanaryLoss(declared, loss), []",
         _attack("canary", "row_11_a_dropout_takes_its_whole_class_out_of_sight"),
     ),
     Deletion(

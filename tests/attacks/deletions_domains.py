@@ -15,10 +15,10 @@ _FEW, _DROPPED = (
 )
 
 DOMAINS: Final = (
-    Deletion("C20", "a domain of enough devices", _SLOTS, "and len(members) >= least", "and True", _FEW),
+    Deletion("C20", "a domain of enough devices", _SLOTS, "if len(members) >= least", "if True", _FEW),
     Deletion(
         "C20", "those who may collude do not count in a domain", _SLOTS,
-        "least = roster.thresholds.corrupt + (", "least = (", _FEW,
+        "least = roster.thresholds.corrupt + ", "least = ", _FEW,
     ),
     Deletion(
         "C20", "pads over a domain's slot", P + "secagg/participant.py",

@@ -74,6 +74,12 @@ def test_row_11_whole_classes_give_their_means_beside_an_exact_sum() -> None:
     assert round_.aggregate.ring_sum.tolist() == [127] * 6 + [0] * 2
 
 
+def test_row_11_one_class_of_all_survivors_is_whole_too() -> None:
+    round_ = Canaries((NF4,) * 6).play()
+    assert round_.known()[NF4] == ClassLoss(NF4, 6, round(10_000 * sum(LOSSES)) / 60_000)
+    assert round_.known()[BF16] == ClassLoss(BF16, 0, None, Unknown.FEW)
+
+
 def test_row_11_a_class_of_too_few_sends_no_loss_at_all() -> None:
     """C20: of six one may collude, so two of a class could be one honest device and a liar: nobody fills the slot."""
     round_ = Canaries((NF4,) * 4 + (BF16,) * 2).play()

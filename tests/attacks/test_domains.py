@@ -9,11 +9,15 @@ from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.limits import LastSeen, Limits, check_offer
 from fedit_protocol.messages import NoiseSpec, Offer
 from fedit_protocol.metrics import LOSS_UNIT, ClientReport, DomainLoss, OwnDomain, Unknown
+from fedit_protocol.secagg.domain_slots import domain_members, own_domains
 from fedit_protocol.secagg.effects import Compute, Effects, Persist
+from fedit_protocol.secagg.keys import domain_seed
+from fedit_protocol.secagg.masking import Mask, pair_sign
 from fedit_protocol.secagg.participant import Participant
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import read_tail
 from fedit_protocol.secagg.ring import domain_place
+from fedit_protocol.secagg.stages import ClientStage
 from fedit_protocol.signing import Kind, read_envelope
 from fedit_protocol.task import TaskDocument
 from fedit_protocol.task_fairness import FairnessSpec
@@ -109,6 +113,11 @@ def test_row_11_who_cannot_keep_to_the_floor_declares_no_domain(options: dict[st
     round_ = Domains(**options)
     round_.play_until("shares")
     assert [member.declared_domains for member in round_.members] == [()] * 6
+    slots = round_.server.offer.sums[0].ring.domains
+    assert slots is not None
+    exactly = Domains(limits=Limits(hidden_among=slots.hidden_among))
+    exactly.play_until("shares")
+    assert all(member.declared_domains for member in exactly.members)
     fed = round_.server.offer.adapter_digest
     again = Domains(last={VICTIM: LastSeen(0, 0, fed, canaries=frozenset({fed}))})
     again.play_until("shares")
@@ -162,3 +171,25 @@ def test_row_11_a_device_that_feeds_a_domain_notes_the_adapter_first() -> None:
     other.on_sharers(round_.server.sharers(round_.device(1)))
     with pytest.raises(RuntimeError, match="its loss is awaited"):
         other.freeze(one_hot_updates(6, 8)[1], 1, ClientReport(1, 1.0, None))
+
+
+def test_row_11_the_pads_over_a_domain_belong_to_this_sum_and_this_pair() -> None:
+    """A pad that grew in another context would cover two rounds' losses, and their difference would show."""
+    round_ = Domains()
+    round_.play_until("upload")
+    member = round_.members[0]
+    member.on_sharers(round_.server.sharers(round_.device(0)))
+    own, (roster, share_key) = member._own_sum(), member._in_roster(ClientStage.READY)
+    report = ClientReport(1, 1.0, None, domains=round_.domains[0])
+    sent, padded = own_domains(roster, own, member._index, share_key, ("de", "en"), report)
+    me, wanted = roster.members[member._index], []
+    for name in ("de", "en"):
+        others = [index for index in domain_members(roster, own.participants, name, own.ring) if index != member._index]
+        peers = [roster.members[index] for index in others]
+        seeds = [domain_seed(share_key, peer.join.share_key, own.context, (me.identity, peer.identity), name)
+                 for peer in peers]  # fmt: skip
+        pads = [Mask(seed, pair_sign(me.identity, peer.identity)) for seed, peer in zip(seeds, peers, strict=True)]
+        wanted.append((domain_place(own.ring, name), pads))
+    assert padded == wanted
+    assert sent.domains == round_.domains[0]
+    assert [len(pads) for _, pads in padded] == [3, 5]

@@ -42,9 +42,11 @@ def class_members(
 
     Everybody with the same ctx_1 counts the same: at least `hidden_among` of them are honest if c collude (C20).
     """
+    if ring.canary is None:
+        return ()
     members = tuple(index for index in participants if roster.members[index].join.base_class is base_class)
-    least = roster.thresholds.corrupt + (ring.canary.hidden_among if ring.canary else 0)
-    return members if ring.canary and len(members) >= least else ()
+    least = roster.thresholds.corrupt + ring.canary.hidden_among
+    return members if len(members) >= least else ()
 
 
 def own_canary(
@@ -57,15 +59,14 @@ def own_canary(
 ) -> tuple[CanaryLoss | None, list[Mask]]:
     """Return what a device, `index` in the roster, puts into its class's slot, and its pads over it.
 
-    Nothing if it declared no class, or too few did. Raises RuntimeError if a loss that others count on is missing.
+    Nothing if it declared no class, too few did, or this sum has no slots. Raises RuntimeError if a loss that others
+    count on is missing.
     """
-    if declared is None or own.index > 1:
+    if declared is None or not (members := class_members(roster, own.participants, declared, own.ring)):
         return None, []
     if loss is None:
         raise RuntimeError(f"this device joined as {declared}, so its canary loss is awaited")
-    members = class_members(roster, own.participants, declared, own.ring)
-    pads = _pads(roster, members, index, share_key, own.context)
-    return (CanaryLoss(declared, loss) if members else None), pads
+    return CanaryLoss(declared, loss), _pads(roster, members, index, share_key, own.context)
 
 
 def _pads(roster: VerifiedRoster, members: Sequence[int], own: int, share_key: ShareKey, context: bytes) -> list[Mask]:

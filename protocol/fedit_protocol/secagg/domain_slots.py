@@ -39,9 +39,11 @@ def may_declare_domains(offer: Offer, own: Collection[str], limits: Limits, last
 
 def domain_members(roster: VerifiedRoster, participants: Collection[int], name: str, ring: RingSpec) -> tuple[int, ...]:
     """Return the members of U2 whose losses make up a domain's sum; none if they would hide one among too few."""
+    if ring.domains is None:
+        return ()
     members = tuple(index for index in participants if name in roster.members[index].join.domains)
-    least = roster.thresholds.corrupt + (ring.domains.hidden_among if ring.domains else 0)
-    return members if ring.domains and len(members) >= least else ()
+    least = roster.thresholds.corrupt + ring.domains.hidden_among
+    return members if len(members) >= least else ()
 
 
 def own_domains(
@@ -58,7 +60,7 @@ def own_domains(
     """
     filled: dict[str, OwnDomain] = {}
     padded: list[Padded] = []
-    for name in declared if own.index == 1 else ():
+    for name in declared:
         members = domain_members(roster, own.participants, name, own.ring)
         if not members:
             continue
