@@ -4,6 +4,7 @@ from typing import Final
 
 CANARY_ATTACKS: Final = (
     "row_11_whole_classes_give_their_means_beside_an_exact_sum",
+    "row_11_one_class_of_all_survivors_is_whole_too",
     "row_11_a_class_of_too_few_sends_no_loss_at_all",
     "row_11_a_dropout_takes_its_whole_class_out_of_sight",
     "row_11_a_server_that_leaves_a_device_out_reads_neither_it_nor_the_rest",

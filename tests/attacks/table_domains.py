@@ -10,4 +10,5 @@ DOMAIN_ATTACKS: Final = (
     "row_11_a_domain_that_was_not_offered_is_turned_away",
     "row_11_losses_of_domains_are_asked_for_in_the_first_exact_sum_only",
     "row_11_a_device_that_feeds_a_domain_notes_the_adapter_first",
+    "row_11_the_pads_over_a_domain_belong_to_this_sum_and_this_pair",
 )
