@@ -6,6 +6,7 @@ import pytest
 
 from fedit_protocol.encoding import encode
 from fedit_protocol.errors import ProblemType, ProtocolError
+from fedit_protocol.messages import Ack
 from fedit_protocol.secagg.stages import Stage
 from fedit_protocol.signing import Envelope, Kind, read_envelope
 
@@ -121,3 +122,14 @@ def test_documents_are_for_members_only() -> None:
     for read in readers:
         with refused(ProblemType.NOT_IN_COHORT):
             read()
+
+
+def test_s1_what_was_verified_in_one_context_does_not_count_in_another() -> None:
+    """The state remembers the message that it verified last: with its context, or one round's would serve another."""
+    round_ = watched(until="ack")
+    ack, state = honest_message(round_, Kind.ACK), round_.server._state
+    index, content = state.open(ack, Kind.ACK, Ack)
+    assert (index, content) == state.open(ack, Kind.ACK, Ack)
+    with refused(ProblemType.BAD_SIGNATURE):
+        state.open(ack, Kind.ACK, Ack, bytes(32))
+    assert (index, content) == state.open(ack, Kind.ACK, Ack)
