@@ -77,8 +77,7 @@ class LogPage(Message):
 class MerkleTree:
     """A log's tree that grows: every complete subtree is kept, and the tree of each earlier size is made of them.
 
-    A new leaf costs two hashes on average. A proof costs as many steps as the tree is high, and where the size is no
-    power of two as many hashes again for each of them.
+    A new leaf costs one hash on average. A proof has as many steps as the tree is high; each costs at most as many hashes.
     """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:

@@ -25,7 +25,15 @@ from fedit_server.storage.key_log import LogLine
 from fedit_server.storage.members import Candidate, Issued
 from fedit_server.storage.migrations import upgrade
 from fedit_server.storage.rounds import Commit, Failure, Holding, Opening
-from fedit_server.storage.rows import AdapterRow, CandidateRow, CohortFigures, Decision, RoundState, RoundView
+from fedit_server.storage.rows import (
+    AdapterRow,
+    CandidateRow,
+    ClientRow,
+    CohortFigures,
+    Decision,
+    RoundState,
+    RoundView,
+)
 from fedit_server.storage.sights import Sights
 from fedit_server.storage.store import Store
 from fedit_server.storage.tables import metadata
@@ -236,30 +244,33 @@ async def test_a_thousand_devices_after_the_hour_are_noted_in_a_few_transactions
     assert transactions <= 3
 
 
-@pytest.mark.sqlite
-async def test_a_device_that_is_seen_does_not_wait_for_who_writes(store: Store) -> None:
+async def one_client(store: Store) -> ClientRow:
     [name] = map(ClientId, await add_clients(store, 1))
     client = await store.members.client(name)
     assert client is not None
+    return client
+
+
+@pytest.mark.sqlite
+async def test_a_device_that_is_seen_does_not_wait_for_who_writes(store: Store) -> None:
+    client = await one_client(store)
     async with store.database.writing():
         store.sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
         await asyncio.sleep(0.05)
-        assert (await store.members.client(name)) == client
+        assert (await store.members.client(client.client_id)) == client
     await store.sights.settle()
-    seen = await store.members.client(name)
+    seen = await store.members.client(client.client_id)
     assert seen is not None
     assert seen.last_seen > client.last_seen
 
 
 async def test_a_sight_of_a_device_that_left_meanwhile_brings_nothing_back(store: Store) -> None:
-    [name] = map(ClientId, await add_clients(store, 1))
-    client = await store.members.client(name)
-    assert client is not None
+    client = await one_client(store)
     async with store.database.writing():
         store.sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
-        await store.members.leave(name, no_revocation, 1)
+        await store.members.leave(client.client_id, no_revocation, 1)
     await store.sights.settle()
-    left = await store.members.client(name)
+    left = await store.members.client(client.client_id)
     assert left is not None
     assert (left.device_kind, left.client_version) == ("", "")
 
@@ -271,9 +282,7 @@ def no_revocation(*_: object) -> LogLine:
 async def test_a_sight_that_cannot_be_written_is_said_in_the_log(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    [name] = map(ClientId, await add_clients(store, 1))
-    client = await store.members.client(name)
-    assert client is not None
+    client = await one_client(store)
 
     async def refuse(_db: AsyncConnection) -> None:
         raise StorageError("the disk is full", code="S004")
@@ -282,7 +291,7 @@ async def test_a_sight_that_cannot_be_written_is_said_in_the_log(
     sights.saw(client, "cpu", "1.2.0", client.last_seen + 3600)
     await sights.settle()
     assert "last seen" in caplog.text
-    assert await store.members.client(name) == client
+    assert await store.members.client(client.client_id) == client
 
 
 async def test_two_processes_may_write_at_the_same_time(store: Store) -> None:
