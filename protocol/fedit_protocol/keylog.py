@@ -77,7 +77,7 @@ class LogPage(Message):
 class MerkleTree:
     """A log's tree that grows: every complete subtree is kept, and the tree of each earlier size is made of them.
 
-    A new leaf costs one hash on average. A proof has as many steps as the tree is high; each costs at most as many hashes.
+    A new leaf costs one hash on average. A proof has as many steps as the tree is high, each of at most as many hashes.
     """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
