@@ -216,6 +216,12 @@ _CODES: Final[dict[str, str]] = {
     "F013": "A fleet is said in three options: --server local or an invite link, --clients, and --data.",
     "F014": "A virtual client is out for good when its rows cannot be trained on, or its training diverges. Nobody "
     "else comes to the fleet's own server, so with fewer clients than a round needs it would wait for ever.",
+    "F015": "--baselines says what the federation is set beside when it has ended: local, each of up to ten clients "
+    "alone; central, all rows in one place. Both are measured on the rows that --test-rows keeps from all clients.",
+    "F016": "Baselines are trained as plain LoRA, as many steps as the rounds have. A method that trains something "
+    "else than two factors has nothing like it, and a fleet without a committed round nothing to compare.",
+    "F017": "A series runs one fleet for each seed, each on a server of its own that begins at the first round; the "
+    "task of another's server has its rounds once. Run one fleet there.",
     "K001": "The task exceeds a limit of yours, which the message names. No server can change your limits; you can, "
     "with fedit-client policy set. See: fedit-client policy show",
     "K002": "The task holds a setting that this client does not know, and tasks never carry code. Is the client "

@@ -107,8 +107,15 @@ def _further(results: Results) -> Iterator[str]:
 
 
 def _scarce(results: Results) -> Iterator[str]:
-    for seed, (beaten, of) in results.beaten("scarce", "scarce_alone").items():
-        yield f"seed {seed}: FedIT has a lower loss than {beaten} of {of} clients alone"
+    for step in dict.fromkeys(model.told["variant"] for model in results.models("scarce", None)):
+        for seed, (beaten, of) in results.beaten("scarce", "scarce_alone", step).items():
+            yield f"seed {seed}: FedIT with a server step of {step} is better than {beaten} of {of} clients alone"
+    best = min((model.loss for model in results.models("scarce_alone")), default=None)
+    for model in results.models("scarce", None):
+        if best is not None:
+            found = rounds_to(model.curve, best)
+            words = f"in {found} rounds" if found else f"not in {len(model.curve)} rounds"
+            yield f"  {model.told['title']}, seed {model.seed}: reaches the best of them ({best:.4f}) {words}"
 
 
 def _masked(results: Results) -> Iterator[str]:

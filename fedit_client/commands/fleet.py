@@ -37,6 +37,8 @@ Processes = Annotated[
 ]
 EachThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each training process.")]
 ThroughRay = Annotated[bool | None, typer.Option("--ray", help="Train through Ray (RAY_ADDRESS names a cluster).")]
+Beside = Annotated[str | None, typer.Option(help="Set beside it, on test rows: local, central, or local,central.")]
+Seeds = Annotated[int | None, typer.Option(min=1, max=100, help="Fleets, each with a seed of its own, from --seed on.")]
 Out = Annotated[Path | None, typer.Option(help="Results folder; ./fleet if not said.")]
 GoOn = Annotated[bool, typer.Option("--resume", help="Go on with the fleet of the results folder.")]
 
@@ -63,6 +65,8 @@ def fleet(
     threads: EachThreads = None,
     device: DeviceOption = None,
     ray: ThroughRay = None,
+    baselines: Beside = None,
+    seeds: Seeds = None,
     out: Out = None,
     resume: GoOn = False,
 ) -> None:
@@ -77,7 +81,7 @@ def fleet(
         "server": server, "clients": clients, "data": data, "partition": partition, "test_rows": test_rows,
         "model": model, "rounds": rounds, "cohort": cohort, "seed": seed, "dropout": dropout,
         "availability": availability, "speeds": speeds, "processes": processes, "threads": threads,
-        "device": device, "ray": ray,
+        "device": device, "ray": ray, "baselines": baselines, "seeds": seeds,
     }  # fmt: skip
     stated: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     place = server or (None if resume else config.server)
@@ -96,6 +100,7 @@ def _run(given: Globals, wanted: "Launch") -> None:
     """Run a fleet to its end, and show what comes of it as it comes."""
     from fedit_client.conversations.foreground import run_async
     from fedit_client.fleet.launching import launch
+    from fedit_client.fleet.series import launch_series
 
     console, folder = given.console, wanted.folder
     shown = replace(
@@ -105,11 +110,11 @@ def _run(given: Globals, wanted: "Launch") -> None:
         agree=lambda offer: _agree(console, offer, wanted.settings),
     )
     try:
-        summary = run_async(launch(shown))
+        summary = run_async(launch(shown) if wanted.settings.seeds == 1 else launch_series(shown))
     except KeyboardInterrupt:
         console.say(f"stopped; fedit-client fleet --resume --out {folder} goes on")
         raise
-    console.answer("fleet", summary, [f"{folder}: {summary['rounds']} rounds, report.md, rounds.jsonl, plots"])
+    console.answer("fleet", summary, [f"{folder}: {summary['rounds']} rounds, report.md, summary.json"])
 
 
 def _check_complete(server: str | None, data: str | None, clients: int | None) -> None:

@@ -275,18 +275,24 @@ def _gaps(models: Sequence[ModelSummary]) -> dict[tuple[str, str], Gap | None]:
     found = {}
     for fed in by_role.get("fed", []):
         for central in by_role.get("central", []):
-            if triples := _triples(fed, central, by_role.get("local", [])):
-                found[fed.name, central.name] = gap_interval(triples)
+            if seeds := _triples(fed, central, by_role.get("local", [])):
+                found[fed.name, central.name] = gap_interval(seeds)
     return found
 
 
+def triples(summary: Summary) -> list[Triple]:
+    """Return clients alone, the federation and central training, row by row, of the first of each that is there."""
+    of = {role: [model for model in summary.models if model.role == role] for role in ("fed", "central", "local")}
+    return _triples(of["fed"][0], of["central"][0], of["local"]) if of["fed"] and of["central"] else []
+
+
 def _triples(fed: ModelSummary, central: ModelSummary, clients: Sequence[ModelSummary]) -> list[Triple]:
-    triples = []
+    found = []
     for result in fed.results:
         other = _of_seed(central.results, result.seed)
         local = [one for client in clients if (one := _of_seed(client.results, result.seed)) is not None]
         if other is not None and local:
-            triples.append(
+            found.append(
                 Triple(
                     result.categories,
                     np.array(result.tokens, float),
@@ -295,4 +301,4 @@ def _triples(fed: ModelSummary, central: ModelSummary, clients: Sequence[ModelSu
                     np.array(other.losses),
                 )
             )
-    return triples
+    return found

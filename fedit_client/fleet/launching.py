@@ -14,6 +14,7 @@ from fedit_client.base.model import licence_of, resolve_base
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.data import Source
 from fedit_client.fleet.availability import parse_availability
+from fedit_client.fleet.baselines import Baselines, check_measurable
 from fedit_client.fleet.dropouts import Dropouts
 from fedit_client.fleet.member import Connect, World
 from fedit_client.fleet.own_server import OwnServer, own_server, task_text
@@ -65,8 +66,9 @@ class Launch:
 async def launch(wanted: Launch) -> dict[str, Any]:
     """Run a fleet to its end and return its summary; a fleet that was killed goes on where it was.
 
-    Raises FleetError F001 to F014, and what partitioning, joining, training and rounds raise.
+    Raises FleetError F001 to F016, and what partitioning, joining, training and rounds raise.
     """
+    check_measurable(wanted.settings)
     parse_availability(wanted.settings.availability)
     parse_speeds(wanted.settings.speeds)
     _check_folder(wanted)
@@ -109,7 +111,7 @@ def _begun(wanted: Launch) -> FleetSettings:
         write_atomic(folder / TASK, text.encode())
     if not (folder / SETTINGS_FILE).exists():
         settings = replace(settings, began_at=round(time.time(), 3))
-        settings.save(folder)
+    settings.save(folder)
     write_versions(folder)
     return settings
 
@@ -156,6 +158,9 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
                 await fleet.run()
         finally:
             tally.close()
+        if settings.baselines:
+            beside = Baselines(offer.document, settings, folder, training, say=wanted.say)
+            await beside.compare(clients, _committed(folder))
     return {name: str(error) for name, error in fleet.out.items()}
 
 

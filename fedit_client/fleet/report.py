@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.consent.terms import size_text
+from fedit_client.evaluation.results import read_results
+from fedit_client.evaluation.summary import Summary, summarise
+from fedit_client.fleet.baselines import FOLDER, MOST_ALONE, RESULTS
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import write_atomic
 from fedit_client.installed import installed_version
@@ -91,11 +94,31 @@ def round_words(line: dict[str, Any], rounds: int) -> str:
 def write_report(folder: Path, rounds: Sequence[dict[str, Any]], settings: FleetSettings,
                  out: dict[str, str]) -> dict[str, Any]:  # fmt: skip
     """Write summary, plots and page; return the summary. The plots need matplotlib, and are left out without it."""
-    summary = summary_of(rounds, settings, out)
+    summary, compared = summary_of(rounds, settings, out), comparison(folder)
+    if compared is not None:
+        summary["comparison"] = compared.as_data()
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2).encode() + b"\n", _PUBLIC)
     plotted = write_plots(folder / "plots", rounds)
-    write_atomic(folder / REPORT, _page(rounds, settings, summary, plotted).encode(), _PUBLIC)
+    page = _page(rounds, settings, summary, plotted) + _beside(compared)
+    write_atomic(folder / REPORT, page.encode(), _PUBLIC)
     return summary
+
+
+def comparison(folder: Path) -> Summary | None:
+    """Return the federation beside its baselines, where they were asked for and are measured."""
+    return summarise(read_results([folder / RESULTS])) if (folder / RESULTS).exists() else None
+
+
+def _beside(compared: Summary | None) -> str:
+    if compared is None:
+        return ""
+    said = (
+        f"Every model starts from the same adapter and takes as many steps as the rounds have one after another. At "
+        f"most {MOST_ALONE} clients were trained alone, drawn by the seed; the central model's steps use the rows of a "
+        "whole cohort. Loss is nats per answer token on rows that no client has, the mean over categories. Row by row: "
+        f"`{RESULTS}`; the models: `{FOLDER}/`."
+    )
+    return "\n".join(["", "## Beside its baselines", "", said, "", "```", *compared.lines(), "```", ""])
 
 
 def write_plots(folder: Path, rounds: Sequence[dict[str, Any]]) -> list[str]:

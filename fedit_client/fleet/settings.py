@@ -1,7 +1,7 @@
 """What a fleet was asked for: one file in its folder, from which it goes on and from which it can be repeated."""
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -15,6 +15,8 @@ LOCAL: Final = "local"
 
 SETTINGS_FILE: Final = "fleet.toml"
 _SAYS_WHERE: Final = "server"
+_AFTERWARDS: Final = "baselines"
+"""Changes nothing of what has been run, so it may be asked for later."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class FleetSettings:
     """Committed rounds after which the fleet ends; 0 means the task's."""
     cohort: int = 0
     """Of a server of the fleet's own: clients of a round; 0 means all, or the task's."""
+    baselines: str = ""
+    """What the federation is set beside when it has ended: `local`, `central`, or both with a comma."""
+    seeds: int = 1
+    """Fleets of a series, each with a seed of its own, from `seed` on."""
     began_at: float = 0.0
     """When it began for the first time, in seconds since 1970, UTC."""
 
@@ -72,10 +78,11 @@ class FleetSettings:
     def going_on(self, given: dict[str, Any]) -> Self:
         """Return this for a fleet that goes on; raises FleetError F004 if an option asks for something else now."""
         known = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        other = [name for name, value in given.items() if name != _SAYS_WHERE and value != known[name]]
+        fixed = {name: value for name, value in given.items() if name not in {_SAYS_WHERE, _AFTERWARDS}}
+        other = [name for name, value in fixed.items() if value != known[name]]
         if other:
             name = other[0]
             raise FleetError(f"this fleet was begun with {name} = {known[name]}, and cannot go on with {given[name]}",
                              code="F004", where=f"--{name.replace('_', '-')}",
                              fix="fedit-client fleet --resume --out FOLDER, without it")  # fmt: skip
-        return self
+        return replace(self, baselines=given.get(_AFTERWARDS, self.baselines))

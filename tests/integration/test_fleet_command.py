@@ -57,6 +57,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a task file that is none": (["--task", "rows.jsonl"], "F007"),
     "no server of this name": (["--server", "http://fl.example"], "U004"),
     "data that is not there": (["--data", "nothing.jsonl"], "D001"),
+    "an unknown baseline": (["--baselines", "locl"], "F015"),
+    "baselines without rows to measure on": (["--baselines", "local"], "F015"),
+    "several seeds of another's server": (["--server", "https://127.0.0.1:1", "--seeds", "2"], "F017"),
 }
 
 
@@ -234,3 +237,29 @@ async def test_the_example_compares_fleets(tmp_path: Path, capsys: pytest.Captur
     assert [summary["rounds"] for summary in found.values()] == [2, 2]
     assert sum(found[0.3]["dropped"].values()) > sum(found[0.0]["dropped"].values()) == 0
     assert "2 rounds were committed" in (tmp_path / "results" / "dropout-0.3" / "report.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.timeout(900)
+def test_a_series_of_fleets_is_set_beside_its_baselines(tmp_path: Path) -> None:
+    base, data, out = make_tiny_llama(tmp_path / "base"), rows(tmp_path, 60), tmp_path / "out"
+    command = [sys.executable, "-m", "fedit_client", "--json", "--home", str(tmp_path / "home"), "fleet"]
+    words = [*fleet_words(tmp_path, base, data), "--seeds", "2", "--rounds", "2"]
+    for more in ([*words, "--baselines", "central"], ["--resume", "--baselines", "local,central"]):
+        done = subprocess.run(
+            [*command, *more, "--out", str(out)], env=environment(), capture_output=True, text=True, timeout=600,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len(list(out.glob("seed-*/rounds.jsonl"))) == 2
+    summary = json.loads(done.stdout.splitlines()[-1])["data"]
+    assert summary["seeds"] == [4, 5]
+    assert summary["rounds"] == 4
+    losses = {role: told["mean"] for role, told in summary["losses"].items()}
+    assert losses["base"] > max(losses["local"], losses["fed"], losses["central"])
+    for seed in (4, 5):
+        models = sorted(path.name for path in (out / f"seed-{seed}" / "baselines").iterdir())
+        assert models == [*(f"alone-client_{number}" for number in range(5)), "central"]
+        assert "Beside its baselines" in (out / f"seed-{seed}" / "report.md").read_text()
+    assert "2 fleets of 5 virtual clients" in (out / "report.md").read_text()
