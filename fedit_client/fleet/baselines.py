@@ -14,6 +14,7 @@ from fedit_client.adapters.kept import TENSORS, newest_adapter, read_state
 from fedit_client.data import Record, read_records
 from fedit_client.evaluation.figures import MeasureRequest, WorkerMeasurer
 from fedit_client.evaluation.results import ModelResult, Role, read_results, results_of, write_results
+from fedit_client.evaluation.summary import summarise
 from fedit_client.fleet.member import VirtualClient
 from fedit_client.fleet.places import TrainingPlaces
 from fedit_client.fleet.population import PARTITION
@@ -110,6 +111,8 @@ class Baselines:
             )
         results = await self._measured(models)
         await asyncio.to_thread(write_results, kept, results)
+        for line in summarise(results).lines():
+            self.say(line)
         return results
 
     def models(self, clients: Sequence[VirtualClient]) -> list[Model]:

@@ -41,7 +41,10 @@ async def launch_series(wanted: Launch, one: Callable[[Launch], Awaitable[dict[s
         wanted.say(f"seed {seed}: {'goes on' if begun else 'begins'}")
         part = replace(settings, seed=seed, seeds=1)
         summaries[seed] = await one(replace(wanted, settings=_known(place, part), folder=place, resume=begun))
-    return write_series(folder, settings, summaries)
+    summary, told = write_series(folder, settings, summaries)
+    for line in told:
+        wanted.say(line)
+    return summary
 
 
 def _known(place: Path, part: FleetSettings) -> FleetSettings:
@@ -50,8 +53,10 @@ def _known(place: Path, part: FleetSettings) -> FleetSettings:
     return replace(FleetSettings.load(place), baselines=part.baselines) if begun else part
 
 
-def write_series(folder: Path, settings: FleetSettings, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Write and return what all seeds together say; losses in nats per token."""
+def write_series(
+    folder: Path, settings: FleetSettings, summaries: dict[int, dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write and return what all seeds together say, for programs and for people; losses in nats per token."""
     compared = {seed: found for seed in summaries if (found := comparison(folder / f"seed-{seed}")) is not None}
     gap = _pooled([*compared.values()])
     held_out = [loss for one in summaries.values() if (loss := one["last_held_out_loss"]) is not None]
@@ -64,8 +69,10 @@ def write_series(folder: Path, settings: FleetSettings, summaries: dict[int, dic
         "of_each_seed": {str(seed): one for seed, one in summaries.items()},
     }
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2, default=str).encode() + b"\n", _PUBLIC)
-    write_atomic(folder / REPORT, _page(settings, summaries, compared, gap).encode(), _PUBLIC)
-    return {**summary, "folder": str(folder)}
+    both = any(_has(one, "local") and _has(one, "central") for one in compared.values())
+    told = [f"over all seeds: {gap_words('the federation', 'central', gap)}"] if both else []
+    write_atomic(folder / REPORT, _page(settings, summaries, compared, told).encode(), _PUBLIC)
+    return {**summary, "folder": str(folder)}, told
 
 
 def _pooled(compared: Sequence[Summary]) -> Gap | None:
@@ -89,7 +96,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
 
 
 def _page(
-    settings: FleetSettings, summaries: dict[int, dict[str, Any]], compared: dict[int, Summary], gap: Gap | None
+    settings: FleetSettings, summaries: dict[int, dict[str, Any]], compared: dict[int, Summary], told: Sequence[str]
 ) -> str:
     head = ["seed", "rounds", "held out, before the last round", *_ROLES.values()]
     said = (
@@ -103,6 +110,4 @@ def _page(
         losses = [f"{_of(beside, role):.3f}" if beside and _has(beside, role) else "–" for role in _ROLES]
         held_out = "–" if one["last_held_out_loss"] is None else f"{one['last_held_out_loss']:.3f}"
         lines.append(f"| {seed} | {one['rounds']} | {held_out} | {' | '.join(losses)} |")
-    if any(_has(one, "local") and _has(one, "central") for one in compared.values()):
-        lines += ["", f"Over all seeds: {gap_words('the federation', 'central', gap)}."]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *told, ""])
