@@ -92,23 +92,31 @@ class Baselines:
     measurer: WorkerMeasurer = field(default_factory=WorkerMeasurer)
     say: Callable[[str], None] = lambda _: None
 
-    async def compare(self, clients: Sequence[VirtualClient], rounds: int) -> list[ModelResult]:
-        """Train what is not there yet, measure all on the test rows, keep and return the results; `rounds` committed.
+    async def train(self, clients: Sequence[VirtualClient], rounds: int) -> None:
+        """Train what is asked for and not there yet, as many steps as so many committed rounds have.
 
-        Raises FleetError F016 for a task whose adapter is no LoRA, and what training and measuring raise.
+        Raises FleetError F016 as `plain_document` does, and what training raises.
+        """
+        waiting = self.models(clients)
+        if not waiting:
+            return
+        document = plain_document(self.document)
+        async with task_group() as group:
+            # Awaited in the block: what fails while a group is left looks like a cancellation in Python 3.11.
+            await asyncio.wait(
+                [group.create_task(self._train_all(place, waiting, document, rounds)) for place in self.training.places]
+            )
+
+    async def measure(self, clients: Sequence[VirtualClient]) -> list[ModelResult]:
+        """Measure all models on the test rows, in a process of its own; keep and return the results, or those kept.
+
+        Raises FleetError F016 for a fleet without an adapter, and what measuring raises.
         """
         kept, models = self.folder / RESULTS, self.models(clients)
         found = {one.name: one for one in read_results([kept])} if kept.exists() else {}
         names = ["base", "federation", *(model.name for model in models)]
         if found.keys() >= set(names):
             return [found[name] for name in names]
-        document = self._plain()
-        waiting = list(models)
-        async with task_group() as group:
-            # Awaited in the block: what fails while a group is left looks like a cancellation in Python 3.11.
-            await asyncio.wait(
-                [group.create_task(self._train_all(place, waiting, document, rounds)) for place in self.training.places]
-            )
         results = await self._measured(models)
         await asyncio.to_thread(write_results, kept, results)
         for line in summarise(results).lines():
@@ -129,22 +137,6 @@ class Baselines:
             chosen = drawn_clients(clients, self.settings.seed)
             found += [Model(f"alone-{one.name}", "local", one.records, training) for one in chosen]
         return found
-
-    def _plain(self) -> TaskDocument:
-        """The task without a federation's rules; its method is plain LoRA, since there is nothing to aggregate."""
-        task = self.document.task
-        if self.document.layout != self.document.built:
-            raise FleetError(f"what the method {task.method.name} trains is no pair of LoRA factors, so no plain "
-                             "training is comparable to it", code="F016", where="--baselines",
-                             fix="fedit-client fleet without --baselines, or a task whose method is fedit")  # fmt: skip
-        plain = task.model_copy(
-            update={
-                "method": MethodSpec(),
-                "adapter": task.adapter.model_copy(update={"ranks": ()}),
-                "fairness": None,
-            }
-        )
-        return self.document.model_copy(update={"task": plain})
 
     async def _train_all(self, place: Trainer, waiting: list[Model], document: TaskDocument, rounds: int) -> None:
         while waiting:
@@ -200,6 +192,21 @@ class Baselines:
                                  most_rows=len(records), prompt=task.prompt)  # fmt: skip
         measured = await self.measurer.measure(request, lambda _: None)
         return results_of(measured, records, roles=roles, seed=self.settings.seed)
+
+
+def plain_document(document: TaskDocument) -> TaskDocument:
+    """Return a task without a federation's rules; its method is plain LoRA, since there is nothing to aggregate.
+
+    Raises FleetError F016 where what is trained is no pair of LoRA factors.
+    """
+    task = document.task
+    if document.layout != document.built:
+        raise FleetError(f"what the method {task.method.name} trains is no pair of LoRA factors, so no plain training "
+                         "is comparable to it", code="F016", where="--baselines",
+                         fix="fedit-client fleet without --baselines, or a task whose method is fedit")  # fmt: skip
+    adapter = task.adapter.model_copy(update={"ranks": ()})
+    plain = task.model_copy(update={"method": MethodSpec(), "adapter": adapter, "fairness": None})
+    return document.model_copy(update={"task": plain})
 
 
 def drawn_clients(clients: Sequence[VirtualClient], seed: int) -> list[VirtualClient]:

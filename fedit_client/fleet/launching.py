@@ -14,7 +14,7 @@ from fedit_client.base.model import licence_of, resolve_base
 from fedit_client.config import ClientConfig, load_config
 from fedit_client.data import Source
 from fedit_client.fleet.availability import parse_availability
-from fedit_client.fleet.baselines import Baselines, check_measurable
+from fedit_client.fleet.baselines import Baselines, check_measurable, plain_document
 from fedit_client.fleet.dropouts import Dropouts
 from fedit_client.fleet.member import Connect, World
 from fedit_client.fleet.own_server import OwnServer, own_server, task_text
@@ -132,6 +132,8 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
         if server is None:
             wanted.agree(offer)
             _check_one_task(folder, offer)
+        if settings.baselines:
+            plain_document(offer.document)
         training = await stack.enter_async_context(await _places(wanted, offer, base))
         tally = Tally(folder, _telling(wanted, offer))
         world = World(
@@ -158,9 +160,10 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
                 await fleet.run()
         finally:
             tally.close()
-        if settings.baselines:
-            beside = Baselines(offer.document, settings, folder, training, say=wanted.say)
-            await beside.compare(clients, _committed(folder))
+        beside = Baselines(offer.document, settings, folder, training, say=wanted.say)
+        await beside.train(clients, _committed(folder))
+    if settings.baselines:
+        await beside.measure(clients)  # with nothing else in memory
     return {name: str(error) for name, error in fleet.out.items()}
 
 

@@ -29,9 +29,8 @@ async def launch_series(wanted: Launch, one: Callable[[Launch], Awaitable[dict[s
         raise FleetError("a server's task is run once, with one seed", code="F017", where="--seeds",
                          fix="fedit-client fleet --server local --seeds 3",
                          again="--server local --seeds 3")  # fmt: skip
-    if not wanted.resume and folder.is_dir() and any(folder.iterdir()):
-        raise FleetError("the folder is not empty, and nothing is overwritten", code="F004", where=str(folder),
-                         fix="fedit-client fleet --resume --out FOLDER, or --out NEW_FOLDER")  # fmt: skip
+    if not wanted.resume:
+        _check_folder(folder)
     make_private(folder)
     settings.save(folder)
     summaries = {}
@@ -45,6 +44,15 @@ async def launch_series(wanted: Launch, one: Callable[[Launch], Awaitable[dict[s
     for line in told:
         wanted.say(line)
     return summary
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise FleetError F004 for a folder with something in it; what a refused series has left is no hindrance."""
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    begun = any((path / SETTINGS_FILE).exists() for path in inside)
+    if begun or any(path.name != SETTINGS_FILE and not path.name.startswith("seed-") for path in inside):
+        raise FleetError("the folder is not empty, and nothing is overwritten", code="F004", where=str(folder),
+                         fix="fedit-client fleet --resume --out FOLDER, or --out NEW_FOLDER")  # fmt: skip
 
 
 def _known(place: Path, part: FleetSettings) -> FleetSettings:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from fedit_client.data import Record, Source, records_from
 from fedit_client.evaluation.figures import Measured, MeasureRequest, RowFigures, WorkerMeasurer
+from fedit_client.evaluation.results import ModelResult
 from fedit_client.fleet.baselines import FOLDER, MOST_ALONE, Baselines, Model, drawn_clients, parse_baselines
 from fedit_client.fleet.launching import Launch
 from fedit_client.fleet.member import VirtualClient
@@ -78,10 +79,16 @@ def made(folder: Path, document: TaskDocument, trainer: FakeTrainer, **settings:
     return Baselines(document, asked, folder, places, ByName(losses | {f"alone-client-{n:03d}": 2.5 for n in range(5)}))
 
 
+async def compared(beside: Baselines, clients: list[VirtualClient]) -> list[ModelResult]:
+    """Train and measure, as a fleet does when its rounds are over."""
+    await beside.train(clients, ROUNDS)
+    return await beside.measure(clients)
+
+
 async def test_each_client_alone_and_all_rows_in_one_place_take_the_steps_of_the_rounds(tmp_path: Path) -> None:
     document, trainer = small_task(5), FakeTrainer()
     beside = made(tmp_path, document, trainer)
-    found = await beside.compare(people(tmp_path, 5), ROUNDS)
+    found = await compared(beside, people(tmp_path, 5))
     assert {one.name: one.role for one in found} == {
         "base": "base", "federation": "fed", "central": "central",
         **{f"alone-client-{number:03d}": "local" for number in range(5)},
@@ -108,12 +115,12 @@ async def test_what_was_measured_is_not_measured_again_and_more_can_be_asked_for
     trainer = FakeTrainer()
     beside = made(tmp_path, small_task(5), trainer, baselines="central")
     clients = people(tmp_path, 5)
-    first = await beside.compare(clients, ROUNDS)
+    first = await compared(beside, clients)
     assert [one.name for one in first] == ["base", "federation", "central"]
-    assert await beside.compare(clients, ROUNDS) == first
+    assert await compared(beside, clients) == first
     assert len(trainer.requests) == ROUNDS
     more = replace(beside, settings=replace(beside.settings, baselines="local,central"))
-    found = await more.compare(clients, ROUNDS)
+    found = await compared(more, clients)
     assert len(found) == 8
     assert len(trainer.requests) == 6 * ROUNDS  # the central model was there
 
@@ -134,13 +141,13 @@ async def test_a_comparison_that_was_killed_goes_on_after_the_round_that_it_kept
     document, clients = small_task(5), people(tmp_path, 5)
     dying = Dies(at=2)
     with pytest.raises(DeviceError, match="gone"):
-        await made(tmp_path, document, dying, baselines="central").compare(clients, ROUNDS)
+        await compared(made(tmp_path, document, dying, baselines="central"), clients)
     going_on = FakeTrainer()
     beside = made(tmp_path, document, going_on, baselines="central")
-    await beside.compare(clients, ROUNDS)
+    await compared(beside, clients)
     assert [request.version for request in going_on.requests] == [2]
     whole = made(tmp_path / "whole", document, FakeTrainer(), baselines="central")
-    await whole.compare(clients, ROUNDS)
+    await compared(whole, clients)
     kept = Path(FOLDER, "central", WEIGHTS)
     assert (tmp_path / kept).read_bytes() == (tmp_path / "whole" / kept).read_bytes()
 
@@ -166,7 +173,7 @@ async def test_a_method_that_trains_no_lora_factors_is_refused(tmp_path: Path) -
     task = plain.task.model_copy(update={"method": MethodSpec(name="fed_sb")})
     document = plain.model_copy(update={"task": task, "lora": factors})
     with pytest.raises(FleetError, match="fed_sb") as refused:
-        await made(tmp_path, document, FakeTrainer()).compare(people(tmp_path, 5), ROUNDS)
+        await compared(made(tmp_path, document, FakeTrainer()), people(tmp_path, 5))
     assert refused.value.code == "F016"
 
 
@@ -185,7 +192,7 @@ LINE = {"outcome": "committed", "held_out_loss": 2.0, "train_loss": 2.0, "adapte
 
 async def test_the_report_says_which_share_of_the_gap_is_recovered(tmp_path: Path) -> None:
     beside = made(tmp_path, small_task(5), FakeTrainer())
-    await beside.compare(people(tmp_path, 5), ROUNDS)
+    await compared(beside, people(tmp_path, 5))
     summary = write_report(tmp_path, [LINE], beside.settings, {})
     page = (tmp_path / "report.md").read_text()
     assert "federation recovers 60 %" in page  # (2.5 - 2.2) / (2.5 - 2.0)
@@ -203,7 +210,7 @@ async def test_a_series_pools_its_seeds_and_goes_on_with_the_one_that_was_not_do
             raise asyncio.CancelledError
         document = small_task(5)
         beside = made(wanted.folder, document, FakeTrainer(), seed=wanted.settings.seed)
-        await beside.compare(people(wanted.folder, 5), ROUNDS)
+        await compared(beside, people(wanted.folder, 5))
         return write_report(wanted.folder, [LINE], wanted.settings, {})
 
     settings = FleetSettings("local", "rows", 5, seed=7, seeds=2, baselines="local,central")

@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "data that is not there": (["--data", "nothing.jsonl"], "D001"),
     "an unknown baseline": (["--baselines", "locl"], "F015"),
     "baselines without rows to measure on": (["--baselines", "local"], "F015"),
+    "several seeds of data that is not there": (["--data", "nothing.jsonl", "--seeds", "2"], "D001"),
     "several seeds of another's server": (["--server", "https://127.0.0.1:1", "--seeds", "2"], "F017"),
 }
 
