@@ -35,6 +35,8 @@ RESULTS: Final = "evaluation.jsonl"
 MOST_ALONE: Final = 10
 """Clients that are trained alone, where a fleet has more: drawn by its seed."""
 
+MEASURED_TOKENS: Final = 512
+"""Test rows are cut here, or at the task's cutoff where that is longer: a short one would leave whole categories out."""
 _MOST_ROWS: Final = 4096
 """Behind one step, as in a task."""
 _PUBLIC: Final = 0o644
@@ -188,8 +190,9 @@ class Baselines:
         roles |= {model.name: model.role for model in models}
         records = read_records(self.folder / PARTITION / f"{TEST}.jsonl").records
         self.say(f"measuring {len(adapters)} models on {len(records)} rows that no client has")
+        prompt = task.prompt.model_copy(update={"cutoff_tokens": max(task.prompt.cutoff_tokens, MEASURED_TOKENS)})
         request = MeasureRequest(None, self.training.base, adapters, records, self.training.plan,
-                                 most_rows=len(records), prompt=task.prompt)  # fmt: skip
+                                 most_rows=len(records), prompt=prompt)  # fmt: skip
         measured = await self.measurer.measure(request, lambda _: None)
         return results_of(measured, records, roles=roles, seed=self.settings.seed)
 

@@ -168,6 +168,19 @@ def test_a_step_of_the_central_model_never_has_more_rows_than_a_task_may(tmp_pat
     assert central.spec.batch_size == 4096
 
 
+@pytest.mark.parametrize(("cutoff", "measured"), [(128, 512), (1024, 1024)])
+async def test_rows_are_measured_whole_even_where_training_cuts_them_short(
+    cutoff: int, measured: int, tmp_path: Path
+) -> None:
+    document = small_task(5)
+    prompt = document.task.prompt.model_copy(update={"cutoff_tokens": cutoff})
+    short = document.model_copy(update={"task": document.task.model_copy(update={"prompt": prompt})})
+    beside = made(tmp_path, short, FakeTrainer(), baselines="central")
+    await compared(beside, people(tmp_path, 5))
+    assert isinstance(beside.measurer, ByName)
+    assert [request.prompt.cutoff_tokens for request in beside.measurer.asked] == [measured]
+
+
 async def test_a_method_that_trains_no_lora_factors_is_refused(tmp_path: Path) -> None:
     plain, factors = small_task(5, size=4), small_task(5, size=8).layout
     task = plain.task.model_copy(update={"method": MethodSpec(name="fed_sb")})
