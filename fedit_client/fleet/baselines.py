@@ -36,7 +36,7 @@ MOST_ALONE: Final = 10
 """Clients that are trained alone, where a fleet has more: drawn by its seed."""
 
 MEASURED_TOKENS: Final = 512
-"""Test rows are cut here, or at the task's cutoff where that is longer: a short one would leave whole categories out."""
+"""Test rows are cut here, or at the task's cutoff where that is longer: a short one leaves whole categories out."""
 _MOST_ROWS: Final = 4096
 """Behind one step, as in a task."""
 _PUBLIC: Final = 0o644
