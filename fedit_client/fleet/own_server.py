@@ -88,7 +88,7 @@ class OwnServer:
     async def abort_open_rounds(self) -> int:
         """End rounds that a fleet which was killed has left open: its clients' keys are gone. Return how many."""
         listed = await self._ask("round", "list")
-        numbers = [row["round"] for row in listed.get("data", {}).get("rounds", []) if row["state"] == "open"]
+        numbers = [row["no"] for row in listed.get("data", {}).get("rounds", []) if row["state"] == "open"]
         for number in numbers:
             await self._ask("round", "abort", str(number), "--reason", "the fleet was killed")
         return len(numbers)

@@ -158,12 +158,12 @@ def test_a_task_of_the_fleets_own_is_a_task(tmp_path: Path) -> None:
     assert (again.round.cohort_size, again.round.rounds) == (10, 3)
 
 
-def fleet_words(folder: Path, base: Path, data: Path) -> list[str]:
-    """A fleet of five on a tiny model; the task has ten rounds."""
+def fleet_words(folder: Path, base: Path, data: Path, steps: int = 2) -> list[str]:
+    """A fleet of five on a tiny model; the task has four rounds."""
     task = folder / "task.toml"
     task.write_text(
         'id = "tiny"\ntitle = "Tiny"\n[base]\nquantization = "fp32"\n[prompt]\ntemplate = "alpaca"\n'
-        "[training]\nlocal_steps = 2\nbatch_size = 2\nmicro_batch_size = 2\n"
+        f"[training]\nlocal_steps = {steps}\nbatch_size = 2\nmicro_batch_size = 2\n"
         "[round]\nrounds = 4\ncohort_size = 5\ncohort_min = 4\n[round.deadlines]\ngather_s = 60.0\n"
     )
     return [
@@ -178,17 +178,20 @@ def fleet_words(folder: Path, base: Path, data: Path) -> list[str]:
 def test_a_fleet_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     base, data, out = make_tiny_llama(tmp_path / "base"), rows(tmp_path, 60), tmp_path / "out"
     command = [sys.executable, "-m", "fedit_client", "--json", "--home", str(tmp_path / "home"), "fleet"]
-    words = fleet_words(tmp_path, base, data)
+    words = fleet_words(tmp_path, base, data, steps=40)
     process = subprocess.Popen(
         [*command, *words, "--out", str(out)], env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
+    assert (first["kind"], first["round"]) == ("fleet-round", 1)
+    while not open_rounds(out / "server"):
+        assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     process.stdout.close()
-    assert (first["kind"], first["round"]) == ("fleet-round", 1)
     time_to_die(out / "server")
+    assert open_rounds(out / "server")
     keys = {path: path.read_bytes() for path in out.glob("clients/*/identity.key")}
     assert len(keys) == 5
     data.unlink()  # the clients' rows are in the folder
@@ -204,9 +207,20 @@ def test_a_fleet_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     versions = [line["adapter_version"] for line in lines if line["outcome"] == "committed"]
     assert versions == sorted(set(versions))
     assert versions[-1] == 4
+    assert not open_rounds(out / "server")
     for name in ("fleet.toml", "task.toml", "versions.json", "report.md", "summary.json", "partition/manifest.json"):
         assert (out / name).stat().st_size > 0, name
     assert str(os.getpid()) not in (out / "report.md").read_text()
+
+
+def open_rounds(home: Path) -> list[int]:
+    """Return the numbers of the rounds that a server's own records call open."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "fedit_server", "--json", "--home", str(home), "round", "list"],
+        env=environment(), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    rows = json.loads(listed.stdout.splitlines()[-1])["data"]["rounds"]
+    return [row["no"] for row in rows if row["state"] == "open"]
 
 
 def time_to_die(home: Path) -> None:
