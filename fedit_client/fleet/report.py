@@ -82,13 +82,18 @@ def round_words(line: dict[str, Any], rounds: int) -> str:
         worst, loss = max(line["domain_losses"].items(), key=lambda item: item[1])
         losses.append(f"worst domain {worst} {loss:.3f}")
     parts = [
-        f"round {line['round']}/{rounds}",
+        _place_words(line["round"], line["adapter_version"], rounds),
         f"{line['clients']} clients{gone}, {line['survivors']} summed",
         *losses,
         f"{line['wall_s']:.0f} s, {line['train_s']:.0f} s of it steps",
         f"{size_text(line['bytes_up'])} up",
     ]
     return " · ".join(parts)
+
+
+def _place_words(number: int, version: int | None, rounds: int) -> str:
+    """Where the fleet is: rounds that came to nothing have numbers too, and do not count."""
+    return f"round {number}/{rounds}" if version == number else f"round {number}, {version} of {rounds} committed"
 
 
 def write_report(folder: Path, rounds: Sequence[dict[str, Any]], settings: FleetSettings,
