@@ -23,7 +23,7 @@ from fedit_client.home.durable import write_atomic
 from fedit_client.partition.writing import TEST
 from fedit_client.simulation.learner import drawn
 from fedit_client.task_groups import task_group
-from fedit_client.training import Trainer, TrainingRequest
+from fedit_client.training import OnProgress, Trainer, TrainingProgress, TrainingRequest
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.errors import FleetError
 from fedit_protocol.peft_folder import CONFIG, config_bytes
@@ -193,8 +193,20 @@ class Baselines:
         prompt = task.prompt.model_copy(update={"cutoff_tokens": max(task.prompt.cutoff_tokens, MEASURED_TOKENS)})
         request = MeasureRequest(None, self.training.base, adapters, records, self.training.plan,
                                  most_rows=len(records), prompt=prompt)  # fmt: skip
-        measured = await self.measurer.measure(request, lambda _: None)
+        measured = await self.measurer.measure(request, self._by_quarters())
         return results_of(measured, records, roles=roles, seed=self.settings.seed)
+
+    def _by_quarters(self) -> OnProgress:
+        """Tell of a long measurement that it moves, and not of every row."""
+        told = 0
+
+        def tell(progress: TrainingProgress) -> None:
+            nonlocal told
+            if progress.stage == "evaluate" and progress.total and 4 * progress.done // progress.total > told:
+                told = 4 * progress.done // progress.total
+                self.say(f"  {progress.words()}")
+
+        return tell
 
 
 def plain_document(document: TaskDocument) -> TaskDocument:

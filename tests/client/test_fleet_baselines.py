@@ -21,6 +21,7 @@ from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import write_atomic
 from fedit_client.rounds.preparation import unplanned
 from fedit_client.testing import FakeTrainer
+from fedit_client.training import OnProgress, TrainingProgress
 from fedit_protocol.adapter import first_adapter
 from fedit_protocol.errors import DeviceError, FleetError
 from fedit_protocol.peft_folder import CARD, CONFIG, WEIGHTS
@@ -38,9 +39,11 @@ class ByName(WorkerMeasurer):
     losses: dict[str, float]
     asked: list[MeasureRequest] = field(default_factory=list)
 
-    async def measure(self, request: MeasureRequest, on_progress: object) -> Measured:
+    async def measure(self, request: MeasureRequest, on_progress: OnProgress) -> Measured:
         self.asked.append(request)
         rows = len(request.records)
+        for done in range(10 * rows):
+            on_progress(TrainingProgress("evaluate", done + 1, 10 * rows))
         figures = {
             name: RowFigures(np.full(rows, 10 * self.losses.get(name, 2.0)), np.full(rows, 5.0))
             for name in request.adapters
@@ -166,6 +169,15 @@ def test_a_step_of_the_central_model_never_has_more_rows_than_a_task_may(tmp_pat
     large = document.model_copy(update={"task": document.task.model_copy(update={"training": training})})
     central: Model = made(tmp_path, large, FakeTrainer(), baselines="central").models(people(tmp_path, 5))[0]
     assert central.spec.batch_size == 4096
+
+
+async def test_a_long_measurement_says_that_it_moves_and_not_every_row(tmp_path: Path) -> None:
+    said: list[str] = []
+    beside = replace(made(tmp_path, small_task(5), FakeTrainer(), baselines="central"), say=said.append)
+    await compared(beside, people(tmp_path, 5))
+    assert [line for line in said if "measured on" in line] == [
+        f"  measured on held-out rows: {done} of 80" for done in (20, 40, 60, 80)
+    ]
 
 
 @pytest.mark.parametrize(("cutoff", "measured"), [(128, 512), (1024, 1024)])
