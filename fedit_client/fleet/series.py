@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fedit_client.evaluation.statistics import Gap, gap_interval
 from fedit_client.evaluation.summary import Summary, gap_words, triples
-from fedit_client.fleet.launching import Launch, launch
+from fedit_client.fleet.launching import TASK, Launch, launch
 from fedit_client.fleet.report import REPORT, SUMMARY, comparison
 from fedit_client.fleet.settings import LOCAL, SETTINGS_FILE, FleetSettings
 from fedit_client.home.durable import make_private, write_atomic
@@ -33,6 +33,7 @@ async def launch_series(wanted: Launch, one: Callable[[Launch], Awaitable[dict[s
         _check_folder(folder)
     make_private(folder)
     settings.save(folder)
+    wanted = replace(wanted, task=_kept_task(wanted))
     summaries = {}
     for seed in range(settings.seed, settings.seed + settings.seeds):
         place = folder / f"seed-{seed}"
@@ -50,9 +51,19 @@ def _check_folder(folder: Path) -> None:
     """Raise FleetError F004 for a folder with something in it; what a refused series has left is no hindrance."""
     inside = list(folder.iterdir()) if folder.is_dir() else []
     begun = any((path / SETTINGS_FILE).exists() for path in inside)
-    if begun or any(path.name != SETTINGS_FILE and not path.name.startswith("seed-") for path in inside):
+    if begun or any(path.name not in {SETTINGS_FILE, TASK} and not path.name.startswith("seed-") for path in inside):
         raise FleetError("the folder is not empty, and nothing is overwritten", code="F004", where=str(folder),
                          fix="fedit-client fleet --resume --out FOLDER, or --out NEW_FOLDER")  # fmt: skip
+
+
+def _kept_task(wanted: Launch) -> Path | None:
+    """Keep the task file for seeds that begin later: a series that goes on must not give them another task."""
+    kept = wanted.folder / TASK
+    if wanted.task is not None and wanted.task.is_file():
+        write_atomic(kept, wanted.task.read_bytes())
+    elif not wanted.resume:
+        kept.unlink(missing_ok=True)
+    return wanted.task or (kept if kept.is_file() else None)
 
 
 def _known(place: Path, part: FleetSettings) -> FleetSettings:

@@ -229,6 +229,8 @@ async def test_a_series_pools_its_seeds_and_goes_on_with_the_one_that_was_not_do
 
     async def one(wanted: Launch) -> dict[str, object]:
         runs.append((wanted.settings.seed, wanted.resume))
+        assert wanted.task is not None
+        assert wanted.task.read_text() == "a task"  # also for a seed that begins after the resume, which names none
         wanted.folder.mkdir(exist_ok=True)
         wanted.settings.save(wanted.folder)
         if len(runs) == 2:
@@ -239,12 +241,14 @@ async def test_a_series_pools_its_seeds_and_goes_on_with_the_one_that_was_not_do
         return write_report(wanted.folder, [LINE], wanted.settings, {})
 
     settings = FleetSettings("local", "rows", 5, seed=7, seeds=2, baselines="local,central")
-    wanted = Launch(settings, tmp_path / "out", Source("rows"))
+    task = tmp_path / "given.toml"
+    task.write_text("a task")
+    wanted = Launch(settings, tmp_path / "out", Source("rows"), task=task)
     with pytest.raises(asyncio.CancelledError):
         await launch_series(wanted, one)
     with pytest.raises(FleetError, match="not empty"):
         await launch_series(wanted, one)
-    summary = await launch_series(replace(wanted, resume=True), one)
+    summary = await launch_series(replace(wanted, resume=True, task=None), one)
     assert runs == [(7, False), (8, False), (7, True), (8, True)]
     assert summary["seeds"] == [7, 8]
     assert summary["losses"]["local"]["mean"] == pytest.approx(2.5)
