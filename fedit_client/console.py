@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ SCHEMA: Final = "fedit/1"
 EVENT_SCHEMA: Final = "fedit.event/1"
 PROGRAM: Final = "fedit-client"
 INTERRUPTED: Final = 130
+_LOOK_UP_S: Final = 0.2
 
 
 @dataclass
@@ -136,7 +138,9 @@ class Console:
         if not self.interactive:
             raise ConfigError(f"nobody is here to answer: {question}", code="U002", fix=f"add {flag}", again=flag)
         with _signals_end_the_question():
-            return self.out.input(Text(f"? {question} "))
+            self.out.print(Text(f"? {question} "), end="")
+            _wait_for_a_line()
+            return self.out.input()
 
     def can_show(self, symbol: str) -> bool:
         """Whether stdout's encoding has this symbol."""
@@ -184,6 +188,13 @@ def _signals_end_the_question() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _wait_for_a_line() -> None:
+    """Return once a line was typed, looking up now and then: a signal just before `read` would wait for it unseen."""
+    if os.name == "posix":  # elsewhere nothing but sockets can be waited for
+        while not select.select([sys.stdin], [], [], _LOOK_UP_S)[0]:
+            pass
 
 
 def envelope(command: str, data: dict[str, Any], warnings: list[str], error: dict[str, Any] | None) -> dict[str, Any]:

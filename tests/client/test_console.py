@@ -25,7 +25,10 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_ends_a_question(number: signal.Signals) -> None:
-    """The loop's own handler would note it, and go on waiting for an answer that nobody wants to give."""
+    """The loop's own handler would note it, and go on waiting for an answer that nobody wants to give.
+
+    It comes as soon as the question is seen, which may be just before the answer is waited for.
+    """
     person, terminal = pty.openpty()
     try:
         with subprocess.Popen([sys.executable, "-c", ASKS], stdin=terminal, stdout=terminal) as asked:
