@@ -20,6 +20,7 @@ from fedit_protocol.errors import FeditError
 from fedit_protocol.task import Quantization
 
 from . import data
+from .measured import measured
 from .plan import NO_DIGEST, Profile, read_profile, read_rows, runs_of
 from .pool import Shift, in_processes
 from .runner import Bench
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.partition:
         profile = replace(profile, name=f"{profile.name}_{options.partition}", partition=options.partition)
     if options.precision:
-        profile = replace(profile, precision=options.precision)
+        profile = replace(profile, name=f"{profile.name}_{options.precision}", precision=options.precision)
     runs = runs_of(rows, profile, options.rows, options.seeds)
     if options.list:
         for run in runs:
@@ -44,15 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
     out: Path = options.out or Path("build") / f"fedit_paper_{profile.name}"
+    besides = measured(profile.name) if options.measured else []
     if not options.report:
         if options.processes > 1 and not options.worker:
             in_processes([*given, "--until", str(until)], options.processes)
         else:
-            Shift(bench_of(profile, options, out), runs, until).work()
+            known = {told["name"] for told in besides}
+            Shift(bench_of(profile, options, out), [run for run in runs if run.name not in known], until).work()
     if not options.worker and not options.no_report:
         from .report import write_report  # brings a plotting library, which a machine that only trains may lack
 
-        print(write_report(out, rows, profile))
+        print(write_report(out, rows, profile, besides))
     return 0
 
 
@@ -107,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--processes", type=int, default=1, help="runs at the same time, on one device")
     found.add_argument("--seconds", type=float, default=0, help="begin no run that would not end within this time")
     found.add_argument("--curve", action="store_true", help="measure after every round, whatever the profile says")
+    found.add_argument("--measured", action="store_true", help="take the results that come with the code as done")
     found.add_argument("--report", action="store_true", help="train nothing, write the report of what is there")
     found.add_argument("--no-report", action="store_true", help="train only")
     found.add_argument("--list", action="store_true", help="show all runs in their order, and do nothing")

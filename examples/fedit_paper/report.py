@@ -1,7 +1,6 @@
 """The report of a folder: a table of all rows, those not run included, each experiment's findings, plots, one page."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -10,15 +9,16 @@ from fedit_client.evaluation.report import Page, new_figure
 from fedit_client.home.durable import write_atomic
 
 from .experiments import EXPERIMENTS, Experiment
+from .measured import packed
 from .plan import Profile, Row
 from .results import Model, Results
 
 _HEAD = ("row", "loss", "± seeds", "worst category", "against FedIT, 95 % interval", "right tokens", "MB up", "seeds")
 
 
-def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
-    """Write results.md, results.html, results.jsonl and plots; return the table."""
-    results = Results.of(out)
+def write_report(out: Path, rows: Sequence[Row], profile: Profile, besides: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Write results.md, results.html, results.jsonl and plots of a folder and of `besides`; return the table."""
+    results = Results.of(out, besides)
     table = _table(results, rows)
     lines = [f"# Profile {profile.name}", "", _about(results, profile), "", _markdown(_HEAD, table), ""]
     page = Page(f"FedIT: the paper, profile {profile.name}").text(_about(results, profile)).table(_HEAD, table)
@@ -41,7 +41,7 @@ def write_report(out: Path, rows: Sequence[Row], profile: Profile) -> str:
         _draw(experiment, results, page, out / "plots")
     write_atomic(out / "results.md", "\n".join(lines).encode(), 0o644)
     write_atomic(out / "results.html", page.html().encode(), 0o644)
-    write_atomic(out / "results.jsonl", b"".join(json.dumps(told).encode() + b"\n" for told in results.all), 0o644)
+    write_atomic(out / "results.jsonl", packed(results.all), 0o644)
     return "\n".join(lines)
 
 

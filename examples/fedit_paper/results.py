@@ -99,10 +99,12 @@ class Results:
     all: Sequence[Mapping[str, Any]] = field(repr=False)
 
     @classmethod
-    def of(cls, out: Path) -> "Results":
-        """Read what is there."""
+    def of(cls, out: Path, besides: Iterable[Mapping[str, Any]] = ()) -> "Results":
+        """Read what is there, and take what else is known `besides`: a run of this folder stands before it."""
         files = sorted((out / "runs").glob(f"*/{RESULT}"))
-        return cls([json.loads(file.read_text("utf-8")) for file in files])
+        here = [json.loads(file.read_text("utf-8")) for file in files]
+        names = {told["name"] for told in here}
+        return cls(here + [told for told in besides if told["name"] not in names])
 
     def models(self, row: str, variant: str | None = "", on: str = "test") -> list[Model]:
         """Return the models of a row that were measured on these rows of data, by seed and client.

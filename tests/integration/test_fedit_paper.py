@@ -41,6 +41,41 @@ def test_without_the_data_it_says_where_to_name_them(tmp_path: Path) -> None:
     assert "--data" in refused.stderr
 
 
+PACK = """
+import json, sys
+from examples.fedit_paper.measured import measured, packed, unpacked
+from examples.fedit_paper.plan import read_profile, read_rows, runs_of
+
+rows = {"rows": ["a", "b"], "categories": ["qa", "qa"], "tokens": [3, 4]}
+figures = [{**rows, "losses": [loss, 2.5], "right": [1, 2], "left_out": 0} for loss in (1.25, 1.5)]
+results = [{"name": f"fedit-seed{seed}", "figures": {"test": found}} for seed, found in enumerate(figures)]
+lines = packed(results).decode().splitlines()
+known = {run.name for run in runs_of(read_rows(), read_profile("cpu"), [], 3)}
+found = measured("cpu")
+print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({one["name"] for one in found} - known)]))
+"""
+
+
+def test_results_come_out_of_one_file_as_they_went_in_and_those_that_come_with_the_code_are_runs_of_today() -> None:
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", PACK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    same, lines, found, strange = json.loads(done.stdout)
+    assert same
+    assert lines == 3, "a set of rows is written once"
+    assert found, "results come with the code"
+    assert not strange
+
+
+def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) -> None:
+    done = paper("--report", "--measured", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "| FedIT | 2." in (tmp_path / "results.md").read_text("utf-8")
+    again = paper("--report", "--out", str(tmp_path))
+    assert "| FedIT | not run |" in again.stdout, "only with --measured"
+
+
 @NO_DATA
 @pytest.mark.slow
 @pytest.mark.training
