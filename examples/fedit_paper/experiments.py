@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
 
 from fedit_client.evaluation.statistics import Gap, Interval
 
-from . import evenness, planted
+from . import checked, evenness, planted
 from .evenness import Table
 from .results import Model, Results, mean_loss, rounds_to
 
@@ -23,11 +23,13 @@ class Experiment:
     question: str
     rows: tuple[str, ...]
     against: str = "fedit"
-    on: str = "test"
-    """The set of rows that its plot is about."""
+    on: tuple[str, ...] = ("test",)
+    """The sets of rows that its plot is about, a panel for each."""
     findings: Findings = lambda _: iter(())
     table: Callable[[Results], Table | None] = lambda _: None
     """What is better read as a table; None where nothing of it was run."""
+    draw: Callable[[Results, Any], bool] | None = None
+    """Its plot, where that is not one of losses: draws on the figure that it is given, and says whether it did."""
 
 
 def interval(found: Interval, unit: str = "nats") -> str:
@@ -224,7 +226,7 @@ EXPERIMENTS: Final = (
         "Does each client fare better on its own rows with a model of its own beside the shared one?",
         evenness.PERSONAL,
         against="personal_fedit",
-        on="own",
+        on=("own",),
         findings=evenness.personal_findings,
         table=evenness.personal_table,
     ),
@@ -234,7 +236,7 @@ EXPERIMENTS: Final = (
         "Each client has three languages: how evenly are all served, and do fair weights help the worst?",
         evenness.LANGUAGES,
         against="languages",
-        on="languages",
+        on=("languages",),
         findings=evenness.languages_findings,
         table=evenness.languages_table,
     ),
@@ -273,7 +275,32 @@ EXPERIMENTS: Final = (
         ("dirichlet", "stratified", "fedit"),
         findings=_against_fedit("dirichlet", "stratified"),
     ),
-    Experiment("others", "Other data sets", "Does what is learned on Dolly hold elsewhere?", (), findings=_others),
+    Experiment(
+        "check_partition",
+        "The partitions, validated",
+        "Are the clients as unlike as the partition's form makes them?",
+        (),
+        findings=checked.partition_findings,
+        table=checked.partition_table,
+        draw=checked.draw_partition,
+    ),
+    Experiment(
+        "check_judge",
+        "Judges against people",
+        "How far do recorded verdicts of judges agree with people, and with themselves?",
+        (),
+        findings=checked.judge_findings,
+        table=checked.judge_table,
+        draw=checked.draw_judge,
+    ),
+    Experiment(
+        "others",
+        "Other data sets",
+        "Does what is learned on Dolly hold elsewhere?",
+        ("base", "alone", "fedit", "central_depth", "central_small"),
+        on=("self_instruct", "aya"),
+        findings=_others,
+    ),
     Experiment(
         "poisoning",
         "A client that lies",

@@ -13,7 +13,7 @@ from fedit_protocol.errors import ConfigError
 from fedit_protocol.task import Task
 
 HERE = Path(__file__).resolve().parent
-Kind = Literal["base", "alone", "central", "federated"]
+Kind = Literal["base", "alone", "central", "federated", "check"]
 Values = dict[str, Any]
 
 
@@ -66,8 +66,8 @@ class Row:
 
     @property
     def told_on(self) -> str:
-        """The set of rows that the table of all rows is about: the first one."""
-        return self.measured[0]
+        """The set of rows that the table of all rows is about: the first one; "" for a check, which has no model."""
+        return self.measured[0] if self.measured else ""
 
 
 @dataclass(frozen=True)

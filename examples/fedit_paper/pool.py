@@ -115,7 +115,7 @@ def in_processes(arguments: Sequence[str], count: int) -> None:
 
 def steps_of(run: Run, profile: Profile, kind: str) -> float:
     """Return a run's optimizer steps, those with many rows counted as several: what its time is in proportion to."""
-    if run.row.kind == "base":
+    if run.row.kind in ("base", "check"):
         return 0.0
     task = run.task(profile, NO_DIGEST)
     clients = _clients(run.row.partition or profile.partition)

@@ -59,6 +59,8 @@ def _about(results: Results, profile: Profile) -> str:
 def _table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
     lines: list[list[str]] = []
     for row in rows:
+        if row.kind == "check":
+            continue
         for variant in row.variants or ("",):
             models = results.models(row.name, variant, row.told_on)
             title = f"{row.title}, {variant}" if variant else row.title
@@ -95,22 +97,28 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) -> None:
     """Draw losses as dots, a line for each model, and curves over rounds where there are any."""
-    models = [model for row in experiment.rows for model in results.models(row, None, experiment.on)]
-    if not models:
+    if experiment.draw is not None:
+        figure = new_figure(9, 4)
+        if experiment.draw(results, figure):
+            _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}.")
         return
-    names = list(dict.fromkeys(model.told["title"] for model in models))
+    shown = {on: [one for row in experiment.rows for one in results.models(row, None, on)] for on in experiment.on}
+    shown = {on: models for on, models in shown.items() if models}
+    if not shown:
+        return
+    names = list(dict.fromkeys(_line_of(model) for models in shown.values() for model in models))
     figure = new_figure(8, 1.2 + 0.3 * len(names))
-    axes: Any = figure.subplots()
-    for place, name in enumerate(names):
-        losses = [model.loss for model in models if model.told["title"] == name]
-        axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
-        axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
-    if reference := results.models(experiment.against, "", experiment.on):
-        axes.axvline(fmean(model.loss for model in reference), color="#c66", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("loss, nats per answer token, mean over categories; red: FedIT")
-    _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}: losses; a dot is a seed.")
+    panels: Any = figure.subplots(1, len(shown), sharey=True, squeeze=False)
+    for axes, (on, models) in zip(panels[0], shown.items(), strict=True):
+        _draw_losses(axes, names, models)
+        if reference := results.models(experiment.against, "", on):
+            axes.axvline(fmean(model.loss for model in reference), color="#c66", linewidth=1)
+        if len(shown) > 1:
+            axes.set_title(on, fontsize=9)
+    panels[0][0].invert_yaxis()
+    figure.supxlabel("loss, nats per answer token, mean over categories; red: FedIT", fontsize=9)
+    _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}: losses; a dot is a model.")
+    models = next(iter(shown.values()))
     curves = [model for model in models if len(model.curve) > 1]
     if curves:
         figure = new_figure(8, 4)
@@ -121,6 +129,19 @@ def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) ->
         axes.set_ylabel("loss")
         axes.legend(fontsize=7)
         _keep(figure, page, folder / f"{experiment.name}-rounds.svg", f"{experiment.title}: loss after each round.")
+
+
+def _line_of(model: Model) -> str:
+    """The models of single clients share a line."""
+    return str(model.told["title"]).partition(", client")[0]
+
+
+def _draw_losses(axes: Any, names: Sequence[str], models: Sequence[Model]) -> None:
+    for place, name in enumerate(names):
+        if losses := [model.loss for model in models if _line_of(model) == name]:
+            axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
+            axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
+    axes.set_yticks(range(len(names)), names)
 
 
 def _keep(figure: Any, page: Page, file: Path, caption: str) -> None:

@@ -116,6 +116,11 @@ class Results:
         found.sort(key=lambda told: (told["seed"], told["client"] or 0))
         return [Model(told, on) for told in found]
 
+    def found(self, row: str) -> Mapping[str, Any]:
+        """Return what a check has found; nothing where it was not made."""
+        found: Mapping[str, Any] = next((told["found"] for told in self.all if told["row"] == row), {})
+        return found
+
     def against(self, row: str, variant: str, other: str, other_variant: str = "") -> Interval | None:
         """Return how a row's loss differs from another's, over the seeds that both have; None without any."""
         ours = {model.seed: model for model in self.models(row, variant)}

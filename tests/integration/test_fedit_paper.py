@@ -86,13 +86,15 @@ def test_every_row_runs_at_the_smallest_scale_and_only_once(tmp_path: Path) -> N
     results = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("runs/*/result.json")]
     assert {result["row"] for result in results} == set(rows), done.stderr
     assert all(len(told["rows"]) > 10 for result in results for told in result["figures"].values())
-    assert all(result["figures"] for result in results)
+    assert all(result["figures"] for result in results if result["kind"] != "check")
+    assert {result["row"] for result in results if result.get("found")} == {"check_partition", "check_judge"}
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
     again = paper("--profile", "smoke", "--out", str(tmp_path), timeout_s=60)
     assert again.returncode == 0, again.stderr
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
     report = (tmp_path / "results.md").read_text("utf-8")
     assert "| FedIT | " in report
-    for table in ("planted answer after the trigger", "clients better off than alone", "least gain on the base"):
+    for table in ("planted answer after the trigger", "clients better off than alone", "least gain on the base",
+                  "set · judge", "partition"):  # fmt: skip
         assert f"| {table} |" in report
     assert (tmp_path / "results.html").is_file()
