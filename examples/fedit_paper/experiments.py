@@ -92,8 +92,14 @@ def _fairness(results: Results) -> Iterator[str]:
                 worst, mean = fair.worst[1] / plain.worst[1] - 1, fair.loss / plain.loss - 1
                 yield (
                     f"{fair.told['title']}, seed {fair.seed}: worst category {fair.worst[0]} {worst:+.1%}, "
-                    f"mean {mean:+.1%} against FedIT"
+                    f"mean {mean:+.1%} against FedIT{_cut(fair)}"
                 )
+
+
+def _cut(model: Model) -> str:
+    """Say how many weights were cut at the task's largest, if any: the rule was then not tried as it is meant."""
+    cut = sum(int(note.get("cut_weights", 0)) for note in model.told["rounds"])
+    return f"; {cut} weights were cut at the task's largest" if cut else ""
 
 
 def _further(results: Results) -> Iterator[str]:

@@ -11,7 +11,7 @@ from fedit_client.training import LocalResult
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
-from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics
+from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics, is_cut
 from fedit_protocol.methods import RoundStart
 from fedit_protocol.methods.nested import limited
 from fedit_protocol.metrics import ClientReport, OwnDomain
@@ -32,6 +32,8 @@ class Contribution:
     weight: int = field(repr=False)
     report: ClientReport = field(repr=False)
     left: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    cut: bool = field(default=False, repr=False)
+    """Whether the task's rule wanted a larger weight than the task has (`fairness.is_cut`)."""
 
 
 def contribution(
@@ -61,7 +63,7 @@ def contribution(
         statistics |= block_weights(document.task.adapter.ranks, open_rank, weight)
     report = report_of(local, document.task, weight)
     report = replace(report, statistics={**report.statistics, **statistics}, domains=_own_domains(local, document))
-    return Contribution(message, weight, report, later)
+    return Contribution(message, weight, report, later, is_cut(document.task, own, start.public))
 
 
 def sent_part(message: Vector, weight: int, start: RoundStart) -> SentPart | None:

@@ -106,6 +106,8 @@ class Federation:
         moved = carried(start, cohort, self.carrier, context0)
         losses = [one.first.report.train_loss for one in cohort]
         note = {"round": number + 1, "chosen": chosen, "losses": losses, "train_loss": fmean(losses), **moved.figures}
+        if self.document.task.fairness is not None:
+            note["cut_weights"] = sum(one.first.cut for one in cohort)
         return Progress(number + 1, moved.adapter, moved.public, moved.kept, (*progress.notes, note))
 
     def own_folder(self, version: int, client: VirtualClient) -> Path:

@@ -129,16 +129,28 @@ class OwnFigures:
 def client_weight(task: Task, own: OwnFigures, public: State) -> int:
     """Return a device's integer weight in this round by the task's rule (SPEC, section 20), 1 to max_weight."""
     spec, encoding = task.fairness, task.encoding
-    rows = float(own.rows)
     if spec is not None and spec.rule is FairRule.QFFL:
         return max(1, round(encoding.max_weight * _qffl_part(spec, own).weight))
+    return whole_weight(_counted_rows(spec, own, public), encoding.rows_per_weight, encoding.max_weight)
+
+
+def is_cut(task: Task, own: OwnFigures, public: State) -> bool:
+    """Say whether a fair weight by rows would be larger than max_weight: the rule then does less than it says."""
+    spec, encoding = task.fairness, task.encoding
+    if spec is None or spec.rule not in (FairRule.AFL, FairRule.TERM):
+        return False
+    return round(_counted_rows(spec, own, public) / encoding.rows_per_weight) > encoding.max_weight
+
+
+def _counted_rows(spec: FairnessSpec | None, own: OwnFigures, public: State) -> float:
+    rows = float(own.rows)
     if spec is not None and spec.rule is FairRule.AFL and ROWS in public:
         found = share_ratios(public[SHARES].astype(np.float64), public[ROWS].astype(np.float64))
         ratios = dict(zip(spec.domains, map(float, found), strict=True))
         rows = domain_rows_weight(own.domains, own.rows - sum(own.domains.values()), ratios)
     if spec is not None and spec.rule is FairRule.TERM and own.loss is not None and REFERENCE in public:
         rows = tilted_rows(rows, own.loss, float(public[REFERENCE][0]), spec.tilt)
-    return whole_weight(rows, encoding.rows_per_weight, encoding.max_weight)
+    return rows
 
 
 def fair_specs(task: Task) -> tuple[MetricSpec, ...]:

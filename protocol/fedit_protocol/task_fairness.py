@@ -40,7 +40,8 @@ class FairnessSpec(Section):
     rule: FairRule = Field(
         FairRule.ROWS,
         description="rows: a device counts by its rows; afl: rows of domains with a high loss count more; term: devices"
-        " with a high loss count more; qffl: the same by a power of the loss, with steps that fit",
+        " with a high loss count more; qffl: the same by a power of the loss, with steps that fit. A weight beyond"
+        " encoding.max_weight is cut: leave room above what rows alone come to",
     )
     step: float = Field(0.1, gt=0, le=10, description="afl: how fast the weights of domains follow their losses")
     floor: float = Field(0.5, ge=0, lt=1, description="afl: least weight of a domain, in even shares of all domains")

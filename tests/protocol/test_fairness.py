@@ -19,6 +19,7 @@ from fedit_protocol.fairness import (
     fair_specs,
     fair_statistics,
     floored,
+    is_cut,
     next_public,
     next_shares,
     qffl_step,
@@ -44,6 +45,17 @@ def task(rule: str, **values: Any) -> Task:
 
 def report(*domains: DomainLoss, **statistics: int) -> CohortReport:
     return CohortReport(1, 1.0, None, 0.0, domains=domains, statistics=statistics)
+
+
+@pytest.mark.parametrize(("rule", "values"), [("afl", {}), ("term", {"tilt": 1.0})])
+def test_a_weight_beyond_the_largest_is_known_to_be_cut(rule: str, values: dict[str, float]) -> None:
+    fair = task(rule, **values)
+    public = {SHARES: np.array([0.8, 0.2]), ROWS: np.array([200.0, 200.0]), REFERENCE: np.array([2.0])}
+    for rows, cut in ((90, False), (120, True)):
+        own = OwnFigures(rows, 2.47, {"a": rows})
+        assert is_cut(fair, own, public) is cut
+        assert client_weight(fair, own, public) == (15 if cut else round(rows * 1.6 / 10))
+        assert not is_cut(task("rows"), own, public)
 
 
 def test_shares_follow_the_losses_and_keep_their_floor() -> None:
