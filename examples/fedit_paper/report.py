@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from fedit_client.evaluation.report import Page, new_figure
+from fedit_client.evaluation.report import Page, as_svg, new_figure
 from fedit_client.home.durable import write_atomic
 
 from .experiments import EXPERIMENTS, Experiment
@@ -146,5 +146,5 @@ def _draw_losses(axes: Any, names: Sequence[str], models: Sequence[Model]) -> No
 
 def _keep(figure: Any, page: Page, file: Path, caption: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    write_atomic(file, as_svg(figure, own_fonts=False), 0o644)
     page.figure(figure, caption)

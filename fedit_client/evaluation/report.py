@@ -175,11 +175,18 @@ def _row(texts: Sequence[str], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
 
 
-def _drawn(figure: "Figure") -> str:
-    """The figure as SVG in base64; no date and fixed names of its parts, so that a page can be compared."""
+def as_svg(figure: "Figure", *, own_fonts: bool = True) -> bytes:
+    """Return a figure as SVG; no date and fixed names of its parts, so that two can be compared.
+
+    `own_fonts` draws each letter, which looks alike everywhere; without it a file is a third as large.
+    """
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fedit", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": "fedit", "svg.fonttype": "path" if own_fonts else "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def _drawn(figure: "Figure") -> str:
+    return base64.b64encode(as_svg(figure)).decode()
