@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedit_protocol.metrics import LOSS_UNIT, MAX_LOSS, CohortReport, MetricSpec
 from fedit_protocol.task import Task
-from fedit_protocol.task_fairness import FairRule
+from fedit_protocol.task_fairness import FairnessSpec, FairRule
 
 State = Mapping[str, NDArray[np.floating[Any]]]
 Shares = NDArray[np.float64]
@@ -119,7 +119,7 @@ class OwnFigures:
 
     rows: int
     loss: float | None = None
-    """Mean loss before training, nats per token; None where nothing was measured: then rows decide."""
+    """Mean loss before training, nats per token; None where nothing was measured: rows decide, in q-FFL all alike."""
     domains: Mapping[str, int] = field(default_factory=dict)
     """Domain → rows."""
     update_norm: float = 0.0
@@ -130,9 +130,8 @@ def client_weight(task: Task, own: OwnFigures, public: State) -> int:
     """Return a device's integer weight in this round by the task's rule (SPEC, section 20), 1 to max_weight."""
     spec, encoding = task.fairness, task.encoding
     rows = float(own.rows)
-    if spec is not None and spec.rule is FairRule.QFFL and own.loss is not None:
-        step = qffl_step(own.loss, own.update_norm, spec.power, spec.lipschitz, spec.loss_cap)
-        return max(1, round(encoding.max_weight * step.weight))
+    if spec is not None and spec.rule is FairRule.QFFL:
+        return max(1, round(encoding.max_weight * _qffl_part(spec, own).weight))
     if spec is not None and spec.rule is FairRule.AFL and ROWS in public:
         found = share_ratios(public[SHARES].astype(np.float64), public[ROWS].astype(np.float64))
         ratios = dict(zip(spec.domains, map(float, found), strict=True))
@@ -166,11 +165,15 @@ def fair_statistics(task: Task, own: OwnFigures) -> dict[str, int]:
         told = {START_LOSS: round(min(loss, MAX_LOSS) * LOSS_UNIT), START_DEVICES: 1}
     if spec.rule is FairRule.QFFL:
         most = task.encoding.max_weight
-        weight = float(most) if loss is None else most * qffl_step(
-            loss, own.update_norm, spec.power, spec.lipschitz, spec.loss_cap
-        ).step  # fmt: skip
-        told[QFFL_STEP] = round(min(weight, most * _MOST_STEP) * _STEP_UNIT)
+        told[QFFL_STEP] = round(min(most * _qffl_part(spec, own).step, most * _MOST_STEP) * _STEP_UNIT)
     return told
+
+
+def _qffl_part(spec: FairnessSpec, own: OwnFigures) -> QffStep:
+    """A device without a loss counts 1 and divides by 1, as every device does with q = 0: its step keeps its length."""
+    if own.loss is None:
+        return QffStep(1.0, 1.0)
+    return qffl_step(own.loss, own.update_norm, spec.power, spec.lipschitz, spec.loss_cap)
 
 
 def fair_change(change: NDArray[np.float64], weight: int, report: CohortReport) -> NDArray[np.float64]:

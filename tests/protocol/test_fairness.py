@@ -122,6 +122,36 @@ def test_a_qffl_round_comes_out_as_the_formula_says() -> None:
     assert fair_change(mean, 5, report()) is mean
 
 
+@pytest.mark.parametrize("losses", [(None, None, None), (None, 2.0, None)], ids=["none is known", "one is known"])
+@pytest.mark.parametrize("power", [0.0, 1.0, 5.0])
+def test_devices_without_a_loss_add_a_qffl_step_of_its_natural_length(
+    power: float, losses: tuple[float | None, ...]
+) -> None:
+    qffl = task("qffl", power=power, lipschitz=1e-6)  # so that measured updates shorten nothing either
+    updates = np.array([0.2, 0.4, 0.6])
+    owns = [OwnFigures(100, loss, update_norm=norm) for loss, norm in zip(losses, updates, strict=True)]
+    weights = [client_weight(qffl, own, {}) for own in owns]
+    assert [weight for weight, loss in zip(weights, losses, strict=True) if loss is None] == [15] * losses.count(None)
+    steps = sum(fair_statistics(qffl, own)[QFFL_STEP] for own in owns)
+    mean = np.array([np.average(updates, weights=weights)])
+    found = fair_change(mean, sum(weights), report(**{QFFL_STEP: steps}))
+    # The smallest weight is 1, so a measured device may weigh up to one more than its exact share of the denominator.
+    assert found == pytest.approx(mean, rel=1.0 / 30)
+
+
+def test_a_device_with_a_loss_weighs_in_qffl_what_it_always_has() -> None:
+    qffl = task("qffl", power=1.7, lipschitz=3.0)
+    owns = [OwnFigures(7, loss, update_norm=norm) for loss in (0.0, 0.3, 2.1, 4.9, 99.0) for norm in (0.0, 0.4, 50.0)]
+    assert [client_weight(qffl, own, {}) for own in owns] == [1] * 6 + [3] * 3 + [14] * 3 + [15] * 3
+    assert [fair_statistics(qffl, own)[QFFL_STEP] for own in owns] == [
+        *(0, 32, 493575),
+        *(126, 467, 5337619),
+        *(3433, 4766, 15000000),
+        *(14494, 16907, 15000000),
+        *(15000, 17448, 15000000),
+    ]
+
+
 @pytest.mark.parametrize("rule", ["rows", "afl", "term", "qffl"])
 def test_each_statistic_stays_inside_its_declared_range(rule: str) -> None:
     asked = task(rule)
