@@ -17,11 +17,12 @@ CODES: Final[dict[str, str]] = {
     "V011": "The judge's key is read from the environment, OPENAI_API_KEY, and from nowhere else.",
     "V012": "The judge's server takes the key, the model's name or the address for wrong; its own words stand in the "
     "message. Nothing that was judged before is lost.",
-    "V013": "The judge's server is overloaded, limits how much may be asked, or is away; several tries and the waits "
-    "that it asked for did not help. Every reply so far is in the file of --out, so the same command goes on later and "
-    "asks, and pays for, only what is missing.",
+    "V013": "The judge's server is overloaded, limits how much may be asked, or is away, or a proxy before it serves "
+    "pages of its own; several tries and the waits that it asked for did not help. Every reply so far is in the file "
+    "of --out, so the same command goes on later and asks, and pays for, only what is missing.",
     "V014": "Replies come back without text, one after the other, so the address is probably no judge's. It is what "
-    "stands before /chat/completions, and usually ends with /v1.",
+    "stands before /chat/completions, and usually ends with /v1. If it is right, the same command later goes on: what "
+    "nobody has paid for is not kept.",
     "V015": "The file of --out holds something else than a judge's replies. Name another one; nothing was overwritten.",
     "V016": "Answers are JSON lines with question_id, question, model and answer, and perhaps category and reference, "
     "as fedit-client eval models --answers FILE writes them; two models must have answered the same questions.",

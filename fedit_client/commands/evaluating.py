@@ -112,8 +112,15 @@ def models(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed that these models were trained with.")] = None,
     rouge: Annotated[
-        bool, typer.Option("--rouge", help="Write answers and score them by ROUGE-L; slow. Needs fedit[eval].")
+        bool,
+        typer.Option(
+            "--rouge", help="Write answers and score them by ROUGE-L, words of any script; slow. Needs fedit[eval]."
+        ),
     ] = False,
+    rouge_categories: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Score these categories by ROUGE-L; default: the three of Dolly that fit."),
+    ] = None,
     answers: Annotated[Path | None, typer.Option(help="Write every model's answers here, for a judge; slow.")] = None,
     answer_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, the same for all.")] = 256,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Compare all with this; default: base.")] = None,
@@ -138,7 +145,8 @@ def models(
         cutoff_tokens=cutoff_tokens,
         precision=Quantization(precision) if precision else None,
         seed=seed,
-        rouge=rouge,
+        rouge=rouge or rouge_categories is not None,
+        rouge_categories=_names(rouge_categories or ""),
         answers=answers,
         answer_tokens=answer_tokens,
         out=out,
@@ -146,6 +154,10 @@ def models(
     config = given.config(model=model, device=device_flags(device, threads))
     found = summarise(run_async(measure_models(config, given.console, wishes)), against)
     given.console.answer("eval models", found.as_data(), found.lines())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 @eval_app.command()

@@ -76,7 +76,7 @@ class Judged:
     def lines(self) -> list[str]:
         """The result, for people."""
         results = [line for one in self.tallies for line in one.lines()]
-        return [*results, self.bill.line(), f"judge: {self.standing}"]
+        return [*results, *self.bill.lines(), f"judge: {self.standing}"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Validated:
 
     def lines(self) -> list[str]:
         """The result, for people, beside published judges."""
-        return [agreement_line(self.subset, self.found), self.bill.line(), f"judge: {self.standing}",
+        return [agreement_line(self.subset, self.found), *self.bill.lines(), f"judge: {self.standing}",
                 "published, agreement / same verdict in both orders:",
                 *(f"  {name}: {figures}" for name, figures in PUBLISHED)]  # fmt: skip
 
@@ -113,14 +113,22 @@ class Bill:
         return {
             "replies_asked": self.new.asked,
             "replies_kept": self.whole.kept,
+            "unanswered": self.new.unanswered,
             "prompt_tokens": self.whole.prompt_tokens,
             "completion_tokens": self.whole.completion_tokens,
             "cost": self.whole.price(*prices) if prices else None,
             "cost_of_this_run": self.new.price(*prices) if prices else None,
         }
 
+    def lines(self) -> list[str]:
+        """The counts, for people, and whether questions are still open."""
+        if not self.new.unanswered:
+            return [self.line()]
+        left = counted(self.new.unanswered, "question")
+        return [self.line(), f"no answer came to {left}, counted as not read: the same command asks again"]
+
     def line(self) -> str:
-        """The counts, for people."""
+        """The counts, for people, in one line."""
         tokens = f"{self.whole.prompt_tokens:,} tokens asked, {self.whole.completion_tokens:,} answered"
         told = f"{counted(self.new.asked, 'new reply', 'new replies')}, {self.whole.kept} from the file; {tokens}"
         if self.prices is None:

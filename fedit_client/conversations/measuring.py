@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class MeasureWishes:
     precision: Quantization | None = None
     seed: int | None = None
     rouge: bool = False
+    rouge_categories: tuple[str, ...] = ()
+    """Whose answers are scored; those of Dolly's with few right wordings if none is named."""
     answers: Path | None = None
     answer_tokens: int = 256
     out: Path | None = None
@@ -121,11 +124,7 @@ class Measuring:
     async def _rouge(
         self, base: Path, adapters: Mapping[str, Path | None], plan: DevicePlan
     ) -> dict[str, list[float | None]]:
-        asked = [place for place, record in enumerate(self.records) if record.category in ROUGE_CATEGORIES]
-        if not asked:
-            raise DataError(f"no row is of the categories {', '.join(ROUGE_CATEGORIES)}, so ROUGE-L has nothing to say",
-                            code="D020", fix="leave out --rouge")  # fmt: skip
-        rouge_l([], [])  # a missing package is known before an hour of writing
+        asked = _rouge_places(self.records, self.wishes.rouge_categories)
         chosen = [self.records[place] for place in asked]
         references = [record.messages[-1].content for record in chosen]
         scores = {}
@@ -192,6 +191,9 @@ async def measure_models(
     named = named_models(wishes.models, config, joined)
     roles = _roles(wishes.roles, named)
     records = await asyncio.to_thread(_rows, config, wishes.sources)
+    if wishes.rouge:  # what is missing is known before an hour of writing
+        _rouge_places(records, wishes.rouge_categories)
+        rouge_l([], [])
     work = Measuring(config, console, wishes, records, _prompt(wishes, joined), roles, measurer or WorkerMeasurer(),
                      speaking)  # fmt: skip
     on_base = [model for model in named if model.whole is None]
@@ -307,6 +309,23 @@ def _rows(config: ClientConfig, sources: Sequence[Source]) -> list[Record]:
     if not found:
         raise DataError("no rows were named to measure on", code="D020",
                         fix="fedit-client eval models base --data rows.jsonl", again="--data rows.jsonl")  # fmt: skip
+    return found
+
+
+def _rouge_places(records: Sequence[Record], categories: Sequence[str]) -> list[int]:
+    """Return which rows ROUGE-L scores; raises ConfigError U001 for a category of no row, DataError D020 for none."""
+    present = sorted({record.category for record in records} - {""})
+    named = f"--rouge-categories {shlex.quote(','.join(present))}" if present else ""
+    if unknown := [name for name in categories if name not in present]:
+        have = f"those of the rows are {', '.join(present)}" if present else "the rows have none"
+        raise ConfigError(f"no row is of the category {', '.join(unknown)}: {have}", code="U001", where="command line",
+                          fix=named or "leave it out, or name the column: --map category=COLUMN",
+                          again=named)  # fmt: skip
+    wanted = categories or ROUGE_CATEGORIES
+    found = [place for place, record in enumerate(records) if record.category in wanted]
+    if not found:
+        raise DataError(f"no row is of the categories {', '.join(wanted)}, so ROUGE-L has nothing to say", code="D020",
+                        fix=f"leave out --rouge, or {named or 'give the rows a category'}")  # fmt: skip
     return found
 
 

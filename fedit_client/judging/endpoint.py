@@ -1,5 +1,6 @@
 """A judge behind an OpenAI-compatible address, by the library `openai` (extra `eval`), loaded when first used."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from fedit_protocol.errors import EvaluationError
 
 _RETRIES: Final = 6
 _TIMEOUT_S: Final = 180.0
+_MOST_WAIT_S: Final = 8.0
 _REFUSED: Final = (401, 403, 404)
 _BY_NAME: Final = "localhost"
 
@@ -23,6 +25,11 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether text came, or tokens were counted: anything else, such as a proxy's page, nobody has paid for."""
+        return bool(self.text.strip() or self.prompt_tokens or self.completion_tokens)
+
 
 class Endpoint(Protocol):
     """The seam to a judge."""
@@ -33,7 +40,10 @@ class Endpoint(Protocol):
         ...
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
-        """Return the reply to a conversation; raises EvaluationError V003, V012, V013."""
+        """Return the reply to a conversation, one that is no answer if nothing else comes.
+
+        Raises EvaluationError V003, V012, V013.
+        """
         ...
 
     async def close(self) -> None:
@@ -56,8 +66,11 @@ class OpenAIEndpoint:
     max_tokens: int = 1024
     retries: int = _RETRIES
     timeout_s: float = _TIMEOUT_S
+    wait_s: float = 0.5
+    """Before what is no answer is asked for again, doubled each time: as the library does for failures."""
     _client: Any = field(default=None, repr=False)
     _options: dict[str, Any] = field(default_factory=dict, repr=False)
+    _has_answered: bool = False
 
     def __post_init__(self) -> None:
         self._options = {"temperature": self.temperature, "max_tokens": self.max_tokens}
@@ -69,7 +82,20 @@ class OpenAIEndpoint:
                 "max_tokens": self.max_tokens}  # fmt: skip
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
-        """Return the reply; raises EvaluationError V003, V012 key or model are refused, V013 it went on failing."""
+        """Return the reply; one that is no answer is asked for again, unless the address has never given any.
+
+        Raises EvaluationError V003, V012 key or model are refused, V013 it went on failing.
+        """
+        reply = await self._reply(messages)
+        for attempt in range(self.retries if self._has_answered else 0):
+            if reply.is_answer:
+                break
+            await asyncio.sleep(min(self.wait_s * 2**attempt, _MOST_WAIT_S))
+            reply = await self._reply(messages)
+        self._has_answered = self._has_answered or reply.is_answer
+        return reply
+
+    async def _reply(self, messages: Sequence[Mapping[str, str]]) -> Reply:
         client, openai = self._connected()
         while True:
             try:
@@ -82,13 +108,13 @@ class OpenAIEndpoint:
             except openai.APIStatusError as error:
                 if error.status_code in _REFUSED:
                     raise _refused(self.url, error) from error
-                raise _failed(self.url, error) from error
+                raise went_on_failing(self.url, _brief(error)) from error
             except openai.APIConnectionError as error:
-                raise _failed(self.url, error) from error
+                raise went_on_failing(self.url, _brief(error)) from error
             except (openai.OpenAIError, ValueError):
                 return Reply("")  # not even JSON
             else:
-                return _reply(answer)
+                return _reply_of(answer)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -145,7 +171,7 @@ def is_loopback(host: str) -> bool:
         return host == _BY_NAME or host.endswith(f".{_BY_NAME}")
 
 
-def _reply(answer: Any) -> Reply:
+def _reply_of(answer: Any) -> Reply:
     """Whatever the far side has put into its JSON, it is not trusted to have the right shape."""
     try:
         text = answer.choices[0].message.content
@@ -162,8 +188,9 @@ def _refused(url: str, error: Exception) -> EvaluationError:
                            fix="check OPENAI_API_KEY, --judge and --url")  # fmt: skip
 
 
-def _failed(url: str, error: Exception) -> EvaluationError:
-    return EvaluationError(f"the judge went on failing: {_brief(error)}", code="V013", where=url,
+def went_on_failing(url: str, what: str) -> EvaluationError:
+    """The error of a judge that gives no answers for now: the same command goes on later."""
+    return EvaluationError(f"the judge went on failing: {what}", code="V013", where=url,
                            fix="run the same command later: what was judged is kept", again="")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every reply that was paid for, in one file that is only appended to: the record of a run and its cache in one.
+"""Every answer, paid for as most are, in one file that is only appended to: the record of a run and its cache in one.
 
 A line is on the disk before the next question is asked; a run that was cut off goes on where it stopped.
 """
@@ -66,8 +66,10 @@ class VerdictFile:
             raise ValueError(row["schema"])
         if row["kind"] == "validation":
             self.validations.append(row)
-        else:
-            self._replies[row["key"]] = Reply(row["reply"], row["prompt_tokens"], row["completion_tokens"])
+            return
+        reply = Reply(row["reply"], row["prompt_tokens"], row["completion_tokens"])
+        if reply.is_answer:  # a file of before may hold a proxy's page, whose question is still open
+            self._replies[row["key"]] = reply
 
     def known(self, key: str) -> Reply | None:
         """Return a reply that is there already."""

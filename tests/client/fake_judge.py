@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ class Misbehaviour:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: str | None = None
+    content_type: str = "application/json"
     text: str | None = None
     """The text of a reply that is well formed."""
 
@@ -45,7 +46,7 @@ class FakeJudge:
             error = {"error": {"message": "not now", "type": "fake"}}
             return web.json_response(error, status=trouble.status, headers=trouble.headers)
         if trouble.body is not None:
-            return web.Response(text=trouble.body, content_type="application/json")
+            return web.Response(text=trouble.body, content_type=trouble.content_type)
         text = self.rule(asked["messages"][-1]["content"]) if trouble.text is None else trouble.text
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -53,7 +54,7 @@ class FakeJudge:
                                   "choices": [choice], "usage": usage})  # fmt: skip
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["FakeJudge"]:
+    async def serving(self) -> AsyncIterator[Self]:
         """Listen on a free port of this machine."""
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self.answer)

@@ -137,6 +137,41 @@ async def test_what_is_not_meant_is_refused(
     assert refused.value.code == code
 
 
+async def test_rouge_scores_the_categories_that_are_named(config: ClientConfig, tmp_path: Path) -> None:
+    pytest.importorskip("rouge_score")
+
+    @asynccontextmanager
+    async def speaking(base: Path, plan: Any, adapters: Mapping[str, Path | None], prompt: PromptSpec) -> Any:
+        yield Parrot()
+
+    asked = wishes(tmp_path, "@tuned", rouge=True, rouge_categories=("open_qa",))
+    (found,) = await measured(config, asked, speaking=speaking)
+    assert found.rouge == (None, 1.0) * 3
+
+
+async def test_a_category_of_no_row_is_refused_before_anything_is_measured(
+    config: ClientConfig, tmp_path: Path
+) -> None:
+    measurer = LongestFirst()
+    asked = wishes(tmp_path, "@tuned", rouge=True, rouge_categories=("open_qa", "faq"))
+    with pytest.raises(
+        ConfigError, match="no row is of the category faq: those of the rows are closed_qa, open_qa"
+    ) as it:
+        await measured(config, asked, measurer=measurer)
+    assert (it.value.code, it.value.again, measurer.requests) == ("U001", "--rouge-categories closed_qa,open_qa", [])
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(ConfigError, match="no row is of the category open_qa, faq: the rows have none"):
+        await measured(config, asked)
+
+
+def test_rouge_categories_are_typed_with_commas(config: ClientConfig, tmp_path: Path, capsys: Any) -> None:
+    line = ["--home", str(tmp_path / "home"), "--json", "eval", "models", str(tmp_path / "tuned"),
+            "--data", str(tmp_path / "rows.jsonl"), "--rouge-categories", "faq, open_qa,,news "]  # fmt: skip
+    assert invoke(line) == 2
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["message"]
+    assert told.startswith("no row is of the category faq, news:")
+
+
 async def test_rouge_without_rows_for_it_is_refused(config: ClientConfig, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     with pytest.raises(DataError) as refused:

@@ -25,13 +25,17 @@ pytest.importorskip("openai")
 
 @pytest.fixture
 def answers(tmp_path: Path) -> Path:
+    return answers_in(tmp_path)
+
+
+def answers_in(folder: Path) -> Path:
     rows = [
         {"question_id": n, "category": "open_qa", "question": f"Question {n}?", "model": model, "answer": answer}
         for n in range(5)
         for model, answer in (("base", "short"), ("tuned", "a good and long answer"))
     ]
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path / "answers.jsonl"
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "answers.jsonl"
 
 
 def wishes(fake: FakeJudge, answers: Path, **fields: Any) -> JudgeWishes:
@@ -121,10 +125,10 @@ BODIES = {"no JSON": "<html>", "another object": '{"hello": 1}', "no choices": '
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_a_body_that_is_no_completion_is_a_reply_that_cannot_be_read(body: str, answers: Path) -> None:
+async def test_a_body_that_is_no_completion_is_no_answer_and_asked_for_again(body: str, answers: Path) -> None:
     async with FakeJudge(longer, {3: Misbehaviour(body=body)}).serving() as fake:
         (found,) = (await judged(fake, answers, at_once=1)).tallies
-        assert (found.wins, found.invalid, len(fake.requests)) == (5, 0, 11)
+        assert (found.wins, found.invalid, len(fake.requests), kept(answers)) == (5, 0, 11, 10)
 
 
 async def test_an_address_that_never_answers_with_text_is_soon_left_alone(answers: Path) -> None:
@@ -133,6 +137,7 @@ async def test_an_address_that_never_answers_with_text_is_soon_left_alone(answer
             await judged(fake, answers, at_once=1)
         assert failed.value.code == "V014"
         assert len(fake.requests) == 6
+        assert not (answers.parent / "verdicts.jsonl").exists()
 
 
 async def test_a_run_that_is_stopped_keeps_what_is_on_its_way(answers: Path) -> None:
