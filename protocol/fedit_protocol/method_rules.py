@@ -93,6 +93,7 @@ def check_method(task: "Task") -> None:
             "training.proximal draws by gradients, and method.name = fedkseed has none; set training.proximal = 0"
         )
     where, trusted = f"method.name = {name}", task.round.mode == "trusted"
+    _check_one_masked_sum(task)
     if trusted and not traits.trusted:
         raise ValueError(
             _refusal(
@@ -157,6 +158,20 @@ def _check_settings(task: "Task") -> None:
         raise ValueError(f"method.heads = {method.heads} must divide adapter.rank = {rank}: {near}")
 
 
+def _check_one_masked_sum(task: "Task") -> None:
+    """Raise ValueError where devices of many ranks would meet in something else than one masked sum without noise."""
+    name, trusted = task.method.name, task.round.mode == "trusted"
+    if not task.adapter.ranks or not (trusted or task.privacy or task.round.cohorts > 1):
+        return
+    then = {MethodName.NESTED: " and take fedavg", MethodName.RAVAN: ", so that all devices train all heads"}
+    other = "set round.mode = masked" if trusted else "leave out [privacy]" if task.privacy else "set round.cohorts = 1"
+    able = "" if name in then else " and method.name = nested"
+    raise ValueError(
+        "adapter.ranks needs round.mode = masked, one cohort and no [privacy]: the weight of each block of ranks is"
+        f" known of one masked sum only; leave out adapter.ranks{then.get(name, '')}, or {other}{able}"
+    )
+
+
 def _check_ranks(task: "Task") -> None:
     """Raise ValueError where devices of many ranks would be summed without a weight for each block of slices."""
     rank, nested = task.adapter.rank, task.method.name is MethodName.NESTED
@@ -175,11 +190,6 @@ def _check_ranks(task: "Task") -> None:
         whole = sorted({max(1, each // inner) * inner for each in task.adapter.ranks})
         near = f"set adapter.ranks = {whole}" if len(whole) > 1 else "leave it out"
         raise ValueError(f"adapter.ranks counts whole heads of rank {inner} where method.name = ravan: {near}")
-    if task.privacy or task.round.mode == "trusted" or task.round.cohorts > 1:
-        raise ValueError(
-            "adapter.ranks needs round.mode = masked, one cohort and no [privacy]: the weight of each block of heads is"
-            " known of one masked sum only; leave out adapter.ranks, so that all devices train all heads"
-        )
 
 
 def _check_best_step(task: "Task") -> None:

@@ -137,7 +137,10 @@ def check_optimizer(task: "Task") -> None:
         return
     where = "optimizer.fednova"
     if task.privacy:
-        raise ValueError(f"{where} sums the devices' steps, and [privacy] covers no figures: set training.local_steps")
+        raise ValueError(
+            f"{where} sums the devices' steps, and [privacy] covers no figures: leave it out; with training.local_steps"
+            " all devices make the same steps, and there is nothing to divide"
+        )
     if task.method.name not in NORMALISED_METHODS:
         raise ValueError(
             f"{where} divides updates, which method.name = {task.method.name} is not linear in: take fedavg"

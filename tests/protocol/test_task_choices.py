@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "fednova with noise": (
         {"optimizer": {"fednova": True}, "privacy": {"noise_multiplier": 1.0}, "encoding": {"max_weight": 1}},
-        r"\[privacy\] covers no figures",
+        r"\[privacy\] covers no figures: leave it out",
     ),
     "fednova where updates are sketched": (
         {"optimizer": {"fednova": True}, "method": {"name": "fedit_rs"}},
@@ -105,6 +105,31 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "noise bounds nothing; take ffa_lora",
     ),
     "ranks without slices": ({"adapter": {"ranks": [4, 8]}}, "a weight for each block of slices.*= nested"),
+    "ranks in trusted mode": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}},
+        "leave out adapter.ranks, or set round.mode = masked and method.name = nested",
+    ),
+    "ranks of a method for trusted rounds": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}, "method": {"name": "flexlora"}},
+        "leave out adapter.ranks, or set round.mode = masked and method.name = nested",
+    ),
+    "slices in trusted mode": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}, "method": {"name": "nested"}},
+        "leave out adapter.ranks and take fedavg, or set round.mode = masked (?!and)",
+    ),
+    "slices with noise": (
+        {
+            "adapter": {"ranks": [4, 8]},
+            "method": {"name": "nested"},
+            "privacy": {"noise_multiplier": 1.0},
+            "encoding": {"max_weight": 1},
+        },
+        r"leave out adapter.ranks and take fedavg, or leave out \[privacy\] (?!and)",
+    ),
+    "ranks in many cohorts": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"cohorts": 2}},
+        "leave out adapter.ranks, or set round.cohorts = 1 and method.name = nested",
+    ),
     "slices without ranks": ({"method": {"name": "nested"}}, r"lists none: set adapter.ranks = \[4, 8\]"),
     "slices of rank 1": ({"method": {"name": "nested"}, "adapter": {"rank": 1}}, "none: take fedavg"),
     "ranks that do not end at the rank": (
