@@ -23,6 +23,8 @@ class MethodTraits:
     """Whether a round may have several cohorts."""
     side: bool = False
     """Whether a second, frozen adapter is carried along beside the one that is trained."""
+    whole: bool = False
+    """Whether its steps put other factors in the place of those before, so that no server optimizer can act on them."""
     why: str = ""
     why_not_trusted: str = ""
     """Why not from single updates, where that is another reason."""
@@ -66,8 +68,8 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.FLORA: replace(_BASELINE, side=True),
-    MethodName.FLEXLORA: _BASELINE,
+    MethodName.FLORA: replace(_BASELINE, side=True, whole=True),
+    MethodName.FLEXLORA: replace(_BASELINE, whole=True),
     MethodName.FEDEX_LORA: replace(_BASELINE, side=True),
 }
 
@@ -116,6 +118,7 @@ def check_method(task: "Task") -> None:
         raise ValueError(
             _refusal("[privacy]", where, traits.why, f"take {traits.nearest_noise}, or leave out [privacy]")
         )
+    _check_step(task)
     if name is MethodName.FEDALT:
         _check_values(task)
     if name is MethodName.SCAFFOLD:
@@ -227,6 +230,32 @@ def _check_audit(task: "Task") -> None:
         raise ValueError("method.audit_every needs round.cohorts = 1: robust rules combine no sketches")
 
 
+def _check_step(task: "Task") -> None:
+    """Raise ValueError where a server optimizer would do nothing, or would undo what the method promises."""
+    name, optimizer = task.method.name, task.optimizer
+    if optimizer.plain:
+        return
+    anew = name is MethodName.FEDSVD and task.method.refactor_every == 1
+    if TRAITS[name].whole or anew:
+        other = (
+            "set method.refactor_every = 2 or more, or take ffa_lora"
+            if anew
+            else "or take fedavg"
+            if optimizer.remembers
+            else "or take fedex_lora"
+        )
+        raise ValueError(
+            f"method.name = {name} writes the factors anew in every round, so that the step is taken whole and"
+            f" [optimizer] would do nothing: leave it out, {other}"
+        )
+    if name is MethodName.FEDEX_LORA and optimizer.remembers:
+        raise ValueError(
+            f"method.name = fedex_lora makes the mean product exactly, and with optimizer.name = {optimizer.name} the"
+            " step is none of that product: set optimizer.name = fedavg, whose learning_rate goes with it, or take"
+            " method.name = fedavg"
+        )
+
+
 def _check_values(task: "Task") -> None:
     """Raise ValueError unless a task of fedalt says how large values may be, and leaves their mean as it is."""
     if not task.encoding.value_range:
@@ -238,7 +267,7 @@ def _check_values(task: "Task") -> None:
         raise ValueError(
             "method.name = fedalt needs the mean itself, which fairness.rule = qffl scales: take afl or term"
         )
-    if task.optimizer.name != "fedavg" or task.optimizer.learning_rate not in (None, 1):
+    if not task.optimizer.plain:
         raise ValueError("method.name = fedalt needs the mean itself, not a step towards it: leave out [optimizer]")
 
 

@@ -97,6 +97,11 @@ class OptimizerSpec(Section):
         """Whether the rule has a memory from round to round."""
         return self.name is not OptimizerName.FEDAVG
 
+    @property
+    def plain(self) -> bool:
+        """Whether the mean change is added as it is."""
+        return not self.remembers and self.learning_rate in (None, 1.0)
+
 
 @dataclass(frozen=True)
 class Rates:

@@ -51,6 +51,10 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"round": {"selection": "resource_aware", "cohort_size": 103}},
         "cohort_size is at most 102",
     ),
+    "a server step beside factors that are written anew": (
+        {"method": {"name": "fedsvd"}, "optimizer": {"name": "nesterov"}},
+        "would do nothing: leave it out, set method.refactor_every = 2 or more, or take ffa_lora",
+    ),
     "fednova with noise": (
         {"optimizer": {"fednova": True}, "privacy": {"noise_multiplier": 1.0}, "encoding": {"max_weight": 1}},
         r"\[privacy\] covers no figures: leave it out",
@@ -160,6 +164,11 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
 def test_what_cannot_work_together_is_refused_with_the_reason(tables: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         task(**tables)
+
+
+def test_a_server_step_goes_with_factors_that_are_written_anew_in_some_rounds() -> None:
+    told = task(method={"name": "fedsvd", "refactor_every": 2}, optimizer={"name": "nesterov"})
+    assert not told.optimizer.plain
 
 
 def test_without_the_new_tables_a_task_says_what_it_said_before() -> None:
