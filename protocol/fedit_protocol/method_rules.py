@@ -25,6 +25,8 @@ class MethodTraits:
     """Whether a second, frozen adapter is carried along beside the one that is trained."""
     whole: bool = False
     """Whether its steps put other factors in the place of those before, so that no server optimizer can act on them."""
+    unaudited: str = "it loses nothing of the product"
+    """Why four probes in a sum would say nothing of it (`method.audit_every`); empty where they do."""
     why: str = ""
     why_not_trusted: str = ""
     """Why not from single updates, where that is another reason."""
@@ -35,15 +37,21 @@ class MethodTraits:
 
 
 _BASELINE: Final = MethodTraits(
-    masked=False, trusted=True, why="it needs single updates, which only a trusted server sees"
+    masked=False,
+    trusted=True,
+    unaudited="its server makes the mean product of single updates",
+    why="it needs single updates, which only a trusted server sees",
 )
 """A baseline that no sum is enough for."""
 
+_MEASURED: Final = "it measures in every round what averaging loses"
+
 TRAITS: Final[dict[MethodName, MethodTraits]] = {
-    MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.SCAFFOLD: MethodTraits(trusted=True, why="its count of devices is not covered by noise"),
+    MethodName.FEDAVG: MethodTraits(trusted=True, noise=True, cohorts=True, unaudited=""),
+    MethodName.SCAFFOLD: MethodTraits(trusted=True, unaudited="", why="its count of devices is not covered by noise"),
     MethodName.FEDIT_RS: MethodTraits(
         side=True,
+        unaudited=_MEASURED,
         why="it sums twice, and a sketch is not clipped, so noise bounds nothing",
         why_not_trusted="a server that sees single updates makes the exact product without a sketch",
         nearest=MethodName.FEDEX_LORA,
@@ -51,6 +59,7 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     ),
     MethodName.FEDIT_RS1: MethodTraits(
         side=True,
+        unaudited=_MEASURED,
         why="its sketches are not clipped, so noise bounds nothing, and robust rules combine none",
         why_not_trusted="a server that sees single updates makes the exact product without a sketch",
         nearest=MethodName.FEDEX_LORA,
@@ -61,10 +70,18 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
         trusted=True, cohorts=True, why="its sums differ in size by turns", nearest_noise=MethodName.FFA_LORA
     ),
     MethodName.FEDSVD: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.NESTED: MethodTraits(why="the weight of each block of ranks is known of one masked sum only"),
-    MethodName.FEDSA: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True),
-    MethodName.FEDALT: MethodTraits(why="it sends values, not changes, and each device takes its own out of one mean"),
+    MethodName.NESTED: MethodTraits(
+        unaudited="each slice is the mean over other devices, so that one sum of sketches fits none of them",
+        why="the weight of each block of ranks is known of one masked sum only",
+    ),
+    MethodName.FEDSA: MethodTraits(
+        trusted=True, noise=True, cohorts=True, unaudited="no B is sent, so that the sum says nothing of a product"
+    ),
+    MethodName.DITTO: MethodTraits(trusted=True, noise=True, cohorts=True, unaudited=""),
+    MethodName.FEDALT: MethodTraits(
+        unaudited="it sends values, and the probes are of changes",
+        why="it sends values, not changes, and each device takes its own out of one mean",
+    ),
     MethodName.FED_SB: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.RAVAN: MethodTraits(trusted=True, noise=True, cohorts=True),
     MethodName.FEDKSEED: MethodTraits(trusted=True, noise=True, cohorts=True),
@@ -212,11 +229,10 @@ def _check_best_step(task: "Task") -> None:
 
 
 def _check_audit(task: "Task") -> None:
-    """Raise ValueError unless the task is FedIT with one sum whose sketch bounds nothing that noise has to cover."""
-    if task.method.name is not MethodName.FEDAVG:
+    """Raise ValueError unless A and B are averaged in one sum, and the sketch is nothing that noise has to cover."""
+    if why := TRAITS[task.method.name].unaudited:
         raise ValueError(
-            f"method.audit_every is for method.name = fedavg: {task.method.name} loses nothing of the product, or"
-            " measures it in every round; leave audit_every out"
+            f"method.audit_every does not go with method.name = {task.method.name}: {why}; leave audit_every out"
         )
     if task.privacy:
         raise ValueError("method.audit_every does not go with [privacy]: no noise covers a sketch; leave one out")
