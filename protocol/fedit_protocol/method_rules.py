@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from fedit_protocol.task_tables import MethodName
+from fedit_protocol.task_tables import MethodName, MethodSpec
 
 if TYPE_CHECKING:
     from fedit_protocol.task import Task
@@ -102,15 +102,19 @@ OWN_SETTINGS: Final[dict[str, MethodName]] = {
 """Settings of `[method]` that one method reads: beside another one they would promise what nothing does."""
 
 
+SKETCH_SETTINGS: Final = ("sketch_rank", "sketch_probes", "sketch_adapts")
+"""Settings that both methods with a sketch read."""
+
+_SKETCHED: Final = (MethodName.FEDIT_RS, MethodName.FEDIT_RS1)
+
+
 def check_method(task: "Task") -> None:
     """Raise ValueError with the reason and the nearest valid setting if the method does not fit the task."""
     name = task.method.name
     traits = TRAITS[name]
     _check_settings(task)
-    if name is MethodName.FEDKSEED and task.training.proximal:
-        raise ValueError(
-            "training.proximal draws by gradients, and method.name = fedkseed has none; set training.proximal = 0"
-        )
+    if name is MethodName.FEDKSEED:
+        _check_forward_only(task)
     where, trusted = f"method.name = {name}", task.round.mode == "trusted"
     _check_one_masked_sum(task)
     if trusted and not traits.trusted:
@@ -147,11 +151,7 @@ def check_method(task: "Task") -> None:
         )
     if task.round.cohorts > 1 and not traits.cohorts:
         raise ValueError(_refusal("round.cohorts > 1", where, traits.why, "set round.cohorts = 1, or take fedavg"))
-    if (
-        name in (MethodName.FEDIT_RS, MethodName.FEDIT_RS1, MethodName.FEDSVD)
-        and task.fairness
-        and task.fairness.rule == "qffl"
-    ):
+    if name in (*_SKETCHED, MethodName.FEDSVD) and task.fairness and task.fairness.rule == "qffl":
         raise ValueError(
             f"method.name = {name} does not go with fairness.rule = qffl, which scales a step that must be taken whole:"
             " take term or afl"
@@ -169,13 +169,25 @@ def _check_settings(task: "Task") -> None:
     for setting, owner in OWN_SETTINGS.items():
         if name is not owner and setting in method.model_dump():
             raise ValueError(f"method.{setting} belongs to method.name = {owner}, not to {name}: leave it out")
-    if method.sketch_adapts and name not in (MethodName.FEDIT_RS, MethodName.FEDIT_RS1):
-        raise ValueError(f"method.sketch_adapts belongs to fedit_rs and fedit_rs1, not to {name}: leave it out")
+    for setting in SKETCH_SETTINGS if name not in _SKETCHED else ():
+        if getattr(method, setting) != MethodSpec.model_fields[setting].default:
+            raise ValueError(f"method.{setting} belongs to fedit_rs and fedit_rs1, not to {name}: leave it out")
     rank = task.adapter.rank
     if name is MethodName.RAVAN and rank % method.heads:
         fitting = min((h for h in range(1, rank + 1) if rank % h == 0), key=lambda h: (abs(h - method.heads), -h))
         near = f"set method.heads = {fitting}" if fitting > 1 else "take fed_sb, which has one core"
         raise ValueError(f"method.heads = {method.heads} must divide adapter.rank = {rank}: {near}")
+
+
+def _check_forward_only(task: "Task") -> None:
+    """Raise ValueError for settings of an optimizer where steps are made from two forward passes and the rate alone."""
+    training, without = task.training, "method.name = fedkseed has none"
+    if training.proximal:
+        raise ValueError(f"training.proximal draws by gradients, and {without}; set training.proximal = 0")
+    if training.weight_decay:
+        raise ValueError(f"training.weight_decay is AdamW's, and {without}; set training.weight_decay = 0")
+    if training.optimizer != "adamw":
+        raise ValueError(f"training.optimizer says how AdamW keeps its moments, and {without}; leave it out")
 
 
 def _check_one_masked_sum(task: "Task") -> None:

@@ -150,6 +150,23 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "must divide adapter.rank = 1: take fed_sb",
     ),
     "another method's setting": ({"method": {"heads": 2}}, "heads belongs to method.name = ravan, not to fedavg"),
+    "a sketch of a method without one": (
+        {"method": {"sketch_rank": 8}},
+        "sketch_rank belongs to fedit_rs and fedit_rs1, not to fedavg: leave it out",
+    ),
+    "probes of a method without a sketch": ({"method": {"name": "ravan", "sketch_probes": 8}}, "not to ravan"),
+    "moments where there is no optimizer": (
+        {"method": {"name": "fedkseed"}, "training": {"optimizer": "adamw_8bit"}},
+        "how AdamW keeps its moments, and method.name = fedkseed has none; leave it out",
+    ),
+    "decay where there is no optimizer": (
+        {"method": {"name": "fedkseed"}, "training": {"weight_decay": 0.01}},
+        "set training.weight_decay = 0",
+    ),
+    "a pull where there is no gradient": (
+        {"method": {"name": "fedkseed"}, "training": {"proximal": 0.01}},
+        "set training.proximal = 0",
+    ),
     "a least cohort above the cohort": (
         {"round": {"cohort_min": 5, "cohort_size": 4}},
         "no round could open: set cohort_size = 5",
