@@ -62,7 +62,8 @@ _CODES: Final[dict[str, str]] = {
     "C013": "A key of the task file is unknown or has a value that it cannot have. fedit-server task schema lists all.",
     "C014": "The modules that the task adapts are not in this base model; the message lists those that are.",
     "C015": "What people agreed to must not change under its number. Raise version in the task file.",
-    "C016": "The change would make the adapter, or its privacy budget, another one. Give the task a new id.",
+    "C016": "The change would make the adapter, or its privacy budget, another one, or leave a part of what was "
+    "learned behind. Give the task a new id; adapter export and task create --start let it begin where this one is.",
     "C017": "The address cannot be listened on: another program has it, or this machine has no such address.",
     "C020": "The task's cohort rules contradict each other: fewer devices than its own thresholds need.",
     "C021": "Weights, bits and cohort do not fit into the words of the sum. Lower max_weight, value_bits or the "

@@ -23,6 +23,8 @@ class MethodTraits:
     """Whether a round may have several cohorts."""
     side: bool = False
     """Whether a second, frozen adapter is carried along beside the one that is trained."""
+    cut: bool = False
+    """Whether what devices get of that adapter is cut from a whole that the server keeps."""
     whole: bool = False
     """Whether its steps put other factors in the place of those before, so that no server optimizer can act on them."""
     unaudited: str = "it loses nothing of the product"
@@ -51,6 +53,7 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     MethodName.SCAFFOLD: MethodTraits(trusted=True, unaudited="", why="its count of devices is not covered by noise"),
     MethodName.FEDIT_RS: MethodTraits(
         side=True,
+        cut=True,
         unaudited=_MEASURED,
         why="it sums twice, and a sketch is not clipped, so noise bounds nothing",
         why_not_trusted="a server that sees single updates makes the exact product without a sketch",
@@ -59,6 +62,7 @@ TRAITS: Final[dict[MethodName, MethodTraits]] = {
     ),
     MethodName.FEDIT_RS1: MethodTraits(
         side=True,
+        cut=True,
         unaudited=_MEASURED,
         why="its sketches are not clipped, so noise bounds nothing, and robust rules combine none",
         why_not_trusted="a server that sees single updates makes the exact product without a sketch",
@@ -106,6 +110,12 @@ SKETCH_SETTINGS: Final = ("sketch_rank", "sketch_probes", "sketch_adapts")
 """Settings that both methods with a sketch read."""
 
 _SKETCHED: Final = (MethodName.FEDIT_RS, MethodName.FEDIT_RS1)
+
+
+def loses_side(old: MethodName, new: MethodName) -> bool:
+    """Say whether a side delta that one method has made would be lost, at once or with the next cut, under another."""
+    before, after = TRAITS[old], TRAITS[new]
+    return before.side and (before.side, before.cut) != (after.side, after.cut)
 
 
 def check_method(task: "Task") -> None:
