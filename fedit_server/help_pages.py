@@ -62,12 +62,14 @@ _CODES: Final[dict[str, str]] = {
     "C013": "A key of the task file is unknown or has a value that it cannot have. fedit-server task schema lists all.",
     "C014": "The modules that the task adapts are not in this base model; the message lists those that are.",
     "C015": "What people agreed to must not change under its number. Raise version in the task file.",
-    "C016": "The change would make the adapter, or its privacy budget, another one. Give the task a new id.",
+    "C016": "The change would make the adapter, or its privacy budget, another one, or leave a part of what was "
+    "learned behind. Give the task a new id; adapter export and task create --start let it begin where this one is.",
     "C017": "The address cannot be listened on: another program has it, or this machine has no such address.",
     "C020": "The task's cohort rules contradict each other: fewer devices than its own thresholds need.",
     "C021": "Weights, bits and cohort do not fit into the words of the sum. Lower max_weight, value_bits or the "
     "cohort.",
-    "C023": "The method needs another kind of adapter than the task describes.",
+    "C023": "The method needs an adapter of LoRA pairs, and a sketch_rank no larger than any layer's outputs, or its "
+    "shorter side. Lower method.sketch_rank, or leave the narrow layer out of target_modules.",
     "C024": "The noise is too coarse for the rounding. Lower encoding.clip_norm, or raise encoding.value_bits.",
     "C025": "A task with noise needs the accountant: pip install 'fedit[dp]'",
     "C026": "With so much or so little noise the result is of no use, or protects nobody.",
@@ -85,6 +87,8 @@ _CODES: Final[dict[str, str]] = {
     "C038": "The devices of this federation have pinned masked rounds only. Begin another federation for trusted ones.",
     "C039": "There is an authority in this folder already, of another federation.",
     "C040": "Commands of the server need more packages: pip install 'fedit[server]'",
+    "C041": "The method turns the adapter's factors, so each layer needs at least as many inputs as the adapter has "
+    "rank. Lower adapter.rank, or leave the narrow layer out of target_modules.",
     "C050": "The adapter is built between bases as wide as its rank, so no layer may be narrower. Lower adapter.rank.",
     "C090": "The setting database is empty for SQLite in the data folder, or postgresql://USER@HOST/NAME.",
     "C091": "PostgreSQL needs its driver: pip install 'fedit[postgres]'",

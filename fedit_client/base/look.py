@@ -18,7 +18,8 @@ def imagined(model: str, joined: TaskDocument | None) -> TaskDocument:
     """Return the document of the joined task on another base, or of a task with every setting at its default.
 
     Reads headers of weights only, of a hub model through the hub; call it off the event loop. Raises ModelError M001,
-    M003, and M009 if no linear layer of the base takes the task's adapter.
+    M003, and M009 if no linear layer of the base takes the task's adapter; ConfigError C023 or C041 if one is too
+    narrow for the task's method.
     """
     config, shapes, size = _of_folder(Path(model).expanduser()) or _of_hub(model)
     values: dict[str, Any] = joined.task.model_dump() if joined else {"id": "fit", "title": "Fit", "base": {}}

@@ -60,7 +60,10 @@ class Trains(Protocol):
 
 
 def document_of(task: Task, base: Path, cache: Path | None = None) -> TaskDocument:
-    """Return the document of a task for the base in this folder, whose digest is filled in; raises ModelError."""
+    """Return the document of a task for the base in this folder, whose digest is filled in.
+
+    Raises ModelError, and ConfigError C023 or C041 if a layer is too narrow for the task's method.
+    """
     spec = task.base.model_copy(update={"digest": digest_folder(base, cache)})
     shapes: dict[str, tuple[int, ...]] = {}
     files = sorted(base.glob("*.safetensors"))

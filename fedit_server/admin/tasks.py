@@ -36,7 +36,7 @@ from fedit_server.tasks.editing import EditPlan, plan_edit, task_toml
 from fedit_server.tasks.files import check_task, resolve
 from fedit_server.tasks.lifecycle import OPERATOR, Lifecycle, Verb, refuse_archived
 from fedit_server.tasks.modes import check_allowed, pinned_modes
-from fedit_server.tasks.publishing import Publisher, check_succession
+from fedit_server.tasks.publishing import Publisher, check_side, check_succession
 from fedit_server.tasks.retention import Retention
 
 
@@ -96,6 +96,8 @@ class TaskDesk:
         if not plan.draft:
             document = resolve(plan.task, await asyncio.to_thread(read_base, plan.task.base, base))
             check_succession(known.document, document)
+            blobs = open_blobs(self.admin.config, self.admin.home)
+            await check_side(self.admin.store, blobs, known.document, document)
         return plan
 
     async def edit(self, name: str | None, wanted: Task, base: Path | None = None) -> EditPlan:

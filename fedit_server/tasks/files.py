@@ -129,7 +129,8 @@ def resolve(task: Task, base: BaseModel) -> TaskDocument:
     """Return the document that is published: the base's digest filled in, the adapter laid out.
 
     Raises ConfigError C014 if a target module fits no linear layer of the base, C025 or C026 if the epsilon of its
-    noise cannot be computed here or says nothing, C050 if a rank is too wide for a layer.
+    noise cannot be computed here or says nothing, C050 if a rank is too wide for a layer, C023 or C041 if a layer is
+    too narrow for the method.
     """
     pinned = task.base.model_copy(update={"digest": base.digest})
     try:

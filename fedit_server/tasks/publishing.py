@@ -9,16 +9,19 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.ids import Digest
 from fedit_protocol.messages import NoiseSpec
+from fedit_protocol.method_rules import loses_side
+from fedit_protocol.methods.side_delta import SIDE, read
 from fedit_protocol.peft_folder import Edition
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.sensitivity import NoisySum, noisy_sum
 from fedit_protocol.task import Task, TaskDocument
 from fedit_protocol.task_record import ChangeKind
 from fedit_server.adapters.peft_folder import write_peft_folder
+from fedit_server.adapters.state import get_state
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.rounds.services import adapter_folder
 from fedit_server.storage import BlobStore
-from fedit_server.storage.rows import TaskRow
+from fedit_server.storage.rows import RoundState, TaskRow
 from fedit_server.storage.store import Store
 from fedit_server.storage.task_records import Deed, Sign
 from fedit_server.storage.tasks import Publication
@@ -73,6 +76,7 @@ class Publisher:
         digest = Digest(task.adapter.start)
         if known is not None and known.state is not TaskState.DRAFT:
             check_succession(known.document, document)
+            await check_side(self.store, self.blobs, known.document, document)
         else:
             document, content = await self._first(document)
             source = with_start(task, document.task.adapter.start).model_dump_json().encode()
@@ -133,6 +137,27 @@ def check_succession(old: TaskDocument, new: TaskDocument) -> None:
             code="C016",
             where=new.task.label,
             fix="give the task another id",
+        )
+
+
+async def check_side(store: Store, blobs: BlobStore, old: TaskDocument, new: TaskDocument) -> None:
+    """Raise ConfigError C016 for a method that does not carry on the side delta that there is, or that a round makes.
+
+    What averaging has lost lies in it: without it the same factors are another model.
+    """
+    name, task_id = old.task.method.name, old.task.id
+    if not loses_side(name, new.task.method.name):
+        return
+    newest = await store.tasks.newest_adapter(task_id)
+    there = read(await get_state(blobs, newest.public_digest), SIDE)
+    if there or await store.rounds.newest(task_id, RoundState.OPEN) or await store.rounds.held(task_id):
+        raise ConfigError(
+            f"method.name = {new.task.method.name} does not carry on the side delta of {name}: a part of what the task"
+            " has learned lies there, and would be lost",
+            code="C016",
+            where=new.task.label,
+            fix=f"keep method.name = {name}; or begin another task with all of it: fedit-server adapter export"
+            f" --task {task_id} --out FOLDER, then fedit-server task create FILE --start FOLDER",
         )
 
 

@@ -14,6 +14,7 @@ from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
+from fedit_protocol.layer_rules import check_layers
 from fedit_protocol.method_rules import check_method
 from fedit_protocol.selection import invited
 from fedit_protocol.state_layout import state_layout
@@ -346,8 +347,12 @@ class TaskDocument(Section):
 
     @classmethod
     def of(cls, task: Task, shapes: BaseShapes, base_bytes: int) -> Self:
-        """Return the document of a task whose base has these shapes; raises ValueError if a target module fits none."""
+        """Return the document of a task whose base has these shapes.
+
+        Raises ValueError if a target module fits none, ConfigError C023, C041 if a layer is too narrow for its method.
+        """
         adapter = AdapterLayout.of_lora(shapes.linear, task.adapter.target_modules, task.adapter.rank)
+        check_layers(task, adapter)
         state = state_layout(task.method, adapter)
         return cls(
             task=task,

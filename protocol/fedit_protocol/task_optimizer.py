@@ -97,6 +97,11 @@ class OptimizerSpec(Section):
         """Whether the rule has a memory from round to round."""
         return self.name is not OptimizerName.FEDAVG
 
+    @property
+    def plain(self) -> bool:
+        """Whether the mean change is added as it is."""
+        return not self.remembers and self.learning_rate in (None, 1.0)
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -137,7 +142,10 @@ def check_optimizer(task: "Task") -> None:
         return
     where = "optimizer.fednova"
     if task.privacy:
-        raise ValueError(f"{where} sums the devices' steps, and [privacy] covers no figures: set training.local_steps")
+        raise ValueError(
+            f"{where} sums the devices' steps, and [privacy] covers no figures: leave it out; with training.local_steps"
+            " all devices make the same steps, and there is nothing to divide"
+        )
     if task.method.name not in NORMALISED_METHODS:
         raise ValueError(
             f"{where} divides updates, which method.name = {task.method.name} is not linear in: take fedavg"

@@ -125,8 +125,8 @@ class MethodSpec(Section):
         ge=0,
         le=1000,
         exclude_if=absent_at(0),
-        description="fedavg: every so many versions four probes in the sum say how much of the mean product averaging"
-        " the factors loses (a fifth more bytes in that round); 0 means never",
+        description="fedavg, ditto, scaffold: every so many versions four probes in the sum say how much of the mean"
+        " product averaging the factors loses (a fifth more bytes in that round); 0 means never",
     )
     refactor_every: int = Field(
         1,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from fedit_protocol.adapter import Vector
 from fedit_protocol.advance import advance
 from fedit_protocol.methods import RoundStart
+from fedit_protocol.metrics import ClientReport
 from fedit_protocol.round_plan import sum_specs
 from fedit_protocol.secagg.ring import payload_length
 from fedit_protocol.testing import MemoryFederation, MemoryRound
@@ -36,15 +37,24 @@ def test_the_figure_is_within_15_percent_of_the_truth() -> None:
         assert made.figures["audit_error"] == pytest.approx(true_error(start, made.adapter, updates), rel=0.15)
 
 
-def test_the_figure_comes_out_of_the_masked_sum_of_eight_bits() -> None:
-    document = lora_document(m=48, n=40, rank=4, method={"audit_every": 1}, encoding={"value_range": 0.5})
+@pytest.mark.parametrize(
+    ("method", "statistics"),
+    [({}, {}), ({"name": "ditto"}, {}), ({"name": "scaffold", "population": 8}, {"devices": 1})],
+    ids=["fedavg", "ditto", "scaffold"],
+)
+def test_the_figure_comes_out_of_the_masked_sum_of_eight_bits(
+    method: dict[str, Any], statistics: dict[str, int]
+) -> None:
+    method = {**method, "audit_every": 1}
+    document = lora_document(m=48, n=40, rank=4, method=method, encoding={"value_range": 0.5})
     start = start_of(document)
     updates = [np.clip(each, -0.5, 0.5) for each in lora_updates(document, 8)]
     played = MemoryRound(MemoryFederation(8), document, adapter=start.adapter)
-    played.run(updates, [1] * 8)
+    played.run(updates, [1] * 8, [ClientReport(1, 0.0, None, statistics=statistics)] * 8)
     assert played.aggregate is not None
     made = advance(played.start, played.aggregate)
     assert made.figures["audit_error"] == pytest.approx(true_error(start, made.adapter, updates), rel=0.2)
+    assert ("control_norm" in made.figures) == bool(statistics)
 
 
 def test_only_every_nth_version_is_audited_and_the_others_are_plain_fedit() -> None:
@@ -71,6 +81,14 @@ def test_it_costs_at_most_a_fifth_more_bytes_on_layers_like_those_of_smollm2() -
     ("sections", "why"),
     [
         ({"method": {"name": "ffa_lora", "audit_every": 2}}, "loses nothing"),
+        ({"method": {"name": "fedit_rs1", "audit_every": 2}}, "it measures in every round"),
+        ({"method": {"name": "nested", "audit_every": 2}, "adapter": {"ranks": (1, 3)}}, "fits none of them"),
+        ({"method": {"name": "fedsa", "audit_every": 2}}, "no B is sent"),
+        ({"method": {"name": "fedalt", "audit_every": 2}, "encoding": {"value_range": 1.0}}, "it sends values"),
+        (
+            {"method": {"name": "flora", "audit_every": 2}, "round": {"cohort_size": 8, "mode": "trusted"}},
+            "of single updates",
+        ),
         ({"privacy": {"noise_multiplier": 1.0}, "encoding": {"value_range": 1.0, "max_weight": 1}}, "noise"),
         ({"round": {"cohort_size": 8, "cohorts": 2}}, "cohorts = 1"),
         ({"round": {"cohort_size": 8, "mode": "trusted"}}, "mode = masked"),

@@ -101,7 +101,7 @@ def test_more_weight_above_than_below_is_no_sum_of_such_devices() -> None:
         ({"method": {"name": "nested"}}, "adapter.ranks"),
         ({"adapter": {"ranks": (2, 3)}, "method": {"name": "nested"}}, "is the largest"),
         ({"adapter": {"ranks": (4,)}, "method": {"name": "nested"}}, "at least 2|too_short"),
-        ({"adapter": {"ranks": (2, 4)}, "method": {"name": "nested"}, "round": {"mode": "trusted"}}, "trusted"),
+        ({"adapter": {"ranks": (2, 4)}, "method": {"name": "nested"}, "round": {"mode": "trusted"}}, "and take fedavg"),
     ],
 )
 def test_ranks_that_cannot_meet_are_refused_with_the_reason(sections: dict[str, Any], why: str) -> None:

@@ -51,9 +51,13 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"round": {"selection": "resource_aware", "cohort_size": 103}},
         "cohort_size is at most 102",
     ),
+    "a server step beside factors that are written anew": (
+        {"method": {"name": "fedsvd"}, "optimizer": {"name": "nesterov"}},
+        "would do nothing: leave it out, set method.refactor_every = 2 or more, or take ffa_lora",
+    ),
     "fednova with noise": (
         {"optimizer": {"fednova": True}, "privacy": {"noise_multiplier": 1.0}, "encoding": {"max_weight": 1}},
-        r"\[privacy\] covers no figures",
+        r"\[privacy\] covers no figures: leave it out",
     ),
     "fednova where updates are sketched": (
         {"optimizer": {"fednova": True}, "method": {"name": "fedit_rs"}},
@@ -105,6 +109,31 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "noise bounds nothing; take ffa_lora",
     ),
     "ranks without slices": ({"adapter": {"ranks": [4, 8]}}, "a weight for each block of slices.*= nested"),
+    "ranks in trusted mode": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}},
+        "leave out adapter.ranks, or set round.mode = masked and method.name = nested",
+    ),
+    "ranks of a method for trusted rounds": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}, "method": {"name": "flexlora"}},
+        "leave out adapter.ranks, or set round.mode = masked and method.name = nested",
+    ),
+    "slices in trusted mode": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"mode": "trusted"}, "method": {"name": "nested"}},
+        "leave out adapter.ranks and take fedavg, or set round.mode = masked (?!and)",
+    ),
+    "slices with noise": (
+        {
+            "adapter": {"ranks": [4, 8]},
+            "method": {"name": "nested"},
+            "privacy": {"noise_multiplier": 1.0},
+            "encoding": {"max_weight": 1},
+        },
+        r"leave out adapter.ranks and take fedavg, or leave out \[privacy\] (?!and)",
+    ),
+    "ranks in many cohorts": (
+        {"adapter": {"ranks": [4, 8]}, "round": {"cohorts": 2}},
+        "leave out adapter.ranks, or set round.cohorts = 1 and method.name = nested",
+    ),
     "slices without ranks": ({"method": {"name": "nested"}}, r"lists none: set adapter.ranks = \[4, 8\]"),
     "slices of rank 1": ({"method": {"name": "nested"}, "adapter": {"rank": 1}}, "none: take fedavg"),
     "ranks that do not end at the rank": (
@@ -121,6 +150,23 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "must divide adapter.rank = 1: take fed_sb",
     ),
     "another method's setting": ({"method": {"heads": 2}}, "heads belongs to method.name = ravan, not to fedavg"),
+    "a sketch of a method without one": (
+        {"method": {"sketch_rank": 8}},
+        "sketch_rank belongs to fedit_rs and fedit_rs1, not to fedavg: leave it out",
+    ),
+    "probes of a method without a sketch": ({"method": {"name": "ravan", "sketch_probes": 8}}, "not to ravan"),
+    "moments where there is no optimizer": (
+        {"method": {"name": "fedkseed"}, "training": {"optimizer": "adamw_8bit"}},
+        "how AdamW keeps its moments, and method.name = fedkseed has none; leave it out",
+    ),
+    "decay where there is no optimizer": (
+        {"method": {"name": "fedkseed"}, "training": {"weight_decay": 0.01}},
+        "set training.weight_decay = 0",
+    ),
+    "a pull where there is no gradient": (
+        {"method": {"name": "fedkseed"}, "training": {"proximal": 0.01}},
+        "set training.proximal = 0",
+    ),
     "a least cohort above the cohort": (
         {"round": {"cohort_min": 5, "cohort_size": 4}},
         "no round could open: set cohort_size = 5",
@@ -135,6 +181,11 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
 def test_what_cannot_work_together_is_refused_with_the_reason(tables: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         task(**tables)
+
+
+def test_a_server_step_goes_with_factors_that_are_written_anew_in_some_rounds() -> None:
+    told = task(method={"name": "fedsvd", "refactor_every": 2}, optimizer={"name": "nesterov"})
+    assert not told.optimizer.plain
 
 
 def test_without_the_new_tables_a_task_says_what_it_said_before() -> None:

@@ -5,10 +5,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fedit_protocol.adapter import Vector, first_adapter
+from fedit_protocol.advance import advance
 from fedit_protocol.errors import ProblemType
 from fedit_protocol.methods import METHODS, RoundStart, State, Step
 from fedit_protocol.methods.lora_pairs import Matrix, lora_pairs
-from fedit_protocol.methods.side_delta import SIDE, read
+from fedit_protocol.methods.side_delta import SIDE, read, recovered
 from fedit_protocol.methods.trusted import Products, single_updates
 from fedit_protocol.task import Task, TaskDocument
 
@@ -72,6 +73,41 @@ def test_fedex_lora_moves_the_factors_as_fedavg_does() -> None:
     assert not step.reset
 
 
+@pytest.mark.parametrize("eta", [0.5, 2.0])
+def test_fedex_lora_goes_a_server_step_in_the_product_too(eta: float) -> None:
+    """In float64, then through a whole round, whose adapter and side delta are float32."""
+    task = document("fedex_lora", rank=2, round=TRUSTED, optimizer={"learning_rate": eta})
+    start, moves = begun(task), states(task, 4)
+    single = single_updates(start, moves, WEIGHTS)
+    before, mean = whole(task, start.adapter, {}), mean_of(task, start, moves, WEIGHTS)
+    wanted = [old + eta * (new - old) for old, new in zip(before, mean, strict=True)]
+    lost = recovered(task, single.products.mean, single.products.residual())
+    factors = whole(task, start.adapter.astype(np.float64) + eta * single.products.mean, {})
+    made = advance(start, single)
+    for pair, plain, rounded, exact in zip(
+        lora_pairs(task.layout), factors, whole(task, made.adapter, made.public), wanted, strict=True
+    ):
+        left, right = lost[pair.path]
+        assert np.abs(plain + left @ right - exact).max() < 1e-12 * np.abs(exact).max()
+        assert np.abs(rounded - exact).max() < 1e-6 * np.abs(exact).max()
+        assert np.abs(plain - exact).max() > 0.01 * np.abs(exact).max()
+
+
+OPTIMIZERS: dict[str, tuple[dict[str, object], str]] = {
+    "flora": ({"learning_rate": 2.0}, "leave it out, or take fedex_lora"),
+    "flexlora": ({"name": "fedadam"}, "leave it out, or take fedavg"),
+    "fedex_lora": ({"name": "fedavgm"}, "set optimizer.name = fedavg, whose learning_rate goes with it"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_that_would_do_nothing_or_spoil_the_product_is_refused(name: str) -> None:
+    optimizer, nearest = OPTIMIZERS[name]
+    with pytest.raises(ValueError, match=nearest):
+        document(name, rank=2, round=TRUSTED, optimizer=optimizer)
+    document(name, rank=2, round=TRUSTED, optimizer={"learning_rate": 1.0})
+
+
 def test_flora_begins_anew_with_another_first_adapter_in_each_version() -> None:
     task, moves = task_of("flora"), states(task_of("flora"), 4)
     start = begun(task)
@@ -109,7 +145,7 @@ def test_many_updates_do_not_make_the_factors_longer_than_a_layer_is_wide() -> N
     products = Products(task.layout)
     for move in states(task, 30):
         products.add(move, 1)
-    assert max(left.shape[1] for left, _ in products.residual(1.0).values()) <= 10 + 2 + 2
+    assert max(left.shape[1] for left, _ in products.residual().values()) <= 10 + 2 + 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ from fedit_server.cli import run
 from fedit_server.help_pages import documented_codes, help_lines
 
 ROOT = Path(__file__).parents[2]
-OF_THE_PROTOCOL = {"C021", "C023", "C024", "C025", "C026"}
+OF_THE_PROTOCOL = {"C021", "C023", "C024", "C025", "C026", "C041"}
 """Raised by the protocol when a task is checked or published here."""
 
 

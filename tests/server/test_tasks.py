@@ -1,6 +1,7 @@
 """Task files: what they become, and what each kind of mistake is told."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,46 @@ def test_c050_a_rank_that_no_basis_of_a_layer_has_room_for_is_refused_with_one_t
         resolve(task, read_folder(base))
     assert wrong.value.code == "C050"
     assert wrong.value.fix == "set rank = 8 or less in the task file, under [adapter]"
+
+
+NARROW: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "a sketch of two sums": (
+        {"name": "fedit_rs", "sketch_rank": 5},
+        {"rank": 2},
+        "C023 method.sketch_rank = 5 exceeds the 4 outputs of",
+        "set method.sketch_rank = 4 or less",
+    ),
+    "a sketch as wide as the adapter": (
+        {"name": "fedit_rs1"},
+        {"rank": 8},
+        "C023 a sketch as wide as adapter.rank = 8 exceeds the 4 numbers on the shorter side of",
+        "set method.sketch_rank = 4 or less",
+    ),
+    "rows of A": (
+        {"name": "fedsvd", "refactor_every": 9},
+        {"rank": 9},
+        "C041 fedsvd cannot make 9 orthonormal rows of 8 inputs in",
+        "set adapter.rank to 8 at most, or take ffa_lora",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NARROW.values(), ids=NARROW)
+def test_a_layer_that_is_too_narrow_for_the_method_is_refused_before_any_round(
+    case: tuple[dict[str, Any], dict[str, Any], str, str], base: Path
+) -> None:
+    method, adapter, told, fix = case
+    with pytest.raises(ConfigError) as wrong:
+        resolve(small_task(base, adapter=adapter, top={"method": method}), read_folder(base))
+    assert f"{wrong.value.code} {wrong.value}".startswith(told)
+    assert wrong.value.fix == fix
+    assert wrong.value.where == "notes@1"
+
+
+def test_layers_that_are_just_wide_enough_are_taken(base: Path) -> None:
+    for name, rank, sketch in (("fedit_rs", 2, 4), ("fedit_rs1", 2, 4), ("fedsvd", 8, 0)):
+        task = small_task(base, adapter={"rank": rank}, top={"method": {"name": name, "sketch_rank": sketch}})
+        assert resolve(task, read_folder(base)).task.method.name == name
 
 
 def test_a_target_that_the_base_does_not_have_is_named_with_what_it_has(base: Path) -> None:

@@ -24,4 +24,4 @@ class Scaffold(FedAvg):
         share = min(1.0, first.report.statistics.get(DEVICES, 0) / task.method.population)
         control = next_control(control, step.change, rate_sum(task), share)
         public = {CONTROL: control.astype(np.float32)}
-        return Step(step.change, public, figures={"control_norm": float(np.linalg.norm(control))})
+        return Step(step.change, public, figures={**step.figures, "control_norm": float(np.linalg.norm(control))})

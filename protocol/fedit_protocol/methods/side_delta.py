@@ -11,12 +11,12 @@ from math import sqrt
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedit_protocol.adapter import AdapterLayout, TensorSpec, Vector
 from fedit_protocol.methods.contract import Correction, RoundStart, State, Step
 from fedit_protocol.methods.lora_pairs import LoraPair, Matrix, lora_pairs
-from fedit_protocol.task import AdapterSpec
-from fedit_protocol.task_optimizer import OptimizerName, OptimizerSpec
+from fedit_protocol.task import AdapterSpec, TaskDocument
 
 Factors = Mapping[str, tuple[Matrix, Matrix]]
 """Layer path → left (m, R) and right (R, n) as float64; a layer that is not there has nothing."""
@@ -65,8 +65,8 @@ def carried(start: RoundStart, step: Step, correction: Correction | None) -> tup
     spec, pairs = document.task.adapter, lora_pairs(document.layout)
     side, full, scale = read(start.public, SIDE), read(start.kept, FULL), spec.alpha / spec.rank
     if correction is not None:
-        recovered = _recovered(pairs, document.task.optimizer, scale, step, correction)
-        side, full = appended(side, recovered), appended(full, recovered)
+        more = recovered(document, step.change, correction.factors)
+        side, full = appended(side, more), appended(full, more)
     figures = {}
     if full and (start.version + 1) % EVERY == 0:
         full = compressed(full)
@@ -78,21 +78,20 @@ def carried(start: RoundStart, step: Step, correction: Correction | None) -> tup
     return as_state(SIDE, side), as_state(FULL, full), figures
 
 
-def _recovered(
-    pairs: Sequence[LoraPair], optimizer: OptimizerSpec, scale: float, step: Step, correction: Correction
-) -> Factors:
-    """Return what a round adds to the side delta, in units of weights.
+def recovered(document: TaskDocument, change: NDArray[np.float64], lost: Factors) -> Factors:
+    """Return what a round adds to the side delta, in units of weights; `lost` is C, in units of B·A.
 
     Where the server goes η times as far in the factors, it is γ(η·C + η(1 − η)·b̄ā), so that the product has moved by η
     times its mean change; beside a rule with a memory it is γ·C, and the step is not exact.
     """
-    eta = optimizer.learning_rate or 1.0
-    if optimizer.name is not OptimizerName.FEDAVG or eta == 1.0:
-        return {path: (q, scale * p) for path, (q, p) in correction.factors.items()}
+    spec, optimizer = document.task.adapter, document.task.optimizer
+    scale, eta = spec.alpha / spec.rank, optimizer.learning_rate or 1.0
+    if optimizer.remembers or optimizer.plain:
+        return {path: (left, scale * right) for path, (left, right) in lost.items()}
     found = {}
-    for pair in pairs:
-        (a, b), (q, p) = pair.factors(step.change), correction.factors[pair.path]
-        found[pair.path] = (np.hstack([q, b]), scale * np.vstack([eta * p, eta * (1 - eta) * a]))
+    for pair in lora_pairs(document.layout):
+        (a, b), (left, right) = pair.factors(change), lost[pair.path]
+        found[pair.path] = (np.hstack([left, b]), scale * np.vstack([eta * right, eta * (1 - eta) * a]))
     return found
 
 

@@ -54,13 +54,13 @@ class Products:
             raise ProtocolError(ProblemType.ROUND_FAILED, "no examples stand behind this round")
         return self._total / self._weight
 
-    def residual(self, scale: float) -> Factors:
-        """Return scale·C of every layer, C = Σp·b·a − b̄ā: what averaging the factors loses."""
+    def residual(self) -> Factors:
+        """Return C of every layer, Σp·b·a − b̄ā: what averaging the factors loses."""
         mean, found = self.mean, {}
         for pair in self._pairs:
             a, b = pair.factors(mean)
             left, right = self._factors[pair.path]
-            found[pair.path] = scale * np.hstack([left / self._weight, -b]), np.vstack([right, a])
+            found[pair.path] = np.hstack([left / self._weight, -b]), np.vstack([right, a])
         return found
 
     def mean_product(self, adapter: Vector, scale: float = 1.0) -> Factors:
