@@ -123,6 +123,13 @@ def check_succession(old: TaskDocument, new: TaskDocument) -> None:
             where=new.task.label,
             fix="give the task another id",
         )
+    if old.task.adapter.alpha != new.task.adapter.alpha:
+        raise ConfigError(
+            "another alpha needs a task of its own: what was learned counts alpha / rank times, and would be scaled",
+            code="C016",
+            where=new.task.label,
+            fix=f"keep adapter.alpha = {old.task.adapter.alpha:g}, or give the task another id",
+        )
     if old.lora is not None and (old.task.method, old.task.adapter.seed) != (new.task.method, new.task.adapter.seed):
         raise ConfigError(
             "another method or seed needs a task of its own: the adapter is built from numbers that mean something"

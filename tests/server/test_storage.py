@@ -347,6 +347,7 @@ async def test_publishing_again_changes_nothing(store: Store, tmp_path: Path, ba
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "a change without a new version": ({"round": {"rounds": 9}}, "C015"),
     "another rank": ({"top": {"version": 2}, "adapter": {"rank": 3}}, "C016"),
+    "another alpha": ({"top": {"version": 2}, "adapter": {"alpha": 32.0}}, "C016"),
     "an older version": ({"top": {"version": 1, "title": "Old"}}, "C015"),
 }
 

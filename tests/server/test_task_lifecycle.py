@@ -249,6 +249,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing changes": ({}, "U125"),
     "another id": ({"top": {"id": "elsewhere"}}, "C120"),
     "another rank": ({"adapter": {"rank": 3}}, "C016"),
+    "another alpha": ({"adapter": {"alpha": 32.0}}, "C016"),
     "an older version": ({"top": {"version": 1, "title": "Older"}}, "C015"),
 }
 
