@@ -140,7 +140,7 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
             offer=offer,
             address=address,
             connect=connect,
-            limits=wanted.config.limits,
+            config=wanted.config,
             turns=FairTurns(training.places),
             base=training.base,
             plan=training.plan,
