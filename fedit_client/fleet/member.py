@@ -16,6 +16,7 @@ from fedit_client.events import Event, EventKind
 from fedit_client.fleet.availability import Availability
 from fedit_client.fleet.chance import secret_of
 from fedit_client.fleet.dropouts import Dropouts, FallingSilent, VanishedError
+from fedit_client.fleet.ranks import rank_of
 from fedit_client.fleet.shelf import SharedShelf
 from fedit_client.fleet.tally import Tally, train_s
 from fedit_client.hardware.device import DevicePlan
@@ -178,8 +179,10 @@ class Member:
             raise RuntimeError("a virtual client is enrolled before it lives")
         world, key = self._world, load_or_create_identity(self._paths.identity_file, KeyStore.FILE)
         federation = membership.federation
-        plan, trainer = replace(world.plan, threads=1), _Trainer(self)
-        round_s, steps_in_time = own_pace(self._config, membership.task_document, plan)
+        document, trainer = membership.task_document, _Trainer(self)
+        rank = rank_of(world.seed, self.client.number, document.task.adapter.ranks, world.plan.rank)
+        plan = replace(world.plan, threads=1, rank=rank)
+        round_s, steps_in_time = own_pace(self._config, document, plan)
         async with world.connect(key) as inner:
             metered = MeteredTransport(inner)
             self._wire = FallingSilent(metered, self._passed)
@@ -187,7 +190,7 @@ class Member:
             engagement = Engagement(
                 key=key,
                 descriptor=federation.descriptor,
-                document=membership.task_document,
+                document=document,
                 limits=self._config.limits,
                 transport=self._wire,
                 journal=Journal(self._paths.journal),

@@ -9,10 +9,12 @@ import pytest
 from fedit_client.fleet import STEPS, Dropouts, parse_availability, parse_speeds
 from fedit_client.fleet.availability import Always, Bernoulli, Diurnal
 from fedit_client.fleet.dropouts import step_of
+from fedit_client.fleet.ranks import rank_of
 from fedit_client.fleet.stalls import Stalls
 from fedit_protocol.errors import FleetError
 
 SEED = 7
+RANKS = (2, 4, 16)
 CLIENTS = range(400)
 
 
@@ -109,6 +111,15 @@ def round_of(clients: int) -> Stalls:
     for client in range(clients):
         stalls.began(1, client)
     return stalls
+
+
+def test_each_rank_of_a_task_is_dealt_to_its_share_of_the_clients_and_stays_with_them() -> None:
+    dealt = [rank_of(SEED, client, RANKS) for client in CLIENTS]
+    assert dealt == [rank_of(SEED, client, RANKS) for client in CLIENTS]
+    assert dealt != [rank_of(SEED + 1, client, RANKS) for client in CLIENTS]
+    assert all(abs(dealt.count(rank) / len(dealt) - 1 / 3) < 0.08 for rank in RANKS)
+    assert {rank_of(SEED, client, RANKS, most=4) for client in CLIENTS} == {2, 4}
+    assert {rank_of(SEED, client, ()) for client in CLIENTS} == {0}
 
 
 def test_a_round_stalls_when_it_waits_for_vanished_clients_only() -> None:
