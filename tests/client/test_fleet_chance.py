@@ -8,9 +8,9 @@ import pytest
 
 from fedit_client.fleet import STEPS, Dropouts, parse_availability, parse_speeds
 from fedit_client.fleet.availability import Always, Bernoulli, Diurnal
-from fedit_client.fleet.dropouts import step_of
+from fedit_client.fleet.dropouts import SEALED_STEPS, step_of
 from fedit_client.fleet.ranks import rank_of
-from fedit_client.fleet.stalls import Stalls
+from fedit_client.fleet.stalls import SEALED, Stalls
 from fedit_protocol.errors import FleetError
 
 SEED = 7
@@ -111,6 +111,32 @@ def round_of(clients: int) -> Stalls:
     for client in range(clients):
         stalls.began(1, client)
     return stalls
+
+
+def test_in_a_trusted_round_all_that_are_left_have_uploaded_before_it_waits_for_the_vanished_only() -> None:
+    stalls = Stalls(SEALED)
+    for client in range(4):
+        stalls.began(1, client)
+    for client in (0, 1, 2):
+        stalls.passed(1, client, "join")
+    stalls.vanished(1, 3)
+    stalls.vanished(1, 2)
+    stalls.passed(1, 0, "upload")
+    assert stalls.stalled is None, "one still trains"
+    stalls.passed(1, 1, "upload")
+    assert stalls.stalled == (1, "join")
+    stalls.close(1, "join")
+    assert stalls.stalled == (1, "upload")
+    stalls.close(1, "upload")
+    assert stalls.stalled is None
+
+
+def test_nobody_drops_out_at_a_step_that_trusted_rounds_do_not_have() -> None:
+    dropouts = Dropouts(SEED, 0.5, SEALED_STEPS)
+    drawn = Counter(dropouts.step(client, number) for client in CLIENTS for number in range(5))
+    assert drawn.keys() == {None, *SEALED_STEPS}
+    assert abs(drawn[None] / drawn.total() - 0.5) < 0.05
+    assert step_of("/v1/rounds/ab/accept") == "join"
 
 
 def test_each_rank_of_a_task_is_dealt_to_its_share_of_the_clients_and_stays_with_them() -> None:
