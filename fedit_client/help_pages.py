@@ -208,7 +208,8 @@ _CODES: Final[dict[str, str]] = {
     "F008": "The clients of this folder belong to another federation, or have agreed to another task, than the server "
     "has now. Their results would not be one experiment.",
     "F009": "--server local starts a server beside the fleet, from the extra server of this package; it did not start, "
-    "or refuses the task. Its own words stand in the message.",
+    "or refuses the task. Its own words stand in the message. A task in trusted mode needs no further option: the "
+    "server is yours, as all clients are.",
     "F010": "No round opens in a task that is paused, a draft or over. A server of the fleet's own pauses it after "
     "twenty failed rounds: fewer dropouts, or a smaller round.cohort_min in the task, help.",
     "F011": "Ray trains a fleet on several machines or GPUs; without it --processes does on this one.",

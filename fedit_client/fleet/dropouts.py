@@ -12,7 +12,17 @@ from fedit_protocol.ids import Digest
 STEPS: Final = ("join", "shares", "ack", "training", "upload", "unmask")
 """What a client may be about to do when it is gone; each is as likely as the others."""
 
-_STEP_OF: Final = {"join": "join", "shares": "shares", "ack": "ack", "uploads": "upload", "unmask": "unmask"}
+SEALED_STEPS: Final = ("join", "training", "upload")
+"""The same in trusted rounds, in which nothing is masked."""
+
+_STEP_OF: Final = {
+    "join": "join",
+    "accept": "join",
+    "shares": "shares",
+    "ack": "ack",
+    "uploads": "upload",
+    "unmask": "unmask",
+}
 """A request's verb → its step."""
 
 
@@ -22,15 +32,16 @@ class VanishedError(BaseException):
 
 @dataclass(frozen=True)
 class Dropouts:
-    """Each client leaves each of its rounds with probability `share`."""
+    """Each client leaves each of its rounds with probability `share`, before one of the steps in `among`."""
 
     seed: int
     share: float = 0.0
+    among: tuple[str, ...] = STEPS
 
     def step(self, client: int, round_no: int) -> str | None:
         """Return the step before which this client is gone in this round, or None if it stays."""
         chance = draws(self.seed, "dropout", client, round_no)
-        return STEPS[int(chance.integers(len(STEPS)))] if float(chance.random()) < self.share else None
+        return self.among[int(chance.integers(len(self.among)))] if float(chance.random()) < self.share else None
 
 
 class FallingSilent:

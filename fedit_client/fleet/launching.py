@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import shutil
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,16 +17,17 @@ from fedit_client.config import ClientConfig, load_config
 from fedit_client.data import Source
 from fedit_client.fleet.availability import parse_availability
 from fedit_client.fleet.baselines import Baselines, check_measurable, plain_document
-from fedit_client.fleet.dropouts import Dropouts
+from fedit_client.fleet.dropouts import SEALED_STEPS, STEPS, Dropouts
 from fedit_client.fleet.member import Connect, World
-from fedit_client.fleet.own_server import OwnServer, own_server, task_text
+from fedit_client.fleet.own_server import OwnServer, asks_for_trust, own_server, task_text
 from fedit_client.fleet.places import OpenPlaces, TrainingPlaces, own_places
-from fedit_client.fleet.population import MANIFEST, PARTITION, deal, is_dealt, population
+from fedit_client.fleet.population import CLIENTS, MANIFEST, PARTITION, deal, is_dealt, population
 from fedit_client.fleet.report import round_words, write_report, write_versions
 from fedit_client.fleet.runner import Fleet, not_open, task_state
 from fedit_client.fleet.settings import LOCAL, SETTINGS_FILE, FleetSettings
 from fedit_client.fleet.shelf import SharedShelf
 from fedit_client.fleet.speeds import parse_speeds
+from fedit_client.fleet.stalls import MASKED, SEALED
 from fedit_client.fleet.tally import Tally, read_rounds
 from fedit_client.home.durable import make_private, translating, write_atomic
 from fedit_client.home.lock import held_alone
@@ -35,8 +38,9 @@ from fedit_client.membership.trust import ServerAddress, recognise
 from fedit_client.rounds.preparation import find_base
 from fedit_client.training.turns import FairTurns
 from fedit_protocol.catalogue import TaskState
-from fedit_protocol.errors import FleetError
+from fedit_protocol.errors import FeditError, FleetError
 from fedit_protocol.signing import SigningKey
+from fedit_protocol.task import Mode
 
 TASK: Final = "task.toml"
 _LOCK: Final = "fleet.lock"
@@ -76,10 +80,14 @@ async def launch(wanted: Launch) -> dict[str, Any]:
     with held_alone(folder / _LOCK):
         settings = await asyncio.to_thread(_begun, wanted)
         wanted = replace(wanted, settings=settings)
-        manifest = json.loads((folder / PARTITION / MANIFEST).read_text("utf-8"))
-        clients = await asyncio.to_thread(population, manifest, settings, folder)
         try:
+            manifest = json.loads((folder / PARTITION / MANIFEST).read_text("utf-8"))
+            clients = await asyncio.to_thread(population, manifest, settings, folder)
             out = await _run(wanted, clients)
+        except FeditError:
+            if not wanted.resume and not (folder / CLIENTS).exists():
+                await asyncio.to_thread(_empty, folder)
+            raise
         finally:
             rounds = read_rounds(folder)
         summary = await asyncio.to_thread(write_report, folder, rounds, settings, out)
@@ -97,6 +105,15 @@ def _check_folder(wanted: Launch) -> None:
                          fix="fedit-client fleet --resume --out FOLDER", again="--resume")  # fmt: skip
     raise FleetError("the folder is not empty, and nothing is overwritten", code="F004", where=str(wanted.folder),
                      fix="fedit-client fleet --out NEW_FOLDER", again="--out NEW_FOLDER")  # fmt: skip
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a refused start has written into a folder that was empty: nothing is in the way of the next one."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def _begun(wanted: Launch) -> FleetSettings:
@@ -120,6 +137,9 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
     settings, folder = wanted.settings, wanted.folder
     async with AsyncExitStack() as stack:
         server, base, address = await _server(stack, wanted)
+        if server is not None and server.trusted:
+            wanted.say("trusted mode: this server sees every single update, which is fine: all clients are yours")
+            wanted = replace(wanted, config=_trusting(wanted.config))
         if server is not None and wanted.resume and (ended := await server.abort_open_rounds()):
             wanted.say(f"{ended} open round of the killed fleet is aborted: its clients' keys are gone")
         federation = await recognise(address)
@@ -135,12 +155,13 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
         if settings.baselines:
             plain_document(offer.document)
         training = await stack.enter_async_context(await _places(wanted, offer, base))
-        tally = Tally(folder, _telling(wanted, offer))
+        trusted = offer.document.task.round.mode is Mode.TRUSTED
+        tally = Tally(folder, _telling(wanted, offer), stages=SEALED if trusted else MASKED)
         world = World(
             offer=offer,
             address=address,
             connect=connect,
-            limits=wanted.config.limits,
+            config=wanted.config,
             turns=FairTurns(training.places),
             base=training.base,
             plan=training.plan,
@@ -148,7 +169,7 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
                               licence_of(offer.document.task.base.model, training.base)),
             tally=tally,
             seed=settings.seed,
-            dropouts=Dropouts(settings.seed, settings.dropout),
+            dropouts=Dropouts(settings.seed, settings.dropout, SEALED_STEPS if trusted else STEPS),
             availability=parse_availability(settings.availability),
             began_at=settings.began_at,
         )  # fmt: skip
@@ -173,17 +194,23 @@ async def _server(stack: AsyncExitStack, wanted: Launch) -> tuple[OwnServer | No
     if settings.server != LOCAL:
         return None, None, _address(wanted)
     task = folder / TASK
-    base = await _base_of(task, wanted) if wanted.places is None else None
-    server = await stack.enter_async_context(own_server(folder, task, base, settings.clients))
+    with translating(task):
+        stated = tomllib.loads(task.read_text("utf-8"))
+    base = await _base_of(stated, wanted) if wanted.places is None else None
+    own = own_server(folder, task, base, settings.clients, trusted=asks_for_trust(stated))
+    server = await stack.enter_async_context(own)
     wanted.say("the fleet's own server is up, on this machine only")
     return server, base, ServerAddress.parse(server.invite)
 
 
-async def _base_of(task: Path, wanted: Launch) -> Path:
-    import tomllib
+def _trusting(config: ClientConfig) -> ClientConfig:
+    """Return the settings with trusted mode allowed: of clients whose server is their owner's as well."""
+    modes = tuple(dict.fromkeys((*config.limits.modes, Mode.TRUSTED)))
+    return config.model_copy(update={"limits": config.limits.model_copy(update={"modes": modes})})
 
-    with translating(task):
-        stated = tomllib.loads(task.read_text("utf-8"))["base"]
+
+async def _base_of(task: dict[str, Any], wanted: Launch) -> Path:
+    stated = task["base"]
     return await asyncio.to_thread(
         resolve_base, stated["model"], stated.get("revision", ""), wanted.config.paths.cache,
         most_bytes=wanted.config.limits.max_base_bytes, say=wanted.say,
@@ -192,7 +219,7 @@ async def _base_of(task: Path, wanted: Launch) -> Path:
 
 def _address(wanted: Launch) -> ServerAddress:
     """The address that was given, else, once clients have enrolled, the one that this fleet was begun with."""
-    enrolled = (Paths.under(home).membership_file for home in sorted((wanted.folder / "clients").glob("*")))
+    enrolled = (Paths.under(home).membership_file for home in sorted((wanted.folder / CLIENTS).glob("*")))
     if wanted.server is not None or any(load_membership(file) is not None for file in enrolled):
         address = ServerAddress.parse(wanted.server or wanted.settings.server)
         return replace(address, no_proxy=wanted.config.network.no_proxy)

@@ -10,16 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from fedit_client.config import ClientConfig
 from fedit_client.data import Record
 from fedit_client.events import Event, EventKind
 from fedit_client.fleet.availability import Availability
 from fedit_client.fleet.chance import secret_of
 from fedit_client.fleet.dropouts import Dropouts, FallingSilent, VanishedError
+from fedit_client.fleet.ranks import rank_of
 from fedit_client.fleet.shelf import SharedShelf
 from fedit_client.fleet.tally import Tally, train_s
 from fedit_client.hardware.device import DevicePlan
+from fedit_client.hardware.history import MachineHistory
 from fedit_client.home.key_ring import KeyStore
-from fedit_client.home.paths import Paths
 from fedit_client.installed import installed_version
 from fedit_client.manners.gate import Gate
 from fedit_client.manners.rules import Hold, Verdict
@@ -36,13 +38,14 @@ from fedit_client.network.patience import Patience
 from fedit_client.network.transport import Transport, jittered
 from fedit_client.records.journal import Journal
 from fedit_client.records.round_notes import RoundFacts, Seen
+from fedit_client.rounds.declaring import own_pace
 from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.session import Session
 from fedit_client.training import LocalResult, OnProgress, Trainer, TrainingRequest
+from fedit_client.training.descent import Descent
 from fedit_client.training.request import MeasuresStart, ScoresCanary
 from fedit_client.training.turns import FairTurns
 from fedit_protocol.errors import FleetError
-from fedit_protocol.limits import Limits
 from fedit_protocol.signing import SigningKey
 
 Connect = Callable[[SigningKey | None], AbstractAsyncContextManager[Transport]]
@@ -72,7 +75,8 @@ class World:
     offer: TaskOffer
     address: ServerAddress
     connect: Connect
-    limits: Limits
+    config: ClientConfig
+    """The owner's settings; each client has them in a home of its own."""
     turns: FairTurns
     base: Path
     plan: DevicePlan
@@ -91,7 +95,8 @@ class Member:
     def __init__(self, client: VirtualClient, world: World, on_event: Callable[[Event], None] = lambda _: None) -> None:
         """Read nothing yet."""
         self.client, self._world, self._on_event = client, world, on_event
-        self._paths, self._gate = Paths.under(client.home), Gate()
+        self._config = world.config.model_copy(update={"home": client.home})
+        self._paths, self._gate = self._config.paths, Gate()
         self._shelf, self._round_no = world.shelf.for_client(), 0
         self._wire: FallingSilent | None = None
 
@@ -174,7 +179,10 @@ class Member:
             raise RuntimeError("a virtual client is enrolled before it lives")
         world, key = self._world, load_or_create_identity(self._paths.identity_file, KeyStore.FILE)
         federation = membership.federation
-        plan, trainer = replace(world.plan, threads=1), _Trainer(self)
+        document, trainer = membership.task_document, _Trainer(self)
+        rank = rank_of(world.seed, self.client.number, document.task.adapter.ranks, world.plan.rank)
+        plan = replace(world.plan, threads=1, rank=rank)
+        round_s, steps_in_time = own_pace(self._config, document, plan)
         async with world.connect(key) as inner:
             metered = MeteredTransport(inner)
             self._wire = FallingSilent(metered, self._passed)
@@ -182,8 +190,8 @@ class Member:
             engagement = Engagement(
                 key=key,
                 descriptor=federation.descriptor,
-                document=membership.task_document,
-                limits=world.limits,
+                document=document,
+                limits=self._config.limits,
                 transport=self._wire,
                 journal=Journal(self._paths.journal),
                 log=LogWatch(self._paths.state / "log.json", federation.descriptor, membership.log_head),
@@ -191,6 +199,8 @@ class Member:
                 work=LocalWork(
                     *(world.base, self.client.records, plan, seed, trainer, self._gate.pause),
                     own=self._paths.state / "own",
+                    round_s=round_s,
+                    steps_in_time=steps_in_time,
                 ),
                 patience=Patience(self._hear, max_wait_s=_SERVER_AWAY_S),
                 gate=self._gate,
@@ -222,7 +232,10 @@ class Member:
         turn = world.turns.for_client(self.client.name)
         result = await turn.train(replace(request, seed=seed), on_progress)
         world.tally.trained(number, result)
-        await asyncio.sleep((self.client.slowdown - 1.0) * train_s(result))
+        taken = slowed(result, self.client.slowdown)
+        # What this client has shown: it declares its next round by that, as a device does.
+        await asyncio.to_thread(Descent(MachineHistory(self._paths.machine_file)).done, request, taken)
+        await asyncio.sleep(taken.seconds - taken.seconds / self.client.slowdown)
         return result
 
     @property
@@ -240,6 +253,12 @@ class Member:
         gone = self._wire is not None and self._wire.gone
         step = self._wire.leave_before if gone and self._wire is not None else None
         self._world.tally.ended(self.client.number, facts, traffic, step)
+
+
+def slowed(result: LocalResult, slowdown: float) -> LocalResult:
+    """Return a result as a device that is so many times slower would have it: the same update, in more time."""
+    seconds, speed = max(result.seconds, train_s(result)), result.tokens_per_second
+    return replace(result, seconds=slowdown * seconds, tokens_per_second=speed / slowdown)
 
 
 class _Trainer(Trainer, ScoresCanary, MeasuresStart):

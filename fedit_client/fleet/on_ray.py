@@ -47,7 +47,7 @@ class RayPlace(Trainer):
         from ray.exceptions import RayError
 
         await request.pause.until_resumed()
-        message = {**message_of(request), "plan": None}
+        message = message_of(request)
         files = {"global_adapter": request.global_adapter, "public": request.public}
         contents = {name: await asyncio.to_thread(path.read_bytes) for name, path in files.items() if path is not None}
         try:

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import translating
 from fedit_protocol.errors import FleetError
 from fedit_protocol.messages import MAX_COHORT
+from fedit_protocol.task import Mode
 
 _LEAST_COHORT: Final = 3
 _SURE: Final = 0.3
@@ -41,11 +42,11 @@ def task_text(settings: FleetSettings, file: Path | None) -> str:
 
     Raises FleetError F007 if the given file is no TOML, F001 if a masked round cannot have so few clients.
     """
-    if settings.clients < _LEAST_COHORT:
+    task = _TASK if file is None else _read(file)
+    if settings.clients < _LEAST_COHORT and not asks_for_trust(task):
         raise FleetError(f"{settings.clients} clients cannot hide one another: a masked round has {_LEAST_COHORT} or "
                          "more", code="F001", where="--clients", fix="fedit-client fleet --clients 10",
                          again="--clients 10")  # fmt: skip
-    task = _TASK if file is None else _read(file)
     policy: dict[str, Any] = dict(task.get("round", {}))
     if file is None or settings.cohort:
         size = settings.cohort or min(settings.clients, MAX_COHORT)
@@ -57,6 +58,11 @@ def task_text(settings: FleetSettings, file: Path | None) -> str:
         policy["rounds"] = settings.rounds
     base = dict(task.get("base", {})) | ({"model": settings.model} if settings.model else {})
     return tomlkit.dumps({**task, "base": base, "round": policy})
+
+
+def asks_for_trust(task: Mapping[str, Any]) -> bool:
+    """Say whether the rounds of a task file are in trusted mode."""
+    return bool(task.get("round", {}).get("mode") == Mode.TRUSTED)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -76,6 +82,7 @@ class OwnServer:
     child: Child
     home: Path
     invite: str
+    trusted: bool = False
 
     async def end_stage(self, round_no: int, whole: bool) -> bool:
         """End the present stage of a round with the devices that came, as its deadline would, or the whole round.
@@ -101,19 +108,24 @@ class OwnServer:
 
 
 @asynccontextmanager
-async def own_server(folder: Path, task: Path, base: Path | None, clients: int) -> AsyncIterator[OwnServer]:
+async def own_server(
+    folder: Path, task: Path, base: Path | None, clients: int, *, trusted: bool = False
+) -> AsyncIterator[OwnServer]:
     """Serve the task on a free port of this machine while the block runs; a home that is there already goes on.
+
+    A `trusted` server may have tasks whose every update it sees.
 
     Raises FleetError F009 with the server's last words if it does not start.
     """
     home = folder / "server"
     words = ["--json", "--home", str(home), "up", "--listen", "127.0.0.1:0", "--task", str(task)]
     words += ["--base", str(base)] if base is not None else []
+    words += ["--allow-trusted"] if trusted else []
     # Twice: a client that was killed between its enrolment and its own note of it enrols again.
     environment = {"FEDIT_SERVER_INVITE_USES": str(2 * clients),
                    "FEDIT_SERVER_ADDRESS_PER_MINUTE": str(max(3000, 60 * clients))}  # fmt: skip
     async with started("fedit-server", "fedit_server", words, environment) as child:
-        yield OwnServer(child, home, await _ready(child))
+        yield OwnServer(child, home, await _ready(child), trusted)
 
 
 async def _ready(child: Child) -> str:

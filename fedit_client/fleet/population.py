@@ -12,6 +12,7 @@ from fedit_client.partition import make_partition, parse_form, read_corpus, writ
 from fedit_protocol.errors import FleetError
 
 PARTITION: Final = "partition"
+CLIENTS: Final = "clients"
 MANIFEST: Final = "manifest.json"
 
 
@@ -46,7 +47,7 @@ def population(manifest: dict[str, Any], settings: FleetSettings, folder: Path) 
             number=number,
             name=client["name"],
             records=read_records(folder / PARTITION / client["file"]).records,
-            home=folder / "clients" / client["name"],
+            home=folder / CLIENTS / client["name"],
             slowdown=speeds.slowdown(settings.seed, number),
         )
         for number, client in enumerate(manifest["clients"])

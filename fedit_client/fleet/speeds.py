@@ -1,4 +1,7 @@
-"""How much slower than this machine each virtual client is: drawn once from the fleet's seed, and declared."""
+"""How much slower than this machine each virtual client is: drawn once from the fleet's seed.
+
+A client declares its rounds' time as a device does: by what its last one took, which was that much longer than here.
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ _SLOWEST: Final = 32.0
 
 
 class Speeds(Protocol):
-    """By what factor a client's training takes longer than here."""
+    """By what factor a client's work of a round takes longer than here."""
 
     def slowdown(self, seed: int, client: int) -> float:
         """Return a factor of at least 1."""

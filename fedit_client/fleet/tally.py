@@ -4,12 +4,12 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fedit_client.fleet.stalls import Stalls
+from fedit_client.fleet.stalls import MASKED, Stalls
 from fedit_client.home.durable import append_durably
 from fedit_client.network.metering import Traffic
 from fedit_client.records.round_notes import RoundFacts
@@ -69,11 +69,17 @@ Told = Callable[[dict[str, Any]], None]
 class Tally:
     """Adds up what the clients tell; a round is written once its result is known and its last client has ended it."""
 
-    def __init__(self, folder: Path, told: Told = lambda _: None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        told: Told = lambda _: None,
+        clock: Callable[[], float] = time.time,
+        stages: Mapping[str, int] = MASKED,
+    ) -> None:
         """Write into `folder`; `told` is given each line as it is written."""
         self._file, self._told, self._clock = folder / ROUNDS_FILE, told, clock
         self._rounds: dict[int, RoundSoFar] = {}
-        self.stalls = Stalls()
+        self.stalls = Stalls(stages)
         self.committed = 0
         """Rounds written as committed by this process."""
 

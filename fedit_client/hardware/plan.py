@@ -1,7 +1,7 @@
 """How a task will be trained on a device: the values that cross to the worker process. No torch here."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 from fedit_protocol.task import Batching, Optimizer, Quantization, Task, TaskDocument
 
@@ -75,6 +75,10 @@ class DevicePlan:
     def class_words(self) -> str:
         """The base class, and why it is this one where the task lists several."""
         return f"{self.quantization}: {self.class_reason}" if self.class_reason else str(self.quantization)
+
+    def serving(self, asked: "DevicePlan") -> Self:
+        """Return the plan of a process that serves many clients, with what each brings of its own: steps and rank."""
+        return replace(self, most_steps=asked.most_steps, rank=asked.rank)
 
     def applied(self, task: Task) -> Task:
         """Return the task as it is trained under this plan: what the ladder has lowered, and nothing else, differs."""

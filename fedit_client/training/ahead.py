@@ -16,7 +16,7 @@ class Ahead:
     """One request at a time. The thread has a tokenizer of its own: one that two threads share breaks."""
 
     def __init__(self, plan: DevicePlan) -> None:
-        """Prepare under this plan, whatever plan a request names."""
+        """Prepare under this plan; of the plan that a request names only its steps and its rank count."""
         self._plan = plan
         self._thread = ThreadPoolExecutor(1)
         self._begun: tuple[int, Future[tuple[TrainingRequest, Rows]]] | None = None

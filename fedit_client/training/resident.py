@@ -8,6 +8,7 @@ from typing import Any
 
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.local import Loaded, load, train_here
+from fedit_client.training.ranks import adapter_at
 from fedit_client.training.request import LocalResult, TrainingProgress, TrainingRequest
 from fedit_client.training.rows import Rows
 from fedit_client.training.run import Keeper
@@ -25,23 +26,23 @@ class ResidentBase:
     """
 
     def __init__(self, plan: DevicePlan) -> None:
-        """Train under this plan, whatever plan a request names."""
+        """Train under this plan; of the plan that a request names only its steps and its rank count."""
         self._plan = plan
         self._holds: tuple[Any, ...] | None = None
         self._loaded: Loaded | None = None
 
-    def hold(self, document: TaskDocument, base: Path) -> Loaded:
-        """Return the base with this task's adapter on it, loaded unless it is held already.
+    def hold(self, document: TaskDocument, base: Path, plan: DevicePlan | None = None) -> Loaded:
+        """Return the base with this task's adapter on it at the plan's rank, loaded unless it is held already.
 
-        Of another base, adapter or method the one before is dropped first: two never fit where one does. Raises
+        Of another base, adapter, rank or method the one before is dropped first: two never fit where one does. Raises
         ModelError, TaskRefusedError.
         """
-        task = document.task
-        wanted = base, task.base.digest, task.adapter, task.method, document.layout
+        task, plan = document.task, plan or self._plan
+        wanted = base, task.base.digest, adapter_at(document, plan.rank), task.method, document.layout
         if self._loaded is None or wanted != self._holds:
             self._loaded = self._holds = None
             gc.collect()
-            self._loaded, self._holds = load(document, base, self._plan), wanted
+            self._loaded, self._holds = load(document, base, plan), wanted
         return self._loaded
 
     def train(
@@ -52,9 +53,10 @@ class ResidentBase:
         rows: Rows | None = None,
     ) -> LocalResult:
         """Train from the request's global adapter; raises what `train_here` raises, and whatever the keeper does."""
-        loaded = self.hold(request.document, request.base)
+        plan = self._plan.serving(request.plan)
+        loaded = self.hold(request.document, request.base, plan)
         try:
-            return train_here(loaded, replace(request, plan=self._plan), on_progress, keeper, rows=rows)
+            return train_here(loaded, replace(request, plan=plan), on_progress, keeper, rows=rows)
         finally:
             # A run that was broken off may have left half a gradient.
             loaded.model.zero_grad(set_to_none=True)

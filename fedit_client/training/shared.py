@@ -5,9 +5,8 @@ the base once; the next request lies ready in it while one trains, so that it ne
 """
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +24,12 @@ _MOST_DEATHS: Final = 2
 
 @dataclass
 class _Call:
-    """One request that somebody waits for; `begun` on the monotonic clock."""
+    """One request that somebody waits for."""
 
     message: Json
     size: int
     on_progress: OnProgress
     answer: "asyncio.Future[LocalResult | None]"
-    begun: float = field(default_factory=time.monotonic)
 
 
 class SharedTrainer:
@@ -41,7 +39,8 @@ class SharedTrainer:
     measures_start = True
 
     def __init__(self, plan: DevicePlan, *, give_way: bool = False) -> None:
-        """Train under this plan, whatever plan a request names. Nothing is started yet.
+        """Train under this plan; of the plan that a request names only its steps and its rank count. Nothing is started
+        yet.
 
         `give_way` lowers the priority of the process below everything else on this machine.
         """
@@ -179,7 +178,8 @@ class SharedTrainer:
             return
         update = await received_update(worker, message, call.size)
         if not call.answer.done():
-            call.answer.set_result(result_of(message, update, time.monotonic() - call.begun))
+            # What this request took: how long it waited for others says nothing of a device of its own.
+            call.answer.set_result(result_of(message, update, message["seconds"]))
 
     def _fail_all(self, error: FeditError) -> None:
         for call in self._calls.values():

@@ -7,7 +7,7 @@ from fedit_client.data import Record
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.channel import WIRE_FLOAT, Channel, Json
 from fedit_client.training.request import TrainingProgress, TrainingRequest
-from fedit_client.training.room import run
+from fedit_client.training.room import plan_of, run
 from fedit_protocol.encoding import from_base64url
 from fedit_protocol.task import TaskDocument
 
@@ -41,14 +41,14 @@ def train(channel: Channel, message: Json, plan: DevicePlan) -> None:
 
 
 def request_of(message: Json, plan: DevicePlan) -> TrainingRequest:
-    """Return the request that crossed the pipe."""
+    """Return the request that crossed the pipe, under the plan of the process that serves it."""
     return TrainingRequest(
         document=TaskDocument.model_validate(message["document"]),
         base=Path(message["base"]),
         global_adapter=Path(message["global_adapter"]),
         records=[Record.from_json(record) for record in message["records"]],
         seed=from_base64url(message["seed"]),
-        plan=plan,
+        plan=plan.serving(plan_of(message["plan"])),
         split_seed=from_base64url(message["split_seed"]),
         canary=message.get("canary", False),
         version=message["version"],

@@ -8,11 +8,13 @@ import pytest
 
 from fedit_client.fleet import STEPS, Dropouts, parse_availability, parse_speeds
 from fedit_client.fleet.availability import Always, Bernoulli, Diurnal
-from fedit_client.fleet.dropouts import step_of
-from fedit_client.fleet.stalls import Stalls
+from fedit_client.fleet.dropouts import SEALED_STEPS, step_of
+from fedit_client.fleet.ranks import rank_of
+from fedit_client.fleet.stalls import SEALED, Stalls
 from fedit_protocol.errors import FleetError
 
 SEED = 7
+RANKS = (2, 4, 16)
 CLIENTS = range(400)
 
 
@@ -109,6 +111,41 @@ def round_of(clients: int) -> Stalls:
     for client in range(clients):
         stalls.began(1, client)
     return stalls
+
+
+def test_in_a_trusted_round_all_that_are_left_have_uploaded_before_it_waits_for_the_vanished_only() -> None:
+    stalls = Stalls(SEALED)
+    for client in range(4):
+        stalls.began(1, client)
+    for client in (0, 1, 2):
+        stalls.passed(1, client, "join")
+    stalls.vanished(1, 3)
+    stalls.vanished(1, 2)
+    stalls.passed(1, 0, "upload")
+    assert stalls.stalled is None, "one still trains"
+    stalls.passed(1, 1, "upload")
+    assert stalls.stalled == (1, "join")
+    stalls.close(1, "join")
+    assert stalls.stalled == (1, "upload")
+    stalls.close(1, "upload")
+    assert stalls.stalled is None
+
+
+def test_nobody_drops_out_at_a_step_that_trusted_rounds_do_not_have() -> None:
+    dropouts = Dropouts(SEED, 0.5, SEALED_STEPS)
+    drawn = Counter(dropouts.step(client, number) for client in CLIENTS for number in range(5))
+    assert drawn.keys() == {None, *SEALED_STEPS}
+    assert abs(drawn[None] / drawn.total() - 0.5) < 0.05
+    assert step_of("/v1/rounds/ab/accept") == "join"
+
+
+def test_each_rank_of_a_task_is_dealt_to_its_share_of_the_clients_and_stays_with_them() -> None:
+    dealt = [rank_of(SEED, client, RANKS) for client in CLIENTS]
+    assert dealt == [rank_of(SEED, client, RANKS) for client in CLIENTS]
+    assert dealt != [rank_of(SEED + 1, client, RANKS) for client in CLIENTS]
+    assert all(abs(dealt.count(rank) / len(dealt) - 1 / 3) < 0.08 for rank in RANKS)
+    assert {rank_of(SEED, client, RANKS, most=4) for client in CLIENTS} == {2, 4}
+    assert {rank_of(SEED, client, ()) for client in CLIENTS} == {0}
 
 
 def test_a_round_stalls_when_it_waits_for_vanished_clients_only() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedit_client.config import ClientConfig
 from fedit_client.data import Record, records_from
 from fedit_client.fleet import Dropouts, parse_availability
 from fedit_client.fleet.availability import Availability
@@ -88,7 +89,7 @@ async def made(
         "offer": offer,
         "address": address,
         "connect": connect,
-        "limits": Limits(),
+        "config": ClientConfig(home=home),
         "turns": FairTurns([trainer]),
         "base": Path(),
         "plan": unplanned(offer.document),

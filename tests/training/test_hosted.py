@@ -108,7 +108,7 @@ def test_a_hosted_base_gives_the_same_bits_and_tells_errors_as_values(base: Path
     asked = request(base, tmp_path, 1)
     hosted = HostedBase(plan_values(cpu()), asked.document.model_dump(mode="json"), str(base))
     files = {"global_adapter": asked.global_adapter.read_bytes()}
-    told, raw = hosted.train({**message_of(asked), "plan": None}, files)
+    told, raw = hosted.train(message_of(asked), files)
     assert told["examples"] == alone(asked).examples
     assert raw == alone(asked).update.astype(WIRE_FLOAT).tobytes()
     failed, nothing = hosted.train(message_of(without_answers(asked)), files)

@@ -12,6 +12,7 @@ from fedit_client.training.local import load, train_here
 from fedit_client.training.model import write_adapter
 from fedit_client.training.ranks import cut
 from fedit_client.training.request import TrainingRequest
+from fedit_client.training.resident import ResidentBase
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.methods.lora_pairs import lora_pairs
 from fedit_protocol.methods.nested import limited
@@ -61,3 +62,12 @@ def test_at_the_largest_rank_it_is_what_it_was(base: Path, tmp_path: Path) -> No
     same = replace(asked, plan=replace(asked.plan, rank=4))
     other = train_here(load(same.document, base, same.plan), same, lambda _progress: None)
     assert np.array_equal(one.update, other.update)
+
+
+def test_a_resident_base_trains_each_request_at_its_own_rank(base: Path, tmp_path: Path) -> None:
+    asked = [request(base, tmp_path, rank) for rank in (0, 2, 4)]
+    resident = ResidentBase(cpu())
+    found = [resident.train(one) for one in asked]
+    alone = [train_here(load(one.document, base, one.plan), one, lambda _progress: None) for one in asked]
+    assert all(np.array_equal(one.update, other.update) for one, other in zip(found, alone, strict=True))
+    assert not np.array_equal(found[0].update, found[1].update)

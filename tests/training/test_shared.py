@@ -50,6 +50,21 @@ def test_a_resident_base_keeps_nothing_of_the_request_before(base: Path, tmp_pat
     assert all(same(result, alone(one)) for result, one in zip(found, asked, strict=True))
 
 
+def test_a_resident_base_trains_as_many_steps_as_a_client_brings_and_nothing_else_of_its_plan(
+    base: Path, tmp_path: Path
+) -> None:
+    asked = request(base, tmp_path, 1, local_steps=6)
+    slow = replace(asked, plan=replace(asked.plan, most_steps=2))
+    resident = ResidentBase(cpu())
+    found, whole = resident.train(slow), resident.train(asked)
+    assert (found.steps, whole.steps) == (2, 0)
+    assert 2.5 * found.tokens < whole.tokens
+    assert same(found, alone(slow))
+    assert same(whole, alone(asked))
+    other = replace(slow, plan=replace(slow.plan, micro_batch_size=1, max_tokens=8))
+    assert same(resident.train(other), found)
+
+
 async def test_a_shared_process_loads_once_and_gives_each_client_its_own(base: Path, tmp_path: Path) -> None:
     asked = [request(base, tmp_path, client) for client in range(3)]
     told: list[tuple[int, TrainingProgress]] = []
