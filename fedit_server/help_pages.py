@@ -119,6 +119,8 @@ _CODES: Final[dict[str, str]] = {
     "C136": "This federation began with a certificate from elsewhere, so devices trust no authority of this "
     "server. Give "
     "the certificate again, or let a proxy have it: --listen unix:PATH",
+    "M001": "The base model is not on this machine, and the hub does not give it: no such name or folder, no network, "
+    "a login that is needed, or HF_HUB_OFFLINE. The server needs its digests and shapes alone; --base names a copy.",
     "M002": "The base model's files are not those whose digest the task pins. Fetch that revision, or correct "
     "the task.",
     "M003": "The folder or hub entry holds no base model: a configuration, a tokenizer and safetensors are needed.",
@@ -155,7 +157,14 @@ _CODES: Final[dict[str, str]] = {
     "T004": "The invite has expired. Make another one: fedit-server invite create --expires 7d",
     "T005": "The invite has admitted as many devices as it may. Make another one: fedit-server invite create --uses 40",
     "T006": "The invite is not known here, or was revoked.",
+    "T007": "The clocks of a device, or of the authority, and of this server disagree by more than five minutes. "
+    "Correct the one that is wrong.",
     "T008": "Who asks is not enrolled, or no longer.",
+    "T010": "A message broke the protocol's rules, or came where it could not be used. If both sides are current, this "
+    "is a bug.",
+    "T011": "A signature, key or context did not fit. An honest device, server or authority never sends such a thing.",
+    "T020": "A sealed update, or the sum of a round, is none that the rules allow: not finite, too long, or "
+    "with a weight or a figure out of range. It was not used.",
     "T021": "Too many wrong codes came from one address; it has to wait a minute.",
     "T022": "Too many requests came from one device or address. Behind a proxy: fedit-server help proxy",
     "T024": "The server shows another log of devices than its authority keeps. Find out why before anything else.",
@@ -169,6 +178,12 @@ _CODES: Final[dict[str, str]] = {
     "T116": "The certificate is private and no pin was given. Compare the fingerprint with fedit-server status there.",
     "T117": "The device waits until the operator lets it in: fedit-server clients list --waiting, clients approve CODE",
     "T118": "As many devices are enrolled as the setting most_devices allows.",
+    "T120": "The record of a task's changes is signed line by line, each bound to the one before. One of them does not "
+    "hold: the database was changed, or keys and database are not of one server. Restore both from one backup.",
+    "T121": "An exported adapter, or its lineage, is not as its server signed it; the message names the first thing "
+    "that does not fit. Do not use it.",
+    "T122": "The folder was signed by another federation than the one that --pin names, or this server's, or by an "
+    "older key that nothing here leads to. Have it exported anew, and compare the pin.",
     "U001": "The command line is not understood. fedit-server COMMAND --help lists what there is.",
     "U024": "A length of time is a number with s, m, h, d or w behind it: 7d, 12h, 30m.",
     "U025": "There is no such task, round, version, device, invite or token; the list command of each shows them.",

@@ -42,11 +42,18 @@ def _arguments(command: Any) -> str:
 
 def _options(command: Any) -> list[str]:
     rows = [
-        f"| `{', '.join(parameter.opts)}` | {_cell(parameter.help)} |"
+        f"| `{', '.join(parameter.opts)}` | {_cell(_meaning(parameter))} |"
         for parameter in command.params
         if parameter.param_type_name == "option" and not parameter.hidden and "--help" not in parameter.opts
     ]
     return ["| option | meaning |", "|---|---|", *rows, ""] if rows else []
+
+
+def _meaning(option: Any) -> str:
+    """The help of an option, and the values that it takes where these are a few and the help does not name them all."""
+    said = str(option.help or "")
+    choices = [str(getattr(choice, "value", choice)) for choice in option.type_descriptor.choices or ()]
+    return said if all(choice in said for choice in choices) else f"{said} One of: {', '.join(choices)}."
 
 
 def _cell(text: str | None) -> str:

@@ -39,6 +39,14 @@ def test_every_reference_is_the_one_that_the_code_makes() -> None:
     assert stale == [], "python -m tests.documents"
 
 
+def test_the_references_say_what_an_option_can_be() -> None:
+    text = (ROOT / "fedit_client/COMMANDS.md").read_text("utf-8")
+    for option, values in (("--on-error", "stop, skip"), ("--device", "auto, cpu, cuda"), ("--precision", "nf4, int8")):
+        rows = [line for line in text.splitlines() if line.startswith(f"| `{option}` |")]
+        assert rows
+        assert [row for row in rows if values not in row] == []
+
+
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_in_a_document_exists(line: str) -> None:
     words = shlex.split(line)

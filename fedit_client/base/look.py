@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedit_client.base.check import tensors_in
+from fedit_client.base.model import is_hub_id
+from fedit_client.records.contacts import hub_host, is_offline
 from fedit_protocol.base_files import WEIGHTS_ENDING, pinned
 from fedit_protocol.base_shapes import read_shapes
 from fedit_protocol.errors import ModelError
@@ -17,9 +19,9 @@ _NO_DIGEST: Final = "sha256:" + "0" * 64
 def imagined(model: str, joined: TaskDocument | None) -> TaskDocument:
     """Return the document of the joined task on another base, or of a task with every setting at its default.
 
-    Reads headers of weights only, of a hub model through the hub; call it off the event loop. Raises ModelError M001,
-    M003, and M009 if no linear layer of the base takes the task's adapter; ConfigError C023 or C041 if one is too
-    narrow for the task's method.
+    Reads headers of weights only, of a hub model through the hub; call it off the event loop. Raises ModelError M001
+    if nothing is known of the base here, M003 if it is none, M009 if no linear layer of it takes the task's adapter;
+    ConfigError C023 or C041 if one is too narrow for the task's method.
     """
     config, shapes, size = _of_folder(Path(model).expanduser()) or _of_hub(model)
     values: dict[str, Any] = joined.task.model_dump() if joined else {"id": "fit", "title": "Fit", "base": {}}
@@ -53,23 +55,48 @@ def _of_folder(folder: Path) -> _Found | None:
 
 
 def _of_hub(model: str) -> _Found:
+    if not is_hub_id(model):
+        raise _nowhere(f"there is no folder {model}, and it is no hub id (org/name)", model, "fedit-client fit FOLDER")
+    if is_offline():
+        raise _nowhere(f"the base model {model} is no folder here, and HF_HUB_OFFLINE forbids asking the hub", model,
+                       "unset HF_HUB_OFFLINE, or fedit-client fit FOLDER")  # fmt: skip
     try:
-        import huggingface_hub
+        import huggingface_hub as hub
     except ImportError as error:
-        raise _nowhere(model, 'pip install "fedit[train]", which asks the hub') from error
+        raise _nowhere(f"the base model {model} is no folder here, and the hub cannot be asked without huggingface-hub",
+                       model, 'pip install "fedit[train]"') from error  # fmt: skip
     try:
-        api = huggingface_hub.HfApi()
-        info = api.model_info(model, files_metadata=True, timeout=_HUB_S)
-        sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-        metadata = api.get_safetensors_metadata(model, revision=info.sha)
-        config = json.loads(Path(api.hf_hub_download(model, "config.json", revision=info.sha)).read_text("utf-8"))
+        return _asked(hub.HfApi(), model)
     except Exception as error:  # the hub lets its HTTP library's errors through, which derive from Exception alone
-        raise _nowhere(model, "give a folder, check the spelling of org/name, or unset HF_HUB_OFFLINE") from error
+        raise _refused(hub.errors, error, model) from error
+
+
+def _asked(api: Any, model: str) -> _Found:
+    info = api.model_info(model, files_metadata=True, timeout=_HUB_S)
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+    metadata = api.get_safetensors_metadata(model, revision=info.sha)
+    config = json.loads(Path(api.hf_hub_download(model, "config.json", revision=info.sha)).read_text("utf-8"))
     shapes = {
         name: tuple(tensor.shape) for file in metadata.files_metadata.values() for name, tensor in file.tensors.items()
     }
     return config, shapes, sum(sizes[name] for name in pinned(sizes))
 
 
-def _nowhere(model: str, fix: str) -> ModelError:
-    return ModelError(f"nothing is known of the base model {model}", code="M001", where=model, fix=fix)
+def _refused(kinds: Any, error: Exception, model: str) -> ModelError:
+    """The error for what came of asking the hub; `kinds` are the errors of its library."""
+    if isinstance(error, kinds.GatedRepoError):
+        return _nowhere(f"{model} needs its licence accepted on the hub first, at {hub_host()}/{model}, by you", model,
+                        "hf auth login; then run it again")  # fmt: skip
+    if isinstance(error, (kinds.RepositoryNotFoundError, kinds.HFValidationError)):
+        fix = "fedit-client fit ORG/NAME, as the hub spells it; for a private one first: hf auth login"
+        return _nowhere(f"the hub has no model {model}, or does not show it to you", model, fix)
+    lacks = isinstance(error, kinds.EntryNotFoundError) and not isinstance(error, kinds.LocalEntryNotFoundError)
+    if lacks or isinstance(error, (kinds.NotASafetensorsRepoError, kinds.SafetensorsParsingError)):
+        return ModelError(f"what the hub has as {model} is no base model with config.json and *.safetensors",
+                          code="M003", where=model, fix="name another one: fedit-client fit ORG/NAME")  # fmt: skip
+    return _nowhere(f"the base model {model} is no folder here, and the hub cannot be asked: {type(error).__name__}",
+                    model, "check the network, or fedit-client fit FOLDER")  # fmt: skip
+
+
+def _nowhere(message: str, model: str, fix: str) -> ModelError:
+    return ModelError(message, code="M001", where=model, fix=fix)

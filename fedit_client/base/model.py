@@ -25,7 +25,9 @@ from fedit_protocol.base_files import CARD_BYTES, PINNED_NAMES, WEIGHTS_ENDING, 
 from fedit_protocol.errors import ModelError
 from fedit_protocol.ids import Digest
 
-__all__ = ["PACKAGED_MODEL", "Say", "digest_folder", "hub_revision", "licence_of", "resolve_base", "to_fetch"]
+__all__ = [
+    "PACKAGED_MODEL", "Say", "digest_folder", "hub_revision", "is_hub_id", "licence_of", "resolve_base", "to_fetch"
+]  # fmt: skip
 
 Say = Callable[[str], None]
 
@@ -104,6 +106,11 @@ def licence_of(model: str, folder: Path | None = None) -> str:
     with suppress(OSError), card.open("rb") as file:
         return licence_in(file.read(CARD_BYTES))
     return ""
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a model is named as the hub does it, `org/name`; else only a folder can be meant."""
+    return model.count("/") == 1 and not model.startswith(("/", ".", "~"))
 
 
 def hub_revision(model: str, revision: str) -> str:

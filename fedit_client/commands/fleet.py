@@ -103,6 +103,7 @@ def _run(given: Globals, wanted: "Launch") -> None:
     from fedit_client.fleet.series import launch_series
 
     console, folder = given.console, wanted.folder
+    note_contacts(wanted)
     shown = replace(
         wanted,
         say=console.say,
@@ -115,6 +116,20 @@ def _run(given: Globals, wanted: "Launch") -> None:
         console.say(f"stopped; fedit-client fleet --resume --out {folder} goes on")
         raise
     console.answer("fleet", summary, [f"{folder}: {summary['rounds']} rounds, report.md, summary.json"])
+
+
+def note_contacts(wanted: "Launch") -> None:
+    """Remember the server elsewhere and the Ray cluster that a fleet talks to, for `explain network`."""
+    from fedit_client.fleet.settings import LOCAL
+    from fedit_client.membership.trust import ServerAddress
+    from fedit_client.records.contacts import note_ray, note_server
+
+    cache, settings = wanted.config.paths.cache, wanted.settings
+    if settings.server != LOCAL:
+        address = ServerAddress.parse(settings.server)
+        note_server(cache, address.host, address.port)
+    if settings.ray:
+        note_ray(cache)
 
 
 def _check_complete(server: str | None, data: str | None, clients: int | None) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedit_client.commands.shared import DeviceOption, Globals, Model, Threads, device_flags
+from fedit_client.commands.shared import DeviceOption, Globals, Threads, device_flags
 
 
 def fit(
@@ -22,8 +22,13 @@ def fit(
     found.fetch.check()
 
 
-def prefetch(context: typer.Context, model: Model = None) -> None:
-    """Fetch the joined task's base model now. No round has to wait for it then."""
+def prefetch(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(help="Where the task's base lies, or, where nothing was joined, the base to fetch.")
+    ] = None,
+) -> None:
+    """Fetch the joined task's base model now, or without a task another. No round has to wait for it then."""
     from fedit_client.conversations.fitting import fetch_base
     from fedit_client.conversations.foreground import run_async
 

@@ -4,6 +4,7 @@ from fedit_client.config import ClientConfig, edit_settings
 from fedit_client.console import Console
 from fedit_client.hardware.machine import Machine
 from fedit_client.hardware.runtime_setup import Backend, SetupPlan, carry_out, find_uv, plan_setup
+from fedit_client.records.contacts import note_installer
 from fedit_protocol.errors import ConfigError
 
 
@@ -20,6 +21,7 @@ def set_up(config: ClientConfig, console: Console, backend: Backend) -> SetupPla
     plan.check()
     if not console.confirm(f"Install about {plan.size / 1e9:.1f} GB?", flag="--yes"):
         raise ConfigError("nothing was installed", code="U002", fix="fedit-client setup", again="")
+    note_installer(config.paths.cache)
     python = carry_out(plan, lambda text: console.say(f"  {text}", style="dim"))
     edit_settings(config.paths, {"device.python": str(python)})
     console.done(f"training runs with {python}")

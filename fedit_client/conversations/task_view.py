@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedit_client.base.model import local_base
+from fedit_client.base.model import is_hub_id, local_base
 from fedit_client.config import ClientConfig
 from fedit_client.membership.joined import load_membership
 from fedit_protocol.errors import ModelError
@@ -21,6 +21,8 @@ class TaskView:
     model: str | None
     base: Path | None
     words: str
+    fetch: str = "fedit-client prefetch"
+    """The command that fetches the base."""
 
     def require_base(self) -> Path:
         """Return the base's folder; raises ModelError M001 with the command that fetches it."""
@@ -32,11 +34,18 @@ class TaskView:
                 code="M001",
                 fix="fedit-client data preview rows.jsonl --model FOLDER",
             )
+        if not is_hub_id(self.model):
+            raise ModelError(
+                f"there is no folder {self.model}, and it is no hub id (org/name)",
+                code="M001",
+                where=self.model,
+                fix="fedit-client data preview rows.jsonl --model FOLDER",
+            )
         raise ModelError(
             f"the base model {self.model} is not on this machine, and this command fetches nothing",
             code="M001",
             where=self.model,
-            fix="fedit-client prefetch",
+            fix=self.fetch,
         )
 
 
@@ -47,9 +56,11 @@ def task_view(config: ClientConfig, model: str | None = None) -> TaskView:
         named = model or config.model
         base = local_base(named, "", config.paths.cache) if named else None
         words = f"no task was joined: the base's chat template and {_ASSUMED.cutoff_tokens:,} tokens assumed"
-        return TaskView(_ASSUMED, None, named, base, words)
+        return TaskView(_ASSUMED, None, named, base, words, f"fedit-client prefetch --model {named}")
     task = joined.task_document.task
     named = model or config.model or joined.model or task.base.model
     base = local_base(named, task.base.revision, config.paths.cache)
     words = f"as {task.label} trains them: template {task.prompt.template}, {task.prompt.cutoff_tokens:,} tokens"
-    return TaskView(task.prompt, task.training, named, base, words)
+    # `prefetch` holds what it fetches against the task's digest: another base is fetched beside it.
+    fetch = f"hf download {named}" if model and model != task.base.model else "fedit-client prefetch"
+    return TaskView(task.prompt, task.training, named, base, words, fetch)

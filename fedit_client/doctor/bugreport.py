@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from fedit_client.base.model import is_hub_id
 from fedit_client.config import ClientConfig
 from fedit_client.data.remembered import load_sources
 from fedit_client.doctor import Checkup
@@ -56,6 +57,8 @@ _PATH: Final = re.compile(
     rf"|{_ROOT}{_PART}+(?:(?: {_PART}+){{0,4}}? {_PART}*[/\\]{_PART}*)*"
     rf"(?:(?: {_PART}+){{0,4}}? {_PART}*\.\w{{1,8}}(?!\w))?"
 )
+_IN_PLACE: Final = "\ue000"
+"""Stands for the public base while paths are taken out; a letter of nobody's alphabet."""
 _KEPT_BELOW: Final = ("/fedit_client/", "/fedit_protocol/", "/site-packages/", "/lib/python")
 
 
@@ -88,12 +91,15 @@ class Report:
 class Redactor:
     """Takes names, addresses, keys and paths out of texts."""
 
-    def __init__(self, words: Iterable[tuple[str, str]]) -> None:
-        """`words` are texts that must not appear, each with what stands in for it."""
+    def __init__(self, words: Iterable[tuple[str, str]], base: str = "") -> None:
+        """`words` are texts that must not appear, each with what stands in for it; `base` is a hub id that may."""
         kept = {(word, instead) for word, instead in words if len(word) > 1}
         kept |= {(word.replace("\\", "\\\\"), instead) for word, instead in kept}  # as JSON writes it
         known = sorted(kept, key=lambda pair: -len(pair[0]))
         self._words = [(re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])"), put) for word, put in known]
+        self._base = base if is_hub_id(base) else ""
+        # Not within a longer path or address.
+        self._kept = re.compile(rf"(?<![\w./\\-]){re.escape(self._base)}(?![\w/\\-])")
 
     @classmethod
     def of_home(cls, paths: Paths, membership: Membership | None) -> "Redactor":
@@ -117,22 +123,26 @@ class Redactor:
         except FeditError:
             places = []
         words += [(name, "<rows>") for place in places for name in (place, Path(place).name)]
-        return cls(words)
+        base = membership.task_document.task.base.model if membership else ""
+        return cls(words, "" if Path(base).is_dir() else base)
 
     def text(self, text: str) -> str:
         """Return a text without them."""
         for pattern, instead in self._words:  # first of all: a known folder may have spaces in it
             text = pattern.sub(instead, text)
+        if self._base:
+            text = self._kept.sub(_IN_PLACE, text)
         text = _MAYBE_IPV6.sub(_short_ip, text)
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
-        return _PATH.sub(_short_path, text)
+        return _PATH.sub(_short_path, text).replace(_IN_PLACE, self._base)
 
 
 def bug_report(loaded: Loaded, checkup: Checkup, moment: datetime) -> Report:
     """Gather versions, settings, doctor's findings, facts of rounds and the end of the log; nothing is sent.
 
-    No key, certificate, row, name, address or path is among them. Raises nothing: what cannot be read is left out.
+    No key, certificate, row, name, address or path is among them, but for the hub id of the task's base. Raises
+    nothing: what cannot be read is left out.
     """
     config = loaded.config
     membership = _membership(config.paths)

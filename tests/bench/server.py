@@ -12,6 +12,7 @@ from .ingest import ingest_figures
 from .server_checkins import checkins_over_bare
 from .server_crowd import crowd_figures
 from .server_home import make_home
+from .server_journal import journal_figures
 from .server_start import start_figures
 from .server_store import commit_figures, page_figures
 from .server_takeover import takeover_figures
@@ -27,6 +28,7 @@ def run(options: argparse.Namespace) -> Figures:
             "start_to_ready_s": lambda: start_figures(home),
             "checkins_over_bare": lambda: checkins_over_bare(home),
             "commit_ms_sqlite": commit_figures,
+            "round_transactions": journal_figures,
             "pages_kb": page_figures,
             "ingest_cpu_over_sink": ingest_figures,
             "replica_takeover_s": takeover_figures,

@@ -172,6 +172,21 @@ async def gated(scene: Scene) -> Ended:
                                    "--accept", "test-task@1")  # fmt: skip
 
 
+def fitting(status: str | None) -> Act:
+    """`fit` of a base on a hub that answers so, or that nobody listens for."""
+
+    async def act(scene: Scene) -> Ended:
+        scene.monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        if status is None:
+            scene.monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+            return await scene.process("fit", "org/base")
+        async with listening(answering(status, b"{}", "application/json"), tls=False) as port:
+            scene.monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+            return await scene.process("fit", "org/base")
+
+    return act
+
+
 async def full_disk(scene: Scene) -> Ended:
     with small_disk(scene.folder / "small") as place:
         return await scene.process("--home", str(place), "set", "device.threads=2")
@@ -256,6 +271,15 @@ CASES = {
     "a base without weights": Case(other_base("model.safetensors", None), "M001", "safetensors"),
     "a base that asks for code": Case(other_base("config.json", '{"auto_map": {"AutoModel": "m.M"}}'), "M007", "code"),
     "a base whose licence is not accepted": Case(gated, "M001", "licence"),
+    "a folder that is not there, to fit": Case(
+        lambda scene: scene.run("fit", "/nowhere"), "M001", "there is no folder /nowhere"
+    ),
+    "a base that an offline device cannot look at": Case(
+        lambda scene: scene.run("fit", "org/base"), "M001", "HF_HUB_OFFLINE forbids"
+    ),
+    "a hub that nobody reaches": Case(fitting(None), "M001", "cannot be asked: ConnectError"),
+    "a hub without the base": Case(fitting("404 No\r\nX-Error-Code: RepoNotFound"), "M001", "has no model org/base"),
+    "a licence to accept, to fit": Case(fitting("403 No\r\nX-Error-Code: GatedRepo"), "M001", "licence"),
     # network
     "nothing listens": Case(unreachable, "N001", "refused"),
     "a server that hangs up": Case(against(hangs_up), "N001", "broke"),
@@ -321,6 +345,9 @@ SLOW = {
     "a server that fails",
     "a server without room",
     "a base whose licence is not accepted",
+    "a hub that nobody reaches",
+    "a hub without the base",
+    "a licence to accept, to fit",
     "Ctrl-C at a question",
     "the end of input at a question",
     "no training stack",

@@ -14,6 +14,8 @@ from fedit_client.config import load_config
 from fedit_client.doctor.bugreport import Redactor
 from fedit_client.home.log_file import CommandLog
 from fedit_client.home.paths import Paths
+from fedit_client.membership.joined import load_membership
+from fedit_protocol.encoding import encode
 from fedit_protocol.errors import DataError
 
 from .conftest import CODE
@@ -113,6 +115,42 @@ def test_what_is_nobodys_secret_stays(text: str) -> None:
 )
 def test_addresses_and_paths_go_as_a_whole(text: str, left: str) -> None:
     assert Redactor([]).text(text) == left
+
+
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f'"base": "{BASE}",', f'"base": "{BASE}",'),
+        (f"the base model {BASE} is not on this machine: look", f"the base model {BASE} is not on this machine: look"),
+        (f"{BASE}, not other/base", f"{BASE}, not other<path>"),
+        (f"in /home/anne/{BASE}/config.json", "in <path>"),
+        (f"in ~/{BASE} and C:\\{BASE}", "in <path> and <path>"),
+        (f"at https://huggingface.co/{BASE}", "at <address>"),
+        (f"under {BASE}/private", "under HuggingFaceTB<path>"),
+    ],
+)
+def test_the_hub_id_of_the_base_stays_and_no_path_with_it(text: str, left: str) -> None:
+    assert Redactor([], BASE).text(text) == left
+
+
+@pytest.mark.parametrize(("model", "stays"), [(BASE, True), ("bases/private", False), ("/srv/anne/base", False)])
+async def test_only_a_hub_id_of_the_joined_task_stays(
+    model: str, stays: bool, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bases/private").mkdir(parents=True)
+    paths = load_config(home).paths
+    joined = load_membership(paths.membership_file)
+    assert joined is not None
+    task = joined.task_document.task
+    task = task.model_copy(update={"base": task.base.model_copy(update={"model": model})})
+    document = encode(joined.task_document.model_copy(update={"task": task}))
+    said = Redactor.of_home(paths, joined.model_copy(update={"document": document})).text(f"no base {model} here")
+    assert (said == f"no base {model} here") is stays
+    assert stays or "<path>" in said
 
 
 def test_the_home_folder_goes_as_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,21 @@ def test_without_a_task_and_a_base_there_is_nothing_to_look_at(
     assert invoke(["--home", str(tmp_path), "prefetch"]) == 4
 
 
+def test_a_base_is_fetched_without_a_task_where_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, home = tmp_path / "rows.jsonl", ["--home", str(tmp_path / "home")]
+    rows.write_text('{"prompt":"a","completion":"b"}\n')
+    assert invoke([*home, "data", "preview", str(rows), "--model", "org/absent"]) == 5
+    (fix,) = [line.split("fix:")[1] for line in capsys.readouterr().err.splitlines() if "fix:" in line]
+    assert fix.split() == ["fedit-client", *home, "prefetch", "--model", "org/absent"]
+    assert invoke([*fix.split()[1:]]) == 5
+    assert "FEDIT-M001" in capsys.readouterr().err
+    base = a_base(tmp_path / "base")
+    assert invoke([*home, "prefetch", "--model", str(base)]) == 0
+    assert f"was here already: {base}" in capsys.readouterr().out
+    assert invoke([*home, "data", "preview", str(rows), "--model", "/nowhere"]) == 5
+    assert "there is no folder /nowhere" in capsys.readouterr().err
+
+
 def test_a_7b_on_a_data_centre_card_is_guessed_within_half_of_what_was_measured(history: MachineHistory) -> None:
     """On an H200 10,448 tokens a second went through a 7B in NF4; NVML names 16,896 cores at 1.98 GHz."""
     shapes = BaseShapes({"l.q_proj": (1, 1)}, 6_738_000_000, 4096, 32, 11008, 32000)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,13 +12,27 @@ import pytest
 
 from fedit_client import Client
 from fedit_client.cli import invoke
+from fedit_client.commands.fleet import note_contacts
+from fedit_client.config import load_config
+from fedit_client.data import Source
 from fedit_client.events import Event, EventKind
+from fedit_client.fleet.launching import Launch
+from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.paths import Paths
 from fedit_client.membership.identity import load_or_create_identity
 from fedit_client.membership.trust import system_tls
 from fedit_client.network.metering import MeteredTransport
 from fedit_client.network.transport import HttpTransport
-from fedit_client.records.contacts import HUB, PACKAGES, SERVER, Contacts, every_host, note_hub
+from fedit_client.records.contacts import (
+    HUB,
+    INSTALLER,
+    PACKAGES,
+    RAY,
+    SERVER,
+    Contacts,
+    every_host,
+    note_hub,
+)
 from fedit_client.records.history import History, RoundEntry, faults
 from fedit_client.records.journal import Journal
 from fedit_client.records.round_notes import RoundNotes
@@ -231,9 +246,9 @@ def test_hosts_are_the_servers_and_the_hub(tmp_path: Path, monkeypatch: pytest.M
     contacts.note("new:8443", SERVER)
     hosts = every_host(contacts.all(), "new:8443", "org/model")
     assert [(host.host, host.purpose) for host in hosts] == [
-        ("new:8443", SERVER), ("old:8443", SERVER), ("hub.example.org", HUB)
+        ("new:8443", SERVER), ("old:8443", SERVER), ("hub.example.org", HUB), (INSTALLER, INSTALLER)
     ]  # fmt: skip
-    assert [host.last_at is None for host in hosts] == [False, False, True]
+    assert [host.last_at is None for host in hosts] == [False, False, True, True]
     assert every_host({}, None, "HuggingFaceTB/SmolLM2-135M-Instruct")[-1].host == PACKAGES
     note_hub(tmp_path)
     assert contacts.all()["hub.example.org"]["purpose"] == HUB
@@ -241,6 +256,27 @@ def test_hosts_are_the_servers_and_the_hub(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     note_hub(tmp_path)
     assert contacts.all() == {}
-    assert every_host({}, None, None)[0].why == "never: HF_HUB_OFFLINE is set"
+    hub = every_host({"hub.example.org": {"purpose": HUB, "at": 1}}, None, None)[0]
+    assert hub.line() == (
+        "hub.example.org  last contacted: 1970-01-01 00:00 UTC\n    not asked now: HF_HUB_OFFLINE is set"
+    )
     (tmp_path / "contacts.json").write_text("[")
     assert contacts.all() == {}
+
+
+def test_a_fleet_tells_of_its_server_and_of_the_ray_cluster_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, contacts = load_config(tmp_path), Contacts(load_config(tmp_path).paths.contacts_file)
+    settings = FleetSettings(server="local", clients=3, data="rows.jsonl", ray=True)
+    fleet = Launch(settings, tmp_path, Source("rows.jsonl"), config)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    note_contacts(fleet)
+    assert contacts.all() == {}
+    monkeypatch.setenv("RAY_ADDRESS", "ray://lab.example.org:10001")
+    note_contacts(replace(fleet, settings=replace(settings, server="https://lab.example.org:8443")))
+    hosts = every_host(contacts.all(), None, None)
+    assert [(host.host, host.purpose) for host in hosts if host.last_at] == [
+        ("lab.example.org:8443", SERVER),
+        ("ray://lab.example.org:10001", RAY),
+    ]

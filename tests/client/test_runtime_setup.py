@@ -15,6 +15,7 @@ from fedit_client.hardware.device import plan
 from fedit_client.hardware.runtime import check_stack, python_in
 from fedit_client.hardware.runtime_setup import plan_setup
 from fedit_client.installed import installed_version
+from fedit_client.records.contacts import INSTALLER, Contacts
 from fedit_client.rounds.preparation import check_training_stack, choose_device
 from fedit_protocol.errors import DeviceError
 
@@ -113,11 +114,13 @@ def test_setup_asks_installs_and_notes_the_interpreter(
     log, home = fake_uv(tmp_path, monkeypatch), tmp_path / "home"
     assert invoke(["--home", str(home), "--no-input", "setup", "--backend", "cpu"]) == 2
     assert not log.exists()
+    assert Contacts(load_config(home).paths.contacts_file).all() == {}
     status = invoke(["--home", str(home), "--yes", "--json", "setup", "--backend", "cpu"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (status, told["data"]["installed"]) == (0, True)
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["venv", "pip"]
     config = load_config(home)
+    assert list(Contacts(config.paths.contacts_file).all()) == [INSTALLER]
     assert config.device.python == python_in(home / "runtime")
     check_training_stack(config.device)
     machine_ = named("RTX 4060 on Linux")

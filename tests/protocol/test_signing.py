@@ -178,5 +178,6 @@ def test_a_secret_has_32_bytes_and_never_shows() -> None:
 
 
 def test_a_bad_signature_is_never_retried() -> None:
-    with pytest.raises(SecurityError):
+    with pytest.raises(SecurityError) as refused:
         verify(KEY.public, Kind.ACK, CONTEXT, b"body", bytes(64))
+    assert refused.value.code == "T011"

@@ -90,8 +90,9 @@ def test_a_record_that_was_touched_is_refused_at_the_line(
 
 def test_a_line_of_another_federation_is_refused() -> None:
     other = MemoryFederation(1, seed="another").descriptor.federation_id
-    with pytest.raises(SecurityError, match="line 1"):
+    with pytest.raises(SecurityError, match="line 1") as refused:
         check_record(record(), other, TASK, LATER.public)
+    assert refused.value.code == "T120"
 
 
 def test_every_line_travels_as_canonical_bytes() -> None:

@@ -1,17 +1,28 @@
 """Every code that the server can show has a page, and a test that brings it about."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
-from fedit_protocol.errors import ConfigError
+from fedit_protocol.errors import ConfigError, FeditError
 from fedit_server.cli import run
 from fedit_server.help_pages import documented_codes, help_lines
 
 ROOT = Path(__file__).parents[2]
-OF_THE_PROTOCOL = {"C021", "C023", "C024", "C025", "C026", "C041"}
-"""Raised by the protocol when a task is checked or published here."""
+OF_CLIENTS_ALONE = {
+    **dict.fromkeys(
+        ["K001", "K003", "K004", "K009", "K010", "K011"], "an owner's limits: only devices hold tasks to them"
+    ),
+    **dict.fromkeys(["N009", "N010", "N012", "V013"], "named for their exit status; the protocol raises none of them"),
+    **dict.fromkeys(["A001", "F001", "H001", "J001", "V001"], "consent, fleets, hardware, membership, evaluation"),
+    "D001": "a file of rows; the server's own errors about data have a code each",
+    "N001": "the network; the server's own errors about it have a code each",
+    "T014": "a device compares the log of devices with what it saw before; the server shows it",
+    "U003": "an invite link is read where it is pasted, and made here",
+}
+"""Codes of the protocol that no command of the server can print, and why."""
 
 
 def codes(folder: Path) -> set[str]:
@@ -19,8 +30,28 @@ def codes(folder: Path) -> set[str]:
     return {code for source in sources for code in re.findall(r"\"([A-Z]\d{3})\"", source)}
 
 
+def raised_without_a_code(kind: str) -> list[str]:
+    """Where the server raises an error of a class as it is, so that its default code would be shown."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "fedit_server").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind
+        if "code" not in {keyword.arg for keyword in node.keywords}
+    ]
+
+
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
-    assert documented_codes() == codes(ROOT / "fedit_server") | OF_THE_PROTOCOL | {"U134"}
+    protocol = codes(ROOT / "protocol" / "fedit_protocol")
+    assert protocol >= OF_CLIENTS_ALONE.keys()
+    assert documented_codes() == codes(ROOT / "fedit_server") | protocol - OF_CLIENTS_ALONE.keys() | {"U134"}
+
+
+def test_codes_of_clients_alone_are_no_default_of_an_error_that_the_server_raises() -> None:
+    kinds = {kind.__name__ for kind in FeditError.__subclasses__() if kind.default_code in OF_CLIENTS_ALONE}
+    assert {"DataError", "TransportError", "TaskRefusedError"} <= kinds
+    assert {kind: raised_without_a_code(kind) for kind in kinds} == {kind: [] for kind in kinds}
+    assert raised_without_a_code("ModelError")
 
 
 def test_every_code_is_brought_about_by_a_test() -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from fedit_protocol.task import Task
 from fedit_server.cli import run
+from fedit_server.clock import utc_now
 from fedit_server.commands.task_new import PresetName
+from fedit_server.home.folder import Home, create_identity
 from fedit_server.tasks.files import load_task
 from fedit_server.tasks.presets import PRESETS, preset_text
 
@@ -28,6 +30,23 @@ def test_a_preset_is_a_task_file(name: str, tmp_path: Path, capsys: pytest.Captu
     assert load_task(file) == task_of(name)
     assert run(["task", "new", "--preset", name, "--out", str(file)]) == 2
     assert "FEDIT-U135" in capsys.readouterr().err
+
+
+def test_a_new_file_is_published_by_the_first_up_or_beside_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, home = tmp_path / "my task.toml", tmp_path / "home"
+    new = ["--home", str(home), "task", "new", "--out", str(file)]
+    assert run(new) == 0
+    assert f"then: fedit-server up --task '{file}'" in capsys.readouterr().out
+    assert not home.exists()
+    create_identity(Home(home), "Notes", utc_now())
+    file.unlink()
+    assert run(new) == 0
+    assert f"then: fedit-server task create '{file}'" in capsys.readouterr().out
+    file.unlink()
+    assert run(["--home", str(tmp_path / "other"), "--server", "https://there", *new[2:]]) == 0
+    assert f"then: fedit-server task create '{file}'" in capsys.readouterr().out
 
 
 def test_the_recipe_is_shepherd_s() -> None:
