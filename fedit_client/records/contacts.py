@@ -105,10 +105,7 @@ def every_host(known: dict[str, dict[str, Any]], server: str | None, base: str |
     )
     asked = "not asked now: HF_HUB_OFFLINE is set" if is_offline() else hub
     hosts.append(Host(hub_host(), HUB, asked, _at(known, hub_host())))
-    setup = (
-        "only by fedit-client setup, after your yes: PyTorch and its libraries, from where your uv is set up to fetch "
-        "them, by default pypi.org and download.pytorch.org"
-    )
+    setup = "only by fedit-client setup, after your yes: PyTorch and its libraries, from where your uv fetches them"
     hosts.append(Host(INSTALLER, INSTALLER, setup, _at(known, INSTALLER)))
     if PACKAGES in known or base in {None, _PACKAGED}:
         why = f"only for {_PACKAGED}, the demo's model, where neither a folder, a cache nor the hub has it"
