@@ -3,11 +3,12 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import platformdirs
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
     out: Path = options.out or Path("build") / f"fedit_paper_{profile.name}"
-    besides = measured(profile.name) if options.measured else []
+    besides: Sequence[Mapping[str, Any]] = measured(profile.name) if options.measured else []
     if not options.report:
         if options.processes > 1 and not options.worker:
             in_processes([*given, "--until", str(until)], options.processes)

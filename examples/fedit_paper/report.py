@@ -98,16 +98,16 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) -> None:
     """Draw losses as dots, a line for each model, and curves over rounds where there are any."""
     if experiment.draw is not None:
-        figure = new_figure(9, 4)
-        if experiment.draw(results, figure):
-            _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}.")
+        own = new_figure(9, 4)
+        if experiment.draw(results, own):
+            _keep(own, page, folder / f"{experiment.name}.svg", f"{experiment.title}.")
         return
     shown = {on: [one for row in experiment.rows for one in results.models(row, None, on)] for on in experiment.on}
     shown = {on: models for on, models in shown.items() if models}
     if not shown:
         return
     names = list(dict.fromkeys(_line_of(model) for models in shown.values() for model in models))
-    figure = new_figure(8, 1.2 + 0.3 * len(names))
+    figure: Any = new_figure(8, 1.2 + 0.3 * len(names))
     panels: Any = figure.subplots(1, len(shown), sharey=True, squeeze=False)
     for axes, (on, models) in zip(panels[0], shown.items(), strict=True):
         _draw_losses(axes, names, models)
@@ -118,17 +118,9 @@ def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) ->
     panels[0][0].invert_yaxis()
     figure.supxlabel("loss, nats per answer token, mean over categories; red: FedIT", fontsize=9)
     _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}: losses; a dot is a model.")
-    models = next(iter(shown.values()))
-    curves = [model for model in models if len(model.curve) > 1]
-    if curves:
-        figure = new_figure(8, 4)
-        axes = figure.subplots()
-        for model in curves:
-            axes.plot(range(1, 1 + len(model.curve)), model.curve, label=f"{model.told['title']}, seed {model.seed}")
-        axes.set_xlabel("round")
-        axes.set_ylabel("loss")
-        axes.legend(fontsize=7)
-        _keep(figure, page, folder / f"{experiment.name}-rounds.svg", f"{experiment.title}: loss after each round.")
+    if curves := [model for model in next(iter(shown.values())) if len(model.curve) > 1]:
+        file = folder / f"{experiment.name}-rounds.svg"
+        _keep(_drawn_curves(curves), page, file, f"{experiment.title}: loss after each round.")
 
 
 def _line_of(model: Model) -> str:
@@ -142,6 +134,17 @@ def _draw_losses(axes: Any, names: Sequence[str], models: Sequence[Model]) -> No
             axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
             axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
     axes.set_yticks(range(len(names)), names)
+
+
+def _drawn_curves(models: Sequence[Model]) -> Any:
+    figure: Any = new_figure(8, 4)
+    axes = figure.subplots()
+    for model in models:
+        axes.plot(range(1, 1 + len(model.curve)), model.curve, label=f"{model.told['title']}, seed {model.seed}")
+    axes.set_xlabel("round")
+    axes.set_ylabel("loss")
+    axes.legend(fontsize=7)
+    return figure
 
 
 def _keep(figure: Any, page: Page, file: Path, caption: str) -> None:

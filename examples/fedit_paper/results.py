@@ -118,8 +118,11 @@ class Results:
 
     def found(self, row: str) -> Mapping[str, Any]:
         """Return what a check has found; nothing where it was not made."""
-        found: Mapping[str, Any] = next((told["found"] for told in self.all if told["row"] == row), {})
-        return found
+        for told in self.all:
+            if told["row"] == row:
+                found: Mapping[str, Any] = told["found"]
+                return found
+        return {}
 
     def against(self, row: str, variant: str, other: str, other_variant: str = "") -> Interval | None:
         """Return how a row's loss differs from another's, over the seeds that both have; None without any."""
