@@ -83,8 +83,7 @@ class Bench:
         Raises ConfigError F025 if the file is of a run with other settings.
         """
         folder = self.out / "runs" / run.name
-        task = run.task(self.profile, self._digest)
-        document = document_of(task, self.base)
+        document = self._document(run)
         settings = self._settings(run, document)
         if (folder / RESULT).is_file():
             found: Result = json.loads((folder / RESULT).read_text("utf-8"))
@@ -102,12 +101,19 @@ class Bench:
         shutil.rmtree(folder / "state", ignore_errors=True)
         return found
 
+    def settings(self, run: Run) -> str:
+        """Return the digest that a result of this run has to have."""
+        return self._settings(run, self._document(run))
+
     def prepared(self, row: Row, seed: int) -> tuple[TaskDocument, Learner, list[VirtualClient]]:
         """Return a row's document, a learner for it, and its clients."""
         run = Run(row, seed)
-        document = document_of(run.task(self.profile, self._digest), self.base)
+        document = self._document(run)
         learner = self._learner_for(document)
         return document, learner, self.people.cast(run, self.profile, document, learner).clients
+
+    def _document(self, run: Run) -> TaskDocument:
+        return document_of(run.task(self.profile, self._digest), self.base)
 
     def _run(self, run: Run, document: TaskDocument, folder: Path) -> Result:
         begun, nothing = monotonic(), Progress(0, np.zeros(0, np.float32))
