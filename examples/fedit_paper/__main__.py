@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
     out: Path = options.out or Path("build") / f"fedit_paper_{profile.name}"
     besides: Sequence[Mapping[str, Any]] = measured(profile.name) if options.measured else []
+    if options.measured and not besides:
+        print(
+            f"no results of the profile {profile.name} come with the code: --measured changes nothing", file=sys.stderr
+        )
     if not options.report:
         if options.processes > 1 and not options.worker:
             in_processes([*given, "--until", str(until)], options.processes)

@@ -74,6 +74,8 @@ def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) ->
     assert "| FedIT | 2." in (tmp_path / "results.md").read_text("utf-8")
     again = paper("--report", "--out", str(tmp_path))
     assert "| FedIT | not run |" in again.stdout, "only with --measured"
+    other = paper("--profile", "smoke", "--report", "--measured", "--out", str(tmp_path / "smoke"))
+    assert "no results of the profile smoke come with the code" in other.stderr
 
 
 @NO_DATA
