@@ -181,7 +181,19 @@ def _against_fedit(*rows: str) -> Findings:
     return lambda results: _differences(results, rows, "fedit")
 
 
-METHOD_ROWS: Final = ("fedit_rs", "ffa", "rolora", "fedsvd", "nested", "fed_sb", "ravan")
+METHOD_ROWS: Final = (
+    "fedit_rs",
+    "ffa",
+    "rolora",
+    "fedsvd",
+    "nested",
+    "fed_sb",
+    "ravan",
+    "fedex_lora",
+    "flora",
+    "flexlora",
+    "fedkseed",
+)
 
 EXPERIMENTS: Final = (
     Experiment(
