@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fedit_protocol.catalogue import TaskState
 from fedit_protocol.encoding import decode, digest_of, encode
-from fedit_protocol.errors import ProblemType, ProtocolError, StorageError
+from fedit_protocol.errors import ConfigError, ProblemType, ProtocolError, StorageError
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.task import TaskDocument
 from fedit_server.storage.database import Database
@@ -31,6 +31,8 @@ class Publication:
     owner: str = ""
     draft: bool = False
     """Of a new task: known here, and to nobody else yet."""
+    newest_round: int | None = None
+    """The task's newest round when this was checked, where one that has begun since would make the check worthless."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Tasks:
         """Make this document the task's current one; the adapter's version 0 is written with the first of them.
 
         A draft is replaced as a whole. A paused task stays paused, a finished one that has rounds to go runs again.
+        Raises ConfigError C016 where a round has begun that the document was not checked against.
         """
         task = publication.document.task
         async with self._database.writing() as db:
@@ -66,6 +69,7 @@ class Tasks:
                 await db.execute(insert(tasks).values(task_id=task.id, owner=publication.owner, **fresh))
                 await _first_adapter(db, publication, now_s)
             else:
+                await _check_round(db, TaskId(task.id), publication.newest_round)
                 state = TaskState(known.state)
                 if state is TaskState.DRAFT:
                     await db.execute(delete(adapters).where(adapters.c.task_id == task.id))
@@ -173,6 +177,20 @@ async def _first_adapter(db: AsyncConnection, publication: Publication, now_s: i
     values = {"version": 0, "digest": publication.first_adapter, "parent_digest": "", "round_no": 0}
     values |= {"public_digest": "", "kept_digest": ""}
     await db.execute(insert(adapters).values(task_id=publication.document.task.id, created_at=now_s, **values))
+
+
+async def _check_round(db: AsyncConnection, task_id: TaskId, newest: int | None) -> None:
+    """Raise ConfigError C016 if a round has begun since a new version was checked against what there was."""
+    if newest is None:
+        return
+    query = select(func.max(rounds.c.round_no)).where(rounds.c.task_id == task_id)
+    if ((await db.execute(query)).scalar_one_or_none() or 0) != newest:
+        raise ConfigError(
+            f"a round of {task_id} began while its new version was checked, and may keep it from fitting",
+            code="C016",
+            where=task_id,
+            fix="give the same command again: it is checked against that round too",
+        )
 
 
 async def _newest_version(db: AsyncConnection, task_id: TaskId) -> int:

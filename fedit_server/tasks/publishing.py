@@ -73,9 +73,11 @@ class Publisher:
             return None
         base = await asyncio.to_thread(read_base, task.base, self.base)
         document = resolve(task, base)
-        digest = Digest(task.adapter.start)
+        digest, newest_round = Digest(task.adapter.start), None
         if known is not None and known.state is not TaskState.DRAFT:
             check_succession(known.document, document)
+            if loses_side(known.document.task.method.name, document.task.method.name):
+                newest_round = await self.store.rounds.newest_no(task.id)
             await check_side(self.store, self.blobs, known.document, document)
         else:
             document, content = await self._first(document)
@@ -87,7 +89,7 @@ class Publisher:
         await self.blobs.put(base.manifest)
         kind = ChangeKind.CREATED if known is None else ChangeKind.EDITED
         deed = Deed(kind, self.by, "", now_s, self.sign)
-        return Publication(document, source, digest, deed, self.owner, draft)
+        return Publication(document, source, digest, deed, self.owner, draft, newest_round)
 
     async def _first(self, document: TaskDocument) -> tuple[TaskDocument, bytes]:
         """Return version 0, and the document, which names it where it is an adapter trained before."""

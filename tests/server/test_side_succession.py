@@ -63,6 +63,12 @@ class Desk:
         first = await self.store.tasks.newest_adapter(TASK)
         await self.store.tasks.append_adapter(AdapterRow(TASK, 1, first.digest, first.digest, 1, 2, public))
 
+    async def begin_round(self) -> None:
+        """Open the task's first round."""
+        invited = {ClientId(name) for name in await add_clients(self.store, 3)}
+        view = RoundView("gather", {"joined": 0}, 5.0)
+        await self.store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", [invited]), [view], 1)
+
     async def refusal(self, name: str) -> ConfigError | None:
         """Edit the task's method; return why that is refused."""
         try:
@@ -112,14 +118,31 @@ async def test_before_there_is_a_side_delta_any_method_may_follow(desk: Desk) ->
 
 async def test_a_round_that_is_open_may_make_one(desk: Desk) -> None:
     assert await desk.publisher.publish(desk.task("fedex_lora"), 1)
-    view, invited = (
-        RoundView("gather", {"joined": 0}, 5.0),
-        {ClientId(name) for name in await add_clients(desk.store, 3)},
-    )
-    await desk.store.rounds.open(Opening(ROUND, TASK, 1, 1, b"offer", [invited]), [view], 1)
+    await desk.begin_round()
     error = await desk.refusal("fedavg")
     assert error is not None
     assert error.code == "C016"
+
+
+async def test_a_round_that_begins_between_the_check_and_the_change_is_seen(desk: Desk) -> None:
+    assert await desk.publisher.publish(desk.task("fedex_lora"), 1)
+    checked = await desk.publisher.prepare(desk.task("fedavg", version=2), 2)
+    assert checked is not None
+    await desk.begin_round()
+    with pytest.raises(ConfigError, match="a round of notes began") as refused:
+        await desk.store.tasks.publish(checked, 3)
+    assert refused.value.code == "C016"
+    known = await desk.store.tasks.task(TASK)
+    assert known is not None
+    assert known.document.task.method.name == "fedex_lora"
+
+
+async def test_a_change_that_no_round_can_spoil_waits_for_none(desk: Desk) -> None:
+    assert await desk.publisher.publish(desk.task("fedex_lora"), 1)
+    checked = await desk.publisher.prepare(desk.task("flora", version=2), 2)
+    assert checked is not None
+    await desk.begin_round()
+    await desk.store.tasks.publish(checked, 3)
 
 
 def test_which_methods_may_follow_each_other_is_decided_by_what_they_keep() -> None:
