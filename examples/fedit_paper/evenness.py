@@ -8,7 +8,7 @@ from fedit_client.evaluation.statistics import headline, jain, pooled_interval
 from .results import Model, Results, pairs_of
 
 PERSONAL = ("personal_alone", "personal_fedit", "fedsa", "ditto", "fedalt")
-LANGUAGES = ("languages_base", "languages_alone", "languages", "languages_afl", "languages_term")
+LANGUAGES = ("languages_base", "languages_alone", "languages", "languages_afl", "languages_afl_fast", "languages_term")
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Head and lines of texts."""
 
@@ -76,7 +76,7 @@ def personal_findings(results: Results) -> Iterator[str]:
 def languages_findings(results: Results) -> Iterator[str]:
     """Yield what fair weights change for the worst language and for the mean."""
     plain = {model.seed: model for model in results.models("languages", "", "languages")}
-    for row in ("languages_afl", "languages_term"):
+    for row in ("languages_afl", "languages_afl_fast", "languages_term"):
         for model in results.models(row, "", "languages"):
             if other := plain.get(model.seed):
                 name, worst = model.worst
