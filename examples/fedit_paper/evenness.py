@@ -74,7 +74,9 @@ def personal_findings(results: Results) -> Iterator[str]:
 
 
 def languages_findings(results: Results) -> Iterator[str]:
-    """Yield what fair weights change for the worst language and for the mean."""
+    """Yield how many clients alone fare worse, and what fair weights change for the worst language and for the mean."""
+    for seed, (beaten, of) in results.beaten("languages", "languages_alone", on="languages").items():
+        yield f"FedIT, seed {seed}: a lower loss on all languages together than {beaten} of {of} clients alone"
     plain = {model.seed: model for model in results.models("languages", "", "languages")}
     for row in ("languages_afl", "languages_afl_fast", "languages_term"):
         for model in results.models(row, "", "languages"):

@@ -147,11 +147,11 @@ class Results:
         found = [model for model in self.models(row, None, "validation") if model.seed == 1]
         return min(found, key=lambda model: model.loss).told["variant"] if found else ""
 
-    def beaten(self, fed: str, alone: str, variant: str = "") -> dict[int, tuple[int, int]]:
+    def beaten(self, fed: str, alone: str, variant: str = "", on: str = "test") -> dict[int, tuple[int, int]]:
         """Return, for each seed, how many clients alone have a higher loss than `fed`, and out of how many."""
         found: dict[int, tuple[int, int]] = {}
-        for one in self.models(fed, variant):
-            others = [model for model in self.models(alone) if model.seed == one.seed]
+        for one in self.models(fed, variant, on):
+            others = [model for model in self.models(alone, "", on) if model.seed == one.seed]
             if others:
                 found[one.seed] = (sum(model.loss > one.loss for model in others), len(others))
         return found
