@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
+from typing import Any
 
 from fedit_client.evaluation.statistics import headline, jain, pooled_interval
 
+from .drawing import draw_categories
 from .results import Model, Results, pairs_of
 
-PERSONAL = ("personal_alone", "personal_fedit", "fedsa", "ditto", "fedalt")
-LANGUAGES = ("languages_base", "languages_alone", "languages", "languages_afl", "languages_afl_fast", "languages_term")
+OWN_MODELS = ("fedsa", "ditto", "fedalt")
+PERSONAL = ("personal_alone", "personal_fedit", *OWN_MODELS)
+FAIR = ("afl", "term", "qffl")
+FAIR_LANGUAGES = ("languages_afl", "languages_afl_fast", "languages_term")
+LANGUAGES = ("languages_base", "languages_alone", "languages", *FAIR_LANGUAGES)
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Head and lines of texts."""
 
@@ -63,7 +68,7 @@ def personal_findings(results: Results) -> Iterator[str]:
     """Yield what each personal method brings against the better of FedIT and every client alone."""
     alone = {model.seed: model for model in own_models(results, "personal_alone")}
     plain = {model.seed: model for model in own_models(results, "personal_fedit")}
-    for row in ("fedsa", "ditto", "fedalt"):
+    for row in OWN_MODELS:
         for model in own_models(results, row):
             others = {"FedIT": plain.get(model.seed), "alone": alone.get(model.seed)}
             known = {name: other.loss for name, other in others.items() if other}
@@ -78,7 +83,7 @@ def languages_findings(results: Results) -> Iterator[str]:
     for seed, (beaten, of) in results.beaten("languages", "languages_alone", on="languages").items():
         yield f"FedIT, seed {seed}: a lower loss on all languages together than {beaten} of {of} clients alone"
     plain = {model.seed: model for model in results.models("languages", "", "languages")}
-    for row in ("languages_afl", "languages_afl_fast", "languages_term"):
+    for row in FAIR_LANGUAGES:
         for model in results.models(row, "", "languages"):
             if other := plain.get(model.seed):
                 name, worst = model.worst
@@ -88,6 +93,23 @@ def languages_findings(results: Results) -> Iterator[str]:
                     f"{worst / other.worst[1] - 1:+.1%}, mean {model.loss / other.loss - 1:+.1%}, standard deviation "
                     f"{apart - 1:+.1%}"
                 )
+
+
+def draw_fairness(results: Results, figure: Any) -> bool:
+    """Draw what fair weights change for each category."""
+    return draw_categories(figure, [one for row in FAIR for one in results.models(row)], results.models("fedit"))
+
+
+def draw_languages(results: Results, figure: Any) -> bool:
+    """Draw what fair weights change for each language."""
+    fair = [one for row in FAIR_LANGUAGES for one in results.models(row, "", "languages")]
+    return draw_categories(figure, fair, results.models("languages", "", "languages"))
+
+
+def draw_personal(results: Results, figure: Any) -> bool:
+    """Draw how each client fares alone and with a model of its own, against the one model for all."""
+    own = [one for row in ("personal_alone", *OWN_MODELS) for one in own_models(results, row)]
+    return draw_categories(figure, own, own_models(results, "personal_fedit"))
 
 
 def own_models(results: Results, row: str) -> list[Model]:

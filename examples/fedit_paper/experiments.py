@@ -16,13 +16,14 @@ Findings = Callable[[Results], Iterator[str]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """One question; `rows` are what its plot shows, `against` the row that every other is compared with."""
+    """One question; `rows` are what its plot shows, beside FedIT."""
 
     name: str
     title: str
     question: str
     rows: tuple[str, ...]
-    against: str = "fedit"
+    clients: tuple[int, ...] = ()
+    """Of rows that train single clients its plot shows only these, if any are named."""
     on: tuple[str, ...] = ("test",)
     """The sets of rows that its plot is about, a panel for each."""
     findings: Findings = lambda _: iter(())
@@ -85,7 +86,7 @@ def _optimizers(results: Results) -> Iterator[str]:
 
 
 def _fairness(results: Results) -> Iterator[str]:
-    for row in ("afl", "term", "qffl"):
+    for row in evenness.FAIR:
         for fair in results.models(row):
             plain = next((model for model in results.models("fedit") if model.seed == fair.seed), None)
             if plain:
@@ -144,7 +145,7 @@ def _others(results: Results) -> Iterator[str]:
 def _two(results: Results) -> Iterator[str]:
     yield from _differences(results, ("two",), "fedit")
     for model in results.models("two"):
-        alone = [one for one in results.models("alone") if one.seed == model.seed and one.told["client"] in (4, 9)]
+        alone = [one for one in results.models("alone") if one.seed == model.seed and one.told["client"] in TWO]
         if alone:
             best = min(alone, key=lambda one: one.loss)
             yield f"seed {model.seed}: the two together {model.loss:.3f}, the better of them alone {best.loss:.3f}"
@@ -181,6 +182,8 @@ def _against_fedit(*rows: str) -> Findings:
     return lambda results: _differences(results, rows, "fedit")
 
 
+TWO: Final = (4, 9)
+"""The clients of the row `two`."""
 METHOD_ROWS: Final = (
     "fedit_rs",
     "ffa",
@@ -207,7 +210,12 @@ EXPERIMENTS: Final = (
         "single", "One client", "What does one client learn from its own rows?", ("base", "alone"), findings=_single
     ),
     Experiment(
-        "two", "Two complementary clients", "What do two clients gain whose categories differ?", ("two",), findings=_two
+        "two",
+        "Two complementary clients",
+        "What do two clients gain whose categories differ?",
+        ("two", "alone"),
+        clients=TWO,
+        findings=_two,
     ),
     Experiment("ranks", "LoRA ranks", "Which rank is enough?", ("ranks", "fedit"), findings=_against_fedit("ranks")),
     Experiment(
@@ -235,28 +243,27 @@ EXPERIMENTS: Final = (
         "fairness",
         "Fairness across categories",
         "Can the worst category gain without the mean losing?",
-        ("afl", "term", "qffl"),
+        evenness.FAIR,
         findings=_fairness,
+        draw=evenness.draw_fairness,
     ),
     Experiment(
         "personal",
         "Personal models",
         "Does each client fare better on its own rows with a model of its own beside the shared one?",
         evenness.PERSONAL,
-        against="personal_fedit",
-        on=("own",),
         findings=evenness.personal_findings,
         table=evenness.personal_table,
+        draw=evenness.draw_personal,
     ),
     Experiment(
         "languages",
         "Twelve languages",
         "Each client has three languages: how evenly are all served, and do fair weights help the worst?",
         evenness.LANGUAGES,
-        against="languages",
-        on=("languages",),
         findings=evenness.languages_findings,
         table=evenness.languages_table,
+        draw=evenness.draw_languages,
     ),
     Experiment(
         "compression",

@@ -8,6 +8,7 @@ from typing import Any
 from fedit_client.evaluation.report import Page, as_svg, new_figure
 from fedit_client.home.durable import write_atomic
 
+from .drawing import drawn_curves, drawn_losses
 from .experiments import EXPERIMENTS, Experiment
 from .measured import packed
 from .plan import Profile, Row
@@ -98,53 +99,24 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _draw(experiment: Experiment, results: Results, page: Page, folder: Path) -> None:
     """Draw losses as dots, a line for each model, and curves over rounds where there are any."""
     if experiment.draw is not None:
-        own = new_figure(9, 4)
+        own = new_figure(9, 5)
         if experiment.draw(results, own):
             _keep(own, page, folder / f"{experiment.name}.svg", f"{experiment.title}.")
         return
-    shown = {on: [one for row in experiment.rows for one in results.models(row, None, on)] for on in experiment.on}
+    shown = {on: _models(experiment, results, on) for on in experiment.on}
     shown = {on: models for on, models in shown.items() if models}
     if not shown:
         return
-    names = list(dict.fromkeys(_line_of(model) for models in shown.values() for model in models))
-    figure: Any = new_figure(8, 1.2 + 0.3 * len(names))
-    panels: Any = figure.subplots(1, len(shown), sharey=True, squeeze=False)
-    for axes, (on, models) in zip(panels[0], shown.items(), strict=True):
-        _draw_losses(axes, names, models)
-        if reference := results.models(experiment.against, "", on):
-            axes.axvline(fmean(model.loss for model in reference), color="#c66", linewidth=1)
-        if len(shown) > 1:
-            axes.set_title(on, fontsize=9)
-    panels[0][0].invert_yaxis()
-    figure.supxlabel("loss, nats per answer token, mean over categories; red: FedIT", fontsize=9)
+    figure = drawn_losses(shown, {on: results.models("fedit", "", on) for on in shown})
     _keep(figure, page, folder / f"{experiment.name}.svg", f"{experiment.title}: losses; a dot is a model.")
     if curves := [model for model in next(iter(shown.values())) if len(model.curve) > 1]:
         file = folder / f"{experiment.name}-rounds.svg"
-        _keep(_drawn_curves(curves), page, file, f"{experiment.title}: loss after each round.")
+        _keep(drawn_curves(curves), page, file, f"{experiment.title}: loss after each round.")
 
 
-def _line_of(model: Model) -> str:
-    """The models of single clients share a line."""
-    return str(model.told["title"]).partition(", client")[0]
-
-
-def _draw_losses(axes: Any, names: Sequence[str], models: Sequence[Model]) -> None:
-    for place, name in enumerate(names):
-        if losses := [model.loss for model in models if _line_of(model) == name]:
-            axes.plot(losses, [place] * len(losses), "o", color="#7aa6c2")
-            axes.plot(fmean(losses), place, "|", color="#234", markersize=14)
-    axes.set_yticks(range(len(names)), names)
-
-
-def _drawn_curves(models: Sequence[Model]) -> Any:
-    figure: Any = new_figure(8, 4)
-    axes = figure.subplots()
-    for model in models:
-        axes.plot(range(1, 1 + len(model.curve)), model.curve, label=f"{model.told['title']}, seed {model.seed}")
-    axes.set_xlabel("round")
-    axes.set_ylabel("loss")
-    axes.legend(fontsize=7)
-    return figure
+def _models(experiment: Experiment, results: Results, on: str) -> list[Model]:
+    found = [model for row in experiment.rows for model in results.models(row, None, on)]
+    return [model for model in found if not experiment.clients or model.told["client"] in (None, *experiment.clients)]
 
 
 def _keep(figure: Any, page: Page, file: Path, caption: str) -> None:
