@@ -137,7 +137,7 @@ def _masked(results: Results) -> Iterator[str]:
 
 def _others(results: Results) -> Iterator[str]:
     for on in ("self_instruct", "aya"):
-        for row in ("base", "alone", "fedit", "central_small"):
+        for row in ("base", "alone", "fedit", "central_depth", "central_small"):
             if models := results.models(row, "", on):
                 yield f"{on}: {models[0].told['title'].split(',')[0]} {mean_loss(models):.3f} ({len(models)} model(s))"
 
