@@ -61,8 +61,9 @@ def draw_categories(figure: Any, models: Sequence[Model], references: Sequence[M
     names = list(plain[models[0].seed])
     for place, model in enumerate(models):
         shift = (place + 1) / (len(models) + 1) - 0.5
-        changes = [model.by_category[name] - plain[model.seed][name] for name in names]
-        axes.barh([at + shift for at in range(len(names))], changes, 0.8 / len(models), label=line_of(model))
+        known = [at for at, name in enumerate(names) if name in model.by_category]  # not every client may have run yet
+        changes = [model.by_category[names[at]] - plain[model.seed][names[at]] for at in known]
+        axes.barh([at + shift for at in known], changes, 0.8 / len(models), label=line_of(model))
     axes.axvline(0, color=_REFERENCE, linewidth=1)
     axes.set_yticks(range(len(names)), [f"{name} ({plain[models[0].seed][name]:.2f})" for name in names])
     axes.invert_yaxis()
