@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.processes > 1 and not options.worker:
             in_processes([*given, "--until", str(until)], options.processes)
         else:
-            bench, known = bench_of(profile, options, out), {told["name"]: told["settings"] for told in besides}
-            left = [run for run in runs if run.name not in known or bench.settings(run) != known[run.name]]
+            bench, known = bench_of(profile, options, out), {told["name"]: told for told in besides}
+            left = [run for run in runs if run.name not in known or not bench.stands_for(known[run.name], run)]
             Shift(bench, left, until).work()
     if not options.worker and not options.no_report:
         from .report import write_report  # brings a plotting library, which a machine that only trains may lack

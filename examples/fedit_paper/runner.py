@@ -101,9 +101,10 @@ class Bench:
         shutil.rmtree(folder / "state", ignore_errors=True)
         return found
 
-    def settings(self, run: Run) -> str:
-        """Return the digest that a result of this run has to have."""
-        return self._settings(run, self._document(run))
+    def stands_for(self, told: Mapping[str, Any], run: Run) -> bool:
+        """Say whether a result is of this very run, and was measured on every set of rows that its row asks for."""
+        whole = set(run.row.measured) <= told["figures"].keys()
+        return whole and told["settings"] == self._settings(run, self._document(run))
 
     def prepared(self, row: Row, seed: int) -> tuple[TaskDocument, Learner, list[VirtualClient]]:
         """Return a row's document, a learner for it, and its clients."""
