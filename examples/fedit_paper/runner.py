@@ -103,8 +103,9 @@ class Bench:
 
     def stands_for(self, told: Mapping[str, Any], run: Run) -> bool:
         """Say whether a result is of this very run, and was measured on every set of rows that its row asks for."""
+        settings: str = told["settings"]
         whole = set(run.row.measured) <= told["figures"].keys()
-        return whole and told["settings"] == self._settings(run, self._document(run))
+        return whole and settings == self._settings(run, self._document(run))
 
     def prepared(self, row: Row, seed: int) -> tuple[TaskDocument, Learner, list[VirtualClient]]:
         """Return a row's document, a learner for it, and its clients."""
