@@ -1,6 +1,7 @@
 """How evenly models serve: each client by the rows that it kept apart, each language by the same questions in all."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -12,11 +13,10 @@ from .results import Model, Results, pairs_of
 OWN_MODELS = ("fedsa", "ditto", "fedalt")
 PERSONAL = ("personal_alone", "personal_fedit", *OWN_MODELS)
 FAIR = ("afl", "term", "qffl")
-FAIR_LANGUAGES = ("languages_afl", "languages_afl_fast", "languages_term")
-LANGUAGES = ("languages_base", "languages_alone", "languages", *FAIR_LANGUAGES)
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Head and lines of texts."""
 
+_BASE = "languages_base"
 _HEAD = ("loss, mean", "worst", "standard deviation", "Jain index")
 
 
@@ -40,28 +40,69 @@ def personal_table(results: Results) -> Table | None:
     return (head, lines) if lines else None
 
 
-def languages_table(results: Results) -> Table | None:
-    """Return head and lines: the loss over languages, where the base has lost least, and every language's own."""
-    base = next((model.by_category for model in results.models("languages_base", "", "languages")), None)
-    lines: list[list[str]] = []
-    names: list[str] = []
-    for row in LANGUAGES:
-        if models := results.models(row, "", "languages"):
-            losses = _mean([model.by_category for model in models])
-            names = names or sorted(losses)
-            plain = results.models("languages", "", "languages")
-            lines.append(
-                [
-                    models[0].told["title"].removeprefix("languages: ").partition(", client")[0],
-                    *_spread(losses),
-                    _least_gain(base, losses) if base and row != "languages_base" else "",
-                    _against(models, plain) if row not in ("languages", "languages_alone") else "",
-                    str(len({model.seed for model in models})),
-                    *(f"{losses[name]:.2f}" for name in names),
-                ]
-            )
-    head = ("model", *_HEAD, "least gain on the base", "against FedIT, 95 % interval", "seeds", *names)
-    return (head, lines) if lines else None
+@dataclass(frozen=True)
+class Languages:
+    """An experiment on how evenly languages are served: its row of weights by rows, and those of fair weights."""
+
+    plain: str
+    fair: tuple[str, ...]
+    alone: str = ""
+    """Its row of clients alone, if it has one."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """All of its rows, in the order of its table."""
+        return (_BASE, *filter(None, [self.alone]), self.plain, *self.fair)
+
+    def table(self, results: Results) -> Table | None:
+        """Return head and lines: the loss over languages, where the base has lost least, and every language's own."""
+        base = next((model.by_category for model in results.models(_BASE, "", "languages")), None)
+        lines: list[list[str]] = []
+        names: list[str] = []
+        for row in self.rows:
+            if models := results.models(row, "", "languages"):
+                losses = _mean([model.by_category for model in models])
+                names = names or sorted(losses)
+                lines.append(
+                    [
+                        _said(models[0]).partition(", client")[0],
+                        *_spread(losses),
+                        _least_gain(base, losses) if base and row != _BASE else "",
+                        _against(models, self._plain(results)) if row in (_BASE, *self.fair) else "",
+                        str(len({model.seed for model in models})),
+                        *(f"{losses[name]:.2f}" for name in names),
+                    ]
+                )
+        head = ("model", *_HEAD, "least gain on the base", "against FedIT, 95 % interval", "seeds", *names)
+        return (head, lines) if lines else None
+
+    def findings(self, results: Results) -> Iterator[str]:
+        """Yield how many clients alone fare worse, and what fair weights change for the worst and for the mean."""
+        for seed, (beaten, of) in results.beaten(self.plain, self.alone, on="languages").items():
+            yield f"FedIT, seed {seed}: a lower loss on all languages together than {beaten} of {of} clients alone"
+        plain = {model.seed: model for model in self._plain(results)}
+        for model in self._fair(results):
+            if other := plain.get(model.seed):
+                name, worst = model.worst
+                apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
+                yield (
+                    f"{_said(model)}, seed {model.seed}: worst language {name} {worst / other.worst[1] - 1:+.1%}, "
+                    f"mean {model.loss / other.loss - 1:+.1%}, standard deviation {apart - 1:+.1%}"
+                )
+
+    def draw(self, results: Results, figure: Any) -> bool:
+        """Draw what fair weights change for each language."""
+        return draw_categories(figure, self._fair(results), self._plain(results))
+
+    def _plain(self, results: Results) -> list[Model]:
+        return results.models(self.plain, "", "languages")
+
+    def _fair(self, results: Results) -> list[Model]:
+        return [model for row in self.fair for model in results.models(row, "", "languages")]
+
+
+LANGUAGES = Languages("languages", ("languages_afl", "languages_afl_fast", "languages_term"), "languages_alone")
+RARE_LANGUAGE = Languages("rare", ("rare_afl", "rare_afl_fast"))
 
 
 def personal_findings(results: Results) -> Iterator[str]:
@@ -78,32 +119,9 @@ def personal_findings(results: Results) -> Iterator[str]:
                 yield f"{title}, seed {model.seed}: {model.loss - known[name]:+.4f} nats against {name}, the better one"
 
 
-def languages_findings(results: Results) -> Iterator[str]:
-    """Yield how many clients alone fare worse, and what fair weights change for the worst language and for the mean."""
-    for seed, (beaten, of) in results.beaten("languages", "languages_alone", on="languages").items():
-        yield f"FedIT, seed {seed}: a lower loss on all languages together than {beaten} of {of} clients alone"
-    plain = {model.seed: model for model in results.models("languages", "", "languages")}
-    for row in FAIR_LANGUAGES:
-        for model in results.models(row, "", "languages"):
-            if other := plain.get(model.seed):
-                name, worst = model.worst
-                apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
-                yield (
-                    f"{model.told['title'].removeprefix('languages: ')}, seed {model.seed}: worst language {name} "
-                    f"{worst / other.worst[1] - 1:+.1%}, mean {model.loss / other.loss - 1:+.1%}, standard deviation "
-                    f"{apart - 1:+.1%}"
-                )
-
-
 def draw_fairness(results: Results, figure: Any) -> bool:
     """Draw what fair weights change for each category."""
     return draw_categories(figure, [one for row in FAIR for one in results.models(row)], results.models("fedit"))
-
-
-def draw_languages(results: Results, figure: Any) -> bool:
-    """Draw what fair weights change for each language."""
-    fair = [one for row in FAIR_LANGUAGES for one in results.models(row, "", "languages")]
-    return draw_categories(figure, fair, results.models("languages", "", "languages"))
 
 
 def draw_personal(results: Results, figure: Any) -> bool:
@@ -156,3 +174,8 @@ def _against(models: Sequence[Model], plain: Sequence[Model]) -> str:
 def _better(model: Model, alone: Model) -> str:
     both = model.by_category.keys() & alone.by_category.keys()
     return f"{sum(model.by_category[name] < alone.by_category[name] for name in both)} of {len(both)}"
+
+
+def _said(model: Model) -> str:
+    """A row's title without the experiment that it begins with."""
+    return str(model.told["title"]).partition(": ")[2]

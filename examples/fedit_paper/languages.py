@@ -12,7 +12,7 @@ from fedit_client.data import Record
 from fedit_client.partition import Corpus, corpus_of, make_partition
 from fedit_protocol.errors import DataError
 
-from .data import SEED, Deal
+from .data import SEED, Deal, Places
 
 FILE: Final = "xquad_12lang.jsonl.gz"
 
@@ -37,10 +37,29 @@ class Languages:
         self.held = {"languages": part.test.tolist()}
 
     def deal(self, partition: str) -> Deal:
-        """Return the rows of a partition, `CLIENTS of FORM`; the test rows are the same for each."""
-        clients, _, form = partition.partition(" of ")
-        part = make_partition(self.corpus, form, int(clients), SEED, _HELD_OUT, test_by="language", together="id")
-        return Deal(tuple(client.rows for client in part.clients), part.test, np.zeros(0, np.int64))
+        """Return the rows of a partition; the test rows are the same for each.
+
+        It is `CLIENTS of FORM`, or `CLIENTS of FORM + CLIENTS of ROWS LANGUAGE`: a language that only the last ones
+        have, and so many rows of it each.
+        """
+        many, _, few = partition.partition(" + ")
+        clients, _, form = many.partition(" of ")
+        if few:
+            dealt = self._with_a_rare_one(int(clients), form, *few.replace(" of ", " ").split())
+        else:
+            part = make_partition(self.corpus, form, int(clients), SEED, _HELD_OUT, test_by="language", together="id")
+            dealt = [client.rows for client in part.clients]
+        return Deal(tuple(dealt), np.array(self.held["languages"]), np.zeros(0, np.int64))
+
+    def _with_a_rare_one(self, clients: int, form: str, few: str, rows: str, language: str) -> list[Places]:
+        labels, test = self.corpus.labels("language"), self.held["languages"]
+        rare = labels.codes == labels.names.index(language)
+        others = np.flatnonzero(~rare)
+        with corpus_of(map(json.loads, self.corpus.lines(others)), ("language",)) as corpus:
+            part = make_partition(corpus, form, clients, SEED)
+        order = np.random.default_rng(SEED).permutation(np.setdiff1d(np.flatnonzero(rare), test))
+        parts = np.split(order[: int(few) * int(rows)], int(few))
+        return [np.setdiff1d(others[client.rows], test) for client in part.clients] + parts
 
     def records(self, rows: Sequence[int]) -> tuple[Record, ...]:
         """Return rows as records."""

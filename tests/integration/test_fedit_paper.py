@@ -78,6 +78,39 @@ def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) ->
     assert "no results of the profile smoke come with the code" in other.stderr
 
 
+RARE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from examples.fedit_paper.languages import Languages
+
+source = Languages(Path(sys.argv[1]))
+deal = source.deal("11 of pathological:3:language + 3 of 50 en")
+language, question = source.corpus.labels("language"), source.corpus.labels("id")
+names = [sorted({language.names[code] for code in language.codes[rows]}) for rows in deal.clients]
+asked = {int(code) for rows in deal.clients for code in question.codes[rows]}
+rows = np.concatenate(deal.clients)
+print(json.dumps([names, [len(rows) for rows in deal.clients[11:]], len(set(rows.tolist())) == len(rows),
+                  len(deal.test), bool(asked & set(question.codes[deal.test].tolist()))]))
+"""
+
+
+@pytest.mark.skipif(not (DATA / "xquad_12lang.jsonl.gz").is_file(), reason="no xquad_12lang in FEDIT_TEST_DATA")
+def test_only_the_last_clients_have_the_rare_language_and_nobody_has_a_question_that_is_held_out() -> None:
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", RARE, str(DATA)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    names, few, each_once, test_rows, leaks = json.loads(done.stdout)
+    assert all(len(known) == 3 and "en" not in known for known in names[:11])
+    assert names[11:] == [["en"]] * 3
+    assert few == [50] * 3
+    assert each_once
+    assert test_rows == 120, "ten questions in twelve languages"
+    assert not leaks
+
+
 @NO_DATA
 @pytest.mark.slow
 @pytest.mark.training
