@@ -34,8 +34,6 @@ from ..postgres import Databases
 from .bases import signed, small_task
 from .histories import add_clients
 
-pytestmark = pytest.mark.sqlite
-
 TASK, ROUND = TaskId("notes"), RoundId("0" * 32)
 TRUSTED = {"flora", "flexlora", "fedex_lora"}
 
@@ -85,6 +83,7 @@ async def desk(tmp_path: Path, base: Path, database: Databases) -> AsyncIterator
         yield Desk(base, store, blobs, Publisher(store, blobs, tmp_path / "adapters", signed))
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -105,12 +104,14 @@ async def test_a_method_that_does_not_carry_on_the_side_delta_is_refused(old: st
     assert f"keep method.name = {old}; or begin another task" in (error.fix or "")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("old", "new"), [("fedex_lora", "flora"), ("fedit_rs", "fedit_rs1"), ("fedavg", "fedit_rs")])
 async def test_a_method_that_carries_it_on_is_taken(old: str, new: str, desk: Desk) -> None:
     await desk.made(old, side=old != "fedavg")
     assert await desk.refusal(new) is None
 
 
+@pytest.mark.sqlite
 async def test_before_there_is_a_side_delta_any_method_may_follow(desk: Desk) -> None:
     await desk.made("fedit_rs", side=False)
     assert await desk.refusal("fedavg") is None
@@ -137,6 +138,7 @@ async def test_a_round_that_begins_between_the_check_and_the_change_is_seen(desk
     assert known.document.task.method.name == "fedex_lora"
 
 
+@pytest.mark.sqlite
 async def test_a_change_that_no_round_can_spoil_waits_for_none(desk: Desk) -> None:
     assert await desk.publisher.publish(desk.task("fedex_lora"), 1)
     checked = await desk.publisher.prepare(desk.task("flora", version=2), 2)
@@ -153,6 +155,7 @@ def test_which_methods_may_follow_each_other_is_decided_by_what_they_keep() -> N
         assert able == (trusted if old in trusted else sketched if old in sketched else set(MethodName))
 
 
+@pytest.mark.sqlite
 async def test_another_task_begins_with_the_factors_and_the_side_delta(desk: Desk, tmp_path: Path) -> None:
     """The way that the refusal names: the folder of a version is one adapter of all that was learned."""
     document = resolve(desk.task("fedex_lora"), read_folder(desk.base))
