@@ -26,6 +26,7 @@ from fedit_protocol.task import Quantization
 base, out, data = map(Path, sys.argv[1:])
 profile = replace(read_profile("smoke"), model=str(base), precision="fp32")
 row = next(row for row in read_rows() if row.name == "fedit")
+base_row = next(row for row in read_rows() if row.name == "base")
 plan = DevicePlan("cpu", 1, Quantization.FP32, "float32", "a test", 0, 0)
 short = {**profile.task, "prompt": {**profile.task["prompt"], "cutoff_tokens": 16}}
 
@@ -36,12 +37,19 @@ def refused(work):
         return [error.code, str(error), error.fix]
     return None
 
+def kept(bench, run):
+    told = bench.result(run)
+    fewer = dict(list(told["figures"].items())[1:])
+    others = [told, {**told, "settings": "of another run"}, {**told, "figures": fewer}]
+    return [bench.stands_for(one, run) for one in others]
+
 print(json.dumps([
     refused(lambda: Run(replace(row, task={"round": {"cohort_size": "many"}}), 0).task(profile, "sha256:" + "0" * 64)),
     refused(lambda: choice_of({"strategy": "loudest", "count": 5}, [], 0)),
     refused(lambda: Bench(profile, base, plan, data, out).result(Run(row, 0))),
     refused(lambda: Bench(replace(profile, task=short), base, plan, data, out).prepared(row, 0)),
     refused(lambda: runs_of([row], replace(profile, limits={"fedit": {"variants": ["twice"]}}), [], 1)),
+    kept(Bench(profile, base, plan, data, out / "kept"), Run(base_row, 0)),
 ]))
 """
 
@@ -60,10 +68,11 @@ def test_rows_and_results_that_do_not_fit_are_refused_with_what_helps(tmp_path: 
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    task, choice, result, rows, variant = json.loads(done.stdout)
+    task, choice, result, rows, variant, stands = json.loads(done.stdout)
     assert (task[0], "the task of row fedit does not fit: round.cohort_size" in task[1]) == ("F021", True)
     assert (choice[0], "there is no selection loudest here" in choice[1]) == ("F026", True)
     assert (result[0], "name another folder with --out" in result[2]) == ("F025", True)
     assert (rows[0], "keeps an answer within 16 tokens" in rows[1]) == ("F028", True)
     assert (variant[0], "wants a variant twice of row fedit" in variant[1]) == ("F021", True)
+    assert stands == [True, False, False], "other settings, and fewer sets of rows, are not this run"
     assert json.loads(kept.read_text()) == {"settings": "of another run"}
