@@ -22,7 +22,7 @@ from fedit_protocol.task import Quantization
 
 from . import data
 from .measured import measured
-from .plan import NO_DIGEST, Profile, read_profile, read_rows, runs_of
+from .plan import NO_DIGEST, Profile, Run, read_profile, read_rows, runs_of
 from .pool import Shift, in_processes
 from .runner import Bench
 
@@ -34,35 +34,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(given)
     profile, rows = read_profile(options.profile), read_rows()
-    if options.partition:
-        profile = replace(profile, name=f"{profile.name}_{options.partition}", partition=options.partition)
     if options.precision:
         profile = replace(profile, name=f"{profile.name}_{options.precision}", precision=options.precision)
+    if options.partition:
+        profile = profile.on(options.partition)
     runs = runs_of(rows, profile, options.rows, options.seeds)
     if options.list:
         for run in runs:
             run.task(profile, NO_DIGEST)  # a row that is no task is told here, not in the middle of the night
             print(f"{run.name:34} {run.row.experiment:12} {run.title}")
         return 0
-    until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
-    out: Path = options.out or Path("build") / f"fedit_paper_{profile.name}"
-    besides: Sequence[Mapping[str, Any]] = measured(profile.name) if options.measured else []
-    if options.measured and not besides:
-        print(
-            f"no results of the profile {profile.name} come with the code: --measured changes nothing", file=sys.stderr
-        )
-    if not options.report:
-        if options.processes > 1 and not options.worker:
-            in_processes([*given, "--until", str(until)], options.processes)
-        else:
-            bench, known = bench_of(profile, options, out), {told["name"]: told for told in besides}
-            left = [run for run in runs if run.name not in known or not bench.stands_for(known[run.name], run)]
-            Shift(bench, left, until).work()
-    if not options.worker and not options.no_report:
-        from .report import write_report  # brings a plotting library, which a machine that only trains may lack
+    options.until = options.until or (time.time() + options.seconds if options.seconds else 0.0)
+    for one in profile.all():
+        out: Path = options.out or Path(f"build/fedit_paper_{profile.name}")
+        again = options.again or one.name != profile.name
+        out = out if one.name == profile.name else out.with_name(f"{out.name}_{one.partition}")
+        besides = measured(one.name) if options.measured else []
+        if options.measured and not besides:
+            print(f"no results of the profile {one.name} come with the code: --measured changes nothing",
+                  file=sys.stderr)  # fmt: skip
+        if not options.report:
+            mine = [run for run in runs if not (again and run.row.partition)]  # those with their own are run once
+            _work(one, mine, [*given, *(["--again"] if again else [])], options, out, besides)
+        if not options.worker and not options.no_report:
+            from .report import write_report  # brings a plotting library, which a machine that only trains may lack
 
-        print(write_report(out, rows, profile, besides))
+            print(write_report(out, rows, one, besides))
     return 0
+
+
+def _work(
+    profile: Profile,
+    runs: Sequence[Run],
+    given: Sequence[str],
+    options: argparse.Namespace,
+    out: Path,
+    besides: Sequence[Mapping[str, Any]],
+) -> None:
+    if options.processes > 1 and not options.worker:
+        alone = ("--partition", profile.partition, "--out", str(out), "--until", str(options.until))
+        in_processes([*given, *alone], options.processes)
+    else:
+        bench, known = bench_of(profile, options, out), {told["name"]: told for told in besides}
+        left = [run for run in runs if run.name not in known or not bench.stands_for(known[run.name], run)]
+        Shift(bench, left, options.until).work()
 
 
 def bench_of(profile: Profile, options: argparse.Namespace, out: Path) -> Bench:
@@ -121,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--no-report", action="store_true", help="train only")
     found.add_argument("--list", action="store_true", help="show all runs in their order, and do nothing")
     found.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)
+    found.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     found.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return found
 

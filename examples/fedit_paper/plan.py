@@ -3,7 +3,7 @@
 import copy
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -32,6 +32,17 @@ class Profile:
     task: Values = field(repr=False)
     limits: Values = field(repr=False)
     """What the profile says otherwise about a row, by the row's name: `rounds`, `variants`, `clients`."""
+    more_partitions: tuple[str, ...] = ()
+    """Those on which everything is run once more."""
+
+    def on(self, partition: str) -> "Profile":
+        """Return this profile on one partition alone, named after it where it is not its first."""
+        name = self.name if partition == self.partition else f"{self.name}_{partition}"
+        return replace(self, name=name, partition=partition, more_partitions=())
+
+    def all(self) -> "list[Profile]":
+        """Return this profile on each of its partitions."""
+        return [self.on(partition) for partition in (self.partition, *self.more_partitions)]
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ def read_profile(name: str) -> Profile:
         raise ConfigError(f"there is no profile {name}: there are {known}", code="F022", fix="--profile cpu")
     values = tomllib.loads(file.read_text("utf-8"))
     values.setdefault("limits", cast("Values", {}))
+    values["more_partitions"] = tuple(cast("list[str]", values.get("more_partitions", [])))
     return Profile(name=name, **values)
 
 
