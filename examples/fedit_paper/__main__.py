@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -141,9 +141,14 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-if __name__ == "__main__":
+def told(program: Callable[[], int]) -> int | str:
+    """Run a program and return its exit status, or how what it refuses is told."""
     try:
-        sys.exit(main())
+        return program()
     except FeditError as error:
         fix = f"\n  fix     {error.fix}" if error.fix else ""
-        sys.exit(f"error: FEDIT-{error.code} {error}{fix}")
+        return f"error: FEDIT-{error.code} {error}{fix}"
+
+
+if __name__ == "__main__":
+    sys.exit(told(main))

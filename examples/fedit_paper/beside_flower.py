@@ -4,33 +4,41 @@ Seconds are those of this process on its cores, whatever else the machine does, 
 
     python -m examples.fedit_paper.beside_flower --profile cpu --rounds 2 --clients 4
 
-Flower's own server loop, FedAvg strategy and serialisation run in this process (package `flwr`, version 1.42, which
-FedIT does not install: its requirements hold others back). Its clients here are proxies that train as ours do. Flower
-sends the adapter in float32 and its server sees every client's; FedIT's server sees the sum that the masks let open.
+Flower's own server loop, FedAvg strategy and serialisation run in this process (package `flwr`, version 1.42). Its
+clients here are proxies that train as ours do. Flower sends the adapter in float32 and its server sees every client's;
+FedIT's server sees the sum that the masks let open.
+
+No extra of FedIT brings `flwr`: it wants rich below 15 and typer below 0.21, and FedIT newer ones. What is used of it
+here needs neither, so it is installed without what it asks for: INSTALL.
 """
 
 import argparse
 import importlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from fedit_client.simulation import Carrier, Federation, Learner, LocalWork, VirtualClient, train_seed
 from fedit_client.simulation.traffic import bytes_down, bytes_up
 from fedit_protocol.adapter import Vector
+from fedit_protocol.errors import EvaluationError
 from fedit_protocol.methods import RoundStart
 from fedit_protocol.task import TaskDocument
 
-from .__main__ import bench_of, parser
+from .__main__ import bench_of, parser, told
 from .plan import read_profile, read_rows
 from .runner import Bench, by_category, rows_told
+
+INSTALL: Final = "pip install --no-deps flwr==1.42.0 grpcio iterators pycryptodome"
 
 
 @dataclass
@@ -159,12 +167,14 @@ def mean_loss(bench: Bench, learner: Learner, adapter: Vector) -> float:
     return fmean(by_category(rows_told(learner.measure(adapter, rows), rows)).values())
 
 
-def main() -> None:
-    """Parse the arguments, run both, print a table and a line of JSON."""
+def main() -> int:
+    """Parse the arguments, run both, print a table and a line of JSON. Raises EvaluationError V003 without Flower."""
     arguments = argparse.ArgumentParser(parents=[parser()], add_help=False, conflict_handler="resolve")
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--clients", type=int, default=4)
     options = arguments.parse_args()
+    if find_spec("flwr") is None:
+        raise EvaluationError("Flower is not installed here", code="V003", fix=INSTALL)
     bench = bench_of(read_profile(options.profile), options, options.out or Path("build") / "beside_flower")
     lines = compare(bench, options.clients, options.rounds, 1)
     names = list(lines[0])
@@ -172,6 +182,7 @@ def main() -> None:
     for line in lines:
         print("| " + " | ".join(shown(line[name]) for name in names) + " |")
     print(json.dumps(lines))
+    return 0
 
 
 def shown(value: float | str) -> str:
@@ -180,4 +191,4 @@ def shown(value: float | str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

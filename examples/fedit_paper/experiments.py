@@ -276,10 +276,10 @@ EXPERIMENTS: Final = (
     ),
     Experiment(
         "compression",
-        "Fewer bits",
-        "What do 4 bits cost against 8?",
-        ("bits4", "sign"),
-        findings=_against_fedit("bits4", "sign"),
+        "Fewer bits and fewer numbers",
+        "What do fewer bits cost, and what fewer numbers?",
+        ("bits4", "fitted4", "sign", "sparse"),
+        findings=_against_fedit("bits4", "fitted4", "sign", "sparse"),
     ),
     Experiment(
         "masked",

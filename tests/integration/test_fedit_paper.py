@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ DATA = Path(os.environ.get("FEDIT_TEST_DATA") or ROOT.parent / "shared" / "data"
 NO_DATA = pytest.mark.skipif(not (DATA / "dolly15k.jsonl").is_file(), reason="no dolly15k.jsonl in FEDIT_TEST_DATA")
 
 
-def paper(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "examples.fedit_paper", *arguments]
+def paper(
+    *arguments: str, timeout_s: float = 60, module: str = "examples.fedit_paper"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s)
 
@@ -41,8 +44,38 @@ def test_without_the_data_it_says_where_to_name_them(tmp_path: Path) -> None:
     assert "--data" in refused.stderr
 
 
+FLOWER = "import sys; sys.modules['flwr'] = None; from examples.fedit_paper import __main__, beside_flower as b; " \
+    "sys.exit(__main__.told(b.main))"  # fmt: skip
+
+
+def test_without_flower_it_says_how_to_get_what_is_compared() -> None:
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", FLOWER], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "FEDIT-V003 Flower is not installed here" in done.stderr
+    assert "pip install --no-deps flwr==" in done.stderr
+
+
+@NO_DATA
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.skipif(find_spec("flwr") is None, reason="no flwr: examples/fedit_paper/beside_flower.py says how")
+def test_flower_and_fedit_come_to_one_loss_and_fedit_sends_half(tmp_path: Path) -> None:
+    arguments = ("--profile", "smoke", "--data", str(DATA), "--out", str(tmp_path))
+    done = paper(*arguments, timeout_s=280, module="examples.fedit_paper.beside_flower")
+    assert done.returncode == 0, done.stderr
+    plain, _, masked, flower = json.loads(done.stdout.splitlines()[-1])
+    assert flower["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    assert masked["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    assert masked["MB up"] < 0.55 * flower["MB up"]
+
+
 PACK = """
 import json, sys
+from examples.fedit_paper.experiments import EXPERIMENTS
 from examples.fedit_paper.measured import measured, packed, unpacked
 from examples.fedit_paper.plan import read_profile, read_rows, runs_of
 
@@ -52,20 +85,25 @@ results = [{"name": f"fedit-seed{seed}", "figures": {"test": found}} for seed, f
 lines = packed(results).decode().splitlines()
 known = {run.name for run in runs_of(read_rows(), read_profile("cpu"), [], 3)}
 found = measured("cpu")
-print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({one["name"] for one in found} - known)]))
+named = {name for experiment in EXPERIMENTS for name in experiment.rows} - {row.name for row in read_rows()}
+scales = [one.name for one in read_profile("full").all()]
+print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({one["name"] for one in found} - known),
+                  sorted(named), scales]))
 """
 
 
-def test_results_come_out_of_one_file_as_they_went_in_and_those_that_come_with_the_code_are_runs_of_today() -> None:
+def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_are_those_of_today() -> None:
     environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
     done = subprocess.run(
         [sys.executable, "-c", PACK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    same, lines, found, strange = json.loads(done.stdout)
+    same, lines, found, strange, missing, scales = json.loads(done.stdout)
     assert same
     assert lines == 3, "a set of rows is written once"
     assert found, "results come with the code"
     assert not strange
+    assert not missing, "an experiment names only rows that there are"
+    assert scales == ["full", "full_dirichlet"], "both partitions by one command"
 
 
 def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) -> None:
