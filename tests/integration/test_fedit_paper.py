@@ -44,8 +44,12 @@ def test_without_the_data_it_says_where_to_name_them(tmp_path: Path) -> None:
     assert "--data" in refused.stderr
 
 
-FLOWER = "import sys; sys.modules['flwr'] = None; from examples.fedit_paper import __main__, beside_flower as b; " \
-    "sys.exit(__main__.told(b.main))"  # fmt: skip
+FLOWER = """
+import sys
+sys.modules["flwr"] = None
+from examples.fedit_paper import __main__, beside_flower
+sys.exit(__main__.told(beside_flower.main))
+"""
 
 
 def test_without_flower_it_says_how_to_get_what_is_compared() -> None:
