@@ -23,6 +23,7 @@ from fedit_protocol.task_compression import KINDS
 from fedit_server.adapters.state import put_state
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
+from fedit_server.rounds.audit_figures import audit_figures
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.class_figures import allowed_drift, class_figures
 from fedit_server.rounds.domain_figures import domain_figures
@@ -126,6 +127,9 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         report |= {"coverage": found.share, "not_covered": list(found.missing)}
     if made.figures:
         report |= {"method": dict(made.figures)}
+    last = await services.store.rounds.newest(task.task_id, RoundState.COMMITTED)
+    before = last.figures.report if last is not None and last.figures else None
+    report |= audit_figures(task.document.task, opening.round_no, made.figures, before)
     figures = replace(summed.figures, report=report)
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
 
