@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from fedit_protocol.diversity import check_diversity
 from fedit_protocol.task_tables import MethodName, MethodSpec
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def check_method(task: "Task") -> None:
     _check_ranks(task)
     if task.method.audit_every:
         _check_audit(task)
+    check_diversity(task)
     if task.training.evaluate_every:
         _check_best_step(task)
 

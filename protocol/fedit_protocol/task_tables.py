@@ -130,6 +130,12 @@ class MethodSpec(Section):
         description="fedavg, ditto, scaffold: every so many versions four probes in the sum say how much of the mean"
         " product averaging the factors loses (a fifth more bytes in that round); 0 means never",
     )
+    diversity: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="true: rounds say how unlike the devices' updates are (gradient diversity), from the square of each"
+        " update's length, one more number in the masked sum",
+    )
     refactor_every: int = Field(
         1,
         ge=1,

@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from fedit_protocol.task import Task
 from fedit_protocol.testing import ManualClock
-from fedit_server.commands.words import method_lines, round_lines, status_lines
+from fedit_server.commands.words import diversity_lines, method_lines, round_lines, status_lines
 from fedit_server.rounds.audit_figures import audit_figures
 from fedit_server.storage.tables import rounds
 
@@ -84,6 +84,13 @@ def test_what_a_sketch_gave_back_and_what_travels_since_is_said(base: Path) -> N
     assert side.endswith("of rank 8")
 
 
+def test_how_unlike_updates_were_is_said_with_its_scale() -> None:
+    report = {"survivors": 8, "method": {"diversity": 1.947}}
+    said = "  unlike   gradient diversity 1.95: 1 if all devices sent the same, about 8 if each went its own way,"
+    assert [line.startswith(said) for line in diversity_lines(report)] == [True]
+    assert list(diversity_lines({"method": {}})) == list(diversity_lines({})) == list(diversity_lines(None)) == []
+
+
 async def test_the_page_of_a_round_says_the_same(tmp_path: Path, base: Path, clock: ManualClock) -> None:
     task = task_of(base, audit_every=1)
     async with start(tmp_path / "home", clock, task) as running:
@@ -92,7 +99,7 @@ async def test_the_page_of_a_round_says_the_same(tmp_path: Path, base: Path, clo
         assert row is not None
         names = await add_clients(store, 12)
         await add_rounds(store, 2, names, offer_of(running.parts.identity, row.document))
-        report = {"train_loss": 1.0, **after(task, 0.024, 0.028)}
+        report = {"train_loss": 1.0, **after(task, 0.024, 0.028), "method": {"diversity": 1.947}}
         async with store.database.writing() as db:
             await db.execute(update(rounds).where(rounds.c.round_no == 2).values(report=json.dumps(report)))
         owner = await sign_in(running)
@@ -103,7 +110,11 @@ async def test_the_page_of_a_round_says_the_same(tmp_path: Path, base: Path, clo
     assert "<p>Two audits above 2%: fedit_rs gives most of it back" in text
     assert (Outline.of(text).unbalanced, Outline.of(text).open_tags) == ([], [])
     assert [line.split()[0] for line in json.loads(twin)["averaging"]] == ["round", "two"]
+    assert ">Gradient diversity<" in text
+    assert ">1.95<" in text
+    assert json.loads(twin)["diversity"] == 1.947
     assert "Lost by averaging" not in plain
+    assert "Gradient diversity" not in plain
 
 
 def status_of(report: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,8 @@ class RoundPage(View):
     coverage: float | None
     """Share of the task's categories that some device of the round has; None where none are counted."""
     not_covered: tuple[str, ...]
+    diversity: float | None
+    """Gradient diversity: how unlike the devices' updates were; None where the task does not measure it."""
     averaging: tuple[str, ...]
     """What averaging the factors lost, and what was given back of it, in words; empty where no round was audited."""
     drift: float | None
@@ -182,6 +184,7 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
         jain=(report.get("spread") or {}).get("jain"),
         coverage=report.get("coverage"),
         not_covered=tuple(report.get("not_covered", ())),
+        diversity=report.get("method", {}).get("diversity"),
         averaging=tuple(clause for _, clause in audit_words(report)),
         drift=report.get("drift"),
         max_drift=report.get("max_drift"),
