@@ -60,6 +60,7 @@ _WORDS: Final[dict[str, str]] = {
     "adapter.rank": "LoRA rank",
     "adapter.target_modules": "layers that are adapted",
     "method.name": "method of aggregation",
+    "method.diversity": "the length of your update is summed",
     "gates.max_loss_ratio": "held-out loss that evaluators may report, new over old",
     "round.cohorts": "cohorts of a round",
     "round.combine": "how cohorts are combined",

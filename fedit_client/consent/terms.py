@@ -190,7 +190,8 @@ def _company(task: Task) -> str:
 
 def _hidden(document: TaskDocument, hidden: int) -> list[str]:
     sums = f"it is readable only as a sum: you are hidden among at least {hidden} devices, yours counted"
-    return [sums, *_covered(document.task), *_canary(document.task), *_domain_losses(document.task), *_bound(document)]
+    task = document.task
+    return [sums, *_covered(task), *_unlike(task), *_canary(task), *_domain_losses(task), *_bound(document)]
 
 
 def _canary(task: Task) -> list[str]:
@@ -250,6 +251,12 @@ def _covered(task: Task) -> list[str]:
         return []
     names = plain(", ".join(task.selection.domains))
     return [f"which of these categories more than a little of your rows are in, as counts over the cohort: {names}"]
+
+
+def _unlike(task: Task) -> list[str]:
+    if not task.method.diversity:
+        return []
+    return ["how long your update is, as a sum over the cohort: it says how unlike the updates of all devices are"]
 
 
 def _bound(document: TaskDocument) -> list[str]:

@@ -11,6 +11,7 @@ from fedit_client.training import LocalResult
 from fedit_protocol.adapter import Vector, first_adapter
 from fedit_protocol.advance import message_of
 from fedit_protocol.compression import Compression
+from fedit_protocol.diversity import own_square
 from fedit_protocol.fairness import START_LOSS, OwnFigures, client_weight, fair_statistics, is_cut
 from fedit_protocol.methods import RoundStart
 from fedit_protocol.methods.nested import limited
@@ -51,14 +52,16 @@ def contribution(
     document = start.document
     update = local.update if open_rank is None else limited(document.layout, local.update, open_rank)
     message = message_of(start, update, local.examples, local.steps)
-    own = own_figures(local, document, message)
-    compression = Compression.of(document.task, sent_layout(document, start.version))
+    sent = sent_layout(document, start.version)
+    own = own_figures(local, document, message[: sent.size])  # behind it are sketches, if any
+    compression = Compression.of(document.task, sent)
     statistics, later = fair_statistics(document.task, own), dict[str, Vector]()
     if compression is not None:
         smaller = compression.compress(message, start.public, left or {})
         message, later = smaller.message, smaller.left
         statistics |= smaller.figures
     weight = weigh(client_weight(document.task, own, start.public))
+    statistics |= own_square(document.task, own.update_norm, weight)
     if open_rank is not None:
         statistics |= block_weights(document.task.adapter.ranks, open_rank, weight)
     report = report_of(local, document.task, weight)

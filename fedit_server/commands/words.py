@@ -8,6 +8,7 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.task import Mode
 from fedit_protocol.words import counted
 from fedit_server.console import table, when
+from fedit_server.rounds.audit_words import audit_words
 
 
 def status_lines(data: Mapping[str, Any]) -> list[str]:
@@ -53,6 +54,8 @@ def _tasks(data: Mapping[str, Any]) -> Iterator[str]:
             yield from class_lines(task["last_report"])
             yield from domain_lines(task["last_report"])
             yield from coverage_lines(task["last_report"])
+            yield from diversity_lines(task["last_report"])
+            yield from method_lines(task["last_report"])
         if task["round"]:
             counts = ", ".join(f"{count} {name}" for name, count in task["round"]["progress"].items() if count)
             deadline = when(task["round"]["deadline"])
@@ -143,11 +146,31 @@ def coverage_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"  coverage {report['coverage']:.0%} of the categories{missing}"
 
 
+def diversity_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how unlike the devices' updates were; nothing for a task that does not measure it."""
+    if report is None or "diversity" not in report.get("method", {}):
+        return
+    scale = f"1 if all devices sent the same, about {report['survivors']} if each went its own way, more if they cancel"
+    yield f"  unlike   gradient diversity {report['method']['diversity']:.2f}: {scale}"
+
+
+def method_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield what averaging the factors lost and what was given back of it; nothing where no round was audited."""
+    yield from (f"  {label:<8} {clause}" for label, clause in audit_words(report))
+
+
 def round_lines(data: Mapping[str, Any]) -> list[str]:
-    """Return what `round show` prints: one value a line, then base classes, domains and coverage in words."""
+    """Return what `round show` prints: one value a line, then in words what else its report says."""
     report = data["report"]
     plain = (f"{name}: {value}" for name, value in data.items())
-    return [*plain, *class_lines(report), *domain_lines(report), *coverage_lines(report)]
+    return [
+        *plain,
+        *class_lines(report),
+        *domain_lines(report),
+        *coverage_lines(report),
+        *diversity_lines(report),
+        *method_lines(report),
+    ]
 
 
 def far_off_words(held: Iterable[Mapping[str, Any]]) -> str:

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Final
 
+from fedit_protocol import diversity, task_compression
 from fedit_protocol.advance import advance
 from fedit_protocol.change import round_to_grid
 from fedit_protocol.coverage import round_coverage
@@ -19,10 +21,10 @@ from fedit_protocol.metrics import CohortReport
 from fedit_protocol.secagg.effects import Fail, Finish, Opened
 from fedit_protocol.secagg.quantize import Aggregate
 from fedit_protocol.signing import Kind, read_envelope
-from fedit_protocol.task_compression import KINDS
 from fedit_server.adapters.state import put_state
 from fedit_server.adapters.tensors import to_safetensors
 from fedit_server.clock import unix_seconds
+from fedit_server.rounds.audit_figures import audit_figures
 from fedit_server.rounds.candidates import Candidate, Facts, count_ending, fail, hold, publish, spent
 from fedit_server.rounds.class_figures import allowed_drift, class_figures
 from fedit_server.rounds.domain_figures import domain_figures
@@ -36,6 +38,9 @@ from fedit_server.storage.rows import CandidateRow, CohortFigures, RoundState, T
 
 Sums = Finish | Summed | Opened
 """How a round ends that has something to publish."""
+
+_MADE_INTO_MORE: Final = task_compression.KINDS | diversity.KINDS
+"""Statistics that a report does not repeat: what is made of them stands elsewhere."""
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +131,9 @@ async def _candidate(services: Services, task: TaskRow, opening: Opening, ending
         report |= {"coverage": found.share, "not_covered": list(found.missing)}
     if made.figures:
         report |= {"method": dict(made.figures)}
+    last = await services.store.rounds.newest(task.task_id, RoundState.COMMITTED)
+    before = last.figures.report if last is not None and last.figures else None
+    report |= audit_figures(task.document.task, opening.round_no, made.figures, before)
     figures = replace(summed.figures, report=report)
     return Candidate(opening.round_id, opening.round_no, opening.offer, row, figures, summed.cohorts, privacy)
 
@@ -198,6 +206,6 @@ def _figures(survivors: int, weight: int, report: CohortReport) -> CohortFigures
 
 
 def _shown(statistics: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Return the sums that say something to people: not the sizes of hundreds of tensors, which only fit ranges."""
-    found = {name: value for name, value in statistics.items() if name.split(maxsplit=1)[0] not in KINDS}
+    """Return the sums that say something to people by themselves: not hundreds of sizes that only fit ranges."""
+    found = {name: value for name, value in statistics.items() if name.split(maxsplit=1)[0] not in _MADE_INTO_MORE}
     return {"statistics": found} if found else {}

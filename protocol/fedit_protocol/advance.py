@@ -7,6 +7,7 @@ import numpy as np
 
 from fedit_protocol.adapter import Vector
 from fedit_protocol.compression import Compression, expanded
+from fedit_protocol.diversity import diversity_figures
 from fedit_protocol.fairness import fair_change, next_public
 from fedit_protocol.methods import RoundStart, State, method_of
 from fedit_protocol.methods.combination import Combined
@@ -34,6 +35,7 @@ def advance(start: RoundStart, first: Aggregate | Combined, second: Aggregate | 
     document, method = start.document, method_of(start.document)
     task, sent = document.task, method.sent(document, start.version)
     compression = Compression.of(task, sent_layout(document, start.version))
+    unlike = diversity_figures(task, first.total, first.weight, first.report.statistics)
     first = _lengthened(task, expanded(compression, first, start.public))
     step = method.server_update(start, first, second)
     change = step.change if step.reset else fair_change(step.change, first.weight, first.report)
@@ -44,7 +46,7 @@ def advance(start: RoundStart, first: Aggregate | Combined, second: Aggregate | 
     if compression is not None:
         moved = np.concatenate([change[span] for span in spans_of(document.layout, sent)])
         public |= compression.next_public(start.version, start.public, moved, first.report)
-    return Advance(adapter, public, kept, step.figures)
+    return Advance(adapter, public, kept, {**step.figures, **unlike})
 
 
 def message_of(start: RoundStart, update: Vector, rows: int, made: int = 0) -> Vector:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from fedit_protocol.diversity import check_diversity
 from fedit_protocol.task_tables import MethodName, MethodSpec
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ OWN_SETTINGS: Final[dict[str, MethodName]] = {
 """Settings of `[method]` that one method reads: beside another one they would promise what nothing does."""
 
 
+SKETCHED_COHORT: Final = 11
+"""The least cohort of a method with a sketch, of whom 8 are left where [round] is at its defaults (C0)."""
+
 SKETCH_SETTINGS: Final = ("sketch_rank", "sketch_probes", "sketch_adapts")
 """Settings that both methods with a sketch read."""
 
@@ -142,7 +146,8 @@ def check_method(task: "Task") -> None:
                 "round.mode = masked",
                 where,
                 traits.why,
-                "set round.mode = trusted, or take fedit_rs, which makes the exact mean product of sums",
+                f"set round.mode = trusted, or take ffa_lora, which loses nothing of sums, or fedit_rs{_many(task)},"
+                " which makes the exact mean product of them",
             )
         )
     if task.privacy and not traits.noise:
@@ -169,6 +174,7 @@ def check_method(task: "Task") -> None:
     _check_ranks(task)
     if task.method.audit_every:
         _check_audit(task)
+    check_diversity(task)
     if task.training.evaluate_every:
         _check_best_step(task)
 
@@ -318,6 +324,14 @@ def _check_scaffold(task: "Task") -> None:
             f"{where} needs method.population, the devices of the task in all: set it to {task.round.cohort_min}, or"
             " more"
         )
+
+
+def _many(task: "Task") -> str:
+    """Return what a sketch needs besides: in a smaller cohort it would say too much of each device."""
+    if task.round.cohort_min >= SKETCHED_COHORT:
+        return ""
+    size = f" and cohort_size = {SKETCHED_COHORT}" if task.round.cohort_size < SKETCHED_COHORT else ""
+    return f" with round.cohort_min = {SKETCHED_COHORT}{size}"
 
 
 def _refusal(setting: str, where: str, why: str, nearest: str) -> str:

@@ -27,6 +27,7 @@ NEW_SETTINGS: Final = (
     ("selection", "domains"),
     ("encoding", "packed"),
     ("method", "audit_every"),
+    ("method", "diversity"),
 )
 """Settings that came with 2.2; a document holds one where it is not at its default."""
 

@@ -7,7 +7,7 @@ nothing to say of one sends 0.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from fedit_protocol import fairness, rank_blocks, task_compression
+from fedit_protocol import diversity, fairness, rank_blocks, task_compression
 from fedit_protocol.control_variates import DEVICES, scaffold_specs
 from fedit_protocol.coverage import COVERS, coverage_specs
 from fedit_protocol.metrics import MetricSpec
@@ -17,6 +17,7 @@ from fedit_protocol.task import Task
 
 KINDS: Final[frozenset[str]] = frozenset(
     {COVERS, DEVICES, INVERSE, STEPS, UTILITY, *fairness.KINDS, *task_compression.KINDS, *rank_blocks.KINDS}
+    | diversity.KINDS
 )
 """The first words that a name may have; an offer that asks for another kind is refused (C3)."""
 
@@ -28,6 +29,7 @@ TABLES: Final[tuple[Callable[[Task], tuple[MetricSpec, ...]], ...]] = (
     scaffold_specs,
     coverage_specs,
     rank_blocks.rank_specs,
+    diversity.diversity_specs,
 )
 """What each part of a task asks for, in its order on the wire."""
 

@@ -83,13 +83,22 @@ class OptimizerSpec(Section):
     @model_validator(mode="after")
     def _fields_belong_to_the_rule(self) -> Self:
         if self.momentum is not None and self.name not in MOMENTUM_RULES:
-            raise ValueError(f"optimizer.momentum belongs to fedavgm and nesterov, not to {self.name}")
+            raise ValueError(
+                f"optimizer.momentum belongs to fedavgm and nesterov, not to {self.name}: leave it out, or set"
+                " optimizer.name = fedavgm"
+            )
         plain = {"beta1": 0.9, "beta2": 0.99, "tau": None, "relative": True}
         other = [name for name, default in plain.items() if getattr(self, name) != default]
         if other and self.name not in ADAPTIVE_RULES:
-            raise ValueError(f"optimizer.{other[0]} belongs to fedadam, fedyogi and fedadagrad, not to {self.name}")
+            raise ValueError(
+                f"optimizer.{other[0]} belongs to fedadam, fedyogi and fedadagrad, not to {self.name}: leave it out, or"
+                " set optimizer.name = fedadam"
+            )
         if self.weight_decay and self.name is not OptimizerName.FEDADAM:
-            raise ValueError(f"optimizer.weight_decay belongs to fedadam, not to {self.name}")
+            raise ValueError(
+                f"optimizer.weight_decay belongs to fedadam, not to {self.name}: leave it out, or set"
+                " optimizer.name = fedadam"
+            )
         return self
 
     @property

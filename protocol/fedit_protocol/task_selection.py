@@ -74,11 +74,27 @@ class SelectionSpec(Section):
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
         if self.shares and len(self.shares) != len(self.domains):
-            raise ValueError(f"selection.shares has {len(self.shares)} numbers for {len(self.domains)} domains")
+            wanted = f"give {len(self.domains)}, in the sorted order of domains" if self.domains else "name the domains"
+            raise ValueError(
+                f"selection.shares has {len(self.shares)} numbers for {len(self.domains)} domains: {wanted}, or leave"
+                " it out"
+            )
+        if self.join_least > self.join_most:
+            raise ValueError(
+                f"selection.join_least = {self.join_least:g} exceeds join_most = {self.join_most:g}: set join_least ="
+                f" {self.join_most:g} or less"
+            )
         if not self.join_least <= self.join_share <= self.join_most:
-            raise ValueError("selection.join_share lies between join_least and join_most")
+            raise ValueError(
+                f"selection.join_share = {self.join_share:g} is not between join_least = {self.join_least:g} and"
+                f" join_most = {self.join_most:g}: set join_share ="
+                f" {min(max(self.join_share, self.join_least), self.join_most):g}"
+            )
         if self.join_most > MOST_LIKELIHOOD_RATIO * self.join_least:
-            raise ValueError("selection.join_most is at most 4 times join_least: joining must say little of a device")
+            raise ValueError(
+                "selection.join_most is at most 4 times join_least, so that joining says little of a device: set"
+                f" join_most = {MOST_LIKELIHOOD_RATIO * self.join_least:g} or less"
+            )
         return self
 
     @property

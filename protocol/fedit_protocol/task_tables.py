@@ -103,7 +103,9 @@ class MethodSpec(Section):
         " adapter of its own near the shared one; fedalt: the mean of the devices' own adapters, which each mixes with"
         " its own, token by token; fed_sb: sum one core of rank x rank numbers a layer, between frozen bases; ravan:"
         " several smaller ones with scales; fedkseed: no gradients, sum steps along public directions; scaffold:"
-        " control variates against drift, for devices that come back (set population)",
+        " control variates against drift, for devices that come back (set population); flora, flexlora, fedex_lora:"
+        " baselines of mode trusted, from the exact mean product of single updates: flora adds it to a side delta and"
+        " begins anew, flexlora cuts it to the rank, fedex_lora is fedavg with what that loses as a side delta",
     )
     population: int = Field(
         0, ge=0, le=100_000, exclude_if=absent_at(0), description="scaffold: N, how many devices the task has in all"
@@ -127,6 +129,12 @@ class MethodSpec(Section):
         exclude_if=absent_at(0),
         description="fedavg, ditto, scaffold: every so many versions four probes in the sum say how much of the mean"
         " product averaging the factors loses (a fifth more bytes in that round); 0 means never",
+    )
+    diversity: bool = Field(
+        False,
+        exclude_if=absent_at(False),
+        description="true: rounds say how unlike the devices' updates are (gradient diversity), from the square of each"
+        " update's length, one more number in the masked sum",
     )
     refactor_every: int = Field(
         1,

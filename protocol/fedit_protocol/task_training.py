@@ -97,7 +97,12 @@ class TrainingSpec(Section):
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Self:
         if self.batch_size % self.micro_batch_size:
-            raise ValueError("micro_batch_size must divide batch_size")
+            most = min(self.micro_batch_size, self.batch_size)
+            nearest = next(rows for rows in range(most, 0, -1) if self.batch_size % rows == 0)
+            raise ValueError(
+                f"micro_batch_size = {self.micro_batch_size} must divide batch_size = {self.batch_size}: set"
+                f" micro_batch_size = {nearest}"
+            )
         if self.max_steps and self.local_steps:
             raise ValueError("max_steps bounds what epochs decide: set local_steps = 0, or leave it out")
         if self.evaluate_every and not self.held_out_fraction:

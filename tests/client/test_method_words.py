@@ -32,3 +32,13 @@ def test_the_summary_says_it_with_the_bytes_that_really_leave() -> None:
     summary = summarise(document("fedkseed"), MemoryFederation(3).descriptor, Limits())
     assert "by forward passes alone" in summary.lines()[1]
     assert summary.upload_bytes < 2 * 4096 + 100
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_length_of_the_update_is_named_where_a_task_sums_it(asked: bool) -> None:
+    plain = document("fedavg")
+    method = plain.task.method.model_copy(update={"diversity": asked})
+    task = plain.task.model_copy(update={"method": method})
+    summary = summarise(plain.model_copy(update={"task": task}), MemoryFederation(3).descriptor, Limits())
+    said = [line for line in summary.lines() if "how long your update is, as a sum over the cohort" in line]
+    assert len(said) == asked

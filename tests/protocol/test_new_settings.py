@@ -18,6 +18,7 @@ TABLES: dict[tuple[str, str], dict[str, Any]] = {
     ("selection", "domains"): {"selection": {"domains": ["a", "b"]}, "round": {"selection": "stratified"}},
     ("encoding", "packed"): {"encoding": {"packed": True}},
     ("method", "audit_every"): {"method": {"audit_every": 5}},
+    ("method", "diversity"): {"method": {"diversity": True}},
 }
 """Tasks with each new setting, and with what it needs beside it."""
 

@@ -21,10 +21,37 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "oort under masks": ({"round": {"selection": "oort"}}, "masks hide.*the nearest.*selection = self"),
     "power of choice under masks": ({"round": {"selection": "power_of_choice"}}, "or set round.mode = trusted"),
     "stratified without domains": ({"round": {"selection": "stratified"}}, "needs selection.domains"),
-    "shares that do not fit": ({"selection": {**DOMAINS, "shares": [1.0]}}, "has 1 numbers for 2 domains"),
+    "shares that do not fit": (
+        {"selection": {**DOMAINS, "shares": [1.0]}},
+        "has 1 numbers for 2 domains: give 2, in .* order",
+    ),
+    "shares of nothing": ({"selection": {"shares": [1.0]}}, "for 0 domains: name the domains, or leave it out"),
     "a domain twice": ({"selection": {"domains": ["a", "a"]}}, "twice"),
-    "joining that says much": ({"selection": {"join_least": 0.1, "join_share": 0.5}}, "at most 4 times"),
-    "a mean outside its range": ({"selection": {"join_share": 0.1}}, "lies between"),
+    "joining that says much": (
+        {"selection": {"join_least": 0.1, "join_share": 0.5}},
+        "at most 4 times.*set join_most = 0.4 or",
+    ),
+    "a mean below its range": ({"selection": {"join_share": 0.1}}, "= 0.1 is not between .*: set join_share = 0.25"),
+    "a mean above its range": (
+        {"selection": {"join_share": 0.9, "join_most": 0.75}},
+        "= 0.9 is not between .*: set join_share = 0.75",
+    ),
+    "a range the wrong way round": (
+        {"selection": {"join_share": 0.3, "join_least": 0.5, "join_most": 0.25}},
+        "join_least = 0.5 exceeds join_most = 0.25: set join_least = 0.25 or less",
+    ),
+    "momentum of a rule without": (
+        {"optimizer": {"momentum": 0.9}},
+        "not to fedavg: leave it out, or set optimizer.name = fedavgm",
+    ),
+    "micro batches that do not fill a step": (
+        {"training": {"batch_size": 8, "micro_batch_size": 3}},
+        "micro_batch_size = 3 must divide batch_size = 8: set micro_batch_size = 2",
+    ),
+    "micro batches larger than a step": (
+        {"training": {"batch_size": 2, "micro_batch_size": 4}},
+        "must divide batch_size = 2: set micro_batch_size = 2",
+    ),
     "self in trusted mode": (
         {"round": {"selection": "self", "mode": "trusted", "cohort_min": 1}},
         "mode = trusted hides nothing: take uniform",
@@ -94,7 +121,11 @@ REFUSED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "a single update under masks": (
         {"method": {"name": "flexlora"}},
-        "needs single updates.*set round.mode = trusted, or take fedit_rs",
+        "needs single updates.*set round.mode = trusted, or take ffa_lora, .* or fedit_rs with round.cohort_min = 11 ",
+    ),
+    "a single update of many under masks": (
+        {"method": {"name": "flora"}, "round": {"cohort_min": 11, "cohort_size": 11}},
+        "or fedit_rs, which makes the exact mean product",
     ),
     "a sketch of what the server sees": (
         {"method": {"name": "fedit_rs"}, "round": {"mode": "trusted"}},

@@ -1,5 +1,6 @@
 """Task files: what they become, and what each kind of mistake is told."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_a_mistake_names_file_key_and_reason(case: tuple[str, str, str], tmp_pat
     assert wrong.value.code == code
     assert message in str(wrong.value)
     assert str(path) in (wrong.value.where or "")
+
+
+@pytest.mark.parametrize("method", ["flora", "flexlora", "fedex_lora"])
+def test_what_is_named_instead_of_a_baseline_under_masks_is_a_task(method: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"take ffa_lora, .* or fedit_rs with") as refused:
+        load_task(write(tmp_path, MINIMAL + f'[method]\nname = "{method}"\n'))
+    load_task(write(tmp_path, MINIMAL + '[method]\nname = "ffa_lora"\n'))
+    found = re.search(r"round\.(cohort_min = \d+) and (cohort_size = \d+)", str(refused.value))
+    assert found
+    for sizes, works in ((found.groups(), True), (("cohort_min = 10", "cohort_size = 11"), False)):
+        path = write(tmp_path, MINIMAL + '[method]\nname = "fedit_rs"\n[round]\n' + "\n".join(sizes))
+        if works:
+            load_task(path)
+        else:
+            with pytest.raises(ConfigError, match="devices refuse fewer than 8"):
+                load_task(path)
 
 
 def test_a_missing_and_a_giant_file_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fedit_protocol.task import Mode
 from fedit_server.dashboard.views.evaluation import Report, reports_of
 from fedit_server.dashboard.views.model import View
 from fedit_server.dashboard.views.rounds import Dropouts, dropouts, update_bytes
+from fedit_server.rounds.audit_words import audit_words
 from fedit_server.storage.readings import StageTime
 from fedit_server.storage.rows import CohortRow, RoundRow, RoundState
 from fedit_server.storage.store import Store
@@ -129,6 +130,10 @@ class RoundPage(View):
     coverage: float | None
     """Share of the task's categories that some device of the round has; None where none are counted."""
     not_covered: tuple[str, ...]
+    diversity: float | None
+    """Gradient diversity: how unlike the devices' updates were; None where the task does not measure it."""
+    averaging: tuple[str, ...]
+    """What averaging the factors lost, and what was given back of it, in words; empty where no round was audited."""
     drift: float | None
     """How far the classes are apart, in nats per token; None where fewer than two are known."""
     max_drift: float | None
@@ -179,6 +184,8 @@ async def round_page(store: Store, task_id: TaskId, number: int) -> RoundPage | 
         jain=(report.get("spread") or {}).get("jain"),
         coverage=report.get("coverage"),
         not_covered=tuple(report.get("not_covered", ())),
+        diversity=report.get("method", {}).get("diversity"),
+        averaging=tuple(clause for _, clause in audit_words(report)),
         drift=report.get("drift"),
         max_drift=report.get("max_drift"),
         step=_step(row),

@@ -3,6 +3,7 @@
 What averaging the factors loses is known as a sum, never of one device; the figure says whether another method pays.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,9 @@ from fedit_protocol.task import TaskDocument
 
 PROBES: Final = 4
 """Columns of ±1: the figure is then within about a tenth of the truth, for a fifth more bytes."""
+
+WORTH_IT: Final = 0.02
+"""After two audits in a row above this share of the update a method that makes up for the loss pays (METHODS, 1.2)."""
 
 
 def is_audited(document: TaskDocument, version: int) -> bool:
@@ -56,3 +60,8 @@ def audit_error(start: RoundStart, first: Aggregate) -> float:
     pairs = lora_pairs(start.document.layout)
     sketches = residual_sketches(pairs, PROBES, first, start.context0)
     return missed_share(pairs, sketches, mean_of(first), start.adapter)
+
+
+def pays_to_recover(errors: Sequence[float]) -> bool:
+    """Say whether the last two audits, newest first, are both above WORTH_IT; one alone says nothing yet."""
+    return len(errors) > 1 and min(errors[:2]) > WORTH_IT
