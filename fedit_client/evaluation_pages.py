@@ -28,8 +28,9 @@ CODES: Final[dict[str, str]] = {
     "as fedit-client eval models --answers FILE writes them; two models must have answered the same questions.",
     "V017": "You did not agree that questions and answers go to the judge's owner. A judge on this machine needs no "
     "yes: --url http://127.0.0.1:11434/v1",
-    "V020": "A line of the file is no pair of answers with a label of people. Known are the records of LLMBar (input, "
-    "output_1, output_2, label, and perhaps judges) and of FairEval (question, answer_1, answer_2, human_label).",
+    "V020": "A line of the file is no pair of answers with a label of people: 1, 2 or tie. Known are the records of "
+    "LLMBar (input, output_1, output_2, label, and perhaps subset and judges, a name with one verdict for each order) "
+    "and of FairEval (question, answer_1, answer_2, human_label, and perhaps NAME_scores, two numbers).",
     "V021": "The file holds no prompt of the mode that was asked for: FastChat's are for pairwise, Vicuna's for score. "
     "Without --prompts FedIT's own are used.",
 }

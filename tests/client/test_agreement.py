@@ -1,6 +1,7 @@
 """Agreement of judges with people: by hand on small cases, and exactly as published on the recorded verdicts."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def test_what_nobody_has_judged_is_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError) as refused:
         read_pairs(tmp_path / "pairs.jsonl")
     assert refused.value.code == "V020"
+    for name in ("input", "output_1", "output_2", "label", "question", "answer_1", "answer_2", "human_label"):
+        assert re.search(rf"\b{name}\b", refused.value.fix or ""), name
 
 
 def recorded(file: Path) -> dict[tuple[str, str], Agreement]:
