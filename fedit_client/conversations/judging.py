@@ -232,6 +232,9 @@ async def _heard(
 
     try:
         return await court.judge(trials, tell)
+    except BaseException:
+        _tell_what_was_paid(console, _bill(court, wishes))
+        raise
     finally:
         await court.endpoint.close()
 
@@ -248,6 +251,12 @@ def _tell_where(console: Console, wishes: JudgeWishes, left: int, chars: int) ->
         raise EvaluationError("nothing was sent", code="V017", fix="say yes, or use a judge on this machine")
     if wishes.cache is not None:
         note_judge(wishes.cache, host)
+
+
+def _tell_what_was_paid(console: Console, bill: Bill) -> None:
+    """Say what a run that ends early has cost, if it has had any reply; in JSON it is among the warnings."""
+    if bill.new.asked or bill.whole.kept:
+        console.notice(f"{bill.line()}; all of it is kept, and the same command goes on from there")
 
 
 def _standing(court: Court) -> str:
