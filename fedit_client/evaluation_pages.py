@@ -3,8 +3,9 @@
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
-    "V001": "A file that should hold results of evaluations does not: one JSON object a line, as "
-    "fedit-client eval models --out FILE writes them.",
+    "V001": "A file that should hold results does not: one JSON object a line, as eval models --out, eval tasks --out "
+    "and judge run or judge validate --out write them, in files of their own or in one. A judge's file has a result "
+    "once its run has ended.",
     "V002": "Losses can be compared only where they were measured on the same rows, cut into the same tokens. Measure "
     "both models again with the same --data, base, --template and --cutoff-tokens.",
     "V003": 'Judges, ROUGE-L, lm-eval tasks and plots need packages of their own: pip install "fedit[eval]"',

@@ -14,6 +14,7 @@ from fedit_client.judging.court import Costs, Court, Trial, Verdict
 from fedit_client.judging.endpoint import Endpoint, OpenAIEndpoint, check_address, is_loopback
 from fedit_client.judging.labels import LabelledPair, read_pairs, subset_of
 from fedit_client.judging.prompts import OWN, OWN_TWO_TURNS, JudgePrompt, Mode, read_prompts
+from fedit_client.judging.summaries import JudgeResult
 from fedit_client.judging.tally import Tally, outcomes, tally
 from fedit_client.judging.verdicts import VerdictFile
 from fedit_client.records.contacts import note_judge
@@ -158,7 +159,13 @@ async def run_judge(
     found = contests(read_questions(answers), ours, theirs, wishes.most)
     court = _court(wishes, to(wishes))
     verdicts = await _heard(console, wishes, court, found)
-    return Judged(tuple(tally(found, verdicts)), _standing(court), _bill(court, wishes))
+    tallies = tuple(tally(found, verdicts))
+    results = [
+        JudgeResult(judge=wishes.judge, mode=wishes.mode, prompts_hash=prompts_hash(court.prompts), tally=one)
+        for one in tallies
+    ]
+    court.file.add_results([result.model_dump(mode="json", by_alias=True) for result in results])
+    return Judged(tallies, _standing(court), _bill(court, wishes))
 
 
 async def validate_judge(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import exp
@@ -159,21 +159,45 @@ def write_results(path: Path, results: Iterable[ModelResult]) -> None:
 
 def read_results(paths: Iterable[Path]) -> list[ModelResult]:
     """Return the results of all files; of the same name and seed the last one. Raises EvaluationError V001."""
-    found: dict[tuple[str, int | None], ModelResult] = {}
-    for path in paths:
-        for number, line in enumerate(_lines(path), 1):
-            try:
-                result = ModelResult.model_validate_json(line)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise EvaluationError(f"this is no result of an evaluation: {reason}", code="V001",
-                                      where=f"{path}, line {number}",
-                                      fix="name files that eval models --out has written") from error  # fmt: skip
-            found[result.name, result.seed] = result
+    found = last_of_each(result_of(line, where) for path in paths for where, line in lines_of(path))
     if not found:
-        raise EvaluationError("there are no results in the files", code="V001",
-                              fix="fedit-client eval models base --data rows.jsonl --out results.jsonl")  # fmt: skip
-    return list(found.values())
+        raise no_result("there are no results in the files", None)
+    return found
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each line of a file that is not empty, after where it stands, for people; raises StorageError."""
+    with translating(path):
+        content = path.read_bytes()
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            yield f"{path}, line {number}", line
+
+
+def result_of(line: bytes, where: str) -> ModelResult:
+    """Return the result that a line is; raises EvaluationError V001."""
+    try:
+        return ModelResult.model_validate_json(line)
+    except ValidationError as error:
+        raise no_result(f"this is no result of an evaluation: {first_fault(error)}", where) from error
+
+
+def last_of_each(results: Iterable[ModelResult]) -> list[ModelResult]:
+    """Return the results without those that a later one of the same name and seed has replaced."""
+    return list({(result.name, result.seed): result for result in results}.values())
+
+
+def no_result(reason: str, where: str | None) -> EvaluationError:
+    """The error of a file that holds no results."""
+    return EvaluationError(reason, code="V001", where=where,
+                           fix="name files of eval models --out, eval tasks --out or judge run --out")  # fmt: skip
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return what is wrong with a line, and in which of its fields."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
 
 
 def aligned(ours: ModelResult, theirs: ModelResult) -> ModelResult:
@@ -216,11 +240,6 @@ def _keys(rows: Sequence[str]) -> list[tuple[str, int]]:
         seen[row] = seen.get(row, 0) + 1
         keys.append((row, seen[row]))
     return keys
-
-
-def _lines(path: Path) -> list[bytes]:
-    with translating(path):
-        return [line for line in path.read_bytes().splitlines() if line.strip()]
 
 
 def _doubles(values: Sequence[float | int]) -> Doubles:

@@ -128,10 +128,14 @@ class Links(HTMLParser):
 
 def test_the_report_is_one_page_that_needs_nothing_else() -> None:
     pytest.importorskip("matplotlib")
-    from fedit_client.evaluation.report import report_page
+    from fedit_client.evaluation.report import Page, add_losses
 
     hostile = result("<script>alert(1)</script>", 2.0)
-    pages = [report_page(summarise([*federation(), hostile])).html() for _ in range(2)]
+    pages = []
+    for _ in range(2):
+        page = Page("Evaluation")
+        add_losses(page, summarise([*federation(), hostile]))
+        pages.append(page.html())
     assert pages[0] == pages[1]
     links = Links()
     links.feed(pages[0])
