@@ -175,8 +175,9 @@ def scores_figure(board: Scoreboard) -> "Figure":
     shown = {key: found for key, found in board.scores.items() if _is_share(found)}
     figure = new_figure(8, 1 + 0.5 * len(shown))
     axes: Any = figure.subplots()
-    for name in board.models:
-        there = [(place, found[name]) for place, found in enumerate(shown.values()) if name in found]
+    for number, name in enumerate(board.models):
+        beside = 0.5 * (number + 0.5) / len(board.models) - 0.25  # equal scores would hide each other
+        there = [(place + beside, found[name]) for place, found in enumerate(shown.values()) if name in found]
         axes.errorbar([score.value for _, score in there], [place for place, _ in there],
                       xerr=[score.error or 0.0 for _, score in there], fmt="o", label=name, alpha=0.8)  # fmt: skip
     axes.set_yticks(range(len(shown)), [f"{task} {metric}" for task, metric in shown])

@@ -46,7 +46,8 @@ class ModelResult(BaseModel):
     rouge: tuple[float | None, ...] = ()
     left_out: int = Field(0, ge=0, description="rows whose whole answer the cutoff took")
     facts: dict[str, float | str] = Field(
-        default_factory=dict, description="base, adapter, template, precision; bytes_up, seconds, … where known"
+        default_factory=dict,
+        description="base, adapter, template, precision; seconds and peak_bytes of the measuring where known",
     )
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -138,7 +139,7 @@ def results_of(
                 right=tuple(int(figures.right[place]) for place in order),
                 rouge=tuple(scores[place] for place in places) if scores else (),
                 left_out=measured.left_out,
-                facts=dict((facts or {}).get(name, {})),
+                facts={**(facts or {}).get(name, {}), **_cost(measured, name)},
                 versions=versions(),
             )
         )
@@ -240,6 +241,12 @@ def _keys(rows: Sequence[str]) -> list[tuple[str, int]]:
         seen[row] = seen.get(row, 0) + 1
         keys.append((row, seen[row]))
     return keys
+
+
+def _cost(measured: Measured, name: str) -> dict[str, float]:
+    """How long it took to measure a model, and in how much memory, where that was measured."""
+    found = {"seconds": round(measured.figures[name].seconds, 3), "peak_bytes": float(measured.peak_bytes)}
+    return {fact: value for fact, value in found.items() if value}
 
 
 def _doubles(values: Sequence[float | int]) -> Doubles:

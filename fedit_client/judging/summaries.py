@@ -123,7 +123,7 @@ def add_judgements(page: Page, found: Judgements) -> None:
 def win_rates_figure(results: Sequence[JudgeResult]) -> "Figure":
     """Draw the win rate of each comparison that has one."""
     shown = [(one, one.tally.win_rate) for one in results if one.tally.win_rate is not None]
-    figure = new_figure(8, 1 + 0.35 * len(shown))
+    figure = new_figure(8, 1 + 0.5 * len(shown))
     axes: Any = figure.subplots()
     for place, (one, rate) in enumerate(shown):
         axes.plot(one.tally.interval or (rate, rate), [place, place], color="#234")
