@@ -32,6 +32,6 @@ CODES: Final[dict[str, str]] = {
     "V020": "A line of the file is no pair of answers with a label of people: 1, 2 or tie. Known are the records of "
     "LLMBar (input, output_1, output_2, label, and perhaps subset and judges, a name with one verdict for each order) "
     "and of FairEval (question, answer_1, answer_2, human_label, and perhaps NAME_scores, two numbers).",
-    "V021": "The file holds no prompt of the mode that was asked for: FastChat's are for pairwise, Vicuna's for score. "
-    "Without --prompts FedIT's own are used.",
+    "V021": "The file holds no prompt of the mode that was asked for. FastChat's are for pairwise, and in the mode "
+    "score for answers that are graded by themselves; Vicuna's are for score. Without --prompts FedIT's own are used.",
 }

@@ -19,7 +19,7 @@ Url = Annotated[
 OutFile = Annotated[Path, typer.Option(help="Keep every reply here; the same file again asks only what is missing.")]
 ModeOption = Annotated[
     Literal["pairwise", "score"],
-    typer.Option(help="A, B or tie; or two scores from 1 to 10, by whose sums to compare."),
+    typer.Option(help="A, B or tie; or scores from 1 to 10, by whose sums to compare."),
 ]
 Prompts = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Published prompts, of FastChat or Vicuna; default: our own.")

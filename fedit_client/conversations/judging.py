@@ -10,12 +10,13 @@ from typing import Any, Final
 from fedit_client.console import Console
 from fedit_client.judging.agreement import PUBLISHED, Agreement, Labelled, agreement, standing
 from fedit_client.judging.answers import Contest, Question, contests, read_questions
-from fedit_client.judging.court import Costs, Court, Trial, Verdict
+from fedit_client.judging.court import Costs, Court, T, V
 from fedit_client.judging.endpoint import Endpoint, OpenAIEndpoint, check_address, is_loopback
 from fedit_client.judging.labels import LabelledPair, read_pairs, subset_of
 from fedit_client.judging.prompts import OWN, OWN_TWO_TURNS, JudgePrompt, Mode, read_prompts
 from fedit_client.judging.summaries import JudgeResult
 from fedit_client.judging.tally import Tally, outcomes, tally
+from fedit_client.judging.trials import Trial, Verdict, both_orders, by_choice, by_rating, by_scores, each_alone, paired
 from fedit_client.judging.verdicts import VerdictFile
 from fedit_client.records.contacts import note_judge
 from fedit_protocol.errors import ConfigError, EvaluationError
@@ -177,9 +178,9 @@ async def validate_judge(
     found = [_contest(pair, place) for place, pair in enumerate(pairs)]
     verdicts = await _heard(console, wishes, court, found)
     labelled = [
-        Labelled(pair.label, tuple(verdict.choice if verdict else None for verdict in both))
+        Labelled(pair.label, tuple(verdict.choice if verdict else None for verdict in orders))
         for pair, contest in zip(pairs, found, strict=True)
-        for both in outcomes(contest, verdicts)
+        for orders in outcomes(contest, verdicts)
     ]
     agreed = agreement(labelled)
     told = standing(agreed, subset)
@@ -226,7 +227,16 @@ def _court(wishes: JudgeWishes, endpoint: Endpoint) -> Court:
 async def _heard(
     console: Console, wishes: JudgeWishes, court: Court, found: Sequence[Contest]
 ) -> Mapping[Trial, Verdict | None]:
-    trials = court.trials(found, wishes.repeats)
+    if court.prompts[0].single:
+        grades = await _asked(console, wishes, court, each_alone(found, wishes.repeats), by_rating)
+        return paired(found, wishes.repeats, grades)
+    read = by_choice if wishes.mode is Mode.PAIRWISE else by_scores
+    return await _asked(console, wishes, court, both_orders(found, wishes.repeats), read)
+
+
+async def _asked(
+    console: Console, wishes: JudgeWishes, court: Court, trials: Sequence[T], read: Callable[[T, str], V | None]
+) -> Mapping[T, V | None]:
     if left := court.open_questions(trials):
         _tell_where(console, wishes, left, court.question_chars(trials))
     told = [-1]
@@ -238,7 +248,7 @@ async def _heard(
             console.say(f"  judged {done} of {of}", style="dim")
 
     try:
-        return await court.judge(trials, tell)
+        return await court.judge(trials, read, tell)
     except BaseException:
         _tell_what_was_paid(console, _bill(court, wishes))
         raise

@@ -33,6 +33,12 @@ class JudgeResult(BaseModel):
         """Who is compared with whom."""
         return f"{self.tally.ours} against {self.tally.theirs}"
 
+    @property
+    def way(self) -> str:
+        """How it was judged."""
+        alone = self.tally.valid and self.tally.consistent is None
+        return f"{self.mode}, each answer alone" if alone else self.mode.value
+
 
 class Validation(BaseModel):
     """How far a judge agreed with people, as a line of its file."""
@@ -109,8 +115,9 @@ def add_judgements(page: Page, found: Judgements) -> None:
     if found.results:
         page.text(
             "Every pair of answers is judged in both orders: a win counts where both agree, and by scores their mean "
-            "decides. The win rate is (wins + ties / 2) / comparisons, with the 95 % interval of a bootstrap over "
-            "questions; what could not be read counts nowhere. Judges like long answers: words are the mean of each."
+            "decides; answers that are graded alone have no order. The win rate is (wins + ties / 2) / comparisons, "
+            "with the 95 % interval of a bootstrap over questions; what could not be read counts nowhere. Judges like "
+            "long answers: words are the mean of each."
         )
         page.table(*_results(found))
         if any(one.tally.win_rate is not None for one in found.results):
@@ -131,7 +138,7 @@ def win_rates_figure(results: Sequence[JudgeResult]) -> "Figure":
     axes.axvline(0.5, color="#a33", linewidth=1)
     axes.margins(y=0.2)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_yticks(range(len(shown)), [f"{one.name}\n{one.judge}, {one.mode}" for one, _ in shown])
+    axes.set_yticks(range(len(shown)), [f"{one.name}\n{one.judge}, {one.way}" for one, _ in shown])
     axes.invert_yaxis()
     axes.set_xlabel("win rate")
     return figure
@@ -147,14 +154,15 @@ def _asked(one: JudgeResult | Validation) -> tuple[str, str]:
 
 def _results(found: Judgements) -> tuple[list[str], list[list[str]]]:
     head = ["models", "judge", "mode", "won", "tied", "lost", "not read", "win rate", "95 % interval",
-            "both orders alike", "relative score", "words", "the judge is"]  # fmt: skip
+            "both orders alike", "mean score", "relative", "words", "the judge is"]  # fmt: skip
     rows = []
     for one in found.results:
         tally = one.tally
         ends = "–" if tally.interval is None else f"{100 * tally.interval[0]:.1f} to {100 * tally.interval[1]:.1f} %"
         rows.append([
-            one.name, one.judge, one.mode.value, str(tally.wins), str(tally.ties), str(tally.losses),
-            str(tally.invalid), _percent(tally.win_rate), ends, _percent(tally.consistency), _figure(tally.relative),
+            one.name, one.judge, one.way, str(tally.wins), str(tally.ties), str(tally.losses),
+            str(tally.invalid), _percent(tally.win_rate), ends, _percent(tally.consistency), _scores(tally),
+            _figure(tally.relative),
             f"{tally.lengths[0]:.0f} and {tally.lengths[1]:.0f}", found.standing(one),
         ])  # fmt: skip
     return head, rows
@@ -168,6 +176,10 @@ def _validations(found: Judgements) -> tuple[list[str], list[list[str]]]:
         for one in found.validations
     ]  # fmt: skip
     return head, rows
+
+
+def _scores(tally: Tally) -> str:
+    return "–" if tally.scores is None else " to ".join(f"{total / tally.valid:.2f}" for total in tally.scores)
 
 
 def _percent(share: float | None) -> str:

@@ -24,6 +24,8 @@ _CHOICES: Final = {"A": Choice.FIRST, "B": Choice.SECOND, "C": Choice.TIE}
 _CHOICE: Final = re.compile(r"\[\[([ABC])\]\]")
 _NUMBER: Final = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.])")
 _ALONE: Final = re.compile(r"\d+(?:\.\d+)?[\s,]+\d+(?:\.\d+)?")
+_RATING: Final = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
+_LOWEST: Final = 1.0
 _HIGHEST: Final = 10.0
 
 
@@ -125,6 +127,12 @@ def parse_choice(reply: str) -> Choice | None:
     """Return the last verdict [[A]], [[B]] or [[C]] of a reply, or None if it has none."""
     found = _CHOICE.findall(reply)
     return _CHOICES[found[-1]] if found else None
+
+
+def parse_rating(reply: str) -> float | None:
+    """Return the last rating of a reply, such as [[7]] or [[7.5]], or None if that is none from 1 to 10."""
+    found = _RATING.findall(reply)
+    return rating if found and _LOWEST <= (rating := float(found[-1])) <= _HIGHEST else None
 
 
 def _filled_lines(text: str) -> Iterator[str]:
