@@ -182,7 +182,7 @@ async def validate_judge(
         for pair, contest in zip(pairs, found, strict=True)
         for orders in outcomes(contest, verdicts)
     ]
-    agreed = agreement(labelled)
+    agreed = agreement(labelled, wishes.repeats)
     told = standing(agreed, subset)
     court.file.add_validation({
         "judge": wishes.judge, "prompts_hash": prompts_hash(court.prompts), "subset": subset, "standing": told,
@@ -203,13 +203,18 @@ def chosen_pairs(path: Path, subset: str | None) -> tuple[list[LabelledPair], st
 
 def agreement_line(name: str, found: Agreement) -> str:
     """Return how far a judge agrees, in one line."""
-    ties = f", {found.ties:g} ties of its own" if found.ties else ""
-    invalid = f", {found.invalid:g} without a verdict" if found.invalid else ""
-    decided = f", {found.agree:g} of {found.decided:g} decided" if found.decided < found.pairs else ""
+    ties = f", {_short(found.ties)} ties of its own" if found.ties else ""
+    invalid = f", {_short(found.invalid)} without a verdict" if found.invalid else ""
+    decided = f", {_short(found.agree)} of {_short(found.decided)} decided" if found.decided < found.pairs else ""
     kappa = "" if found.kappa is None else f"; kappa {found.kappa:.3f}"
     same = "" if found.consistency is None else f"; same verdict in both orders {100 * found.consistency:.1f} %"
-    agreed = f"agrees on {found.agree:g} of {found.pairs} ({100 * found.share:.1f} %)"
-    return f"{name}: {agreed}{ties}{invalid}{decided}{same}{kappa}"
+    agreed = f"agrees on {_short(found.agree)} of {found.pairs} ({100 * found.share:.1f} %)"
+    often = f", means of {found.repeats} times" if found.repeats > 1 else ""
+    return f"{name}: {agreed}{often}{ties}{invalid}{decided}{same}{kappa}"
+
+
+def _short(count: float) -> str:
+    return f"{round(count, 2):g}"
 
 
 def prompts_hash(prompts: Sequence[JudgePrompt]) -> str:

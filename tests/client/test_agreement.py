@@ -25,6 +25,20 @@ def test_both_orders_count_by_half_and_ties_and_gaps_do_not_agree() -> None:
     assert (found.share, found.decided, found.consistency) == (0.5, 3.0, 0.4)
 
 
+def test_repeats_are_averaged_and_make_no_more_pairs() -> None:
+    twice = [
+        Labelled(ONE, (ONE, ONE)),
+        Labelled(ONE, (ONE, TWO)),
+        Labelled(TWO, (None, None)),
+        Labelled(TWO, (TIE, TWO)),
+    ]
+    found = agreement(twice, repeats=2)
+    assert (found.pairs, found.agree, found.ties, found.invalid) == (2, 1.0, 0.25, 0.5)
+    assert (found.consistent, found.missing, found.share, found.consistency) == (1.0, 0.5, 0.5, 0.5)
+    assert standing(agreement([Labelled(ONE, (ONE, ONE))] * 200, repeats=2), "Processed/MT-Bench").startswith("not")
+    assert standing(agreement([Labelled(ONE, (ONE, ONE))] * 400, repeats=2), "Processed/MT-Bench") == "validated"
+
+
 def test_kappa_is_agreement_beyond_chance() -> None:
     # Cohen's own kind of table: 20 and 15 on the diagonal, 5 and 10 beside it: observed 0.7, expected 0.5.
     pairs = [("1", "1")] * 20 + [("1", "2")] * 5 + [("2", "1")] * 10 + [("2", "2")] * 15

@@ -327,6 +327,17 @@ async def test_a_judge_is_validated_and_labelled_from_then_on(answers: Path) -> 
     assert scored.standing.startswith("not validated: fedit-client")  # with other prompts it is another judge
 
 
+async def test_a_validation_asks_as_often_as_wanted(answers: Path) -> None:
+    first = {n: Misbehaviour(text="[[B]]") for n in (0, 1)}  # once wrong, and once right in the other order
+    async with FakeJudge(longer, first).serving() as fake:
+        asked = wishes(fake, answers, repeats=3, at_once=1)
+        found = await validate_judge(Console(quiet=True), asked, labelled(*[Choice.FIRST] * 2), "Mine", impatient)
+        assert len(fake.requests) == 12
+    assert (found.found.pairs, found.found.repeats) == (2, 3)
+    assert found.found.agree == pytest.approx(2 - 1 / 6)
+    assert found.lines()[0].startswith("Mine: agrees on 1.83 of 2 (91.7 %), means of 3 times")
+
+
 MODELS: dict[str, tuple[Sequence[str], str]] = {
     "a model that is not there": (("absent",), "base"),
     "a baseline that is not there": ((), "absent"),
