@@ -146,6 +146,8 @@ def invoke(arguments: list[str]) -> int:
     with CommandLog(Paths.find(Path(home) if home else None)) as log:
         try:
             status: Any = app(arguments, prog_name=PROGRAM, standalone_mode=False, obj=console)
+            if status == INTERRUPTED:  # typer turns KeyboardInterrupt into a status
+                console.interrupted(command)
         except (typer.Abort, KeyboardInterrupt):
             console.interrupted(command)
             return INTERRUPTED

@@ -3,8 +3,9 @@
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
-    "V001": "A file that should hold results of evaluations does not: one JSON object a line, as "
-    "fedit-client eval models --out FILE writes them.",
+    "V001": "A file that should hold results does not: one JSON object a line, as eval models --out, eval tasks --out "
+    "and judge run or judge validate --out write them, in files of their own or in one. A judge's file has a result "
+    "once its run has ended.",
     "V002": "Losses can be compared only where they were measured on the same rows, cut into the same tokens. Measure "
     "both models again with the same --data, base, --template and --cutoff-tokens.",
     "V003": 'Judges, ROUGE-L, lm-eval tasks and plots need packages of their own: pip install "fedit[eval]"',
@@ -28,8 +29,9 @@ CODES: Final[dict[str, str]] = {
     "as fedit-client eval models --answers FILE writes them; two models must have answered the same questions.",
     "V017": "You did not agree that questions and answers go to the judge's owner. A judge on this machine needs no "
     "yes: --url http://127.0.0.1:11434/v1",
-    "V020": "A line of the file is no pair of answers with a label of people. Known are the records of LLMBar (input, "
-    "output_1, output_2, label, and perhaps judges) and of FairEval (question, answer_1, answer_2, human_label).",
-    "V021": "The file holds no prompt of the mode that was asked for: FastChat's are for pairwise, Vicuna's for score. "
-    "Without --prompts FedIT's own are used.",
+    "V020": "A line of the file is no pair of answers with a label of people: 1, 2 or tie. Known are the records of "
+    "LLMBar (input, output_1, output_2, label, and perhaps subset and judges, a name with one verdict for each order) "
+    "and of FairEval (question, answer_1, answer_2, human_label, and perhaps NAME_scores, two numbers).",
+    "V021": "The file holds no prompt of the mode that was asked for. FastChat's are for pairwise, and in the mode "
+    "score for answers that are graded by themselves; Vicuna's are for score. Without --prompts FedIT's own are used.",
 }

@@ -163,23 +163,23 @@ def _names(text: str) -> tuple[str, ...]:
 @eval_app.command()
 def report(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Results of `eval models --out`.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="What eval models, eval tasks and judge wrote to --out.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Write one HTML page with plots here. Needs fedit[eval].")] = None,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Compare all with this; default: base.")] = None,
     title: Annotated[str, typer.Option(help="The page's title.")] = "Evaluation",
 ) -> None:
     """Put results side by side, those of one name as seeds. What is surely better, and the gap recovered."""
-    from fedit_client.evaluation.results import read_results
-    from fedit_client.evaluation.summary import summarise
+    from fedit_client.conversations.reporting import read_findings
 
     given: Globals = context.obj
-    found = summarise(read_results(files), against)
+    found = read_findings(files, against)
     lines = found.lines()
     if out is not None:
-        from fedit_client.evaluation.report import report_page
         from fedit_client.home.durable import write_atomic
 
-        write_atomic(out, report_page(found, title).html().encode(), _PUBLIC)
+        write_atomic(out, found.page(title).html().encode(), _PUBLIC)
         lines.append(f"the page is {out}")
     given.console.answer("eval report", {**found.as_data(), "page": str(out) if out else None}, lines)
 
@@ -202,7 +202,7 @@ def tasks(
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Rows at once.")] = 1,
     precision: Annotated[Precision | None, typer.Option(help="How the base is held; default: nf4.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides which solved rows are shown.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Append the scores to this file, as JSON lines.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Append the scores to this file, for `eval report`.")] = None,
     device: DeviceOption = None,
     threads: Threads = None,
     model: Model = None,

@@ -19,11 +19,12 @@ Url = Annotated[
 OutFile = Annotated[Path, typer.Option(help="Keep every reply here; the same file again asks only what is missing.")]
 ModeOption = Annotated[
     Literal["pairwise", "score"],
-    typer.Option(help="A, B or tie; or two scores from 1 to 10, by whose sums to compare."),
+    typer.Option(help="A, B or tie; or scores from 1 to 10, by whose sums to compare."),
 ]
 Prompts = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Published prompts, of FastChat or Vicuna; default: our own.")
 ]
+Repeats = Annotated[int, typer.Option(min=1, max=100, help="How often each order is asked.")]
 Most = Annotated[int | None, typer.Option("--most", min=1, metavar="N", help="Only the first N questions.")]
 AtOnce = Annotated[int, typer.Option(min=1, max=64, help="Requests at a time.")]
 Temperature = Annotated[float, typer.Option(min=0.0, max=2.0, help="Left out where the judge does not take it.")]
@@ -45,7 +46,7 @@ def run(
     url: Url = None,
     mode: ModeOption = "pairwise",
     prompts: Prompts = None,
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="How often each order is asked.")] = 1,
+    repeats: Repeats = 1,
     most: Most = None,
     at_once: AtOnce = 4,
     temperature: Temperature = 0.0,
@@ -76,6 +77,7 @@ def validate(
     url: Url = None,
     mode: ModeOption = "pairwise",
     prompts: Prompts = None,
+    repeats: Repeats = 1,
     most: Most = None,
     at_once: AtOnce = 4,
     temperature: Temperature = 0.0,
@@ -90,8 +92,8 @@ def validate(
 
     given: Globals = context.obj
     cache = given.config().paths.cache
-    wishes = JudgeWishes(judge, out, url, Mode(mode), prompts, 1, most, at_once, temperature, max_tokens, price_in,
-                         price_out, cache)  # fmt: skip
+    wishes = JudgeWishes(judge, out, url, Mode(mode), prompts, repeats, most, at_once, temperature, max_tokens,
+                         price_in, price_out, cache)  # fmt: skip
     pairs, name = chosen_pairs(file, subset)
     found = run_async(validate_judge(given.console, wishes, pairs, name))
     given.console.answer("judge validate", found.as_data(), found.lines())

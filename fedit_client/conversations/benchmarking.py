@@ -1,6 +1,5 @@
 """`eval tasks`: public benchmarks of the harness lm-eval, on any adapters; their rows come from the hub."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any, Protocol
 from fedit_client.config import ClientConfig
 from fedit_client.console import Console
 from fedit_client.conversations.measuring import Named, base_wanted, named_models, ready
-from fedit_client.evaluation.benchmarks import BenchmarkRequest, Scores, WorkerBenchmarks
+from fedit_client.evaluation.benchmarks import BenchmarkRequest, BenchmarkResult, Scores, WorkerBenchmarks
 from fedit_client.evaluation.results import versions
+from fedit_client.evaluation.scoreboard import board
 from fedit_client.evaluation.summary import columns
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.home.durable import append_durably
@@ -60,13 +60,7 @@ class Benchmarked:
 
     def lines(self) -> list[str]:
         """The scores, for people: a line for each task and metric, a column for each model."""
-        seen = {(task, metric) for scores in self.scores.values() for task in scores for metric in scores[task]}
-        rows = [
-            [f"{task} {metric}", *(_shown(scores.get(task, {}), metric) for scores in self.scores.values())]
-            for task, metric in sorted(seen)
-            if "_stderr" not in metric and metric != "sample_len"
-        ]
-        return columns(["task", *self.scores], rows)
+        return columns(*board({name: [scores] for name, scores in self.scores.items()}).table())
 
 
 async def run_benchmarks(
@@ -108,17 +102,11 @@ async def _run(
     scores = await benchmarks.run(request, lambda p: console.say(f"  {names[p.done]} …", style="dim"))
     if wishes.out is not None:
         wishes.out.parent.mkdir(parents=True, exist_ok=True)
-        for name, found in scores.items():
-            line = {"schema": "fedit.benchmark/1", "name": name, "base": str(base), "seed": wishes.seed,
-                    "precision": plan.quantization.value, "shots": wishes.shots, "rows": wishes.rows,
-                    "chat": wishes.chat, "scores": found, "versions": versions()}  # fmt: skip
-            append_durably(wishes.out, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        results = [
+            BenchmarkResult(name=name, base=str(base), seed=wishes.seed, precision=plan.quantization.value,
+                            shots=wishes.shots, rows=wishes.rows, chat=wishes.chat,
+                            scores={task: dict(metrics) for task, metrics in found.items()}, versions=versions())
+            for name, found in scores.items()
+        ]  # fmt: skip
+        append_durably(wishes.out, b"".join(result.line() for result in results))
     return scores
-
-
-def _shown(metrics: Mapping[str, float], metric: str) -> str:
-    if metric not in metrics:
-        return "–"
-    name, comma, kind = metric.partition(",")
-    error = metrics.get(f"{name}_stderr{comma}{kind}")
-    return f"{metrics[metric]:.4f}" + (f" ± {error:.4f}" if error is not None else "")

@@ -10,11 +10,13 @@ from typing import Any, Final
 from fedit_client.console import Console
 from fedit_client.judging.agreement import PUBLISHED, Agreement, Labelled, agreement, standing
 from fedit_client.judging.answers import Contest, Question, contests, read_questions
-from fedit_client.judging.court import Costs, Court, Trial, Verdict
+from fedit_client.judging.court import Costs, Court, T, V
 from fedit_client.judging.endpoint import Endpoint, OpenAIEndpoint, check_address, is_loopback
 from fedit_client.judging.labels import LabelledPair, read_pairs, subset_of
 from fedit_client.judging.prompts import OWN, OWN_TWO_TURNS, JudgePrompt, Mode, read_prompts
+from fedit_client.judging.summaries import JudgeResult
 from fedit_client.judging.tally import Tally, outcomes, tally
+from fedit_client.judging.trials import Trial, Verdict, both_orders, by_choice, by_rating, by_scores, each_alone, paired
 from fedit_client.judging.verdicts import VerdictFile
 from fedit_client.records.contacts import note_judge
 from fedit_protocol.errors import ConfigError, EvaluationError
@@ -158,7 +160,13 @@ async def run_judge(
     found = contests(read_questions(answers), ours, theirs, wishes.most)
     court = _court(wishes, to(wishes))
     verdicts = await _heard(console, wishes, court, found)
-    return Judged(tuple(tally(found, verdicts)), _standing(court), _bill(court, wishes))
+    tallies = tuple(tally(found, verdicts))
+    results = [
+        JudgeResult(judge=wishes.judge, mode=wishes.mode, prompts_hash=prompts_hash(court.prompts), tally=one)
+        for one in tallies
+    ]
+    court.file.add_results([result.model_dump(mode="json", by_alias=True) for result in results])
+    return Judged(tallies, _standing(court), _bill(court, wishes))
 
 
 async def validate_judge(
@@ -170,11 +178,11 @@ async def validate_judge(
     found = [_contest(pair, place) for place, pair in enumerate(pairs)]
     verdicts = await _heard(console, wishes, court, found)
     labelled = [
-        Labelled(pair.label, tuple(verdict.choice if verdict else None for verdict in both))
+        Labelled(pair.label, tuple(verdict.choice if verdict else None for verdict in orders))
         for pair, contest in zip(pairs, found, strict=True)
-        for both in outcomes(contest, verdicts)
+        for orders in outcomes(contest, verdicts)
     ]
-    agreed = agreement(labelled)
+    agreed = agreement(labelled, wishes.repeats)
     told = standing(agreed, subset)
     court.file.add_validation({
         "judge": wishes.judge, "prompts_hash": prompts_hash(court.prompts), "subset": subset, "standing": told,
@@ -195,13 +203,18 @@ def chosen_pairs(path: Path, subset: str | None) -> tuple[list[LabelledPair], st
 
 def agreement_line(name: str, found: Agreement) -> str:
     """Return how far a judge agrees, in one line."""
-    ties = f", {found.ties:g} ties of its own" if found.ties else ""
-    invalid = f", {found.invalid:g} without a verdict" if found.invalid else ""
-    decided = f", {found.agree:g} of {found.decided:g} decided" if found.decided < found.pairs else ""
+    ties = f", {_short(found.ties)} ties of its own" if found.ties else ""
+    invalid = f", {_short(found.invalid)} without a verdict" if found.invalid else ""
+    decided = f", {_short(found.agree)} of {_short(found.decided)} decided" if found.decided < found.pairs else ""
     kappa = "" if found.kappa is None else f"; kappa {found.kappa:.3f}"
     same = "" if found.consistency is None else f"; same verdict in both orders {100 * found.consistency:.1f} %"
-    agreed = f"agrees on {found.agree:g} of {found.pairs} ({100 * found.share:.1f} %)"
-    return f"{name}: {agreed}{ties}{invalid}{decided}{same}{kappa}"
+    agreed = f"agrees on {_short(found.agree)} of {found.pairs} ({100 * found.share:.1f} %)"
+    often = f", means of {found.repeats} times" if found.repeats > 1 else ""
+    return f"{name}: {agreed}{often}{ties}{invalid}{decided}{same}{kappa}"
+
+
+def _short(count: float) -> str:
+    return f"{round(count, 2):g}"
 
 
 def prompts_hash(prompts: Sequence[JudgePrompt]) -> str:
@@ -219,7 +232,16 @@ def _court(wishes: JudgeWishes, endpoint: Endpoint) -> Court:
 async def _heard(
     console: Console, wishes: JudgeWishes, court: Court, found: Sequence[Contest]
 ) -> Mapping[Trial, Verdict | None]:
-    trials = court.trials(found, wishes.repeats)
+    if court.prompts[0].single:
+        grades = await _asked(console, wishes, court, each_alone(found, wishes.repeats), by_rating)
+        return paired(found, wishes.repeats, grades)
+    read = by_choice if wishes.mode is Mode.PAIRWISE else by_scores
+    return await _asked(console, wishes, court, both_orders(found, wishes.repeats), read)
+
+
+async def _asked(
+    console: Console, wishes: JudgeWishes, court: Court, trials: Sequence[T], read: Callable[[T, str], V | None]
+) -> Mapping[T, V | None]:
     if left := court.open_questions(trials):
         _tell_where(console, wishes, left, court.question_chars(trials))
     told = [-1]
@@ -231,7 +253,10 @@ async def _heard(
             console.say(f"  judged {done} of {of}", style="dim")
 
     try:
-        return await court.judge(trials, tell)
+        return await court.judge(trials, read, tell)
+    except BaseException:
+        _tell_what_was_paid(console, _bill(court, wishes))
+        raise
     finally:
         await court.endpoint.close()
 
@@ -248,6 +273,12 @@ def _tell_where(console: Console, wishes: JudgeWishes, left: int, chars: int) ->
         raise EvaluationError("nothing was sent", code="V017", fix="say yes, or use a judge on this machine")
     if wishes.cache is not None:
         note_judge(wishes.cache, host)
+
+
+def _tell_what_was_paid(console: Console, bill: Bill) -> None:
+    """Say what a run that ends early has cost, if it has had any reply; in JSON it is among the warnings."""
+    if bill.new.asked or bill.whole.kept:
+        console.notice(f"{bill.line()}; all of it is kept, and the same command goes on from there")
 
 
 def _standing(court: Court) -> str:

@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedit_client.evaluation.losses import WORKER
+from fedit_client.evaluation.results import first_fault, no_result
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training.process import Json, started
 from fedit_client.training.request import OnProgress
 from fedit_client.training.trainer import plan_values, progress
+
+SCHEMA: Final = "fedit.benchmark/1"
 
 Scores = Mapping[str, Mapping[str, float]]
 """Task → metric → value; a metric is named as the harness names it, such as `acc` or `acc_stderr`."""
@@ -33,6 +39,36 @@ class BenchmarkRequest:
     """Whether the base's chat template stands around each question."""
     batch_size: int = 1
     seed: int = 0
+
+
+class BenchmarkResult(BaseModel):
+    """One model's scores in some tasks, as a line of a file; `shots` and `rows` are None where the task decides."""
+
+    # A standard error over one row is no number.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    schema_: Literal["fedit.benchmark/1"] = Field(SCHEMA, alias="schema")
+    name: str
+    base: str
+    seed: int
+    precision: str
+    shots: int | None
+    rows: int | None
+    chat: bool
+    scores: dict[str, dict[str, float]]
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def line(self) -> bytes:
+        """The result as one line of JSON."""
+        return self.model_dump_json(by_alias=True).encode() + b"\n"
+
+
+def benchmark_of(line: bytes, where: str) -> BenchmarkResult:
+    """Return the result that a line is; raises EvaluationError V001."""
+    try:
+        return BenchmarkResult.model_validate_json(line)
+    except ValidationError as error:
+        raise no_result(f"this is no result of a benchmark: {first_fault(error)}", where) from error
 
 
 class WorkerBenchmarks:

@@ -41,10 +41,14 @@ class MeasureRequest:
 
 @dataclass(frozen=True)
 class RowFigures:
-    """One adapter on every row: the summed loss in nats, and how many tokens it would have taken itself; (rows,)."""
+    """One adapter on every row: the summed loss in nats, and how many tokens it would have taken itself; (rows,).
+
+    `seconds` is how long that took, 0 where nobody measured it.
+    """
 
     losses: Doubles
     right: Doubles
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Measured:
     """What came of a measurement; `tokens` (rows,) are the answer tokens behind each row's figures.
 
     `left_out` rows lost their whole answer to the cutoff, or were more than were asked for. `places` says which of the
-    request's records each row is, where all of them were asked for.
+    request's records each row is, where all of them were asked for. `peak_bytes` is the most memory that the process
+    held, on a GPU of the device's, with all of the adapters in it; 0 where nobody measured it.
     """
 
     categories: tuple[str, ...]
@@ -60,6 +65,7 @@ class Measured:
     figures: Mapping[str, RowFigures]
     left_out: int = 0
     places: tuple[int, ...] = ()
+    peak_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -116,7 +122,8 @@ def _measured(message: Json) -> Measured:
         return np.asarray(values, dtype=np.float64)
 
     figures = {
-        name: RowFigures(doubles(told["losses"]), doubles(told["right"])) for name, told in message["figures"].items()
+        name: RowFigures(doubles(told["losses"]), doubles(told["right"]), told["seconds"])
+        for name, told in message["figures"].items()
     }
     return Measured(
         tuple(message["categories"]),
@@ -124,4 +131,5 @@ def _measured(message: Json) -> Measured:
         figures,
         message["left_out"],
         tuple(message["places"]),
+        message["peak_bytes"],
     )

@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fedit_client.evaluation.metrics import missing
+from fedit_client.evaluation.scoreboard import Score, Scoreboard
 from fedit_client.evaluation.summary import Summary, gap_words
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ class Page:
     title: str
     _parts: list[str] = field(default_factory=list)
 
-    def heading(self, text: str) -> Self:
-        """Add a heading."""
+    def section(self, text: str) -> Self:
+        """Begin a section."""
         self._parts.append(f"<h2>{escape(text)}</h2>")
+        return self
+
+    def heading(self, text: str) -> Self:
+        """Add a heading within a section."""
+        self._parts.append(f"<h3>{escape(text)}</h3>")
         return self
 
     def text(self, paragraph: str) -> Self:
@@ -74,10 +80,9 @@ def new_figure(width: float = 8.0, height: float = 4.0) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def report_page(summary: Summary, title: str = "Evaluation") -> Page:
-    """Return a page of everything that a summary knows; raises EvaluationError V003 without matplotlib."""
-    page = Page(title)
-    page.text(
+def add_losses(page: Page, summary: Summary) -> None:
+    """Add everything that a summary knows; raises EvaluationError V003 without matplotlib."""
+    page.section("Losses").text(
         f"{summary.rows} rows, {summary.tokens:,} answer tokens. Loss is nats per answer token, the mean over "
         f"{len(summary.categories)} categories; ± is the standard deviation over seeds."
     )
@@ -104,7 +109,19 @@ def report_page(summary: Summary, title: str = "Evaluation") -> Page:
     page.table(head, rows)
     page.figure(categories_figure(summary), "Loss of each model in each category.")
     page.heading("How it was measured").table(["model", "what"], _origins(summary))
-    return page
+
+
+def add_benchmarks(page: Page, boards: Sequence[Scoreboard]) -> None:
+    """Add the scores of public benchmarks; raises EvaluationError V003 without matplotlib."""
+    page.section("Public benchmarks").text(
+        "By the harness lm-eval. ± is the standard deviation over seeds, or of one seed the standard error that the "
+        "harness states."
+    )
+    for board in boards:
+        page.heading(board.setting[:1].upper() + board.setting[1:]).table(*board.table())
+        if any(_is_share(found) for found in board.scores.values()):
+            page.figure(scores_figure(board), "Scores from 0 to 1 of each model; a stroke is ± as in the table.")
+        page.table(["model", "how it was run"], [[name, told] for name, told in board.held.items()])
 
 
 def losses_figure(summary: Summary) -> "Figure":
@@ -151,6 +168,29 @@ def categories_figure(summary: Summary) -> "Figure":
     axes.set_xlabel("loss, nats per answer token")
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
+
+
+def scores_figure(board: Scoreboard) -> "Figure":
+    """Draw the scores of all models in each task, those metrics that lie between 0 and 1."""
+    shown = {key: found for key, found in board.scores.items() if _is_share(found)}
+    figure = new_figure(8, 1 + 0.5 * len(shown))
+    axes: Any = figure.subplots()
+    for number, name in enumerate(board.models):
+        beside = 0.5 * (number + 0.5) / len(board.models) - 0.25  # equal scores would hide each other
+        there = [(place + beside, found[name]) for place, found in enumerate(shown.values()) if name in found]
+        axes.errorbar([score.value for _, score in there], [place for place, _ in there],
+                      xerr=[score.error or 0.0 for _, score in there], fmt="o", label=name, alpha=0.8)  # fmt: skip
+    axes.set_yticks(range(len(shown)), [f"{task} {metric}" for task, metric in shown])
+    axes.margins(y=0.2)
+    axes.invert_yaxis()
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_xlabel("score")
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _is_share(found: Mapping[str, Score]) -> bool:
+    return all(0 <= score.value <= 1 for score in found.values())
 
 
 def _differences(summary: Summary) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import exp
@@ -46,7 +46,8 @@ class ModelResult(BaseModel):
     rouge: tuple[float | None, ...] = ()
     left_out: int = Field(0, ge=0, description="rows whose whole answer the cutoff took")
     facts: dict[str, float | str] = Field(
-        default_factory=dict, description="base, adapter, template, precision; bytes_up, seconds, … where known"
+        default_factory=dict,
+        description="base, adapter, template, precision; seconds and peak_bytes of the measuring where known",
     )
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -138,7 +139,7 @@ def results_of(
                 right=tuple(int(figures.right[place]) for place in order),
                 rouge=tuple(scores[place] for place in places) if scores else (),
                 left_out=measured.left_out,
-                facts=dict((facts or {}).get(name, {})),
+                facts={**(facts or {}).get(name, {}), **_cost(measured, name)},
                 versions=versions(),
             )
         )
@@ -159,21 +160,45 @@ def write_results(path: Path, results: Iterable[ModelResult]) -> None:
 
 def read_results(paths: Iterable[Path]) -> list[ModelResult]:
     """Return the results of all files; of the same name and seed the last one. Raises EvaluationError V001."""
-    found: dict[tuple[str, int | None], ModelResult] = {}
-    for path in paths:
-        for number, line in enumerate(_lines(path), 1):
-            try:
-                result = ModelResult.model_validate_json(line)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise EvaluationError(f"this is no result of an evaluation: {reason}", code="V001",
-                                      where=f"{path}, line {number}",
-                                      fix="name files that eval models --out has written") from error  # fmt: skip
-            found[result.name, result.seed] = result
+    found = last_of_each(result_of(line, where) for path in paths for where, line in lines_of(path))
     if not found:
-        raise EvaluationError("there are no results in the files", code="V001",
-                              fix="fedit-client eval models base --data rows.jsonl --out results.jsonl")  # fmt: skip
-    return list(found.values())
+        raise no_result("there are no results in the files", None)
+    return found
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each line of a file that is not empty, after where it stands, for people; raises StorageError."""
+    with translating(path):
+        content = path.read_bytes()
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            yield f"{path}, line {number}", line
+
+
+def result_of(line: bytes, where: str) -> ModelResult:
+    """Return the result that a line is; raises EvaluationError V001."""
+    try:
+        return ModelResult.model_validate_json(line)
+    except ValidationError as error:
+        raise no_result(f"this is no result of an evaluation: {first_fault(error)}", where) from error
+
+
+def last_of_each(results: Iterable[ModelResult]) -> list[ModelResult]:
+    """Return the results without those that a later one of the same name and seed has replaced."""
+    return list({(result.name, result.seed): result for result in results}.values())
+
+
+def no_result(reason: str, where: str | None) -> EvaluationError:
+    """The error of a file that holds no results."""
+    return EvaluationError(reason, code="V001", where=where,
+                           fix="name files of eval models --out, eval tasks --out or judge run --out")  # fmt: skip
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return what is wrong with a line, and in which of its fields."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
 
 
 def aligned(ours: ModelResult, theirs: ModelResult) -> ModelResult:
@@ -218,9 +243,10 @@ def _keys(rows: Sequence[str]) -> list[tuple[str, int]]:
     return keys
 
 
-def _lines(path: Path) -> list[bytes]:
-    with translating(path):
-        return [line for line in path.read_bytes().splitlines() if line.strip()]
+def _cost(measured: Measured, name: str) -> dict[str, float]:
+    """How long it took to measure a model, and in how much memory, where that was measured."""
+    found = {"seconds": round(measured.figures[name].seconds, 3), "peak_bytes": float(measured.peak_bytes)}
+    return {fact: value for fact, value in found.items() if value}
 
 
 def _doubles(values: Sequence[float | int]) -> Doubles:

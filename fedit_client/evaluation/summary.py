@@ -20,8 +20,8 @@ from fedit_client.evaluation.statistics import (
 from fedit_protocol.errors import EvaluationError
 from fedit_protocol.words import counted
 
-_FACTS: Final = ("bytes_up", "bytes_down", "seconds", "peak_bytes", "energy_j")
-"""Numbers that a table shows where a result has them."""
+_FACTS: Final = {"seconds": ("s to measure", 1.0), "peak_bytes": ("peak GB", 1e9)}
+"""Facts that a table shows where a result has them: the head of their column, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ModelSummary:
 
     @property
     def facts(self) -> dict[str, float]:
-        """Bytes, seconds and the like where every seed has them."""
+        """Seconds and bytes of the measuring where every seed has them."""
         found = {}
         for name in _FACTS:
             values = [value for result in self.results if isinstance(value := result.facts.get(name), float | int)]
@@ -175,7 +175,7 @@ class Summary:
         rouge = any(data["rouge_l"] is not None for data in shown)
         facts = [name for name in _FACTS if any(name in data["facts"] for data in shown)]
         head = ["model", "seeds", "loss", "perplexity", "right tokens", "relative", "worst category", "std", "Jain"]
-        head += ["ROUGE-L"] * rouge + [name.replace("_", " ") for name in facts]
+        head += ["ROUGE-L"] * rouge + [_FACTS[name][0] for name in facts]
         rows = []
         for model, data in zip(self.models, shown, strict=True):
             spread = "" if data["loss_std"] is None else f" ± {data['loss_std']:.3f}"
@@ -186,7 +186,7 @@ class Summary:
                    f"{data['jain']:.3f}"]  # fmt: skip
             if rouge:
                 row.append("–" if data["rouge_l"] is None else f"{data['rouge_l']:.3f}")
-            row += [f"{data['facts'][name]:,.0f}" if name in data["facts"] else "–" for name in facts]
+            row += [f"{data['facts'][name] / _FACTS[name][1]:.2f}" if name in data["facts"] else "–" for name in facts]
             rows.append(row)
         return head, rows
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from fedit_client.data import Message, Record, Role
@@ -74,6 +75,7 @@ def _evaluate(channel: Channel, message: Json, plan: DevicePlan) -> None:
 
 def _measure(channel: Channel, message: Json, plan: DevicePlan) -> None:
     from fedit_client.evaluation.rows import chosen_rows, trained_tokens
+    from fedit_client.training.memory import peak_bytes
 
     document = TaskDocument.model_validate(message["document"]) if message["document"] else None
     prompt = document.task.prompt if document else PromptSpec.model_validate(message["prompt"])
@@ -88,11 +90,12 @@ def _measure(channel: Channel, message: Json, plan: DevicePlan) -> None:
         def tell(done: int, of: int, place: int = place) -> None:
             channel.send("progress", **asdict(TrainingProgress("evaluate", place * of + done, len(adapters) * of)))
 
+        began = perf_counter()
         losses, right = measures(name, found.examples, tell)
-        figures[name] = {"losses": losses, "right": right}
+        figures[name] = {"losses": losses, "right": right, "seconds": perf_counter() - began}
     categories, tokens = [example.category for example in found.examples], trained_tokens(found.examples)
     channel.send("result", categories=categories, tokens=tokens, figures=figures, left_out=found.left_out,
-                 places=[] if fraction else found.places)  # fmt: skip
+                 places=[] if fraction else found.places, peak_bytes=peak_bytes(plan))  # fmt: skip
 
 
 Measures = Callable[[str, Sequence["Example"], Callable[[int, int], None]], tuple[list[float], list[int]]]

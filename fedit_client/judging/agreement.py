@@ -25,7 +25,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Counts over pairs. With two orders a pair agrees by half where one order does, so `agree` may be a half."""
+    """Counts over pairs. With two orders a pair agrees by half where one order does, so `agree` may be a half.
+
+    Where each order was asked several times, all counts are means over the repeats.
+    """
 
     pairs: int
     orders: int
@@ -33,13 +36,14 @@ class Agreement:
     ties: float
     """Verdicts of the judge's own that neither is better; like `invalid`, per order."""
     invalid: float
-    consistent: int | None
+    consistent: float | None
     """Pairs with the same record in both orders; None where there is one order.
 
     As in the published figures, a pair without a verdict in either order counts among them; `missing` says how many.
     """
-    missing: int
+    missing: float
     kappa: float | None
+    repeats: int = 1
 
     @property
     def share(self) -> float:
@@ -61,6 +65,7 @@ class Agreement:
         return {
             "pairs": self.pairs,
             "orders": self.orders,
+            "repeats": self.repeats,
             "agree": self.agree,
             "agreement": self.share,
             "ties": self.ties,
@@ -80,22 +85,27 @@ VALIDATION_SET: Final = "MT-Bench"
 VALIDATION_PAIRS: Final = 200
 
 
-def agreement(found: Sequence[Labelled]) -> Agreement:
-    """Count over pairs that all have the same number of orders, one or two; raises ValueError for others or none."""
+def agreement(found: Sequence[Labelled], repeats: int = 1) -> Agreement:
+    """Count over pairs that all have the same number of orders, one or two; raises ValueError for others or none.
+
+    With `repeats` each pair is there so many times.
+    """
     orders = {len(pair.verdicts) for pair in found}
     if len(orders) != 1 or not orders <= {1, 2}:
         raise ValueError("the pairs have no verdicts, or some in one order and some in two")
     (count,) = orders
     seen = [(pair.label, verdict) for pair in found for verdict in pair.verdicts]
     both = [len(set(pair.verdicts)) == 1 for pair in found]
+    times = count * repeats
     return Agreement(
-        pairs=len(found),
+        pairs=len(found) // repeats,
         orders=count,
-        agree=sum(label == verdict for label, verdict in seen) / count,
-        ties=sum(verdict is Choice.TIE for _, verdict in seen) / count,
-        invalid=sum(verdict is None for _, verdict in seen) / count,
-        consistent=sum(both) if count > 1 else None,
-        missing=sum(set(pair.verdicts) == {None} for pair in found),
+        repeats=repeats,
+        agree=sum(label == verdict for label, verdict in seen) / times,
+        ties=sum(verdict is Choice.TIE for _, verdict in seen) / times,
+        invalid=sum(verdict is None for _, verdict in seen) / times,
+        consistent=sum(both) / repeats if count > 1 else None,
+        missing=sum(set(pair.verdicts) == {None} for pair in found) / repeats,
         kappa=cohens_kappa([(label, verdict) for label, verdict in seen if verdict is not None]),
     )
 

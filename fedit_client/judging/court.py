@@ -1,16 +1,15 @@
-"""Question after question to a judge, each in both orders of the answers; what was paid for is never asked again."""
+"""Question after question to a judge; what was paid for is never asked again."""
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from fedit_client.judging.agreement import Choice
-from fedit_client.judging.answers import Contest
 from fedit_client.judging.endpoint import Endpoint, Reply, went_on_failing
-from fedit_client.judging.prompts import JudgePrompt, Mode, chosen
-from fedit_client.judging.verdicts import VerdictFile, key_of, parse_choice, parse_scores
+from fedit_client.judging.prompts import JudgePrompt, chosen
+from fedit_client.judging.trials import Asked
+from fedit_client.judging.verdicts import VerdictFile, key_of
 from fedit_protocol.errors import EvaluationError, FeditError
 
 _ATTEMPTS: Final = 3
@@ -22,25 +21,8 @@ _SILENT_IN_A_ROW: Final = 6
 _LAST_WORDS_S: Final = 60.0
 """How long a run that is stopped waits for replies that are on their way, and paid for."""
 
-Scores = tuple[float, float]
-_TURNED: Final = {Choice.FIRST: Choice.SECOND, Choice.SECOND: Choice.FIRST, Choice.TIE: Choice.TIE}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One contest in one order; `swapped` shows their answer first."""
-
-    contest: Contest
-    repeat: int
-    swapped: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of one trial, in the contest's own order: ours, then theirs. `scores` only in score mode."""
-
-    choice: Choice
-    scores: Scores | None = None
+T = TypeVar("T", bound=Asked)
+V = TypeVar("V")
 
 
 @dataclass
@@ -79,39 +61,26 @@ class Court:
     _counted: set[str] = field(default_factory=set)
     _failure: FeditError | None = None
 
-    @property
-    def mode(self) -> Mode:
-        """What the judge is asked for."""
-        return self.prompts[0].mode
-
-    def trials(self, contests: Iterable[Contest], repeats: int) -> list[Trial]:
-        """Return every contest in both orders, as often as wanted."""
-        return [
-            Trial(contest, repeat, swapped)
-            for contest in contests
-            for repeat in range(repeats)
-            for swapped in (False, True)
-        ]
-
-    def open_questions(self, trials: Iterable[Trial]) -> int:
+    def open_questions(self, trials: Iterable[Asked]) -> int:
         """Return how many trials have no reply in the file yet."""
         return sum(map(self._is_open, trials))
 
-    def question_chars(self, trials: Iterable[Trial]) -> int:
+    def question_chars(self, trials: Iterable[Asked]) -> int:
         """Return how many characters the questions without a reply have."""
         left = filter(self._is_open, trials)
         return sum(len(message["content"]) for trial in left for message in self._messages(trial))
 
     async def judge(
-        self, trials: Sequence[Trial], on_verdict: Callable[[int, int], None]
-    ) -> Mapping[Trial, Verdict | None]:
-        """Return the verdicts; None where no reply could be read. What was paid for is in the file, however this ends.
+        self, trials: Sequence[T], read: Callable[[T, str], V | None], on_verdict: Callable[[int, int], None]
+    ) -> Mapping[T, V | None]:
+        """Return what `read` makes of the replies; None where it can read none. What was paid for is in the file,
+        however this ends.
 
         A question that got no answer goes to the end of the line. Raises the endpoint's errors, EvaluationError V013 if
         answers stop coming, V014 if nothing that comes back is an answer, StorageError.
         """
-        found: dict[Trial, Verdict | None] = {}
-        asked_in_vain: Counter[Trial] = Counter()
+        found: dict[T, V | None] = {}
+        asked_in_vain: Counter[T] = Counter()
         # What the file knows comes first: it tells an address that is no judge's from a judge that is away.
         waiting = deque(sorted(trials, key=self._is_open))
 
@@ -119,7 +88,7 @@ class Court:
             while waiting and self._failure is None:
                 trial = waiting.popleft()
                 try:
-                    found[trial] = await self._verdict(trial)
+                    found[trial] = await self._verdict(trial, read)
                 except _NoAnswerError:
                     asked_in_vain[trial] += 1
                     if asked_in_vain[trial] < _ATTEMPTS:
@@ -148,15 +117,15 @@ class Court:
             worker.result()  # a bug in there is not a verdict that is missing
         return found
 
-    async def _verdict(self, trial: Trial) -> Verdict | None:
+    async def _verdict(self, trial: T, read: Callable[[T, str], V | None]) -> V | None:
         for attempt in range(_ATTEMPTS):
             if (reply := await self._reply(trial, attempt)) is None:
                 return None
-            if (verdict := self._read(reply.text, swapped=trial.swapped)) is not None:
+            if (verdict := read(trial, reply.text)) is not None:
                 return verdict
         return None
 
-    async def _reply(self, trial: Trial, attempt: int) -> Reply | None:
+    async def _reply(self, trial: Asked, attempt: int) -> Reply | None:
         """Return the reply from the file, or ask; None if the run is being stopped. Raises _NoAnswerError."""
         key = self._key(trial, attempt)
         if (known := self.file.known(key)) is not None:
@@ -196,48 +165,28 @@ class Court:
             fix="does --url end with /v1, or whatever stands before /chat/completions?",
         )
 
-    def _read(self, text: str, *, swapped: bool) -> Verdict | None:
-        if self.mode is Mode.PAIRWISE:
-            choice = parse_choice(text)
-            return None if choice is None else Verdict(_TURNED[choice] if swapped else choice)
-        scores = parse_scores(text)
-        if scores is None:
-            return None
-        ours, theirs = scores[::-1] if swapped else scores
-        return Verdict(preferred(ours, theirs), (ours, theirs))
-
-    def _is_open(self, trial: Trial) -> bool:
+    def _is_open(self, trial: Asked) -> bool:
         return self.file.known(self._key(trial, 0)) is None
 
-    def _key(self, trial: Trial, attempt: int) -> str:
+    def _key(self, trial: Asked, attempt: int) -> str:
         return key_of(self.endpoint.identity, self._messages(trial), trial.repeat, attempt)
 
-    def _prompt(self, trial: Trial) -> JudgePrompt:
-        question = trial.contest.question
+    def _prompt(self, trial: Asked) -> JudgePrompt:
+        question = trial.question
         reference = question.reference or (question.before.reference if question.before else "")
         return chosen(self.prompts, question.category, has_reference=bool(reference), turn=question.turn)
 
-    def _messages(self, trial: Trial) -> list[dict[str, str]]:
-        question = trial.contest.question
-        first, second = trial.contest.answers(swapped=trial.swapped)
-        before = trial.contest.turn_before(swapped=trial.swapped)
-        return self._prompt(trial).messages(question.text, first, second, question.reference, before)
+    def _messages(self, trial: Asked) -> list[dict[str, str]]:
+        return trial.messages(self._prompt(trial))
 
-    def _about(self, trial: Trial, attempt: int) -> dict[str, Any]:
+    def _about(self, trial: Asked, attempt: int) -> dict[str, Any]:
         """What a person who reads the file wants to know; the key alone decides what is found again."""
-        contest, prompt = trial.contest, self._prompt(trial)
-        first, second = (contest.theirs, contest.ours) if trial.swapped else (contest.ours, contest.theirs)
-        return {"question_id": contest.question.name, "turn": contest.question.turn,
-                "category": contest.question.category, "first": first, "second": second, "repeat": trial.repeat,
-                "attempt": attempt, "mode": prompt.mode.value, "prompt": prompt.name, "prompt_hash": prompt.digest,
-                **self.endpoint.identity}  # fmt: skip
+        question, prompt = trial.question, self._prompt(trial)
+        return {"question_id": question.name, "turn": question.turn, "category": question.category, **trial.about(),
+                "repeat": trial.repeat, "attempt": attempt, "mode": prompt.mode.value, "prompt": prompt.name,
+                "prompt_hash": prompt.digest, **self.endpoint.identity}  # fmt: skip
 
     @staticmethod
     def _count(costs: Costs, reply: Reply) -> None:
         costs.prompt_tokens += reply.prompt_tokens
         costs.completion_tokens += reply.completion_tokens
-
-
-def preferred(ours: float, theirs: float) -> Choice:
-    """Return which of two scores is the higher one."""
-    return Choice.TIE if ours == theirs else Choice.FIRST if ours > theirs else Choice.SECOND

@@ -11,6 +11,12 @@ from fedit_client.judging.agreement import Choice, Labelled
 from fedit_protocol.errors import EvaluationError
 
 _SCORES: Final = "_scores"
+_SHAPES: Final = (
+    "give JSON lines with input, output_1, output_2, label (1, 2 or tie) and perhaps judges {NAME: [verdict, verdict]}"
+    "\ngive JSON lines with question, answer_1, answer_2, human_label (1, 2 or tie) and perhaps NAME_scores "
+    "[score, score]"
+)
+"""All that is read, for people: as LLMBar's records, as FairEval's."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +113,4 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _no_pair(path: Path, number: int) -> EvaluationError:
     return EvaluationError("this is no pair of answers that people have judged", code="V020",
                            where=f"{path}, line {number}",
-                           fix="give JSON lines with input, output_1, output_2, label (1 or 2)")  # fmt: skip
+                           fix=_SHAPES)  # fmt: skip

@@ -14,7 +14,7 @@ from fedit_protocol.errors import EvaluationError
 
 
 class Mode(StrEnum):
-    """Two scores from 1 to 10 on the first line, or a verdict A, B or tie."""
+    """Scores from 1 to 10, two on the first line or one for each answer by itself; or a verdict A, B or tie."""
 
     SCORE = "score"
     PAIRWISE = "pairwise"
@@ -34,7 +34,8 @@ class Turn:
 class JudgePrompt:
     """A system text and a template with the fields question, two answers and perhaps a reference; or two turns.
 
-    Those have the fields of MT-Bench: question_1, answer_a_1, answer_b_1, ref_answer_1, and the same with 2.
+    Those have the fields of MT-Bench: question_1, answer_a_1, answer_b_1, ref_answer_1, and the same with 2. One that
+    grades a single answer has the field answer, or answer_1 and answer_2 for two turns.
     """
 
     name: str
@@ -57,6 +58,12 @@ class JudgePrompt:
         return "ref_answer_1" in _fields(self.template)
 
     @property
+    def single(self) -> bool:
+        """Whether it shows the answers of one model."""
+        fields = _fields(self.template)
+        return "answer" in fields or fields >= _ONE_IN_TWO_TURNS
+
+    @property
     def turns(self) -> int:
         """How many turns it shows, 1 or 2."""
         return 2 if "question_2" in _fields(self.template) else 1
@@ -66,11 +73,11 @@ class JudgePrompt:
     ) -> list[dict[str, str]]:
         """Return the conversation for two answers in the order in which the judge sees them, after a turn before."""
         given = {**self.defaults, "question": question, "answer_1": first, "answer_2": second, "answer_a": first,
-                 "answer_b": second, "ref_answer_1": reference}  # fmt: skip
+                 "answer_b": second, "answer": first, "ref_answer_1": reference}  # fmt: skip
         if before is not None:
             given |= {"question_1": before.question, "answer_a_1": before.first, "answer_b_1": before.second,
-                      "question_2": question, "answer_a_2": first, "answer_b_2": second,
-                      "ref_answer_1": before.reference, "ref_answer_2": reference}  # fmt: skip
+                      "question_2": question, "answer_a_2": first, "answer_b_2": second, "answer_1": before.first,
+                      "answer_2": first, "ref_answer_1": before.reference, "ref_answer_2": reference}  # fmt: skip
         return [
             {"role": "system", "content": self.system},
             {"role": "user", "content": self.template.format_map(given)},
@@ -133,7 +140,11 @@ OWN_TWO_TURNS: Final = {
 
 def read_prompts(path: Path, mode: Mode) -> list[JudgePrompt]:
     """Return the prompts of a mode, for one turn and for two, from a file of FastChat (`type`, `prompt_template`) or of
-    Vicuna's reviewers (`prompt_id`, `defaults`); raises EvaluationError V021 if there is none for one turn."""
+    Vicuna's reviewers (`prompt_id`, `defaults`).
+
+    Those that grade a single answer count where none shows two. Raises EvaluationError V021 if there is none for one
+    turn.
+    """
     with translating(path):
         lines = path.read_text("utf-8", errors="replace").splitlines()
     try:
@@ -141,9 +152,11 @@ def read_prompts(path: Path, mode: Mode) -> list[JudgePrompt]:
         found = [prompt for row in rows if (prompt := _prompt(row)) is not None and prompt.mode is mode]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_prompt(path, mode) from error
-    if not any(prompt.turns == 1 for prompt in found):
-        raise _no_prompt(path, mode)
-    return found
+    for single in (False, True):
+        alike = [prompt for prompt in found if prompt.single is single]
+        if any(prompt.turns == 1 for prompt in alike):
+            return alike
+    raise _no_prompt(path, mode)
 
 
 def chosen(prompts: Sequence[JudgePrompt], category: str, *, has_reference: bool, turn: int = 1) -> JudgePrompt:
@@ -167,23 +180,34 @@ def chosen(prompts: Sequence[JudgePrompt], category: str, *, has_reference: bool
 
 _REFERENCED: Final = frozenset({"math", "reasoning", "coding"})
 _KNOWN: Final = frozenset({"question", "answer_1", "answer_2", "answer_a", "answer_b", "ref_answer_1"})
+_OF_ONE: Final = frozenset({"question", "answer", "ref_answer_1"})
 _IN_TWO_TURNS: Final = frozenset({"question_1", "question_2", "answer_a_1", "answer_a_2", "answer_b_1", "answer_b_2"})
+_ONE_IN_TWO_TURNS: Final = frozenset({"question_1", "question_2", "answer_1", "answer_2"})
+_REFERENCES: Final = frozenset({"ref_answer_1", "ref_answer_2"})
 
 
 def _prompt(row: Mapping[str, Any]) -> JudgePrompt | None:
-    """One row of a file, or None for one that judges a single answer."""
+    """One row of a file, or None for one with other fields."""
     template, defaults = row["prompt_template"], dict(row.get("defaults", {}))
-    fields = _fields(template)
-    if fields >= _IN_TWO_TURNS:
-        if not fields <= _IN_TWO_TURNS | {"ref_answer_1", "ref_answer_2"} | defaults.keys():
-            return None
-    elif not fields <= _KNOWN | defaults.keys() or not (
-        fields & {"answer_1", "answer_a"} and fields & {"answer_2", "answer_b"}
-    ):
-        return None
     mode = Mode.PAIRWISE if row.get("type") == "pairwise" else Mode.SCORE
     name = str(row.get("name", row.get("prompt_id", "")))
-    return JudgePrompt(name, mode, row["system_prompt"], template, row.get("category", ""), defaults)
+    prompt = JudgePrompt(name, mode, row["system_prompt"], template, row.get("category", ""), defaults)
+    shown = _may_show(template)
+    if not shown or not _fields(template) <= shown | defaults.keys() or (prompt.single and mode is Mode.PAIRWISE):
+        return None
+    return prompt
+
+
+def _may_show(template: str) -> frozenset[str]:
+    """The fields that a template may have, going by its answers; none where it shows no answer."""
+    fields = _fields(template)
+    for two_turns in (_IN_TWO_TURNS, _ONE_IN_TWO_TURNS):
+        if fields >= two_turns:
+            return two_turns | _REFERENCES
+    if "answer" in fields:
+        return _OF_ONE
+    both = fields & {"answer_1", "answer_a"} and fields & {"answer_2", "answer_b"}
+    return _KNOWN if both else frozenset()
 
 
 def _fields(template: str) -> set[str]:
@@ -191,5 +215,5 @@ def _fields(template: str) -> set[str]:
 
 
 def _no_prompt(path: Path, mode: Mode) -> EvaluationError:
-    return EvaluationError(f"the file has no prompt of two answers for the mode {mode}", code="V021", where=str(path),
+    return EvaluationError(f"the file has no prompt for the mode {mode}", code="V021", where=str(path),
                            fix=f"leave out --prompts, or choose another --mode than {mode}")  # fmt: skip

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
 
 from fedit_client.judging.agreement import Choice
 from fedit_client.judging.answers import Contest
-from fedit_client.judging.court import Trial, Verdict, preferred
+from fedit_client.judging.trials import Scores, Trial, Verdict, preferred
 from fedit_protocol.words import counted
 
 _DRAWS: Final = 2000
@@ -22,7 +23,8 @@ class Tally:
     """One model against another, over all questions and repeats; a comparison is one question in both orders.
 
     In pairwise mode a win counts only where both orders agree, else it is a tie; in score mode the mean of both orders
-    decides. A comparison of which one order has no readable verdict is invalid, and counts nowhere else.
+    decides. A comparison of which one order has no readable verdict is invalid, and counts nowhere else. Where each
+    answer was graded by itself there is one order, and the higher grade wins.
     """
 
     ours: str
@@ -34,10 +36,12 @@ class Tally:
     win_rate: float | None
     """(wins + ties / 2) / valid, with the 95 % interval of a bootstrap over questions."""
     interval: tuple[float, float] | None
-    consistent: int
-    """Valid comparisons with the same verdict in both orders."""
-    scores: tuple[float, float] | None
+    consistent: int | None
+    """Valid comparisons with the same verdict in both orders; None where there is one order."""
+    scores: Scores | None
     """Sums of the mean scores, ours and theirs; score mode only."""
+    turns: Mapping[int, Scores]
+    """Mean scores, ours and theirs, of all first turns (1) and of all second ones (2)."""
     relative: float | None
     """Ours over theirs."""
     relative_interval: tuple[float, float] | None
@@ -52,7 +56,7 @@ class Tally:
     @property
     def consistency(self) -> float | None:
         """The share of the valid ones that both orders agree on."""
-        return self.consistent / self.valid if self.valid else None
+        return self.consistent / self.valid if self.valid and self.consistent is not None else None
 
     def as_data(self) -> dict[str, Any]:
         """The result, for programs."""
@@ -66,22 +70,31 @@ class Tally:
         if self.win_rate is not None and self.interval is not None:
             low, high = (100 * end for end in self.interval)
             lines.append(f"  win rate {100 * self.win_rate:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
-            lines.append(f"  the same verdict in both orders: {100 * (self.consistency or 0.0):.1f} %")
-        if self.relative is not None and self.scores is not None and self.relative_interval is not None:
-            low, high = self.relative_interval
-            told = f"{self.scores[0]:g} to {self.scores[1]:g}, relative {self.relative:.3f}"
-            lines.append(f"  sum of scores {told} (95 % interval {low:.3f} to {high:.3f})")
+        if self.consistency is not None:
+            lines.append(f"  the same verdict in both orders: {100 * self.consistency:.1f} %")
+        if self.scores is not None:
+            lines += self._score_lines(self.scores)
         lines.append(f"  mean length of answers: {self.lengths[0]:.0f} and {self.lengths[1]:.0f} words")
         return lines
+
+    def _score_lines(self, scores: Scores) -> list[str]:
+        lines = [f"  sum of scores {scores[0]:g} to {scores[1]:g}"]
+        if self.relative is not None and self.relative_interval is not None:
+            low, high = self.relative_interval
+            lines[0] += f", relative {self.relative:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        turns = [f"turn {turn} {ours:.2f} to {theirs:.2f}" for turn, (ours, theirs) in self.turns.items()]
+        apart = f" ({', '.join(turns)})" if len(turns) > 1 else ""
+        return [*lines, f"  mean score {scores[0] / self.valid:.2f} to {scores[1] / self.valid:.2f}{apart}"]
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """One comparison: points 1, ½ or 0, whether the orders agree, and the mean scores."""
+    """One comparison: its turn, points 1, ½ or 0, whether the orders agree if there are two, and the mean scores."""
 
+    turn: int
     points: float
-    consistent: bool
-    scores: tuple[float, float] | None
+    consistent: bool | None
+    scores: Scores | None
 
 
 def tally(contests: Sequence[Contest], verdicts: Mapping[Trial, Verdict | None]) -> list[Tally]:
@@ -93,12 +106,13 @@ def tally(contests: Sequence[Contest], verdicts: Mapping[Trial, Verdict | None])
     ]
 
 
-def outcomes(contest: Contest, verdicts: Mapping[Trial, Verdict | None]) -> list[tuple[Verdict | None, Verdict | None]]:
-    """Return the verdicts of a contest in both orders, for each repeat."""
+def outcomes(contest: Contest, verdicts: Mapping[Trial, Verdict | None]) -> list[tuple[Verdict | None, ...]]:
+    """Return the verdicts of a contest in both orders, or in the only one, for each repeat."""
     found = []
     repeat = 0
-    while (first := Trial(contest, repeat, swapped=False)) in verdicts:
-        found.append((verdicts[first], verdicts[Trial(contest, repeat, swapped=True)]))
+    while Trial(contest, repeat, swapped=False) in verdicts:
+        orders = [Trial(contest, repeat, swapped) for swapped in (False, True)]
+        found.append(tuple(verdicts[trial] for trial in orders if trial in verdicts))
         repeat += 1
     return found
 
@@ -107,13 +121,14 @@ def _tally(ours: str, theirs: str, contests: Sequence[Contest], verdicts: Mappin
     by_question: list[list[_Outcome]] = []
     invalid = 0
     for contest in contests:
-        compared = [_outcome(*pair) for pair in outcomes(contest, verdicts)]
+        compared = [_outcome(contest.question.turn, orders) for orders in outcomes(contest, verdicts)]
         by_question.append([one for one in compared if one is not None])
         invalid += sum(one is None for one in compared)
     flat = [one for question in by_question for one in question]
-    scored = [one.scores for one in flat if one.scores is not None]
-    sums = (sum(first for first, _ in scored), sum(second for _, second in scored)) if scored else None
+    sums = _sums(flat)
     rates, ratios = _drawn(by_question)
+    orders = [one.consistent for one in flat if one.consistent is not None]
+    turns = {turn: [one for one in flat if one.turn == turn] for turn in sorted({one.turn for one in flat})}
     return Tally(
         ours=ours,
         theirs=theirs,
@@ -123,22 +138,35 @@ def _tally(ours: str, theirs: str, contests: Sequence[Contest], verdicts: Mappin
         invalid=invalid,
         win_rate=sum(one.points for one in flat) / len(flat) if flat else None,
         interval=rates,
-        consistent=sum(one.consistent for one in flat),
+        consistent=sum(orders) if orders else None,
         scores=sums,
-        relative=sums[0] / sums[1] if sums else None,
+        turns={
+            turn: (total[0] / len(found), total[1] / len(found))
+            for turn, found in turns.items()
+            if (total := _sums(found)) is not None
+        },
+        relative=sums[0] / sums[1] if sums and sums[1] else None,
         relative_interval=ratios,
         lengths=_lengths(contests),
     )
 
 
-def _outcome(first: Verdict | None, second: Verdict | None) -> _Outcome | None:
-    if first is None or second is None:
+def _outcome(turn: int, orders: Sequence[Verdict | None]) -> _Outcome | None:
+    found = [verdict for verdict in orders if verdict is not None]
+    if len(found) < len(orders):
         return None
-    alike = first.choice is second.choice
-    if first.scores is None or second.scores is None:
-        return _Outcome(_POINTS[first.choice if alike else Choice.TIE], alike, None)
-    ours, theirs = ((first.scores[place] + second.scores[place]) / 2 for place in (0, 1))
-    return _Outcome(_POINTS[preferred(ours, theirs)], alike, (ours, theirs))
+    choices = {verdict.choice for verdict in found}
+    alike = len(choices) == 1 if len(orders) > 1 else None
+    scores = [verdict.scores for verdict in found if verdict.scores is not None]
+    if not scores:
+        return _Outcome(turn, _POINTS[choices.pop() if len(choices) == 1 else Choice.TIE], alike, None)
+    ours, theirs = (fmean(pair[place] for pair in scores) for place in (0, 1))
+    return _Outcome(turn, _POINTS[preferred(ours, theirs)], alike, (ours, theirs))
+
+
+def _sums(found: Sequence[_Outcome]) -> Scores | None:
+    scored = [one.scores for one in found if one.scores is not None]
+    return (sum(ours for ours, _ in scored), sum(theirs for _, theirs in scored)) if scored else None
 
 
 Ends = tuple[float, float]
@@ -160,7 +188,8 @@ def _drawn(by_question: Sequence[Sequence[_Outcome]]) -> tuple[Ends | None, Ends
     if counting[0][0].scores is None:
         return rates, None
     sums = [[sum(one.scores[place] for one in question if one.scores) for question in counting] for place in (0, 1)]
-    return rates, ends(*sums)
+    measurable = bool(np.all(drawn @ np.array(sums[1])))  # a baseline with nothing but zeros is no measure
+    return rates, ends(*sums) if measurable else None
 
 
 def _lengths(contests: Sequence[Contest]) -> tuple[float, float]:

@@ -17,10 +17,15 @@ from fedit_client.judging.endpoint import Reply
 from fedit_protocol.errors import EvaluationError
 
 SCHEMA: Final = "fedit.judge/1"
+REPLY: Final = "reply"
+RESULT: Final = "result"
+VALIDATION: Final = "validation"
 _CHOICES: Final = {"A": Choice.FIRST, "B": Choice.SECOND, "C": Choice.TIE}
 _CHOICE: Final = re.compile(r"\[\[([ABC])\]\]")
 _NUMBER: Final = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.])")
 _ALONE: Final = re.compile(r"\d+(?:\.\d+)?[\s,]+\d+(?:\.\d+)?")
+_RATING: Final = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
+_LOWEST: Final = 1.0
 _HIGHEST: Final = 10.0
 
 
@@ -32,11 +37,12 @@ def key_of(identity: Mapping[str, Any], messages: Sequence[Mapping[str, str]], r
 
 @dataclass
 class VerdictFile:
-    """The replies of a file, by key, and the validations that it records; appended to as they come."""
+    """The replies of a file, by key, and the results and validations that it records; appended to as they come."""
 
     path: Path
     _replies: dict[str, Reply] = field(default_factory=dict, repr=False)
     validations: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: Path) -> "VerdictFile":
@@ -64,8 +70,8 @@ class VerdictFile:
     def _take(self, row: dict[str, Any]) -> None:
         if row["schema"] != SCHEMA:
             raise ValueError(row["schema"])
-        if row["kind"] == "validation":
-            self.validations.append(row)
+        if row["kind"] in {VALIDATION, RESULT}:
+            (self.validations if row["kind"] == VALIDATION else self.results).append(row)
             return
         reply = Reply(row["reply"], row["prompt_tokens"], row["completion_tokens"])
         if reply.is_answer:  # a file of before may hold a proxy's page, whose question is still open
@@ -77,15 +83,23 @@ class VerdictFile:
 
     def add(self, key: str, reply: Reply, about: Mapping[str, Any]) -> None:
         """Keep a reply, and return when it is on the disk; raises StorageError."""
-        self._write({"kind": "reply", "key": key, **about, "reply": reply.text,
+        self._write({"kind": REPLY, "key": key, **about, "reply": reply.text,
                      "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens})  # fmt: skip
         self._replies[key] = reply
 
     def add_validation(self, fields: Mapping[str, Any]) -> None:
         """Keep how far a judge agreed with people; raises StorageError."""
-        row = {"schema": SCHEMA, "kind": "validation", **fields}
+        row = {"schema": SCHEMA, "kind": VALIDATION, **fields}
         self._write(row)
         self.validations.append(row)
+
+    def add_results(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a run has found, unless the last one found the same; raises StorageError."""
+        if self.results[-len(found) :] == found:
+            return
+        for row in found:
+            self._write(row)
+            self.results.append(dict(row))
 
     def _write(self, row: Mapping[str, Any]) -> None:
         append_durably(self.path, json.dumps({"schema": SCHEMA, **row}, ensure_ascii=False).encode() + b"\n")
@@ -113,6 +127,12 @@ def parse_choice(reply: str) -> Choice | None:
     """Return the last verdict [[A]], [[B]] or [[C]] of a reply, or None if it has none."""
     found = _CHOICE.findall(reply)
     return _CHOICES[found[-1]] if found else None
+
+
+def parse_rating(reply: str) -> float | None:
+    """Return the last rating of a reply, such as [[7]] or [[7.5]], or None if that is none from 1 to 10."""
+    found = _RATING.findall(reply)
+    return rating if found and _LOWEST <= (rating := float(found[-1])) <= _HIGHEST else None
 
 
 def _filled_lines(text: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Agreement of judges with people: by hand on small cases, and exactly as published on the recorded verdicts."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ def test_both_orders_count_by_half_and_ties_and_gaps_do_not_agree() -> None:
     assert (found.pairs, found.agree, found.ties, found.invalid) == (5, 2.5, 0.5, 1.5)
     assert (found.consistent, found.missing) == (2, 1)
     assert (found.share, found.decided, found.consistency) == (0.5, 3.0, 0.4)
+
+
+def test_repeats_are_averaged_and_make_no_more_pairs() -> None:
+    twice = [
+        Labelled(ONE, (ONE, ONE)),
+        Labelled(ONE, (ONE, TWO)),
+        Labelled(TWO, (None, None)),
+        Labelled(TWO, (TIE, TWO)),
+    ]
+    found = agreement(twice, repeats=2)
+    assert (found.pairs, found.agree, found.ties, found.invalid) == (2, 1.0, 0.25, 0.5)
+    assert (found.consistent, found.missing, found.share, found.consistency) == (1.0, 0.5, 0.5, 0.5)
+    assert standing(agreement([Labelled(ONE, (ONE, ONE))] * 200, repeats=2), "Processed/MT-Bench").startswith("not")
+    assert standing(agreement([Labelled(ONE, (ONE, ONE))] * 400, repeats=2), "Processed/MT-Bench") == "validated"
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
@@ -68,6 +83,8 @@ def test_what_nobody_has_judged_is_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError) as refused:
         read_pairs(tmp_path / "pairs.jsonl")
     assert refused.value.code == "V020"
+    for name in ("input", "output_1", "output_2", "label", "question", "answer_1", "answer_2", "human_label"):
+        assert re.search(rf"\b{name}\b", refused.value.fix or ""), name
 
 
 def recorded(file: Path) -> dict[tuple[str, str], Agreement]:

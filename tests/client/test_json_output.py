@@ -195,9 +195,10 @@ def test_a_stdin_that_is_not_there_is_nobody(home: Path) -> None:
 def test_an_interrupted_command_ends_with_an_object_too(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedit_client.console import Console
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-    console = Console(json=True)
-    console.interrupted("run")
+    monkeypatch.setattr("fedit_client.conversations.judging.chosen_pairs", interrupted)
+    assert invoke(["--json", "judge", "agreement", "pairs.jsonl"]) == 130
     answer = read(capsys.readouterr().out)
     assert (answer["ok"], answer["error"]["code"], answer["error"]["exit"]) == (False, "INTERRUPTED", 130)

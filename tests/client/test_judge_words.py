@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedit_client.judging.agreement import Choice
-from fedit_client.judging.prompts import OWN, Mode, chosen, read_prompts
-from fedit_client.judging.verdicts import parse_choice, parse_scores
+from fedit_client.judging.prompts import OWN, Mode, Turn, chosen, read_prompts
+from fedit_client.judging.verdicts import parse_choice, parse_rating, parse_scores
 from fedit_protocol.errors import EvaluationError
 
 SCORES = {
@@ -46,6 +46,26 @@ def test_the_last_verdict_counts(reply: str, found: Choice | None) -> None:
     assert parse_choice(reply) == found
 
 
+RATINGS = {
+    "Rating: [[7]]": 7.0,
+    "[[7.5]]": 7.5,
+    "The answer claims [[10]] for itself.\nRating: [[2]]": 2.0,
+    "[[10]]": 10.0,
+    "[[0]]": None,
+    "[[11]]": None,
+    "[[rating]]": None,
+    "[[-3]]": None,
+    "[7]": None,
+    "I give it a 7.": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize(("reply", "found"), RATINGS.items())
+def test_the_last_rating_from_1_to_10_counts(reply: str, found: float | None) -> None:
+    assert parse_rating(reply) == found
+
+
 def test_our_prompts_show_both_answers_and_no_braces_are_filled_in() -> None:
     for prompt in OWN.values():
         text = prompt.messages("Q {question}?", "one {answer_2}", "two")[1]["content"]
@@ -75,9 +95,45 @@ def test_published_prompts_are_read(test_data: Path) -> None:
     assert refused.value.code == "V021"
 
 
-def test_a_template_with_fields_of_its_own_is_no_prompt(tmp_path: Path) -> None:
-    row = {"name": "x", "type": "pairwise", "system_prompt": "", "prompt_template": "{answer_a.__class__} {answer_b}"}
+def test_published_prompts_for_single_answers_are_read(test_data: Path) -> None:
+    found = read_prompts(test_data / "fastchat_judge_prompts.jsonl", Mode.SCORE)
+    assert [(prompt.name, prompt.turns, prompt.single) for prompt in found] == [
+        ("single-v1", 1, True), ("single-math-v1", 1, True), ("single-v1-multi-turn", 2, True),
+        ("single-math-v1-multi-turn", 2, True),
+    ]  # fmt: skip
+    names = [chosen(found, *asked, has_reference=given, turn=turn).name for asked, given, turn in (
+        (("writing",), True, 1), (("math",), True, 1), (("writing",), False, 2), (("coding",), True, 2),
+    )]  # fmt: skip
+    assert names == ["single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn"]
+    before = Turn("First?", "one", "one", "ref one")
+    text = found[3].messages("Second?", "two", "two", "ref two", before)[1]["content"]
+    shown = ["First?", "ref one", "Second?", "ref two", "First?", "one", "Second?", "two"]
+    places = [0]
+    for part in shown:
+        places.append(text.index(part, places[-1] + 1))
+    assert text.count("First?") == 2
+
+
+def test_prompts_that_show_two_answers_go_before_those_that_grade_one(tmp_path: Path) -> None:
+    rows = [{"name": "one", "type": "single", "system_prompt": "", "prompt_template": "{question} {answer}"},
+            {"name": "two", "system_prompt": "", "prompt_template": "{question} {answer_1} {answer_2}"}]  # fmt: skip
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [prompt.name for prompt in read_prompts(tmp_path / "prompts.jsonl", Mode.SCORE)] == ["two"]
+
+
+NO_PROMPTS = {
+    "fields of its own": ("pairwise", "{answer_a.__class__} {answer_b}"),
+    "one answer for a choice": ("pairwise", "{question} {answer}"),
+    "fields of its own beside one answer": ("single", "{question} {answer} {answer.__class__}"),
+    "no answer": ("single", "{question}"),
+    "no field": ("single", "Which is better?"),
+}
+
+
+@pytest.mark.parametrize(("kind", "template"), NO_PROMPTS.values(), ids=NO_PROMPTS)
+def test_a_template_that_does_not_show_answers_alone_is_no_prompt(kind: str, template: str, tmp_path: Path) -> None:
+    row = {"name": "x", "type": kind, "system_prompt": "", "prompt_template": template}
     (tmp_path / "prompts.jsonl").write_text(json.dumps(row))
     with pytest.raises(EvaluationError) as refused:
-        read_prompts(tmp_path / "prompts.jsonl", Mode.PAIRWISE)
+        read_prompts(tmp_path / "prompts.jsonl", Mode.PAIRWISE if kind == "pairwise" else Mode.SCORE)
     assert refused.value.code == "V021"

@@ -51,7 +51,8 @@ async def judged(fake: FakeJudge, answers: Path, to: Any = impatient, **fields: 
 
 
 def kept(answers: Path) -> int:
-    return len((answers.parent / "verdicts.jsonl").read_bytes().splitlines())
+    """How many replies are in the file."""
+    return (answers.parent / "verdicts.jsonl").read_text().count('"kind": "reply"')
 
 
 async def test_both_orders_are_asked_and_must_agree(answers: Path) -> None:
@@ -163,7 +164,8 @@ async def test_a_line_that_a_crash_cut_off_is_asked_again(answers: Path) -> None
     async with FakeJudge(longer).serving() as fake:
         await judged(fake, answers)
         file = answers.parent / "verdicts.jsonl"
-        file.write_bytes(file.read_bytes()[:-7])
+        replies = file.read_bytes().splitlines(keepends=True)[:10]
+        file.write_bytes(b"".join(replies)[:-7])
         await judged(fake, answers)
         assert (len(fake.requests), kept(answers)) == (11, 10)
         VerdictFile.open(file)
@@ -292,6 +294,17 @@ async def test_a_judge_is_validated_and_labelled_from_then_on(answers: Path) -> 
     assert told == f"{few} (Processed/MT-Bench: agreement 75.0 %)"
     scored = await judged(here, answers, InMemory, mode=Mode.SCORE)
     assert scored.standing.startswith("not validated: fedit-client")  # with other prompts it is another judge
+
+
+async def test_a_validation_asks_as_often_as_wanted(answers: Path) -> None:
+    first = {n: Misbehaviour(text="[[B]]") for n in (0, 1)}  # once wrong, and once right in the other order
+    async with FakeJudge(longer, first).serving() as fake:
+        asked = wishes(fake, answers, repeats=3, at_once=1)
+        found = await validate_judge(Console(quiet=True), asked, labelled(*[Choice.FIRST] * 2), "Mine", impatient)
+        assert len(fake.requests) == 12
+    assert (found.found.pairs, found.found.repeats) == (2, 3)
+    assert found.found.agree == pytest.approx(2 - 1 / 6)
+    assert found.lines()[0].startswith("Mine: agrees on 1.83 of 2 (91.7 %), means of 3 times")
 
 
 MODELS: dict[str, tuple[Sequence[str], str]] = {

@@ -91,7 +91,24 @@ def test_records_that_were_measured_become_results_in_the_order_of_the_file() ->
     (found,) = results_of(measured, records, roles={"base": "base"}, rouge={"base": [None, 0.5, None]})
     assert (found.losses, found.categories, found.tokens) == ((1.0, 2.0, 3.0), ("a", "b", "a"), (1, 2, 3))
     assert (found.rouge_l, found.role, len(set(found.rows))) == (0.5, "base", 3)
-    assert "numpy" in found.versions
+    assert ("numpy" in found.versions, found.facts) == (True, {})  # nobody has measured what the measuring costs
+
+
+def test_what_measuring_a_model_costs_stands_beside_it_over_its_seeds() -> None:
+    records = records_from([{"instruction": "Say", "response": "ok"}]).records
+    found = []
+    for seed, seconds in ((1, 2.0), (2, 3.0)):
+        figures = {
+            "base": RowFigures(np.ones(1), np.ones(1), 4.0), "FedIT": RowFigures(np.ones(1), np.ones(1), seconds)
+        }  # fmt: skip
+        measured = Measured(("",), np.ones(1), figures, places=(0,), peak_bytes=1_500_000_000)
+        found += results_of(measured, records, facts={"FedIT": {"precision": "nf4"}}, seed=seed)
+    assert found[1].facts == {"precision": "nf4", "seconds": 2.0, "peak_bytes": 1.5e9}
+    head, (base, fedit) = summarise(found).table()
+    assert head[-2:] == ["s to measure", "peak GB"]
+    assert (base[-2:], fedit[-2:]) == (["4.00", "1.50"], ["2.50", "1.50"])
+    unmeasured = found[0].model_copy(update={"name": "other", "facts": {}})
+    assert summarise([*found, unmeasured]).table()[1][2][-2:] == ["–", "–"]
 
 
 def test_a_summary_says_what_is_better_over_seeds_and_how_much_of_the_gap_is_closed() -> None:
@@ -128,10 +145,14 @@ class Links(HTMLParser):
 
 def test_the_report_is_one_page_that_needs_nothing_else() -> None:
     pytest.importorskip("matplotlib")
-    from fedit_client.evaluation.report import report_page
+    from fedit_client.evaluation.report import Page, add_losses
 
     hostile = result("<script>alert(1)</script>", 2.0)
-    pages = [report_page(summarise([*federation(), hostile])).html() for _ in range(2)]
+    pages = []
+    for _ in range(2):
+        page = Page("Evaluation")
+        add_losses(page, summarise([*federation(), hostile]))
+        pages.append(page.html())
     assert pages[0] == pages[1]
     links = Links()
     links.feed(pages[0])

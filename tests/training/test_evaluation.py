@@ -207,6 +207,8 @@ async def test_saved_adapters_are_measured_and_answer_in_a_process(base: Path, t
     asked = MeasureRequest(None, base, adapters, letters(6), cpu("nf4"), prompt=document.task.prompt)
     found = await WorkerMeasurer().measure(asked, lambda _: None)
     assert found.accuracy("trained") == 1.0
+    assert found.peak_bytes > 10**8
+    assert all(figures.seconds > 0 for figures in found.figures.values())
     async with WorkerChat(base, cpu("nf4"), beside=adapters, template=Template.ALPACA) as talking:
         question = [Message(Role.USER, "Say it, 3.\n\nHere")]
         told = {name: "".join([piece async for piece in talking.ask(question, voice=name, context="Here")])
