@@ -41,6 +41,8 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, FleetError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import Mode
+from fedit_protocol.task_selection import least_free
+from fedit_protocol.words import counted
 
 TASK: Final = "task.toml"
 _LOCK: Final = "fleet.lock"
@@ -150,6 +152,7 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
         if state not in {TaskState.ACTIVE, TaskState.FINISHED}:
             raise not_open(offer.document, state)
         if server is None:
+            _tell_of_others(wanted, offer)
             wanted.agree(offer)
             _check_one_task(folder, offer)
         if settings.baselines:
@@ -258,6 +261,15 @@ async def _places(wanted: Launch, offer: TaskOffer, base: Path | None) -> Any:
     model = wanted.settings.model or wanted.config.model
     found = base or await find_base(offer.document, model, wanted.config.paths.cache, wanted.config.limits, wanted.say)
     return own_places(offer, wanted.config, wanted.settings, wanted.say, found)
+
+
+def _tell_of_others(wanted: Launch, offer: TaskOffer) -> None:
+    """Say that a round needs more than this fleet: at a server for others too it may begin at any time, so it waits."""
+    needed, clients = least_free(offer.document.task), wanted.settings.clients
+    if needed > clients:
+        wanted.say(f"a round of this task begins with {needed} devices; this fleet has {clients} and waits until "
+                   f"{counted(needed - clients, 'device')} of other people {'is' if needed - clients == 1 else 'are'} "
+                   f"free too, or: --clients {needed}")  # fmt: skip
 
 
 def _telling(wanted: Launch, offer: TaskOffer) -> Callable[[dict[str, Any]], None]:

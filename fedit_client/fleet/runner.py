@@ -13,6 +13,7 @@ from fedit_protocol.catalogue import TaskList, TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import DataError, DeviceError, FeditError, FleetError, TransportError
 from fedit_protocol.task import TaskDocument
+from fedit_protocol.task_selection import least_free
 
 _ENROL_AT_ONCE: Final = 8
 _LOOK_EVERY_S: Final = 3.0
@@ -90,7 +91,7 @@ class Fleet:
 
     def _check_enough(self, error: FeditError) -> None:
         """Raise FleetError F014 if too few are left for a round of the fleet's own server, where nobody else comes."""
-        needed, left = self.world.offer.document.task.round.cohort_min, len(self.members) - len(self.out)
+        needed, left = least_free(self.world.offer.document.task), len(self.members) - len(self.out)
         if self.end_stage is not None and left < needed:
             raise FleetError(f"{len(self.out)} of {len(self.members)} clients are out, and a round needs {needed}; the "
                              f"last one said: {error}", code="F014",
