@@ -19,7 +19,7 @@ from fedit_client.fleet.availability import parse_availability
 from fedit_client.fleet.baselines import Baselines, check_measurable, plain_document
 from fedit_client.fleet.dropouts import SEALED_STEPS, STEPS, Dropouts
 from fedit_client.fleet.member import Connect, World
-from fedit_client.fleet.own_server import OwnServer, asks_for_trust, own_server, task_text
+from fedit_client.fleet.own_server import OwnServer, asks_for_trust, own_server, reports_more, task_text
 from fedit_client.fleet.places import OpenPlaces, TrainingPlaces, own_places
 from fedit_client.fleet.population import CLIENTS, MANIFEST, PARTITION, deal, is_dealt, population
 from fedit_client.fleet.report import round_words, write_report, write_versions
@@ -159,7 +159,9 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
             plain_document(offer.document)
         training = await stack.enter_async_context(await _places(wanted, offer, base))
         trusted = offer.document.task.round.mode is Mode.TRUSTED
-        tally = Tally(folder, _telling(wanted, offer), stages=SEALED if trusted else MASKED)
+        report = server.report if server is not None and reports_more(offer.document.task) else None
+        stages = SEALED if trusted else MASKED
+        tally = Tally(folder, _telling(wanted, offer), stages=stages, servers_report=report)
         world = World(
             offer=offer,
             address=address,
@@ -184,6 +186,7 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
                 await fleet.run()
         finally:
             tally.close()
+            await tally.complete()
         beside = Baselines(offer.document, settings, folder, training, say=wanted.say)
         await beside.train(clients, _committed(folder))
     if settings.baselines:

@@ -21,6 +21,7 @@ from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.task_selection import least_free
+from fedit_protocol.task_tables import MethodSpec
 
 _LEAST_COHORT: Final = 3
 _SURE: Final = 0.3
@@ -81,9 +82,13 @@ def _checked(stated: Mapping[str, Any], where: str) -> Task:
             ring_spec(task, 1)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in fault["loc"]) or "the task"
-        why = "this key does not exist" if fault["type"] == "extra_forbidden" else fault["msg"]
-        raise _refused(f"{key}: {why.removeprefix('Value error, ')}", where) from error
+        key = ".".join(str(part) for part in fault["loc"])
+        why = (
+            "this key does not exist"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, ")
+        )
+        raise _refused(f"{key}: {why}" if key else why, where) from error
     except ConfigError as error:
         raise _refused(str(error), where) from error
     return task
@@ -112,6 +117,11 @@ def _check_enough(task: Task, settings: FleetSettings) -> None:
 def asks_for_trust(task: Mapping[str, Any]) -> bool:
     """Say whether the rounds of a task file are in trusted mode."""
     return bool(task.get("round", {}).get("mode") == Mode.TRUSTED)
+
+
+def reports_more(task: Task) -> bool:
+    """Say whether the server reports more of a task's rounds than each of its devices is told."""
+    return bool(task.selection.domains) or task.method != MethodSpec()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -148,6 +158,14 @@ class OwnServer:
         for number in numbers:
             await self._ask("round", "abort", str(number), "--reason", "the fleet was killed")
         return len(numbers)
+
+    async def report(self, round_no: int) -> dict[str, Any]:
+        """Return what the server reports of a round that is over; nothing where it cannot be asked."""
+        try:
+            shown = (await self._ask("round", "show", str(round_no))).get("data") or {}
+        except OSError:  # no process can be started just now
+            return {}
+        return shown.get("report") or {}
 
     async def _ask(self, *words: str) -> dict[str, Any]:
         async with started("fedit-server", "fedit_server", ["--json", "--home", str(self.home), *words], {}) as child:

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from fedit_client.consent.terms import size_text
@@ -44,6 +45,7 @@ def summary_of(rounds: Sequence[dict[str, Any]], settings: FleetSettings, out: d
     """Return the figures of all rounds together; losses in nats per token, times in seconds, sizes in bytes."""
     committed = [line for line in rounds if line["outcome"] == "committed"]
     losses = [line["held_out_loss"] for line in committed if line["held_out_loss"] is not None]
+    coverages = [share for line in committed if (share := line.get("coverage")) is not None]
     dropped: dict[str, int] = {}
     for line in rounds:
         for step, count in line["dropped"].items():
@@ -56,6 +58,8 @@ def summary_of(rounds: Sequence[dict[str, Any]], settings: FleetSettings, out: d
         "first_held_out_loss": losses[0] if losses else None,
         "last_held_out_loss": losses[-1] if losses else None,
         "last_train_loss": committed[-1]["train_loss"] if committed else None,
+        "mean_coverage": fmean(coverages) if coverages else None,
+        "last_method": committed[-1].get("method", {}) if committed else {},
         "dropped": dropped,
         "train_s": round(sum(line["train_s"] for line in rounds), 3),
         "wall_s": round(sum(line["wall_s"] for line in rounds), 3),
@@ -81,6 +85,9 @@ def round_words(line: dict[str, Any], rounds: int) -> str:
     if line["domain_losses"]:
         worst, loss = max(line["domain_losses"].items(), key=lambda item: item[1])
         losses.append(f"worst domain {worst} {loss:.3f}")
+    if line.get("coverage") is not None:
+        losses.append(f"coverage {line['coverage']:.0%}")
+    losses += [f"{name} {value:.3g}" for name, value in line.get("method", {}).items()]
     parts = [
         _place_words(line["round"], line["adapter_version"], rounds),
         f"{line['clients']} clients{gone}, {line['survivors']} summed",
@@ -180,6 +187,7 @@ def _page(
         "|---" * len(_COLUMNS) + "|",
         *(_row(line) for line in rounds),
         "",
+        *_reported(rounds),
         *(f"![{name}](plots/{name})\n" for name in plotted),
     ]
     if not plotted:
@@ -187,6 +195,26 @@ def _page(
     if summary["out"]:
         lines += ["Clients that ended early:", "", *(f"- {name}: {why}" for name, why in summary["out"].items()), ""]
     return "\n".join(lines)
+
+
+def _reported(rounds: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of what the server reports besides; nothing where no round has any of it."""
+    names = list(dict.fromkeys(name for line in rounds for name in line.get("method", {})))
+    covers = any(line.get("coverage") is not None for line in rounds)
+    if not covers and not names:
+        return []
+    coverage = ("coverage", "nobody has") if covers else ()
+    head = ["round", *coverage, *(f"`{name}`" for name in names)]
+    what = ["how many of the task's categories some client of it has"] * covers + ["the method's figures"] * bool(names)
+    lines = [f"What the server reports of each round: {', and '.join(what)}.", ""]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for line in rounds:
+        share, found = line.get("coverage"), line.get("method", {})
+        missing = "–" if share is None else ", ".join(line["not_covered"]) or "none"
+        covered = ["–" if share is None else f"{share:.0%}", missing] if covers else []
+        figures = [f"{found[name]:.4g}" if name in found else "–" for name in names]
+        lines.append(f"| {' | '.join([str(line['round']), *covered, *figures])} |")
+    return [*lines, ""]
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from fedit_protocol.task_selection import least_free
 
 _ENROL_AT_ONCE: Final = 8
 _LOOK_EVERY_S: Final = 3.0
+_COMPLETE_EVERY_S: Final = 1.0
 _STALLED_S: Final = 2.0
 _MOST_TOLD: Final = 5
 
@@ -51,7 +52,7 @@ class Fleet:
         await self._enrol()
         self.say(f"{len(self.members)} virtual clients are enrolled")
         async with task_group() as group:
-            watching = [group.create_task(self._watch_task())]
+            watching = [group.create_task(self._watch_task()), group.create_task(self._watch_lines())]
             if self.end_stage is not None:
                 watching.append(group.create_task(self._watch_stalls(self.end_stage)))
             lives = [group.create_task(self._life(member)) for member in self.members]
@@ -123,6 +124,12 @@ class Fleet:
                 elif state != TaskState.ACTIVE and not told:
                     told = True
                     self.say(f"the task is {state}; the fleet waits")
+
+    async def _watch_lines(self) -> None:
+        """Write the rounds that wait for the server's report."""
+        while True:
+            await asyncio.sleep(_COMPLETE_EVERY_S)
+            await self.world.tally.complete()
 
     async def _watch_stalls(self, end_stage: EndStage) -> None:
         """End stages that wait for vanished clients only: what a deadline would do, without sitting it out."""

@@ -70,6 +70,7 @@ def test_a_smaller_cohort_in_the_task_would_do_as_well_where_so_few_hide_one_ano
 NO_TASKS: dict[str, tuple[str, str]] = {
     "a key that no task has": ('colour = "blue"\n', "base.colour: this key does not exist"),
     "rules that contradict each other": ("[round]\ncohort_size = 3\ncohort_min = 4\n", "set cohort_size = 4"),
+    "tables that do not fit each other": ('[method]\nname = "scaffold"\n', "is refused: method.name = scaffold needs"),
     "thresholds that so few cannot have": ("[round]\ncohort_size = 4\nmin_survivors = 100\n", "min_survivors"),
 }
 
