@@ -1,7 +1,6 @@
 """What a fleet leaves behind: versions, figures, plots, and one page for people."""
 
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import sys
@@ -14,6 +13,8 @@ from fedit_client.consent.terms import size_text
 from fedit_client.evaluation.results import read_results
 from fedit_client.evaluation.summary import Summary, summarise
 from fedit_client.fleet.baselines import FOLDER, MOST_ALONE, RESULTS
+from fedit_client.fleet.plots import FOLDER as PLOTS
+from fedit_client.fleet.plots import MISSING, write_plots
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import write_atomic
 from fedit_client.installed import installed_version
@@ -110,7 +111,7 @@ def write_report(folder: Path, rounds: Sequence[dict[str, Any]], settings: Fleet
     if compared is not None:
         summary["comparison"] = compared.as_data()
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2).encode() + b"\n", _PUBLIC)
-    plotted = write_plots(folder / "plots", rounds)
+    plotted = write_plots(folder / PLOTS, rounds)
     page = _page(rounds, settings, summary, plotted) + _beside(compared)
     write_atomic(folder / REPORT, page.encode(), _PUBLIC)
     return summary
@@ -131,39 +132,6 @@ def _beside(compared: Summary | None) -> str:
         f"`{RESULTS}`; the models: `{FOLDER}/`."
     )
     return "\n".join(["", "## Beside its baselines", "", said, "", "```", *compared.lines(), "```", ""])
-
-
-def write_plots(folder: Path, rounds: Sequence[dict[str, Any]]) -> list[str]:
-    """Draw losses, and who was there, over the rounds; return the files' names, none without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None or not rounds:
-        return []
-    from matplotlib.figure import Figure
-
-    numbers = [line["round"] for line in rounds]
-    loss = Figure(figsize=(7, 4), layout="constrained")
-    axes = loss.add_subplot(xlabel="round", ylabel="nats per token")
-    axes.plot(
-        numbers, [_or_gap(line["train_loss"]) for line in rounds], marker="o", label="training, mean over clients"
-    )
-    held_out = [_or_gap(line["held_out_loss"]) for line in rounds]
-    axes.plot(numbers, held_out, marker="s", label="clients' held-out rows, before the round")
-    axes.legend()
-    there = Figure(figsize=(7, 4), layout="constrained")
-    axes = there.add_subplot(xlabel="round", ylabel="clients")
-    axes.bar(numbers, [line["survivors"] for line in rounds], label="in the sum")
-    gone = [line["clients"] - line["survivors"] for line in rounds]
-    axes.bar(numbers, gone, bottom=[line["survivors"] for line in rounds], label="not in the sum")
-    axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, figure in (("loss.png", loss), ("clients.png", there)):
-        figure.savefig(folder / name, dpi=120)
-        names.append(name)
-    return names
-
-
-def _or_gap(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def _page(
@@ -188,10 +156,10 @@ def _page(
         *(_row(line) for line in rounds),
         "",
         *_reported(rounds),
-        *(f"![{name}](plots/{name})\n" for name in plotted),
+        *(f"![{name}]({PLOTS}/{name})\n" for name in plotted),
     ]
     if not plotted:
-        lines += ['Plots need matplotlib: `pip install "fedit[eval]"`, then the same command with `--resume`.', ""]
+        lines += [MISSING, ""]
     if summary["out"]:
         lines += ["Clients that ended early:", "", *(f"- {name}: {why}" for name, why in summary["out"].items()), ""]
     return "\n".join(lines)

@@ -281,3 +281,4 @@ def test_a_series_of_fleets_is_set_beside_its_baselines(tmp_path: Path) -> None:
         assert models == [*(f"alone-client_{number}" for number in range(5)), "central"]
         assert "Beside its baselines" in (out / f"seed-{seed}" / "report.md").read_text()
     assert "2 fleets of 5 virtual clients" in (out / "report.md").read_text()
+    assert (out / "plots" / "loss.png").exists() == (out / "seed-4" / "plots" / "loss.png").exists()
