@@ -77,7 +77,9 @@ def _figure(across: str, upwards: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    return figure, figure.add_subplot(xlabel=across, ylabel=upwards)
+    axes = figure.add_subplot(xlabel=across, ylabel=upwards)
+    axes.locator_params(axis="x", integer=True)
+    return figure, axes
 
 
 def _saved(folder: Path, figures: Mapping[str, Any]) -> list[str]:
