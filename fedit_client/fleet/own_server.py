@@ -17,6 +17,7 @@ from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import translating
 from fedit_protocol.errors import ConfigError, FleetError
 from fedit_protocol.messages import MAX_COHORT
+from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task
@@ -106,7 +107,7 @@ def _check_enough(task: Task, settings: FleetSettings) -> None:
     choices, lower = [f"--clients {needed}"], ""
     if settings.cohort and clients >= _LEAST_COHORT:
         choices.append(f"--cohort {clients}")
-    elif task.round.cohort_min == needed:  # and `clients` are enough to hide one another
+    elif task.round.cohort_min == needed and not _needs_many(task):  # `clients` are enough to hide one another
         lower = f"; round.cohort_min = {clients} in the task would do as well"
     raise FleetError(f"a round of this task begins with {needed} clients, and this fleet has {clients}, so that none "
                      f"would ever begin{lower}", code="F001", where="--clients",
@@ -117,6 +118,11 @@ def _check_enough(task: Task, settings: FleetSettings) -> None:
 def asks_for_trust(task: Mapping[str, Any]) -> bool:
     """Say whether the rounds of a task file are in trusted mode."""
     return bool(task.get("round", {}).get("mode") == Mode.TRUSTED)
+
+
+def _needs_many(task: Task) -> bool:
+    """Say whether the task's method sums what says too much of a few."""
+    return isinstance(METHODS[task.method.name], TwoSumMethod | SketchingMethod)
 
 
 def reports_more(task: Task) -> bool:
