@@ -66,7 +66,7 @@ def test_a_smaller_cohort_in_the_task_would_do_as_well_where_so_few_hide_one_ano
         FleetSettings("local", "rows", 5), task_file(tmp_path, "[round]\ncohort_size = 8\ncohort_min = 5\n")
     )
     two_sums = task_file(tmp_path, '[method]\nname = "fedit_rs"\n[round]\ncohort_size = 11\ncohort_min = 11\n')
-    with pytest.raises(FleetError, match="none would ever begin$"):
+    with pytest.raises(FleetError, match=r"none would ever begin$"):
         task_text(FleetSettings("local", "rows", 5), two_sums)
 
 
