@@ -194,7 +194,7 @@ _CODES: Final[dict[str, str]] = {
     "T120": "A server keeps a signed record of every change to a task, each line bound to the one before. One of them "
     "does not hold: it was changed, or the whole comes from another server. Ask the organiser; trust nothing of it.",
     "F001": "A fleet has a row at least for each client, and three clients at least: a masked round with fewer hides "
-    "nobody. Give more rows, or fewer --clients.",
+    "nobody. To a server of its own nobody else comes, so there it has as many as a round of its task begins with.",
     "F002": "--availability says when virtual clients are online: always; diurnal, one stretch of every period, around "
     "the same time for most; bernoulli, anew in every slot. Drawn from --seed.",
     "F003": "--speeds says how much slower than this machine virtual clients are: same, or lognormal:SIGMA.",

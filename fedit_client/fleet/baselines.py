@@ -218,7 +218,7 @@ def plain_document(document: TaskDocument) -> TaskDocument:
     if document.layout != document.built:
         raise FleetError(f"what the method {task.method.name} trains is no pair of LoRA factors, so no plain training "
                          "is comparable to it", code="F016", where="--baselines",
-                         fix="fedit-client fleet without --baselines, or a task whose method is fedit")  # fmt: skip
+                         fix="fedit-client fleet without --baselines, or method.name = fedavg in the task")  # fmt: skip
     adapter = task.adapter.model_copy(update={"ranks": ()})
     plain = task.model_copy(update={"method": MethodSpec(), "adapter": adapter, "fairness": None})
     return document.model_copy(update={"task": plain})

@@ -19,7 +19,7 @@ from fedit_client.fleet.availability import parse_availability
 from fedit_client.fleet.baselines import Baselines, check_measurable, plain_document
 from fedit_client.fleet.dropouts import SEALED_STEPS, STEPS, Dropouts
 from fedit_client.fleet.member import Connect, World
-from fedit_client.fleet.own_server import OwnServer, asks_for_trust, own_server, task_text
+from fedit_client.fleet.own_server import OwnServer, asks_for_trust, own_server, reports_more, task_text
 from fedit_client.fleet.places import OpenPlaces, TrainingPlaces, own_places
 from fedit_client.fleet.population import CLIENTS, MANIFEST, PARTITION, deal, is_dealt, population
 from fedit_client.fleet.report import round_words, write_report, write_versions
@@ -41,6 +41,8 @@ from fedit_protocol.catalogue import TaskState
 from fedit_protocol.errors import FeditError, FleetError
 from fedit_protocol.signing import SigningKey
 from fedit_protocol.task import Mode
+from fedit_protocol.task_selection import least_free
+from fedit_protocol.words import counted
 
 TASK: Final = "task.toml"
 _LOCK: Final = "fleet.lock"
@@ -150,13 +152,16 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
         if state not in {TaskState.ACTIVE, TaskState.FINISHED}:
             raise not_open(offer.document, state)
         if server is None:
+            _tell_of_others(wanted, offer)
             wanted.agree(offer)
             _check_one_task(folder, offer)
         if settings.baselines:
             plain_document(offer.document)
         training = await stack.enter_async_context(await _places(wanted, offer, base))
         trusted = offer.document.task.round.mode is Mode.TRUSTED
-        tally = Tally(folder, _telling(wanted, offer), stages=SEALED if trusted else MASKED)
+        report = server.report if server is not None and reports_more(offer.document.task) else None
+        stages = SEALED if trusted else MASKED
+        tally = Tally(folder, _telling(wanted, offer), stages=stages, servers_report=report)
         world = World(
             offer=offer,
             address=address,
@@ -181,6 +186,7 @@ async def _run(wanted: Launch, clients: Any) -> dict[str, str]:
                 await fleet.run()
         finally:
             tally.close()
+            await tally.complete()
         beside = Baselines(offer.document, settings, folder, training, say=wanted.say)
         await beside.train(clients, _committed(folder))
     if settings.baselines:
@@ -258,6 +264,15 @@ async def _places(wanted: Launch, offer: TaskOffer, base: Path | None) -> Any:
     model = wanted.settings.model or wanted.config.model
     found = base or await find_base(offer.document, model, wanted.config.paths.cache, wanted.config.limits, wanted.say)
     return own_places(offer, wanted.config, wanted.settings, wanted.say, found)
+
+
+def _tell_of_others(wanted: Launch, offer: TaskOffer) -> None:
+    """Say that a round needs more than this fleet: at a server for others too it may begin at any time, so it waits."""
+    needed, clients = least_free(offer.document.task), wanted.settings.clients
+    if needed > clients:
+        wanted.say(f"a round of this task begins with {needed} devices; this fleet has {clients} and waits until "
+                   f"{counted(needed - clients, 'device')} of other people {'is' if needed - clients == 1 else 'are'} "
+                   f"free too, or: --clients {needed}")  # fmt: skip
 
 
 def _telling(wanted: Launch, offer: TaskOffer) -> Callable[[dict[str, Any]], None]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedit_client.hardware.device import DevicePlan
+from fedit_client.records.own_part import own_files, write_own_files
 from fedit_client.training import LocalResult, OnProgress, Trainer, TrainingRequest
 from fedit_client.training.channel import WIRE_FLOAT
 from fedit_client.training.hosted import HostedBase
@@ -34,8 +35,7 @@ _PATIENCE_S: Final = 10.0
 class RayPlace(Trainer):
     """One actor as a Trainer; what it is asked beyond one request waits in Ray.
 
-    A method that keeps something on each device from round to round finds it again only where the machines of the
-    cluster share the fleet's folder, or are one.
+    What a method keeps on each device from round to round goes along and comes back: machines need share no folder.
     """
 
     actor: Any
@@ -50,14 +50,17 @@ class RayPlace(Trainer):
         message = message_of(request)
         files = {"global_adapter": request.global_adapter, "public": request.public}
         contents = {name: await asyncio.to_thread(path.read_bytes) for name, path in files.items() if path is not None}
+        own = None if request.own is None else await asyncio.to_thread(own_files, request.own)
         try:
-            told, raw = await self.actor.train.remote(message, contents)
+            told, raw, written = await self.actor.train.remote(message, contents, own)
         except RayError as error:
             raise DeviceError("a training process of Ray has ended", code="H004", where=str(error)[:500],
                               fix="look at Ray's logs: ray logs") from error  # fmt: skip
         if "error" in told:
             kind = ERRORS.get(told.pop("error"), DeviceError)
             raise kind(told.pop("message"), **told)
+        if request.own is not None:
+            await asyncio.to_thread(write_own_files, request.own, written)
         return LocalResult(update=np.frombuffer(raw, dtype=WIRE_FLOAT).astype(np.float32), **told)
 
 

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
+from pydantic import ValidationError
 
 from fedit_client.base.model import PACKAGED_MODEL
 from fedit_client.demo.processes import Child, started
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import translating
-from fedit_protocol.errors import FleetError
+from fedit_protocol.errors import ConfigError, FleetError
 from fedit_protocol.messages import MAX_COHORT
-from fedit_protocol.task import Mode
+from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
+from fedit_protocol.secagg.ring import cohort_rules, ring_spec
+from fedit_protocol.secagg.thresholds import Thresholds
+from fedit_protocol.task import Mode, Task
+from fedit_protocol.task_selection import least_free
+from fedit_protocol.task_tables import MethodSpec
 
 _LEAST_COHORT: Final = 3
 _SURE: Final = 0.3
@@ -33,6 +39,9 @@ _TASK: Final[dict[str, Any]] = {
 }
 """The task of a fleet that was given none."""
 
+_OPERATORS_OWN: Final = "retention"
+"""A table of a task file that no task has: the server takes it out before."""
+
 _DEADLINES: Final = {"gather_s": 20.0, "join_s": 600.0, "shares_s": 600.0, "upload_s": _DAYS, "unmask_s": 600.0}
 """Nobody waits for them: a stage that lacks only devices that are gone is ended by hand (`stalls`)."""
 
@@ -40,13 +49,14 @@ _DEADLINES: Final = {"gather_s": 20.0, "join_s": 600.0, "shares_s": 600.0, "uplo
 def task_text(settings: FleetSettings, file: Path | None) -> str:
     """Return the task file of this fleet: the given one, or a plain one; `--model`, `--rounds`, `--cohort` on top.
 
-    Raises FleetError F007 if the given file is no TOML, F001 if a masked round cannot have so few clients.
+    Raises FleetError F007 if the given file is no TOML, F009 if it is no task, F001 if a round cannot have so few
+    clients.
     """
     task = _TASK if file is None else _read(file)
     if settings.clients < _LEAST_COHORT and not asks_for_trust(task):
         raise FleetError(f"{settings.clients} clients cannot hide one another: a masked round has {_LEAST_COHORT} or "
-                         "more", code="F001", where="--clients", fix="fedit-client fleet --clients 10",
-                         again="--clients 10")  # fmt: skip
+                         "more", code="F001", where="--clients", fix=f"fedit-client fleet --clients {_LEAST_COHORT}",
+                         again=f"--clients {_LEAST_COHORT}")  # fmt: skip
     policy: dict[str, Any] = dict(task.get("round", {}))
     if file is None or settings.cohort:
         size = settings.cohort or min(settings.clients, MAX_COHORT)
@@ -57,12 +67,67 @@ def task_text(settings: FleetSettings, file: Path | None) -> str:
     if settings.rounds:
         policy["rounds"] = settings.rounds
     base = dict(task.get("base", {})) | ({"model": settings.model} if settings.model else {})
-    return tomlkit.dumps({**task, "base": base, "round": policy})
+    stated = {**task, "base": base, "round": policy}
+    _check_enough(_checked(stated, str(file or "--server local")), settings)
+    return tomlkit.dumps(stated)
+
+
+def _checked(stated: Mapping[str, Any], where: str) -> Task:
+    """Return the task that a file states; raises FleetError F009 as the server would, which is started much later."""
+    said = {name: value for name, value in stated.items() if name != _OPERATORS_OWN}
+    try:
+        task = Task.model_validate(said)
+        if task.round.mode is Mode.MASKED:
+            for members in range(task.round.cohort_min, task.round.ring_size + 1):
+                Thresholds.of(members, cohort_rules(task))
+            ring_spec(task, 1)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        why = (
+            "this key does not exist"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, ")
+        )
+        raise _refused(f"{key}: {why}" if key else why, where) from error
+    except ConfigError as error:
+        raise _refused(str(error), where) from error
+    return task
+
+
+def _refused(why: str, where: str) -> FleetError:
+    return FleetError(f"the task is refused: {why}", code="F009", where=where, fix="fedit-server task schema")
+
+
+def _check_enough(task: Task, settings: FleetSettings) -> None:
+    """Raise FleetError F001 if a round begins with more clients than there are: it would be waited for for ever."""
+    needed, clients = least_free(task), settings.clients
+    if needed <= clients:
+        return
+    choices, lower = [f"--clients {needed}"], ""
+    if settings.cohort and clients >= _LEAST_COHORT:
+        choices.append(f"--cohort {clients}")
+    elif task.round.cohort_min == needed and not _needs_many(task):  # `clients` are enough to hide one another
+        lower = f"; round.cohort_min = {clients} in the task would do as well"
+    raise FleetError(f"a round of this task begins with {needed} clients, and this fleet has {clients}, so that none "
+                     f"would ever begin{lower}", code="F001", where="--clients",
+                     fix=" or ".join(f"fedit-client fleet {choice}" for choice in choices),
+                     again="\n".join(choices))  # fmt: skip
 
 
 def asks_for_trust(task: Mapping[str, Any]) -> bool:
     """Say whether the rounds of a task file are in trusted mode."""
     return bool(task.get("round", {}).get("mode") == Mode.TRUSTED)
+
+
+def _needs_many(task: Task) -> bool:
+    """Say whether the task's method sums what says too much of a few."""
+    return isinstance(METHODS[task.method.name], TwoSumMethod | SketchingMethod)
+
+
+def reports_more(task: Task) -> bool:
+    """Say whether the server reports more of a task's rounds than each of its devices is told."""
+    return bool(task.selection.domains) or task.method != MethodSpec()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -99,6 +164,14 @@ class OwnServer:
         for number in numbers:
             await self._ask("round", "abort", str(number), "--reason", "the fleet was killed")
         return len(numbers)
+
+    async def report(self, round_no: int) -> dict[str, Any]:
+        """Return what the server reports of a round that is over; nothing where it cannot be asked."""
+        try:
+            shown = (await self._ask("round", "show", str(round_no))).get("data") or {}
+        except OSError:  # no process can be started just now
+            return {}
+        return shown.get("report") or {}
 
     async def _ask(self, *words: str) -> dict[str, Any]:
         async with started("fedit-server", "fedit_server", ["--json", "--home", str(self.home), *words], {}) as child:

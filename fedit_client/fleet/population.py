@@ -1,6 +1,8 @@
 """Who lives in a fleet: a partition of one data set makes its clients, and the seed how fast each of them is."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,12 +10,14 @@ from fedit_client.data import Source, read_records
 from fedit_client.fleet.member import VirtualClient
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.fleet.speeds import parse_speeds
-from fedit_client.partition import make_partition, parse_form, read_corpus, write_partition
-from fedit_protocol.errors import FleetError
+from fedit_client.partition import Form, make_partition, parse_form, read_corpus, write_partition
+from fedit_protocol.errors import DataError, FleetError
 
 PARTITION: Final = "partition"
 CLIENTS: Final = "clients"
 MANIFEST: Final = "manifest.json"
+_AT_RANDOM: Final = "iid"
+_OF_PARTITIONS: Final = frozenset({"D040", "D041", "D042", "D043"})
 
 
 def deal(source: Source, settings: FleetSettings, folder: Path) -> dict[str, Any]:
@@ -21,17 +25,35 @@ def deal(source: Source, settings: FleetSettings, folder: Path) -> dict[str, Any
 
     Raises FleetError F001 for fewer rows than clients, and DataError as `read_corpus` and `make_partition` do.
     """
-    form = parse_form(settings.partition)
-    with read_corpus(source, fields=form.fields) as corpus:
-        if len(corpus) < settings.clients:
-            raise FleetError(f"{len(corpus):,} rows cannot be shared by {settings.clients:,} clients: each needs one "
-                             "or more", code="F001", where=settings.data,
-                             fix="fedit-client fleet, with fewer --clients",
-                             again=f"--clients {max(3, len(corpus) // 10)}")  # fmt: skip
-        partition = make_partition(
-            corpus, settings.partition, clients=settings.clients, seed=settings.seed, test_rows=settings.test_rows
-        )
-        return write_partition(corpus, partition, folder / PARTITION)
+    with _naming_own_options():
+        form = parse_form(settings.partition)
+        with read_corpus(source, fields=form.fields) as corpus:
+            _check_rows(len(corpus), settings, form)
+            partition = make_partition(
+                corpus, form, clients=settings.clients, seed=settings.seed, test_rows=settings.test_rows
+            )
+            return write_partition(corpus, partition, folder / PARTITION)
+
+
+def _check_rows(rows: int, settings: FleetSettings, form: Form) -> None:
+    """Raise FleetError F001 for fewer rows than clients; only at random is a row for each of them sure."""
+    if rows >= settings.clients:
+        return
+    again = f"--clients {rows}" + ("" if form.kind == _AT_RANDOM else f" --partition {_AT_RANDOM}")
+    raise FleetError(f"{rows:,} rows cannot be shared by {settings.clients:,} clients: each needs one or more",
+                     code="F001", where=settings.data, fix=f"fedit-client fleet {again}", again=again)  # fmt: skip
+
+
+@contextmanager
+def _naming_own_options() -> Iterator[None]:
+    """Let what helps with a partition name the options of `fleet`, not those of `partition`."""
+    try:
+        yield
+    except DataError as error:
+        if error.again is not None and error.code in _OF_PARTITIONS:
+            error.again = re.sub(r"--by\b", "--partition", error.again)
+            error.fix = f"fedit-client fleet {error.again}"
+        raise
 
 
 def is_dealt(folder: Path) -> bool:

@@ -1,18 +1,20 @@
 """What a fleet leaves behind: versions, figures, plots, and one page for people."""
 
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from fedit_client.consent.terms import size_text
 from fedit_client.evaluation.results import read_results
 from fedit_client.evaluation.summary import Summary, summarise
 from fedit_client.fleet.baselines import FOLDER, MOST_ALONE, RESULTS
+from fedit_client.fleet.plots import FOLDER as PLOTS
+from fedit_client.fleet.plots import MISSING, write_plots
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import write_atomic
 from fedit_client.installed import installed_version
@@ -44,6 +46,7 @@ def summary_of(rounds: Sequence[dict[str, Any]], settings: FleetSettings, out: d
     """Return the figures of all rounds together; losses in nats per token, times in seconds, sizes in bytes."""
     committed = [line for line in rounds if line["outcome"] == "committed"]
     losses = [line["held_out_loss"] for line in committed if line["held_out_loss"] is not None]
+    coverages = [share for line in committed if (share := line.get("coverage")) is not None]
     dropped: dict[str, int] = {}
     for line in rounds:
         for step, count in line["dropped"].items():
@@ -56,6 +59,8 @@ def summary_of(rounds: Sequence[dict[str, Any]], settings: FleetSettings, out: d
         "first_held_out_loss": losses[0] if losses else None,
         "last_held_out_loss": losses[-1] if losses else None,
         "last_train_loss": committed[-1]["train_loss"] if committed else None,
+        "mean_coverage": fmean(coverages) if coverages else None,
+        "last_method": committed[-1].get("method", {}) if committed else {},
         "dropped": dropped,
         "train_s": round(sum(line["train_s"] for line in rounds), 3),
         "wall_s": round(sum(line["wall_s"] for line in rounds), 3),
@@ -81,6 +86,9 @@ def round_words(line: dict[str, Any], rounds: int) -> str:
     if line["domain_losses"]:
         worst, loss = max(line["domain_losses"].items(), key=lambda item: item[1])
         losses.append(f"worst domain {worst} {loss:.3f}")
+    if line.get("coverage") is not None:
+        losses.append(f"coverage {line['coverage']:.0%}")
+    losses += [f"{name} {value:.3g}" for name, value in line.get("method", {}).items()]
     parts = [
         _place_words(line["round"], line["adapter_version"], rounds),
         f"{line['clients']} clients{gone}, {line['survivors']} summed",
@@ -103,7 +111,7 @@ def write_report(folder: Path, rounds: Sequence[dict[str, Any]], settings: Fleet
     if compared is not None:
         summary["comparison"] = compared.as_data()
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2).encode() + b"\n", _PUBLIC)
-    plotted = write_plots(folder / "plots", rounds)
+    plotted = write_plots(folder / PLOTS, rounds)
     page = _page(rounds, settings, summary, plotted) + _beside(compared)
     write_atomic(folder / REPORT, page.encode(), _PUBLIC)
     return summary
@@ -124,39 +132,6 @@ def _beside(compared: Summary | None) -> str:
         f"`{RESULTS}`; the models: `{FOLDER}/`."
     )
     return "\n".join(["", "## Beside its baselines", "", said, "", "```", *compared.lines(), "```", ""])
-
-
-def write_plots(folder: Path, rounds: Sequence[dict[str, Any]]) -> list[str]:
-    """Draw losses, and who was there, over the rounds; return the files' names, none without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None or not rounds:
-        return []
-    from matplotlib.figure import Figure
-
-    numbers = [line["round"] for line in rounds]
-    loss = Figure(figsize=(7, 4), layout="constrained")
-    axes = loss.add_subplot(xlabel="round", ylabel="nats per token")
-    axes.plot(
-        numbers, [_or_gap(line["train_loss"]) for line in rounds], marker="o", label="training, mean over clients"
-    )
-    held_out = [_or_gap(line["held_out_loss"]) for line in rounds]
-    axes.plot(numbers, held_out, marker="s", label="clients' held-out rows, before the round")
-    axes.legend()
-    there = Figure(figsize=(7, 4), layout="constrained")
-    axes = there.add_subplot(xlabel="round", ylabel="clients")
-    axes.bar(numbers, [line["survivors"] for line in rounds], label="in the sum")
-    gone = [line["clients"] - line["survivors"] for line in rounds]
-    axes.bar(numbers, gone, bottom=[line["survivors"] for line in rounds], label="not in the sum")
-    axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, figure in (("loss.png", loss), ("clients.png", there)):
-        figure.savefig(folder / name, dpi=120)
-        names.append(name)
-    return names
-
-
-def _or_gap(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def _page(
@@ -180,13 +155,34 @@ def _page(
         "|---" * len(_COLUMNS) + "|",
         *(_row(line) for line in rounds),
         "",
-        *(f"![{name}](plots/{name})\n" for name in plotted),
+        *_reported(rounds),
+        *(f"![{name}]({PLOTS}/{name})\n" for name in plotted),
     ]
     if not plotted:
-        lines += ['Plots need matplotlib: `pip install "fedit[eval]"`, then the same command with `--resume`.', ""]
+        lines += [MISSING, ""]
     if summary["out"]:
         lines += ["Clients that ended early:", "", *(f"- {name}: {why}" for name, why in summary["out"].items()), ""]
     return "\n".join(lines)
+
+
+def _reported(rounds: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of what the server reports besides; nothing where no round has any of it."""
+    names = list(dict.fromkeys(name for line in rounds for name in line.get("method", {})))
+    covers = any(line.get("coverage") is not None for line in rounds)
+    if not covers and not names:
+        return []
+    coverage = ("coverage", "nobody has") if covers else ()
+    head = ["round", *coverage, *(f"`{name}`" for name in names)]
+    what = ["how many of the task's categories some client of it has"] * covers + ["the method's figures"] * bool(names)
+    lines = [f"What the server reports of each round: {', and '.join(what)}.", ""]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for line in rounds:
+        share, found = line.get("coverage"), line.get("method", {})
+        missing = "–" if share is None else ", ".join(line["not_covered"]) or "none"
+        covered = ["–" if share is None else f"{share:.0%}", missing] if covers else []
+        figures = [f"{found[name]:.4g}" if name in found else "–" for name in names]
+        lines.append(f"| {' | '.join([str(line['round']), *covered, *figures])} |")
+    return [*lines, ""]
 
 
 def _row(line: dict[str, Any]) -> str:

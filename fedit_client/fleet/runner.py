@@ -13,9 +13,11 @@ from fedit_protocol.catalogue import TaskList, TaskState
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import DataError, DeviceError, FeditError, FleetError, TransportError
 from fedit_protocol.task import TaskDocument
+from fedit_protocol.task_selection import least_free
 
 _ENROL_AT_ONCE: Final = 8
 _LOOK_EVERY_S: Final = 3.0
+_COMPLETE_EVERY_S: Final = 1.0
 _STALLED_S: Final = 2.0
 _MOST_TOLD: Final = 5
 
@@ -50,7 +52,7 @@ class Fleet:
         await self._enrol()
         self.say(f"{len(self.members)} virtual clients are enrolled")
         async with task_group() as group:
-            watching = [group.create_task(self._watch_task())]
+            watching = [group.create_task(self._watch_task()), group.create_task(self._watch_lines())]
             if self.end_stage is not None:
                 watching.append(group.create_task(self._watch_stalls(self.end_stage)))
             lives = [group.create_task(self._life(member)) for member in self.members]
@@ -90,7 +92,7 @@ class Fleet:
 
     def _check_enough(self, error: FeditError) -> None:
         """Raise FleetError F014 if too few are left for a round of the fleet's own server, where nobody else comes."""
-        needed, left = self.world.offer.document.task.round.cohort_min, len(self.members) - len(self.out)
+        needed, left = least_free(self.world.offer.document.task), len(self.members) - len(self.out)
         if self.end_stage is not None and left < needed:
             raise FleetError(f"{len(self.out)} of {len(self.members)} clients are out, and a round needs {needed}; the "
                              f"last one said: {error}", code="F014",
@@ -122,6 +124,12 @@ class Fleet:
                 elif state != TaskState.ACTIVE and not told:
                     told = True
                     self.say(f"the task is {state}; the fleet waits")
+
+    async def _watch_lines(self) -> None:
+        """Write the rounds that wait for the server's report."""
+        while True:
+            await asyncio.sleep(_COMPLETE_EVERY_S)
+            await self.world.tally.complete()
 
     async def _watch_stalls(self, end_stage: EndStage) -> None:
         """End stages that wait for vanished clients only: what a deadline would do, without sitting it out."""

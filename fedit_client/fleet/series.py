@@ -10,8 +10,11 @@ from typing import Any, Final
 from fedit_client.evaluation.statistics import Gap, gap_interval
 from fedit_client.evaluation.summary import Summary, gap_words, triples
 from fedit_client.fleet.launching import TASK, Launch, launch
+from fedit_client.fleet.plots import FOLDER as PLOTS
+from fedit_client.fleet.plots import MISSING, can_plot, write_series_plots
 from fedit_client.fleet.report import REPORT, SUMMARY, comparison
 from fedit_client.fleet.settings import LOCAL, SETTINGS_FILE, FleetSettings
+from fedit_client.fleet.tally import read_rounds
 from fedit_client.home.durable import make_private, write_atomic
 from fedit_protocol.errors import FleetError
 
@@ -90,8 +93,16 @@ def write_series(
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2, default=str).encode() + b"\n", _PUBLIC)
     both = any(_has(one, "local") and _has(one, "central") for one in compared.values())
     told = [f"over all seeds: {gap_words('the federation', 'central', gap)}"] if both else []
-    write_atomic(folder / REPORT, _page(settings, summaries, compared, told).encode(), _PUBLIC)
+    plotted = write_series_plots(folder / PLOTS, {seed: read_rounds(folder / f"seed-{seed}") for seed in summaries})
+    page = _page(settings, summaries, compared, told) + _drawn(plotted)
+    write_atomic(folder / REPORT, page.encode(), _PUBLIC)
     return {**summary, "folder": str(folder)}, told
+
+
+def _drawn(plotted: Sequence[str]) -> str:
+    said = "Thin lines are single seeds, thick ones their mean as far as every seed has committed rounds."
+    shown = [said, "", *(f"![{name}]({PLOTS}/{name})" for name in plotted)] if plotted else []
+    return "\n".join(["", *(shown if can_plot() else [MISSING]), ""])
 
 
 def _pooled(compared: Sequence[Summary]) -> Gap | None:

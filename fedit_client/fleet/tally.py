@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,8 @@ class RoundSoFar:
 
 
 Told = Callable[[dict[str, Any]], None]
+ServersReport = Callable[[int], Awaitable[Mapping[str, Any]]]
+"""Returns what the server reports of a round; only a server of the fleet's own is asked."""
 
 
 class Tally:
@@ -75,9 +77,12 @@ class Tally:
         told: Told = lambda _: None,
         clock: Callable[[], float] = time.time,
         stages: Mapping[str, int] = MASKED,
+        servers_report: ServersReport | None = None,
     ) -> None:
-        """Write into `folder`; `told` is given each line as it is written."""
+        """Write into `folder`; `told` is given each line as it is written, with what the server reports of a round."""
         self._file, self._told, self._clock = folder / ROUNDS_FILE, told, clock
+        self._servers_report = servers_report
+        self._waiting: deque[dict[str, Any]] = deque()
         self._rounds: dict[int, RoundSoFar] = {}
         self.stalls = Stalls(stages)
         self.committed = 0
@@ -138,6 +143,14 @@ class Tally:
         for number in sorted(self._rounds):
             self._write(number)
 
+    async def complete(self) -> None:
+        """Write the lines that wait for the server's report; cancelled meanwhile, those that are left still wait."""
+        while self._waiting and self._servers_report is not None:
+            line = self._waiting[0]
+            found = await self._servers_report(line["round"]) if line["adapter_version"] is not None else {}
+            self._append(line | reported(found))
+            self._waiting.popleft()
+
     def _round(self, round_no: int) -> RoundSoFar:
         return self._rounds.setdefault(round_no, RoundSoFar(self._clock()))
 
@@ -154,12 +167,30 @@ class Tally:
         self.stalls.over(number)
         line = line_of(number, known, self._clock())
         self.committed += line["outcome"] == "committed"
+        if self._servers_report is None:
+            self._append(line)
+        else:
+            self._waiting.append(line)  # clients end in threads, where nothing can be awaited
+
+    def _append(self, line: dict[str, Any]) -> None:
         append_durably(self._file, json.dumps(line).encode() + b"\n")
         self._told(line)
 
 
+def reported(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a line has of the server's report: coverage of the task's categories, and the method's figures."""
+    return {
+        "coverage": report.get("coverage"),
+        "not_covered": list(report.get("not_covered", ())),
+        "method": dict(report.get("method", {})),
+    }
+
+
 def line_of(number: int, known: RoundSoFar, now: float) -> dict[str, Any]:
-    """Return a round's line; losses in nats per token, times in seconds, sizes in bytes of message bodies."""
+    """Return a round's line; losses in nats per token, times in seconds, sizes in bytes of message bodies.
+
+    What only the server knows of it is empty here (`reported`).
+    """
     result = known.result
     return {
         "round": number,
@@ -178,6 +209,7 @@ def line_of(number: int, known: RoundSoFar, now: float) -> dict[str, Any]:
         "held_out_loss": known.held_out.value,
         "personal_loss": known.personal.value,
         "domain_losses": {name: known.domains[name].value for name in sorted(known.domains)},
+        **reported({}),
         "train_s": round(known.train_s, 3),
         "wall_s": round(now - known.began, 3),
         "began_at": round(known.began, 3),

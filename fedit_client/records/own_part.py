@@ -9,7 +9,7 @@ from typing import Any, Final
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fedit_client.home.durable import write_atomic
+from fedit_client.home.durable import translating, write_atomic
 from fedit_protocol.errors import StorageError
 from fedit_protocol.methods.personal_parts import personal_shapes
 from fedit_protocol.task import TaskDocument
@@ -32,6 +32,19 @@ class PersonalPart:
     version: int
     loss: float | None
     """Nats per token on this device's held-out rows, None without such."""
+
+
+def own_files(own: Path) -> dict[str, bytes]:
+    """Return the files of a task's own folder by name, for a machine that shares no folder with this one."""
+    with translating(own):
+        paths = [path for path in own.iterdir() if path.is_file()] if own.is_dir() else []
+        return {path.name: path.read_bytes() for path in paths if not path.name.startswith(".")}
+
+
+def write_own_files(own: Path, files: Mapping[str, bytes]) -> None:
+    """Replace these files of a task's own folder, each in one step; raises StorageError."""
+    for name, content in files.items():
+        write_atomic(own / name, content)
 
 
 def write_personal(own: Path, part: PersonalPart) -> None:

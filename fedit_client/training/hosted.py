@@ -6,12 +6,16 @@ from typing import Any
 
 from fedit_client.base.model import resolve_base
 from fedit_client.home.paths import Paths
+from fedit_client.records.own_part import own_files, write_own_files
 from fedit_client.training.channel import WIRE_FLOAT, Json
 from fedit_client.training.room import out_of_memory, plan_of
 from fedit_client.training.worker import request_of
 from fedit_protocol.errors import FeditError
 from fedit_protocol.limits import Limits
 from fedit_protocol.task import TaskDocument
+
+Files = dict[str, bytes]
+"""Files by name, wherever they lie."""
 
 
 class HostedBase:
@@ -31,30 +35,35 @@ class HostedBase:
         self._base = _found(self._document, Path(base))
         self._resident = ResidentBase(self._plan)
 
-    def train(self, message: Json, files: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
-        """Train one request whose files come along; return the result's fields, and its update as bytes.
+    def train(self, message: Json, files: Files, own: Files | None = None) -> tuple[Json, bytes, Files]:
+        """Train one request whose files come along, those of its own folder apart, None where it has none.
 
-        What goes wrong is returned too, by its class's name in `error`: exceptions of ours do not survive every pickle.
+        Return the result's fields, its update as bytes, and the files of the own folder that training has written. What
+        goes wrong is returned too, by its class's name in `error`: exceptions of ours do not survive every pickle.
         """
         from fedit_client.training.memory import is_out_of_memory
 
         try:
-            return self._trained(message, files)
+            return self._trained(message, files, own)
         except FeditError as error:
-            return told_of(error), b""
+            return told_of(error), b"", {}
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return told_of(out_of_memory(self._plan)), b""
+            return told_of(out_of_memory(self._plan)), b"", {}
 
-    def _trained(self, message: Json, files: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
+    def _trained(self, message: Json, files: Files, own: Files | None) -> tuple[Json, bytes, Files]:
         with tempfile.TemporaryDirectory(prefix="fedit-") as folder:
-            paths = {name: str(Path(folder) / f"{name}.safetensors") for name in files}
+            here = {name: str(Path(folder) / f"{name}.safetensors") for name in files}
             for name, content in files.items():
-                Path(paths[name]).write_bytes(content)
-            result = self._resident.train(request_of({**message, **paths, "base": str(self._base)}, self._plan))
+                Path(here[name]).write_bytes(content)
+            kept = Path(folder) / "own"
+            write_own_files(kept, own or {})
+            here |= {"base": str(self._base), "own": "" if own is None else str(kept)}
+            result = self._resident.train(request_of({**message, **here}, self._plan))
+            written = {name: raw for name, raw in own_files(kept).items() if raw != (own or {}).get(name)}
         told = {name: value for name, value in vars(result).items() if name != "update"}
-        return told, result.update.astype(WIRE_FLOAT).tobytes()
+        return told, result.update.astype(WIRE_FLOAT).tobytes(), written
 
 
 def told_of(error: FeditError) -> dict[str, Any]:

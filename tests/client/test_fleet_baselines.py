@@ -200,6 +200,7 @@ async def test_a_method_that_trains_no_lora_factors_is_refused(tmp_path: Path) -
     with pytest.raises(FleetError, match="fed_sb") as refused:
         await compared(made(tmp_path, document, FakeTrainer()), people(tmp_path, 5))
     assert refused.value.code == "F016"
+    assert "method.name = fedavg" in str(refused.value.fix)
 
 
 def test_baselines_are_named(tmp_path: Path) -> None:

@@ -24,8 +24,12 @@ def test_a_round_is_told_in_one_line() -> None:
     ("line", "words"),
     [
         ({"adapter_version": 2}, "round 3, 2 of 4 committed · "),
+        (
+            {"domain_losses": {}, "coverage": 0.75, "method": {"audit_error": 0.0123456}},
+            "round 3/4 · 5 clients, 1 dropped, 4 summed · loss 2.500 · coverage 75% · audit_error 0.0123 · 10 s",
+        ),
         ({"outcome": "failed", "reason": "too few came"}, "round 3 came to nothing: too few came, 1 dropped"),
     ],
 )
-def test_rounds_that_came_to_nothing_are_not_counted(line: dict[str, Any], words: str) -> None:
+def test_a_line_counts_committed_rounds_only_and_has_what_the_server_reports(line: dict[str, Any], words: str) -> None:
     assert round_words(LINE | line, 4).startswith(words)

@@ -138,13 +138,13 @@ def test_a_task_that_the_fleets_own_server_refuses_is_told_in_its_words(
 ) -> None:
     monkeypatch.chdir(rows(tmp_path, 20).parent)
     base = make_tiny_llama(tmp_path / "base")
-    (tmp_path / "task.toml").write_text('id = "no"\ntitle = "No"\ncolour = "blue"\n')
+    (tmp_path / "task.toml").write_text('id = "no"\ntitle = "No"\n[adapter]\ntarget_modules = ["nowhere"]\n')
     words = ["fleet", "--server", "local", "--clients", "4", "--data", "rows.jsonl", "--task", "task.toml"]
     for _ in range(2):  # and the corrected command finds nothing in its way
         status = invoke(["--json", "--home", str(tmp_path / "home"), *words, "--model", str(base), "--test-rows", "0"])
         told = json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
         assert (told["code"], status) == ("FEDIT-F009", 14)
-        assert "colour" in told["message"]
+        assert "target_modules" in told["message"]
     assert [path.name for path in (tmp_path / "fleet").iterdir()] == ["fleet.lock"]
 
 
@@ -281,3 +281,4 @@ def test_a_series_of_fleets_is_set_beside_its_baselines(tmp_path: Path) -> None:
         assert models == [*(f"alone-client_{number}" for number in range(5)), "central"]
         assert "Beside its baselines" in (out / f"seed-{seed}" / "report.md").read_text()
     assert "2 fleets of 5 virtual clients" in (out / "report.md").read_text()
+    assert (out / "plots" / "loss.png").exists() == (out / "seed-4" / "plots" / "loss.png").exists()

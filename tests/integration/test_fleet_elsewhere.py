@@ -104,3 +104,16 @@ def test_a_fleet_tells_losses_of_domains_and_of_own_adapters_over_all_clients(se
         assert not own
         assert all(set(line["domain_losses"]) == {"a", "b"} for line in lines)
         assert lines[1]["domain_losses"]["a"] < lines[0]["domain_losses"]["a"]
+
+
+def test_a_fleets_lines_have_what_its_own_server_reports(tmp_path: Path) -> None:
+    file = task(tmp_path)
+    file.write_text(
+        file.read_text() + '[method]\nname = "scaffold"\npopulation = 5\n[selection]\ndomains = ["a", "b", "poems"]\n'
+    )
+    told = fleet(tmp_path, "--server", "local", "--task", str(file), "--rounds", "1", *five(tmp_path))
+    assert (told["error"], told["data"]["rounds"]) == (None, 1)
+    assert told["data"]["mean_coverage"] == pytest.approx(2 / 3)
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "rounds.jsonl").read_text().splitlines()]
+    assert line["not_covered"] == ["poems"]
+    assert line["method"]["control_norm"] > 0

@@ -6,18 +6,21 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from fedit_client.fleet.on_ray import ADDRESS, ray_places
+from fedit_client.fleet.on_ray import ADDRESS, RayPlace, ray_places
 from fedit_client.hardware.device import DevicePlan
 from fedit_client.training import LocalResult, Trainer, TrainingRequest
 from fedit_client.training.channel import WIRE_FLOAT
 from fedit_client.training.hosted import HostedBase
 from fedit_client.training.local import load, train_here
+from fedit_client.training.own_control import settle
 from fedit_client.training.trainer import message_of, plan_values
 from fedit_client.training.turns import FairTurns
 from fedit_protocol.errors import DataError, FleetError
@@ -108,11 +111,66 @@ def test_a_hosted_base_gives_the_same_bits_and_tells_errors_as_values(base: Path
     asked = request(base, tmp_path, 1)
     hosted = HostedBase(plan_values(cpu()), asked.document.model_dump(mode="json"), str(base))
     files = {"global_adapter": asked.global_adapter.read_bytes()}
-    told, raw = hosted.train(message_of(asked), files)
+    told, raw, written = hosted.train(message_of(asked), files)
+    assert written == {}
     assert told["examples"] == alone(asked).examples
     assert raw == alone(asked).update.astype(WIRE_FLOAT).tobytes()
-    failed, nothing = hosted.train(message_of(without_answers(asked)), files)
+    failed, nothing, _ = hosted.train(message_of(without_answers(asked)), files)
     assert (failed["error"], failed["code"], nothing) == ("DataError", "D012", b"")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A stand-in for an actor on a machine that has none of the caller's files while it trains."""
+
+    hosted: HostedBase
+    callers: Path
+
+    @property
+    def train(self) -> "Elsewhere":
+        return self
+
+    async def remote(self, *given: Any) -> Any:
+        away = self.callers.rename(self.callers.with_name("away"))
+        found = await asyncio.to_thread(self.hosted.train, *given)
+        assert not self.callers.exists()
+        away.rename(self.callers)
+        return found
+
+
+@needs_ray
+@pytest.mark.parametrize("method", ["fedsa", "scaffold"])
+async def test_what_a_client_keeps_goes_to_a_machine_without_its_folder_and_comes_back(
+    method: str, base: Path, tmp_path: Path
+) -> None:
+    folders = {name: tmp_path / name for name in ("here", "there", "forgetful")}
+    for folder in folders.values():
+        folder.mkdir()
+    first = {name: keeping(request(base, folder, 1), method, folder / "own") for name, folder in folders.items()}
+    document = first["there"].document.model_dump(mode="json")
+    far = RayPlace(Elsewhere(HostedBase(plan_values(cpu()), document, str(base)), folders["there"]))
+    for version in (0, 1):
+        here = alone(replace(first["here"], version=version))
+        there = await far.train(replace(first["there"], version=version), lambda _: None)
+        assert np.array_equal(here.update, there.update)
+        for name in ("here", "there"):
+            settle(first[name].own)  # as a device does after the round
+    forgetful = alone(replace(first["forgetful"], version=1))
+    assert not np.array_equal(forgetful.update, there.update)
+    kept = {path.name for path in (folders["here"] / "own").iterdir()}
+    assert kept == {path.name for path in (folders["there"] / "own").iterdir()} != set()
+    for file in kept:
+        ours, theirs = (load_file(folders[name] / "own" / file) for name in ("here", "there"))
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
+
+
+def keeping(asked: TrainingRequest, method: str, own: Path) -> TrainingRequest:
+    """The same of a task whose method keeps something on each device."""
+    values = asked.document.task.model_dump(mode="json")
+    values["method"] |= {"name": method, "population": 10 if method == "scaffold" else 0}
+    values["encoding"]["value_range"] = 1.0
+    task = type(asked.document.task).model_validate(values)
+    return replace(asked, document=asked.document.model_copy(update={"task": task}), own=own)
 
 
 def without_answers(asked: TrainingRequest) -> TrainingRequest:
