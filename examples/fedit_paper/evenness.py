@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
-from fedit_client.evaluation.statistics import headline, jain, pooled_interval
+from fedit_client.evaluation.statistics import Pairs, headline, jain, paired_interval, pooled_interval
 
 from .drawing import draw_categories
 from .results import Model, Results, pairs_of
@@ -85,9 +85,11 @@ class Languages:
             if other := plain.get(model.seed):
                 name, worst = model.worst
                 apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
+                there = paired_interval(_inside(pairs_of(model, other), name))
                 yield (
-                    f"{_said(model)}, seed {model.seed}: worst language {name} {worst / other.worst[1] - 1:+.1%}, "
-                    f"mean {model.loss / other.loss - 1:+.1%}, standard deviation {apart - 1:+.1%}"
+                    f"{_said(model)}, seed {model.seed}: worst language {name} {worst / other.worst[1] - 1:+.1%} (there "
+                    f"{there.change:+.3f} nats [{there.low:+.3f}, {there.high:+.3f}]), mean "
+                    f"{model.loss / other.loss - 1:+.1%}, standard deviation {apart - 1:+.1%}"
                 )
 
     def draw(self, results: Results, figure: Any) -> bool:
@@ -179,3 +181,9 @@ def _better(model: Model, alone: Model) -> str:
 def _said(model: Model) -> str:
     """A row's title without the experiment that it begins with."""
     return str(model.told["title"]).partition(": ")[2]
+
+
+def _inside(pairs: Pairs, category: str) -> Pairs:
+    """The rows of one category alone."""
+    places = [place for place, name in enumerate(pairs.categories) if name == category]
+    return Pairs([category] * len(places), pairs.tokens[places], pairs.ours[places], pairs.theirs[places])
