@@ -87,8 +87,8 @@ class Languages:
                 apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
                 there = paired_interval(_inside(pairs_of(model, other), name))
                 yield (
-                    f"{_said(model)}, seed {model.seed}: worst language {name} {worst / other.worst[1] - 1:+.1%} (there "
-                    f"{there.change:+.3f} nats [{there.low:+.3f}, {there.high:+.3f}]), mean "
+                    f"{_said(model)}, seed {model.seed}: worst language {name} {worst / other.worst[1] - 1:+.1%} "
+                    f"(there {there.change:+.3f} nats [{there.low:+.3f}, {there.high:+.3f}]), mean "
                     f"{model.loss / other.loss - 1:+.1%}, standard deviation {apart - 1:+.1%}"
                 )
 
