@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out: Path = options.out or Path(f"build/fedit_paper_{profile.name}")
         again = options.again or one.name != profile.name
         out = out if one.name == profile.name else out.with_name(f"{out.name}_{one.partition}")
-        besides = measured(one.name) if options.measured else []
+        besides: Sequence[Mapping[str, Any]] = measured(one.name) if options.measured else []
         if options.measured and not besides:
             print(f"no results of the profile {one.name} come with the code: --measured changes nothing",
                   file=sys.stderr)  # fmt: skip
