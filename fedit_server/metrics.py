@@ -30,6 +30,8 @@ FAMILIES: Final = (
     "fedit_download_bytes_total",
     "fedit_rejects_total",
     "fedit_eval_loss",
+    "fedit_aggregation_error_ratio",
+    "fedit_gradient_diversity",
     "fedit_privacy_epsilon",
     "fedit_http_requests_total",
     "fedit_http_request_duration_seconds",
@@ -88,6 +90,15 @@ class Metrics:
         self._loss = Gauge(
             "fedit_eval_loss", "Mean loss over the newest round's cohort.", ["task", "split"], registry=own
         )
+        self._error = Gauge(
+            "fedit_aggregation_error_ratio",
+            "Share of the newest audited round's change that is lost: by the average, and once corrected.",
+            ["task", "after"], registry=own,
+        )  # fmt: skip
+        self._diversity = Gauge(
+            "fedit_gradient_diversity", "How unlike the newest round's updates were; 1: all alike.", ["task"],
+            registry=own,
+        )  # fmt: skip
         self._epsilon = Gauge(
             "fedit_privacy_epsilon", "Epsilon that a task's rounds have spent.", ["task"], registry=own
         )
@@ -145,6 +156,18 @@ class Metrics:
     def evaluated(self, task: str, split: str, loss: float) -> None:
         """The newest round's mean loss, over the rows of `split`: train, held_out, canary_CLASS, domain_DOMAIN."""
         self._loss.labels(task, split).set(loss)
+
+    def audited(self, task: str, averaged: float, corrected: float | None) -> None:
+        """Averaging lost this share of an audited round, and that is left once corrected; None: it was not."""
+        self._error.labels(task, "average").set(averaged)
+        if corrected is None:
+            self._error.remove(task, "correction")
+        else:
+            self._error.labels(task, "correction").set(corrected)
+
+    def differed(self, task: str, diversity: float) -> None:
+        """The newest round's updates had this gradient diversity."""
+        self._diversity.labels(task).set(diversity)
 
     def spent(self, task: str, epsilon: float) -> None:
         """What a task's rounds have spent of the privacy budget."""

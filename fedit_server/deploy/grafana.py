@@ -66,6 +66,18 @@ PANELS: Final = (
     Panel("Dropouts an hour", "short", [(_an_hour("fedit_secagg_dropouts_total", "stage"), "{{stage}}")]),
     Panel("Devices that gave up", "short", [(_an_hour("fedit_secagg_aborts_total", "reason"), "{{reason}}")]),
     Panel("Loss", "short", [(f"max by (task, split) (fedit_eval_loss{_TASK})", "{{task}} {{split}}")]),
+    Panel(
+        "Lost by averaging",
+        "percentunit",
+        [(f"max by (task, after) (fedit_aggregation_error_ratio{_TASK})", "{{task}}, after the {{after}}")],
+        "Share of the change of the newest round that was audited.",
+    ),
+    Panel(
+        "Gradient diversity",
+        "short",
+        [(f"max by (task) (fedit_gradient_diversity{_TASK})", "{{task}}")],
+        "1 where all devices sent the same, about their number where each went its own way.",
+    ),
     Panel("Epsilon spent", "short", [(f"max by (task) (fedit_privacy_epsilon{_TASK})", "{{task}}")]),
     Panel(
         "Updates and adapters",

@@ -218,6 +218,10 @@ def show_figures(services: Services, task_id: TaskId, report: Mapping[str, Any])
     for found in report.get("domains", ()):
         if found["loss"] is not None:
             metrics.evaluated(task_id, f"domain_{found['domain']}", found["loss"])
+    if audits := report.get("audits"):
+        metrics.audited(task_id, audits[0]["error"], audits[0]["left"])
+    if (diversity := report.get("method", {}).get("diversity")) is not None:
+        metrics.differed(task_id, diversity)
     if (epsilon := report.get("epsilon")) is not None:
         metrics.spent(task_id, epsilon)
 

@@ -28,6 +28,7 @@ async def test_two_audited_rounds_advise_in_status_and_say_their_figures(tmp_pat
         await all_take_part(clients, max_rounds=2)
         parts = fed.server.parts
         first, second = [row.figures.report for row in await parts.store.rounds.rounds() if row.figures]
+        scraped = parts.coordinator.services.desk.metrics.render().decode()
         lines = status_lines((await overview(parts.admin)).model_dump(mode="json"))
     assert first["advised"] is None
     assert second["audits"][1] == first["audits"][0]
@@ -43,4 +44,6 @@ async def test_two_audited_rounds_advise_in_status_and_say_their_figures(tmp_pat
         f"  unlike   gradient diversity {second['method']['diversity']:.2f}: 1 if all devices sent the same, about 3 if"
         in ("\n".join(lines))
     )
+    assert f'fedit_gradient_diversity{{task="exact"}} {second["method"]["diversity"]}' in scraped
+    assert f'{{after="average",task="exact"}} {second["audits"][0]["error"]}' in scraped
     assert any("fedit_rs gives most of it back" in line for line in lines)

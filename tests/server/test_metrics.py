@@ -60,6 +60,8 @@ def everything_said() -> Metrics:
     metrics.downloaded(7)
     metrics.rejected(ProblemType.MALFORMED)
     metrics.evaluated("t", "train", 1.5)
+    metrics.audited("t", 0.04, 0.02)
+    metrics.differed("t", 2.5)
     metrics.spent("t", 0.5)
     metrics.answered("/livez", "GET", 200, 0.1)
     metrics.lagged(0.001)
@@ -69,6 +71,14 @@ def everything_said() -> Metrics:
 def test_the_registry_holds_the_families_of_the_list_and_no_other() -> None:
     text = everything_said().render().decode()
     assert set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)) == set(FAMILIES)
+
+
+def test_an_audit_that_corrects_nothing_leaves_no_older_correction_standing() -> None:
+    metrics = everything_said()
+    assert 'fedit_aggregation_error_ratio{after="correction",task="t"} 0.02' in metrics.render().decode()
+    metrics.audited("t", 0.03, None)
+    assert 'fedit_aggregation_error_ratio{after="average",task="t"} 0.03' in metrics.render().decode()
+    assert "correction" not in re.sub("^#.*$", "", metrics.render().decode(), flags=re.MULTILINE)
 
 
 def test_labels_have_few_values() -> None:
@@ -113,7 +123,7 @@ async def test_a_round_in_figures(tmp_path: Path, base: Path, clock: ManualClock
             assert client_id(device.key.public) not in text
         loss = value("fedit_eval_loss", task=task, split="train")
         assert {name for key in found for name, _ in key[1]} <= {
-            "task", "outcome", "stage", "reason", "split", "route", "method", "status", "le",
+            "task", "outcome", "stage", "reason", "split", "after", "route", "method", "status", "le",
             "version", "protocol", "python",
         }  # fmt: skip
 
