@@ -21,6 +21,7 @@ from fedit_protocol.sealed.updates import clip_update
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import Aggregate, decode_sum, encode_update
 from fedit_protocol.secagg.ring import coordinate_count
+from fedit_protocol.secagg.thresholds import corrupt_of
 from fedit_protocol.task import Mode
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -53,11 +54,12 @@ def carried(start: RoundStart, cohort: Sequence[Given], carrier: Carrier, seed: 
     """
     if start.document.task.round.mode is Mode.TRUSTED:
         return _opened(start, cohort)
+    corrupt = corrupt_of(len(cohort), start.document.task.round.corrupt_fraction)
     match carrier:
         case Carrier.FLOAT:
-            return _summed(start, cohort, lambda messages, spec: _floats(messages, cohort, spec, seed))
+            return _summed(start, cohort, lambda messages, spec: _floats(messages, cohort, spec, seed, corrupt))
         case Carrier.RING:
-            return _summed(start, cohort, lambda messages, spec: _integers(messages, cohort, spec, seed))
+            return _summed(start, cohort, lambda messages, spec: _integers(messages, cohort, spec, seed, corrupt))
         case Carrier.MASKED:
             return _masked(start, cohort, seed)
 
@@ -85,17 +87,21 @@ def _summed(start: RoundStart, cohort: Sequence[Given], summed: Summed) -> Advan
     return advance(start, first, second)
 
 
-def _floats(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes) -> Aggregate:
+def _floats(
+    messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes, corrupt: int
+) -> Aggregate:
     """Figures are whole numbers here too; only coordinates are not rounded."""
     nothing = [np.zeros_like(message) for message in messages]
     total = np.zeros(coordinate_count(spec.ring))
     for message, one in zip(messages, cohort, strict=True):
         total += one.first.weight * message.astype(np.float64)
     size = spec.ring.size
-    return replace(_integers(nothing, cohort, spec, seed), total=total[:size], sketch=total[size:])
+    return replace(_integers(nothing, cohort, spec, seed, corrupt), total=total[:size], sketch=total[size:])
 
 
-def _integers(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes) -> Aggregate:
+def _integers(
+    messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes, corrupt: int
+) -> Aggregate:
     words: Words | None = None
     for place, (message, one) in enumerate(zip(messages, cohort, strict=True)):
         noise = hash_parts("rounding", seed, bytes([spec.index]), place.to_bytes(4, "big"))
@@ -103,10 +109,17 @@ def _integers(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec
         words = own if words is None else words + own  # modulo 2^word_bits, as the server adds
     if words is None:
         raise RuntimeError("a round without clients has no sum")
+    return decode_sum(words, len(cohort), spec.ring, spec.index, domains=_known_domains(cohort, spec, corrupt))
+
+
+def _known_domains(cohort: Sequence[Given], spec: SumSpec, corrupt: int) -> dict[str, int | Unknown]:
+    """Return how many have each domain, or that its loss stays shut: c of those who have it may collude."""
     slots = spec.ring.domains
-    having = {name: sum(name in one.first.report.domains for one in cohort) for name in (slots.names if slots else ())}
-    known = {name: Unknown.FEW if slots and n < max(1, slots.hidden_among) else n for name, n in having.items()}
-    return decode_sum(words, len(cohort), spec.ring, spec.index, domains=known)
+    if slots is None:
+        return {}
+    having = {name: sum(name in one.first.report.domains for one in cohort) for name in slots.names}
+    least = corrupt + slots.hidden_among
+    return {name: n if n >= least else Unknown.FEW for name, n in having.items()}
 
 
 def _masked(start: RoundStart, cohort: Sequence[Given], seed: bytes) -> Advance:
