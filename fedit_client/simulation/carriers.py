@@ -87,9 +87,7 @@ def _summed(start: RoundStart, cohort: Sequence[Given], summed: Summed) -> Advan
     return advance(start, first, second)
 
 
-def _floats(
-    messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes, corrupt: int
-) -> Aggregate:
+def _floats(messages: Sequence[Vector], cohort: Sequence[Given], spec: SumSpec, seed: bytes, corrupt: int) -> Aggregate:
     """Figures are whole numbers here too; only coordinates are not rounded."""
     nothing = [np.zeros_like(message) for message in messages]
     total = np.zeros(coordinate_count(spec.ring))

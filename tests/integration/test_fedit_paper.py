@@ -19,9 +19,21 @@ NO_DATA = pytest.mark.skipif(not (DATA / "dolly15k.jsonl").is_file(), reason="no
 def paper(
     *arguments: str, timeout_s: float = 60, module: str = "examples.fedit_paper"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *arguments]
+    return python("-m", module, *arguments, timeout_s=timeout_s)
+
+
+def python(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run Python where the examples can be imported."""
+    command = [sys.executable, *arguments]
     environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s)
+
+
+def printed(script: str, *arguments: str) -> str:
+    """Return what a script prints that ends well."""
+    done = python("-c", script, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
@@ -53,11 +65,7 @@ sys.exit(__main__.told(beside_flower.main))
 
 
 def test_without_flower_it_says_how_to_get_what_is_compared() -> None:
-    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", FLOWER], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    done = python("-c", FLOWER)
     assert done.returncode == 1
     assert "FEDIT-V003 Flower is not installed here" in done.stderr
     assert "pip install --no-deps flwr==" in done.stderr
@@ -97,17 +105,29 @@ print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({on
 
 
 def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_are_those_of_today() -> None:
-    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", PACK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    same, lines, found, strange, missing, scales = json.loads(done.stdout)
+    same, lines, found, strange, missing, scales = json.loads(printed(PACK))
     assert same
     assert lines == 3, "a set of rows is written once"
     assert found, "results come with the code"
     assert not strange
     assert not missing, "an experiment names only rows that there are"
     assert scales == ["full", "full_dirichlet"], "both partitions by one command"
+
+
+FEASIBLE = """
+from examples.fedit_paper.plan import NO_DIGEST, read_profile, read_rows, runs_of
+from fedit_server.tasks.files import check_feasible
+
+runs = [(run, scale) for name in ("smoke", "cpu", "full") for scale in read_profile(name).all()
+        for run in runs_of(read_rows(), scale, [], 1) if run.row.kind == "federated"]
+for run, scale in runs:
+    check_feasible(run.task(scale, NO_DIGEST), f"{scale.name} {run.name}")
+print(len(runs))
+"""
+
+
+def test_a_server_would_take_every_federated_row() -> None:
+    assert int(printed(FEASIBLE)) > 150
 
 
 def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) -> None:
@@ -127,7 +147,7 @@ import numpy as np
 from examples.fedit_paper.languages import Languages
 
 source = Languages(Path(sys.argv[1]))
-deal = source.deal("11 of pathological:3:language + 3 of 50 en")
+deal = source.deal("11 of pathological:4:language + 4 of 50 en")
 language, question = source.corpus.labels("language"), source.corpus.labels("id")
 names = [sorted({language.names[code] for code in language.codes[rows]}) for rows in deal.clients]
 asked = {int(code) for rows in deal.clients for code in question.codes[rows]}
@@ -139,15 +159,10 @@ print(json.dumps([names, [len(rows) for rows in deal.clients[11:]], len(set(rows
 
 @pytest.mark.skipif(not (DATA / "xquad_12lang.jsonl.gz").is_file(), reason="no xquad_12lang in FEDIT_TEST_DATA")
 def test_only_the_last_clients_have_the_rare_language_and_nobody_has_a_question_that_is_held_out() -> None:
-    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", RARE, str(DATA)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
-        check=True,
-    )  # fmt: skip
-    names, few, each_once, test_rows, leaks = json.loads(done.stdout)
-    assert all(len(known) == 3 and "en" not in known for known in names[:11])
-    assert names[11:] == [["en"]] * 3
-    assert few == [50] * 3
+    names, few, each_once, test_rows, leaks = json.loads(printed(RARE, str(DATA)))
+    assert all(len(known) == 4 and "en" not in known for known in names[:11])
+    assert names[11:] == [["en"]] * 4
+    assert few == [50] * 4
     assert each_once
     assert test_rows == 120, "ten questions in twelve languages"
     assert not leaks

@@ -29,17 +29,17 @@ def parallel_rows(file: Path) -> dict[str, list[Record]]:
             row = json.loads(line)
             turns = Message(Role.USER, row["instruction"]), Message(Role.ASSISTANT, row["response"])
             found.setdefault(row["language"], []).append(Record(turns, row["language"]))
-    return {language: rows[: 3 * EACH] for language, rows in found.items()}
+    return {language: rows[: 4 * EACH] for language, rows in found.items()}
 
 
 def test_the_worst_language_of_a_federation_is_known_and_weighs_more(
     base: Path, tmp_path: Path, test_data: Path
 ) -> None:
-    """Nine clients of four languages each, so that three have every one: only then a language's loss is summed."""
+    """Twelve clients of four languages each, so that four have every one: with one of them lying three are left."""
     rows = parallel_rows(test_data / "xquad_12lang.jsonl.gz")
     assert tuple(sorted(rows)) == LANGUAGES
     clients = []
-    for place in range(9):
+    for place in range(12):
         group, part = (
             LANGUAGES[4 * (place % 3) : 4 * (place % 3) + 4],
             slice(EACH * (place // 3), EACH * (place // 3 + 1)),
@@ -52,14 +52,14 @@ def test_the_worst_language_of_a_federation_is_known_and_weighs_more(
         "prompt": {"template": "alpaca_short", "cutoff_tokens": 384},
         "training": {"local_steps": 3, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01,
                      "held_out_fraction": 0.0},
-        "round": {"rounds": 3, "cohort_size": 9},
+        "round": {"rounds": 3, "cohort_size": 12},
         "encoding": {"rows_per_weight": 4, "max_weight": 63},
         "fairness": {"domains": LANGUAGES, "rule": "afl", "step": 0.5},
     })  # fmt: skip
     learner = Learner(document_of(task, base), base, DevicePlan("cpu", 1, Quantization.FP32, "float32", "", 0, 0),
                       tmp_path / "scratch")  # fmt: skip
     found = Federation(learner.document, clients, tmp_path / "run").run(learner)
-    assert found.public[ROWS].tolist() == [3 * EACH] * 12
+    assert found.public[ROWS].tolist() == [4 * EACH] * 12
     every = [record for language in LANGUAGES for record in rows[language]]
     before, after = (learner.measure(adapter, every) for adapter in (None, found.adapter))
     names = np.array([every[place].category for place in after.places])
