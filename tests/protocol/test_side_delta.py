@@ -119,6 +119,20 @@ def test_compressing_keeps_the_sum_in_no_more_columns_than_it_has_rank(columns: 
     assert np.allclose(energies, np.square(found_right).sum(axis=1)), "balanced"
 
 
+def test_what_outgrows_the_most_columns_is_cut_and_its_share_is_named() -> None:
+    draw = np.random.default_rng(2)
+    few = {"layer": (draw.normal(size=(300, 200)), draw.normal(size=(200, 300)))}
+    many = {"layer": (draw.normal(size=(300, 90)), draw.normal(size=(90, 300)))}
+    same, figures = side_delta.grown({}, few)
+    assert same["layer"][0].shape[1] == 200
+    assert figures["side_dropped"] < 1e-6
+    cut, figures = side_delta.grown(same, many)
+    whole = sum(left @ right for left, right in (few["layer"], many["layer"]))
+    values = np.linalg.svd(whole, compute_uv=False)
+    assert cut["layer"][0].shape[1] == side_delta.MOST_FULL
+    assert figures["side_dropped"] == pytest.approx(np.linalg.norm(values[256:]) / np.linalg.norm(values), rel=1e-6)
+
+
 def test_a_snapshot_drops_no_more_than_it_may_and_says_when_the_cap_binds() -> None:
     draw = np.random.default_rng(1)
     full = side_delta.compressed({"layer": (draw.normal(size=(50, 40)), draw.normal(size=(40, 45)))})

@@ -104,6 +104,20 @@ def appended(factors: Factors, more: Factors) -> Factors:
     return found
 
 
+def grown(factors: Factors, more: Factors) -> tuple[Factors, dict[str, float]]:
+    """Return the sum of two in at most MOST_FULL columns a layer, and which share of its norm that drops for good."""
+    whole = appended(factors, more)
+    kept = compressed(whole)
+    energy = _energy(whole)
+    dropped = sqrt(max(0.0, 1 - _energy(kept) / energy)) if energy else 0.0
+    return kept, {"side_dropped": dropped}
+
+
+def _energy(factors: Factors) -> float:
+    """The square of the norm of all layers, from small products only."""
+    return float(sum(np.sum((left.T @ left) * (right @ right.T)) for left, right in factors.values()))
+
+
 def compressed(factors: Factors, most: int = MOST_FULL) -> Factors:
     """Return the same sum in as few columns as it has rank, at most so many; balanced, U√S and √S·Vᵀ."""
     found = {}
@@ -133,14 +147,8 @@ def snapshot(full: Factors, whole: float, most: int = MOST_SIDE) -> tuple[Factor
 
 def whole_norm(pairs: Sequence[LoraPair], adapter: Vector, scale: float, full: Factors) -> float:
     """Return ‖s·BA + F‖ over all layers, from small products only."""
-    total = 0.0
-    for pair in pairs:
-        a, b = pair.factors(adapter)
-        left, right = scale * b, a
-        if pair.path in full:
-            left, right = np.hstack([left, full[pair.path][0]]), np.vstack([right, full[pair.path][1]])
-        total += float(np.sum((left.T @ left) * (right @ right.T)))
-    return sqrt(max(total, 0.0))
+    plain = {pair.path: (scale * b, a) for pair in pairs for a, b in [pair.factors(adapter)]}
+    return sqrt(max(_energy(appended(plain, full)), 0.0))
 
 
 def joined(layout: AdapterLayout, spec: AdapterSpec, adapter: Vector, public: State) -> tuple[AdapterLayout, Vector]:

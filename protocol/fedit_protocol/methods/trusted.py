@@ -43,8 +43,8 @@ class Products:
             a, b = pair.factors(update)
             left, right = self._factors[pair.path]
             longer = np.hstack([left, weight * b]), np.vstack([right, a])
-            if longer[0].shape[1] > min(pair.m, pair.n):
-                longer = compressed({pair.path: longer}).get(pair.path, (left[:, :0], right[:0]))
+            if longer[0].shape[1] > (full := min(pair.m, pair.n)):  # as many columns as the sum can have rank
+                longer = compressed({pair.path: longer}, full).get(pair.path, (left[:, :0], right[:0]))
             self._factors[pair.path] = longer
 
     @property
