@@ -40,6 +40,7 @@ def interval(found: Interval, unit: str = "nats") -> str:
 
 def _main(results: Results) -> Iterator[str]:
     step = results.preferred("server_step")
+    yield from _way(results)
     feds = {("fedit", ""): "FedIT"}
     if step:
         feds["server_step", step] = f"FedIT with a server step of {step}, chosen on the validation rows,"
@@ -48,6 +49,16 @@ def _main(results: Results) -> Iterator[str]:
             yield from _recovered(results.gap(row, central, variant=variant), name, what)
         for seed, (beaten, of) in results.beaten(row, "alone", variant).items():
             yield f"seed {seed}: {name} has a lower loss on all categories together than {beaten} of {of} clients alone"
+
+
+def _way(results: Results) -> Iterator[str]:
+    """How far each model is from the first adapter, where its run has told."""
+    found = {}
+    for row in ("alone", "fedit", "central_depth", "central_small"):
+        if norms := [model.told["change_norm"] for model in results.models(row) if "change_norm" in model.told]:
+            found[row] = f"{min(norms):.2f}" if len(norms) == 1 else f"{min(norms):.2f} to {max(norms):.2f}"
+    if found:
+        yield "norm of the change of all factors: " + ", ".join(f"{row} {words}" for row, words in found.items())
 
 
 def _recovered(gap: Gap | None, name: str, what: str) -> Iterator[str]:
@@ -99,7 +110,10 @@ def _fairness(results: Results) -> Iterator[str]:
 
 def _cut(model: Model) -> str:
     """Say how many weights were cut at the task's largest, if any: the rule was then not tried as it is meant."""
-    cut = sum(int(note.get("cut_weights", 0)) for note in model.told["rounds"])
+    rounds = model.told["rounds"]
+    if not any("cut_weights" in note for note in rounds):
+        return "; how many weights were cut at the task's largest was not counted"
+    cut = sum(int(note.get("cut_weights", 0)) for note in rounds)
     return f"; {cut} weights were cut at the task's largest" if cut else ""
 
 

@@ -20,6 +20,7 @@ from fedit_client.hardware.device import DevicePlan
 from fedit_client.home.durable import write_atomic
 from fedit_client.simulation import Carrier, Federation, Figures, Learner, Progress, VirtualClient, document_of
 from fedit_client.simulation.traffic import bytes_down, bytes_up
+from fedit_protocol.adapter import first_adapter
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.methods import RoundStart
@@ -197,6 +198,9 @@ class Bench:
             "bytes_up": sum(bytes_up(document, version) for version in range(rounds)) if sent else 0,
             "bytes_down": sum(int(note["bytes_down"]) for note in progress.notes) if sent else 0,
             "adapter_norm": float(np.linalg.norm(progress.adapter)),
+            "change_norm": float(
+                np.linalg.norm(progress.adapter - first_adapter(document.layout, document.task.adapter.seed))
+            ),
         }
 
     @cached_property
