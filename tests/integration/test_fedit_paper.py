@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,16 @@ def paper(
     command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s)
+
+
+def ran(script: str, *arguments: str) -> Any:
+    """What a script that imports the paper prints."""
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
@@ -97,11 +108,7 @@ print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({on
 
 
 def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_are_those_of_today() -> None:
-    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", PACK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    same, lines, found, strange, missing, scales = json.loads(done.stdout)
+    same, lines, found, strange, missing, scales = ran(PACK)
     assert same
     assert lines == 3, "a set of rows is written once"
     assert found, "results come with the code"
@@ -118,6 +125,55 @@ def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) ->
     assert "| FedIT | not run |" in again.stdout, "only with --measured"
     other = paper("--profile", "smoke", "--report", "--measured", "--out", str(tmp_path / "smoke"))
     assert "no results of the profile smoke come with the code" in other.stderr
+
+
+RANGES = """
+import json, sys
+from fedit_protocol.task_range import usual_range
+from examples.fedit_paper.plan import NO_DIGEST, read_profile, read_rows, runs_of
+
+most_rows, few, clamped, cut = int(sys.argv[1]), json.loads(sys.argv[2]), [], []
+for name in ("smoke", "cpu", "full"):
+    profile = read_profile(name)
+    for run in runs_of(read_rows(), profile, [], 1):
+        if run.row.kind in ("base", "check"):
+            continue
+        task = run.task(profile, NO_DIGEST)
+        rows = 15_000 if run.row.kind == "central" else few.get(run.row.partition, most_rows)
+        training = task.training
+        steps = training.steps_of(rows)
+        if steps < training.model_copy(update={"max_steps": 0}).steps_of(rows):
+            cut.append([name, run.name])
+        whole = task.model_copy(update={"training": training.model_copy(update={"local_steps": steps})})
+        reach = usual_range(whole) * (task.round.rounds if task.method.name == "fedalt" else 1)
+        if run.row.kind == "federated" and task.round.mode == "masked" and task.value_range < reach:
+            clamped.append([name, run.name, task.value_range, reach])
+print(json.dumps([clamped, cut]))
+"""
+MOST_ROWS, FEW_ROWS = 2_803, {"100 of shards:2": 150}
+"""Rows that a client has at the most, in any of the published partitions, and where there are a hundred clients."""
+
+
+def test_no_row_cuts_what_a_round_can_move_nor_the_steps_of_its_clients() -> None:
+    clamped, cut = ran(RANGES, str(MOST_ROWS), json.dumps(FEW_ROWS))
+    assert not clamped
+    assert not cut
+
+
+SIZES = """
+import json, sys
+from pathlib import Path
+from examples.fedit_paper.data import PUBLISHED, Dolly
+
+dolly = Dolly(Path(sys.argv[1]))
+print(json.dumps([max(len(rows) for name in names for rows in dolly.deal(name).clients)
+                  for names in (PUBLISHED, json.loads(sys.argv[2]))]))
+"""
+
+
+@NO_DATA
+def test_no_client_has_more_rows_than_the_ranges_are_for() -> None:
+    assert ran(SIZES, str(DATA), json.dumps(list(FEW_ROWS))) == [MOST_ROWS, *FEW_ROWS.values()]
 
 
 RARE = """
@@ -139,12 +195,7 @@ print(json.dumps([names, [len(rows) for rows in deal.clients[11:]], len(set(rows
 
 @pytest.mark.skipif(not (DATA / "xquad_12lang.jsonl.gz").is_file(), reason="no xquad_12lang in FEDIT_TEST_DATA")
 def test_only_the_last_clients_have_the_rare_language_and_nobody_has_a_question_that_is_held_out() -> None:
-    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", RARE, str(DATA)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
-        check=True,
-    )  # fmt: skip
-    names, few, each_once, test_rows, leaks = json.loads(done.stdout)
+    names, few, each_once, test_rows, leaks = ran(RARE, str(DATA))
     assert all(len(known) == 3 and "en" not in known for known in names[:11])
     assert names[11:] == [["en"]] * 3
     assert few == [50] * 3
