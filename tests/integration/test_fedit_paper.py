@@ -117,6 +117,31 @@ def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_a
     assert scales == ["full", "full_dirichlet"], "both partitions by one command"
 
 
+SPREAD = """
+import json, sys
+from pathlib import Path
+from examples.fedit_paper.measured import measured
+from examples.fedit_paper.plan import read_profile, read_rows
+from examples.fedit_paper.report import write_report
+from examples.fedit_paper.results import Model
+
+first = next(told for told in measured("cpu") if told["name"] == "fedit-seed1")
+found = first["figures"]["test"]
+losses = {**found, "losses": [1.1 * loss for loss in found["losses"]]}
+second = {**first, "name": "fedit-seed2", "seed": 2, "figures": {"test": losses}}
+row = [row for row in read_rows() if row.name == "fedit"]
+text = write_report(Path(sys.argv[1]), row, read_profile("cpu"), [first, second])
+print(json.dumps([text, Model(second).loss - Model(first).loss]))
+"""
+
+
+def test_the_spread_over_seeds_is_that_of_a_sample_as_in_every_other_report(tmp_path: Path) -> None:
+    text, apart = ran(SPREAD, str(tmp_path))
+    cells = next(line for line in text.splitlines() if line.startswith("| FedIT | ")).split(" | ")
+    assert cells[2] == f"{apart / 2**0.5:.4f}"
+    assert "over seeds, that of a sample (n - 1)" in text
+
+
 def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) -> None:
     done = paper("--report", "--measured", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
