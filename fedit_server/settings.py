@@ -91,11 +91,6 @@ def is_secret(info: FieldInfo) -> bool:
     return isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("secret") is True
 
 
-def check_text(model: type[BaseModel], text: str, file: Path) -> dict[str, Any]:
-    """Return what a settings file would say; raises ConfigError C001, C002."""
-    return _checked(model, _parse(text, file), str(file))
-
-
 def unknown_setting(name: str, source: str, model: type[BaseModel]) -> ConfigError:
     """Return what to say about a setting that there is not."""
     known = [key for key in model.model_fields if key != "home"]

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.precision:
         profile = replace(profile, name=f"{profile.name}_{options.precision}", precision=options.precision)
     if options.partition:
+        if options.partition not in data.PUBLISHED:
+            data.many_of(options.partition)  # a name that there is not is told here, not by every run
         profile = profile.on(options.partition)
     runs = runs_of(rows, profile, options.rows, options.seeds)
     if options.list:

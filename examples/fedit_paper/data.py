@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit_client.data import Record, Source, records_from
-from fedit_client.partition import Corpus, hold_out_more, load_partition, make_partition, read_corpus
-from fedit_protocol.errors import DataError
+from fedit_client.partition import Corpus, hold_out_more, load_partition, make_partition, parse_form, read_corpus
+from fedit_protocol.errors import ConfigError, DataError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOLLY: Final = "dolly15k.jsonl"
@@ -30,6 +31,8 @@ Places = NDArray[np.int64]
 
 SEED: Final = 42
 """Of every partition and every choice of rows that is not a run's own."""
+MANY_OF: Final = "CLIENTS of FORM"
+"""How a partition that nobody published is written."""
 _MORE_TEST: Final = 15
 _VALIDATION: Final = 10
 
@@ -56,6 +59,24 @@ def folder(named: str) -> Path:
     return place
 
 
+def no_partition(partition: str, known: str) -> ConfigError:
+    """Return the error F027 of a partition that there is not; `known` are those that there are."""
+    return ConfigError(
+        f"there is no partition {partition!r}: there are {known}",
+        code="F027",
+        where="--partition, or partition in a row's task file",
+        fix="--partition shards, or --partition '100 of shards:2'",
+    )
+
+
+def many_of(partition: str) -> tuple[int, str]:
+    """Return the clients and the form of `CLIENTS of FORM`; raises ConfigError F027, DataError D040 for no form."""
+    found = re.fullmatch(r"([1-9]\d*) of (.+)", partition)
+    if found is None:
+        raise no_partition(partition, f"{', '.join(PUBLISHED)}, and {MANY_OF}, as in 100 of shards:2")
+    return int(found[1]), parse_form(found[2]).text
+
+
 class Dolly:
     """The data set with its test and validation rows, which are the same for every partition."""
 
@@ -72,12 +93,15 @@ class Dolly:
         self._taken: Places = with_both.test
 
     def deal(self, partition: str) -> Deal:
-        """Return the rows of a partition: a published one's name, or `CLIENTS of FORM` such as `100 of shards:2`."""
+        """Return the rows of a partition: a published one's name, or `CLIENTS of FORM` such as `100 of shards:2`.
+
+        Raises ConfigError F027 for what is neither, DataError where the rows cannot be dealt so.
+        """
         if partition in PUBLISHED:
             part = load_partition(self._place / PUBLISHED[partition], self.corpus)
         else:
-            clients, _, form = partition.partition(" of ")
-            part = make_partition(self.corpus, form, clients=int(clients), seed=SEED, test_rows=0)
+            clients, form = many_of(partition)
+            part = make_partition(self.corpus, form, clients=clients, seed=SEED, test_rows=0)
         kept = tuple(np.setdiff1d(client.rows, self._taken) for client in part.clients)
         return Deal(kept, self.test, self.validation)
 

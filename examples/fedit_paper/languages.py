@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from fedit_client.data import Record
 from fedit_client.partition import Corpus, corpus_of, make_partition
 from fedit_protocol.errors import DataError
 
-from .data import SEED, Deal, Places
+from .data import MANY_OF, SEED, Deal, Places, many_of, no_partition
 
 FILE: Final = "xquad_12lang.jsonl.gz"
 
@@ -40,19 +41,24 @@ class Languages:
         """Return the rows of a partition; the test rows are the same for each.
 
         It is `CLIENTS of FORM`, or `CLIENTS of FORM + CLIENTS of ROWS LANGUAGE`: a language that only the last ones
-        have, and so many rows of it each.
+        have, and so many rows of it each. Raises ConfigError F027, DataError where the rows cannot be dealt so.
         """
-        many, _, few = partition.partition(" + ")
-        clients, _, form = many.partition(" of ")
-        if few:
-            dealt = self._with_a_rare_one(int(clients), form, *few.replace(" of ", " ").split())
+        many, plus, few = partition.partition(" + ")
+        clients, form = many_of(many)
+        if plus:
+            dealt = self._with_a_rare_one(clients, form, few)
         else:
-            part = make_partition(self.corpus, form, int(clients), SEED, _HELD_OUT, test_by="language", together="id")
+            part = make_partition(self.corpus, form, clients, SEED, _HELD_OUT, test_by="language", together="id")
             dealt = [client.rows for client in part.clients]
         return Deal(tuple(dealt), np.array(self.held["languages"]), np.zeros(0, np.int64))
 
-    def _with_a_rare_one(self, clients: int, form: str, few: str, rows: str, language: str) -> list[Places]:
+    def _with_a_rare_one(self, clients: int, form: str, rare_ones: str) -> list[Places]:
         labels, test = self.corpus.labels("language"), self.held["languages"]
+        found = re.fullmatch(r"([1-9]\d*) of ([1-9]\d*) (\S+)", rare_ones)
+        if found is None or found[3] not in labels.names:
+            known = f"{MANY_OF} + CLIENTS of ROWS LANGUAGE, of {', '.join(labels.names)}"
+            raise no_partition(f"{clients} of {form} + {rare_ones}", known)
+        few, rows, language = found.groups()
         rare = labels.codes == labels.names.index(language)
         others = np.flatnonzero(~rare)
         with corpus_of(map(json.loads, self.corpus.lines(others)), ("language",)) as corpus:

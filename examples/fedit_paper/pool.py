@@ -15,7 +15,7 @@ from fedit_protocol.errors import FeditError, MembershipError
 from fedit_protocol.task import Task
 from fedit_protocol.task_tables import MethodName
 
-from .data import PUBLISHED
+from .data import PUBLISHED, many_of
 from .plan import NO_DIGEST, Profile, Run
 from .runner import RESULT, Bench
 
@@ -126,7 +126,7 @@ def steps_of(run: Run, profile: Profile, kind: str) -> float:
 
 
 def _clients(partition: str) -> int:
-    return 10 if partition in PUBLISHED else int(partition.partition(" ")[0])
+    return 10 if partition in PUBLISHED else many_of(partition.partition(" + ")[0])[0]
 
 
 def _local_steps(task: Task, rows: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Any
 
 from fedit_client.evaluation.report import Page, as_svg, new_figure
@@ -53,7 +53,8 @@ def _about(results: Results, profile: Profile) -> str:
     return (
         f"{profile.model}, {profile.precision}; run on {', '.join(devices)}. Loss: nats per answer token on {rows} "
         "test rows, or on those that a line names, mean over categories, clients or languages; ± is the standard "
-        "deviation over seeds; intervals are paired bootstraps over rows inside categories and over seeds."
+        "deviation over seeds, that of a sample (n - 1); intervals are paired bootstraps over rows inside categories "
+        "and over seeds."
     )
 
 
@@ -82,7 +83,7 @@ def _line(results: Results, row: Row, title: str, variant: str, models: Sequence
     return [
         f"{title} (mean of {len(models) // len(by_seed)})" if several else title,
         f"{fmean(means):.4f}",
-        f"{pstdev(means):.4f}" if len(means) > 1 else "",
+        f"{stdev(means):.4f}" if len(means) > 1 else "",
         f"{worst[0]} {worst[1]:.3f}",
         f"{difference.change:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]" if difference else "",
         f"{right:.1%}",

@@ -43,7 +43,10 @@ class RayPlace(Trainer):
     measures_start: bool = True
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
-        """Train on the actor's machine; a cancelled request is trained to its end, and thrown away."""
+        """Train on the actor's machine; a cancelled request is trained to its end, and thrown away.
+
+        Raises DeviceError H004 where Ray's process ends, and what a trainer raises.
+        """
         from ray.exceptions import RayError
 
         await request.pause.until_resumed()

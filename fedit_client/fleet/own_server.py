@@ -16,10 +16,8 @@ from fedit_client.demo.processes import Child, started
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import translating
 from fedit_protocol.errors import ConfigError, FleetError
+from fedit_protocol.feasible import check_feasible, says_much
 from fedit_protocol.messages import MAX_COHORT
-from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
-from fedit_protocol.secagg.ring import cohort_rules, ring_spec
-from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.task_selection import least_free
 from fedit_protocol.task_tables import MethodSpec
@@ -77,10 +75,7 @@ def _checked(stated: Mapping[str, Any], where: str) -> Task:
     said = {name: value for name, value in stated.items() if name != _OPERATORS_OWN}
     try:
         task = Task.model_validate(said)
-        if task.round.mode is Mode.MASKED:
-            for members in range(task.round.cohort_min, task.round.ring_size + 1):
-                Thresholds.of(members, cohort_rules(task))
-            ring_spec(task, 1)
+        check_feasible(task)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in fault["loc"])
@@ -107,7 +102,7 @@ def _check_enough(task: Task, settings: FleetSettings) -> None:
     choices, lower = [f"--clients {needed}"], ""
     if settings.cohort and clients >= _LEAST_COHORT:
         choices.append(f"--cohort {clients}")
-    elif task.round.cohort_min == needed and not _needs_many(task):  # `clients` are enough to hide one another
+    elif task.round.cohort_min == needed and not says_much(task):  # `clients` are enough to hide one another
         lower = f"; round.cohort_min = {clients} in the task would do as well"
     raise FleetError(f"a round of this task begins with {needed} clients, and this fleet has {clients}, so that none "
                      f"would ever begin{lower}", code="F001", where="--clients",
@@ -118,11 +113,6 @@ def _check_enough(task: Task, settings: FleetSettings) -> None:
 def asks_for_trust(task: Mapping[str, Any]) -> bool:
     """Say whether the rounds of a task file are in trusted mode."""
     return bool(task.get("round", {}).get("mode") == Mode.TRUSTED)
-
-
-def _needs_many(task: Task) -> bool:
-    """Say whether the task's method sums what says too much of a few."""
-    return isinstance(METHODS[task.method.name], TwoSumMethod | SketchingMethod)
 
 
 def reports_more(task: Task) -> bool:

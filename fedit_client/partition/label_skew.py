@@ -29,7 +29,10 @@ def grouped(labels: Labels, rng: RandomState) -> list[Indices]:
 
 
 def shards(labels: Labels, clients: int, each: int, rng: RandomState) -> list[Indices]:
-    """Sort by category, cut into equal shards, deal `each` of them to every client (Shepherd, mode 0)."""
+    """Sort by category, cut into equal shards, deal `each` of them to every client (Shepherd, mode 0).
+
+    Raises DataError D041 where there are fewer rows than shards.
+    """
     if clients * each > len(labels.codes):
         raise too_few(f"{clients * each:,} shards of {len(labels.codes):,} rows",
                       f"--clients {max(1, len(labels.codes) // each)}")  # fmt: skip

@@ -51,7 +51,7 @@ from fedit_protocol.secagg.effects import Effects, Persist, Send
 from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.self_selection import Decision, decide, decided_weight, decision_figures
 from fedit_protocol.signing import Kind, read_envelope, seal, unseal
-from fedit_protocol.task import Selection, Task
+from fedit_protocol.task import Selection
 
 T = TypeVar("T")
 
@@ -393,8 +393,3 @@ def over_is_fine() -> Iterator[None]:
     except ProtocolError as error:
         if isinstance(error, SecurityError) or error.problem not in _OVER:
             raise
-
-
-def weight_of(examples: int, task: Task) -> int:
-    """Return the integer weight of a device: round(rows / rows_per_weight), from 1 to max_weight."""
-    return min(max(round(examples / task.encoding.rows_per_weight), 1), task.encoding.max_weight)

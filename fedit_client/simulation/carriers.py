@@ -9,19 +9,19 @@ import numpy as np
 from fedit_client.rounds.contribution import Contribution
 from fedit_protocol.adapter import Vector
 from fedit_protocol.advance import Advance, advance
+from fedit_protocol.collusion import corrupt_of
 from fedit_protocol.encoding import hash_parts
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.messages import SumSpec
 from fedit_protocol.methods import RoundStart, TwoSumMethod, method_of
 from fedit_protocol.methods.combination import Combined
 from fedit_protocol.methods.trusted import TrustedMethod, single_updates
-from fedit_protocol.metrics import Unknown
+from fedit_protocol.metrics import Unknown, summed_report
 from fedit_protocol.round_plan import sealed_spec, sum_specs
 from fedit_protocol.sealed.updates import clip_update
 from fedit_protocol.secagg.prg import Words
 from fedit_protocol.secagg.quantize import Aggregate, decode_sum, encode_update
 from fedit_protocol.secagg.ring import coordinate_count
-from fedit_protocol.secagg.thresholds import corrupt_of
 from fedit_protocol.task import Mode
 from fedit_protocol.testing import MemoryFederation, MemoryRound
 
@@ -68,14 +68,15 @@ def _opened(start: RoundStart, cohort: Sequence[Given]) -> Advance:
     """What a trusted server makes of the updates, which are clipped, and neither rounded nor hidden."""
     spec = sealed_spec(start.document, bytes(32), start.version)
     parts = [one.first for one in cohort]
-    clipped = [clip_update(one.message, one.weight, one.report, spec)[0] for one in parts]
-    weights = [one.weight for one in parts]
+    opened = [clip_update(one.message, one.weight, one.report, spec) for one in parts]
+    clipped, weights = [update for update, _ in opened], [one.weight for one in parts]
+    report = summed_report([figures for _, figures in opened], spec.metrics, sum(weights))
     if isinstance(method_of(start.document), TrustedMethod):
-        return advance(start, single_updates(start, clipped, weights))
+        return advance(start, single_updates(start, clipped, weights, report))
     total = np.zeros(spec.size)
     for update, weight in zip(clipped, weights, strict=True):
         total += weight * update.astype(np.float64)
-    return advance(start, Combined(total, sum(weights)))
+    return advance(start, Combined(total, sum(weights), report))
 
 
 def _summed(start: RoundStart, cohort: Sequence[Given], summed: Summed) -> Advance:

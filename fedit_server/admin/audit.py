@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fedit_protocol.encoding import decode, digest_of, from_base64url, to_base64url
 from fedit_protocol.enrollment import FederationDescriptor, federation_context
@@ -19,8 +19,6 @@ from fedit_server.home.folder import Home, Identity
 from fedit_server.storage.audit import NOTHING, AuditHead, AuditLine, broken, check_chain
 from fedit_server.storage.place import place_of
 from fedit_server.storage.store import Store
-
-FIRST_LINE: Final = "fedit-audit/1"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import signal
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +13,6 @@ from fedit_server.commands.context import CommandContext
 if TYPE_CHECKING:
     from fedit_server.config import ServerConfig
     from fedit_server.home.folder import Identity
-
-_ABSENT: Final = {"served": "by a proxy, or not yet", "trusted": "what devices' systems trust"}
 
 cert_app = typer.Typer(no_args_is_help=True)
 

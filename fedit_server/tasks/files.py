@@ -10,15 +10,10 @@ from pydantic import ValidationError
 
 from fedit_protocol.accounting import check_meaning
 from fedit_protocol.errors import ConfigError
+from fedit_protocol.feasible import check_feasible
 from fedit_protocol.ids import TaskId
-from fedit_protocol.limits import LEAST_SURVIVORS_OF_TWO_SUMS
-from fedit_protocol.messages import MAX_COHORT
-from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
-from fedit_protocol.secagg.blocks import check_opening
-from fedit_protocol.secagg.ring import cohort_rules, ring_spec
-from fedit_protocol.secagg.thresholds import Thresholds
 from fedit_protocol.state_layout import RankTooWideError
-from fedit_protocol.task import BaseModelSpec, Mode, Task, TaskDocument
+from fedit_protocol.task import BaseModelSpec, Task, TaskDocument
 from fedit_server.tasks.base_model import BaseModel
 from fedit_server.tasks.retention import take_retention
 
@@ -56,7 +51,10 @@ def load_task(path: Path) -> Task:
 
 
 def check_task(values: dict[str, Any], where: str, folder: Path | None = None) -> Task:
-    """Validate a task's values; a base that is a folder is taken relative to the task file."""
+    """Validate a task's values; a base that is a folder is taken relative to the task file.
+
+    Raises ConfigError C013, C020, C021.
+    """
     try:
         task = Task.model_validate(values)
     except ValidationError as error:
@@ -64,49 +62,11 @@ def check_task(values: dict[str, Any], where: str, folder: Path | None = None) -
     base = None if folder is None else folder / task.base.model
     if base is not None and base.is_dir() and not Path(task.base.model).is_absolute():
         task = task.model_copy(update={"base": task.base.model_copy(update={"model": str(base.resolve())})})
-    check_feasible(task, where)
-    return task
-
-
-def check_feasible(task: Task, where: str) -> None:
-    """Raise ConfigError C020 or C021 unless every size of cohort that the task allows has thresholds and a ring."""
-    if task.round.mode is Mode.TRUSTED:
-        if task.round.min_survivors > task.round.cohort_min:
-            reason = f"min_survivors = {task.round.min_survivors} exceeds cohort_min = {task.round.cohort_min}"
-            raise ConfigError(reason, code="C020", where=f"{where}, [round]", fix=_CHECK)
-        return
     try:
-        sizes = range(task.round.cohort_min, task.round.ring_size + 1)
-        _check_said(task, min(Thresholds.of(members, cohort_rules(task)).min_survivors for members in sizes))
-        ring_spec(task, 1)
-        check_opening(task)
+        check_feasible(task)
     except ConfigError as error:
         raise ConfigError(str(error), code=error.code, where=f"{where}, [round]", fix=_CHECK) from error
-
-
-def _check_said(task: Task, survivors: int) -> None:
-    """Raise ConfigError C020 for sketches of products over so few that every device would refuse the task (C0)."""
-    if survivors >= LEAST_SURVIVORS_OF_TWO_SUMS or not isinstance(
-        METHODS[task.method.name], TwoSumMethod | SketchingMethod
-    ):
-        return
-    raise ConfigError(
-        f"method.name = {task.method.name} says too much of {survivors} survivors, and devices refuse fewer than"
-        f" {LEAST_SURVIVORS_OF_TWO_SUMS}: {_enough(task)}, or take ffa_lora, which is exact too",
-        code="C020",
-        fix=_CHECK,
-    )
-
-
-def _enough(task: Task) -> str:
-    """Return what to set, for so many to be left that sketches may be summed."""
-    if 0 < task.round.min_survivors < LEAST_SURVIVORS_OF_TWO_SUMS:
-        return "leave out round.min_survivors"
-    sizes = range(LEAST_SURVIVORS_OF_TWO_SUMS, MAX_COHORT + 1)
-    left = (Thresholds.of(members, cohort_rules(task)).min_survivors for members in sizes)
-    least = next(n for n, survivors in zip(sizes, left, strict=True) if survivors >= LEAST_SURVIVORS_OF_TWO_SUMS)
-    size = f" and cohort_size = {least}" if task.round.cohort_size < least else ""
-    return f"set round.cohort_min = {least}{size}"
+    return task
 
 
 def default_task(model: str, name: str | None) -> Task:

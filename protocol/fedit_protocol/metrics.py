@@ -154,6 +154,13 @@ def decode_report(sums: Mapping[str, int], weight: int) -> CohortReport:
     )
 
 
+def summed_report(each: Sequence[Mapping[str, int]], specs: Sequence[MetricSpec], weight: int) -> CohortReport:
+    """Return the report of devices whose figures are known one by one; `weight` is theirs together, 0 with none."""
+    if not weight:
+        return NO_REPORT
+    return decode_report({spec.name: sum(figures[spec.name] for figures in each) for spec in specs}, weight)
+
+
 def canary_specs(classes: Sequence[Quantization]) -> tuple[MetricSpec, ...]:
     """Return the slots of the canary losses in their order on the wire: of each class the loss, then the count."""
     loss = round(MAX_LOSS * CANARY_UNIT)

@@ -46,11 +46,6 @@ def in_random_order(clients: Collection[str], seed: bytes) -> list[str]:
     return sorted(clients, key=lambda client: hashlib.sha256(seed + client.encode()).digest())
 
 
-def share_of(fraction: float, population: int) -> int:
-    """Return how many of a population a fraction is, at least one."""
-    return max(floor(fraction * population), 1)
-
-
 def uniform(clients: Collection[str], size: int, seed: bytes) -> list[str]:
     """Return at most `size` of the clients: every subset is equally likely."""
     return in_random_order(clients, seed)[:size]

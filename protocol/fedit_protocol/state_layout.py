@@ -76,6 +76,6 @@ def value_range_of(task: "Task") -> float | None:
     It is what one direction can be gone in a round: each step at most the rate times the clipped slope.
     """
     training, method = task.training, task.method
-    if method.name is not MethodName.FEDKSEED or not training.local_steps:
+    if method.name is not MethodName.FEDKSEED or not training.most_steps:
         return None
-    return training.learning_rate * training.max_grad_norm * ceil(training.local_steps / method.seeds)
+    return training.learning_rate * training.max_grad_norm * ceil(training.most_steps / method.seeds)

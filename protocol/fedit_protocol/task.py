@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
+from fedit_protocol.collusion import check_hiding
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.layer_rules import check_layers
@@ -228,11 +229,8 @@ class Task(Section):
     def _canary_compares_hidden_classes(self) -> Self:
         if self.canary and len(self.base.classes) < 2:
             raise ValueError("[canary] compares base classes: list two or more in base.classes")
-        if self.canary and self.canary.hidden_among > self.round.cohort_size:
-            raise ValueError(
-                "canary.hidden_among exceeds round.cohort_size, so that no loss would ever be known:"
-                f" set hidden_among = {self.round.cohort_size} or less"
-            )
+        if self.canary:
+            check_hiding(self.round, self.canary.hidden_among, "canary.hidden_among")
         if self.canary and (self.privacy or self.round.mode is not Mode.MASKED):
             raise ValueError(
                 "[canary] needs round.mode = masked and no [privacy]: its losses are neither sealed nor noisy"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fedit_protocol.collusion import check_hiding
 from fedit_protocol.task_tables import Section, distinct
 
 if TYPE_CHECKING:
@@ -70,11 +71,8 @@ def check_fairness(task: "Task") -> None:
         raise ValueError(
             "[fairness] needs round.mode = masked and no [privacy]: its losses are sums without noise; leave it out"
         )
-    if spec.domains and spec.hidden_among > task.round.cohort_size:
-        raise ValueError(
-            "fairness.hidden_among exceeds round.cohort_size, so that no loss would ever be known: set"
-            f" round.cohort_size = {spec.hidden_among} or more"
-        )
+    if spec.domains:
+        check_hiding(task.round, spec.hidden_among, "fairness.hidden_among")
     if spec.rule is not FairRule.ROWS and task.encoding.max_weight == 1:
         raise ValueError(
             f"fairness.rule = {spec.rule} weighs devices, but encoding.max_weight = 1 lets them all weigh the same:"

@@ -74,6 +74,11 @@ NO_TASKS: dict[str, tuple[str, str]] = {
     "a key that no task has": ('colour = "blue"\n', "base.colour: this key does not exist"),
     "rules that contradict each other": ("[round]\ncohort_size = 3\ncohort_min = 4\n", "set cohort_size = 4"),
     "tables that do not fit each other": ('[method]\nname = "scaffold"\n', "is refused: method.name = scaffold needs"),
+    "sketches of so few": ('[method]\nname = "fedit_rs"\n', "set round.cohort_min = 11 and cohort_size = 11"),
+    "ranks that so few would never send": (
+        '[method]\nname = "nested"\n[adapter]\nrank = 8\nranks = [4, 8]\n[round]\ncohort_min = 4\ncohort_size = 4\n',
+        "set cohort_size = 5 or more",
+    ),
     "thresholds that so few cannot have": ("[round]\ncohort_size = 4\nmin_survivors = 100\n", "min_survivors"),
 }
 

@@ -18,7 +18,6 @@ from fedit_client.membership.succession import PinnedDescriptor
 from fedit_client.network.patience import Patience
 from fedit_client.network.transport import OnBytes
 from fedit_client.records.journal import Journal
-from fedit_client.rounds.device_round import weight_of
 from fedit_client.rounds.engagement import Engagement, LocalWork
 from fedit_client.rounds.preparation import unplanned
 from fedit_client.session import Session
@@ -33,6 +32,7 @@ from fedit_protocol.errors import (
     StorageError,
     TransportError,
 )
+from fedit_protocol.fairness import OwnFigures, client_weight
 from fedit_protocol.ids import RoundId
 from fedit_protocol.limits import Limits
 from fedit_protocol.messages import Abort, RoundOutcome
@@ -380,4 +380,4 @@ async def test_clocks_that_disagree_end_the_session_with_a_fix(world: World) -> 
 
 @pytest.mark.parametrize(("rows", "weight"), [(1, 1), (49, 1), (250, 2), (260, 3), (10**6, 15)])
 def test_the_weight_is_clamped(rows: int, weight: int) -> None:
-    assert weight_of(rows, small_task().task) == weight
+    assert client_weight(small_task().task, OwnFigures(rows), {}) == weight

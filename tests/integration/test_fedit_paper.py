@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +30,11 @@ def python(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s)
 
 
-def printed(script: str, *arguments: str) -> str:
-    """Return what a script prints that ends well."""
+def ran(script: str, *arguments: str) -> Any:
+    """What a script that imports the paper prints, as JSON."""
     done = python("-c", script, *arguments)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
@@ -105,7 +106,7 @@ print(json.dumps([unpacked(lines) == results, len(lines), len(found), sorted({on
 
 
 def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_are_those_of_today() -> None:
-    same, lines, found, strange, missing, scales = json.loads(printed(PACK))
+    same, lines, found, strange, missing, scales = ran(PACK)
     assert same
     assert lines == 3, "a set of rows is written once"
     assert found, "results come with the code"
@@ -116,18 +117,43 @@ def test_results_come_out_of_one_file_as_they_went_in_and_runs_rows_and_scales_a
 
 FEASIBLE = """
 from examples.fedit_paper.plan import NO_DIGEST, read_profile, read_rows, runs_of
-from fedit_server.tasks.files import check_feasible
+from fedit_protocol.feasible import check_feasible
 
 runs = [(run, scale) for name in ("smoke", "cpu", "full") for scale in read_profile(name).all()
         for run in runs_of(read_rows(), scale, [], 1) if run.row.kind == "federated"]
 for run, scale in runs:
-    check_feasible(run.task(scale, NO_DIGEST), f"{scale.name} {run.name}")
+    check_feasible(run.task(scale, NO_DIGEST))
 print(len(runs))
 """
 
 
 def test_a_server_would_take_every_federated_row() -> None:
-    assert int(printed(FEASIBLE)) > 150
+    assert ran(FEASIBLE) > 150
+
+
+SPREAD = """
+import json, sys
+from pathlib import Path
+from examples.fedit_paper.measured import measured
+from examples.fedit_paper.plan import read_profile, read_rows
+from examples.fedit_paper.report import write_report
+from examples.fedit_paper.results import Model
+
+first = next(told for told in measured("cpu") if told["name"] == "fedit-seed1")
+found = first["figures"]["test"]
+losses = {**found, "losses": [1.1 * loss for loss in found["losses"]]}
+second = {**first, "name": "fedit-seed2", "seed": 2, "figures": {"test": losses}}
+row = [row for row in read_rows() if row.name == "fedit"]
+text = write_report(Path(sys.argv[1]), row, read_profile("cpu"), [first, second])
+print(json.dumps([text, Model(second).loss - Model(first).loss]))
+"""
+
+
+def test_the_spread_over_seeds_is_that_of_a_sample_as_in_every_other_report(tmp_path: Path) -> None:
+    text, apart = ran(SPREAD, str(tmp_path))
+    cells = next(line for line in text.splitlines() if line.startswith("| FedIT | ")).split(" | ")
+    assert cells[2] == f"{apart / 2**0.5:.4f}"
+    assert "over seeds, that of a sample (n - 1)" in text
 
 
 def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) -> None:
@@ -138,6 +164,55 @@ def test_the_report_of_what_comes_with_the_code_needs_no_data(tmp_path: Path) ->
     assert "| FedIT | not run |" in again.stdout, "only with --measured"
     other = paper("--profile", "smoke", "--report", "--measured", "--out", str(tmp_path / "smoke"))
     assert "no results of the profile smoke come with the code" in other.stderr
+
+
+RANGES = """
+import json, sys
+from fedit_protocol.task_range import usual_range
+from examples.fedit_paper.plan import NO_DIGEST, read_profile, read_rows, runs_of
+
+most_rows, few, clamped, cut = int(sys.argv[1]), json.loads(sys.argv[2]), [], []
+for name in ("smoke", "cpu", "full"):
+    profile = read_profile(name)
+    for run in runs_of(read_rows(), profile, [], 1):
+        if run.row.kind in ("base", "check"):
+            continue
+        task = run.task(profile, NO_DIGEST)
+        rows = 15_000 if run.row.kind == "central" else few.get(run.row.partition, most_rows)
+        training = task.training
+        steps = training.steps_of(rows)
+        if steps < training.model_copy(update={"max_steps": 0}).steps_of(rows):
+            cut.append([name, run.name])
+        whole = task.model_copy(update={"training": training.model_copy(update={"local_steps": steps})})
+        reach = usual_range(whole) * (task.round.rounds if task.method.name == "fedalt" else 1)
+        if run.row.kind == "federated" and task.round.mode == "masked" and task.value_range < reach:
+            clamped.append([name, run.name, task.value_range, reach])
+print(json.dumps([clamped, cut]))
+"""
+MOST_ROWS, FEW_ROWS = 2_803, {"100 of shards:2": 150}
+"""Rows that a client has at the most, in any of the published partitions, and where there are a hundred clients."""
+
+
+def test_no_row_cuts_what_a_round_can_move_nor_the_steps_of_its_clients() -> None:
+    clamped, cut = ran(RANGES, str(MOST_ROWS), json.dumps(FEW_ROWS))
+    assert not clamped
+    assert not cut
+
+
+SIZES = """
+import json, sys
+from pathlib import Path
+from examples.fedit_paper.data import PUBLISHED, Dolly
+
+dolly = Dolly(Path(sys.argv[1]))
+print(json.dumps([max(len(rows) for name in names for rows in dolly.deal(name).clients)
+                  for names in (PUBLISHED, json.loads(sys.argv[2]))]))
+"""
+
+
+@NO_DATA
+def test_no_client_has_more_rows_than_the_ranges_are_for() -> None:
+    assert ran(SIZES, str(DATA), json.dumps(list(FEW_ROWS))) == [MOST_ROWS, *FEW_ROWS.values()]
 
 
 RARE = """
@@ -159,7 +234,7 @@ print(json.dumps([names, [len(rows) for rows in deal.clients[11:]], len(set(rows
 
 @pytest.mark.skipif(not (DATA / "xquad_12lang.jsonl.gz").is_file(), reason="no xquad_12lang in FEDIT_TEST_DATA")
 def test_only_the_last_clients_have_the_rare_language_and_nobody_has_a_question_that_is_held_out() -> None:
-    names, few, each_once, test_rows, leaks = json.loads(printed(RARE, str(DATA)))
+    names, few, each_once, test_rows, leaks = ran(RARE, str(DATA))
     assert all(len(known) == 4 and "en" not in known for known in names[:11])
     assert names[11:] == [["en"]] * 4
     assert few == [50] * 4

@@ -54,6 +54,56 @@ print(json.dumps([
 """
 
 
+PARTITIONS: dict[str, tuple[str, str]] = {
+    "misspelt": ("shard", "FEDIT-F027 there is no partition 'shard': there are shards, dirichlet, stratified, and"),
+    "no number of clients": ("many of shards:2", "CLIENTS of FORM, as in 100 of shards:2"),
+    "nobody": ("0 of iid", "FEDIT-F027"),
+    "a form that there is not": ("10 of shard", "FEDIT-D040 cannot deal rows by 'shard'"),
+}
+
+
+@pytest.mark.parametrize(("partition", "words"), PARTITIONS.values(), ids=PARTITIONS)
+def test_a_partition_that_there_is_not_is_refused_at_once(partition: str, words: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "examples.fedit_paper", "--profile", "smoke", "--partition", partition]
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+RARE = """
+import json, sys
+from pathlib import Path
+from examples.fedit_paper.languages import Languages
+from fedit_protocol.errors import ConfigError
+
+source, found = Languages(Path(sys.argv[1])), []
+for partition in ("three", "3 of iid + 3 of en", "3 of iid + 3 of 50 xx"):
+    try:
+        source.deal(partition)
+    except ConfigError as error:
+        found.append([error.code, str(error)])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not (DATA / "xquad_12lang.jsonl.gz").is_file(), reason="no xquad_12lang in FEDIT_TEST_DATA")
+def test_languages_that_cannot_be_dealt_so_are_refused() -> None:
+    environment = {**os.environ, "PYTHONSAFEPATH": "", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", RARE, str(DATA)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    many, few, language = json.loads(done.stdout)
+    assert (many[0], "CLIENTS of FORM" in many[1]) == ("F027", True)
+    assert (few[0], "CLIENTS of ROWS LANGUAGE, of ar, de, el, en" in few[1]) == ("F027", True)
+    assert (language[0], "'3 of iid + 3 of 50 xx'" in language[1]) == ("F027", True)
+
+
 @pytest.mark.skipif(not (DATA / "dolly15k.jsonl").is_file(), reason="no dolly15k.jsonl in FEDIT_TEST_DATA")
 @pytest.mark.slow
 @pytest.mark.training

@@ -61,7 +61,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a canary without rows": ({"base": TWO, "canary": {"rows": []}}, "at least 1 item"),
     "a floor that no round reaches": (
         {"base": TWO, "canary": {"rows": [ROW], "hidden_among": 4}, "round": {"cohort_size": 3}},
-        "no loss would ever be known",
+        "no loss would ever be known: set round.cohort_size = 5 or more",
+    ),
+    "a floor that only those who may collude would reach": (
+        {"base": TWO, "canary": {"rows": [ROW], "hidden_among": 4}, "round": {"cohort_size": 4}},
+        "no loss would ever be known: set round.cohort_size = 5 or more",
     ),
     "more text than the cap": (
         {"base": TWO, "canary": {"rows": [{**ROW, "context": "x" * 8000}] * 3}},

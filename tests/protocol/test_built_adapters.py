@@ -159,8 +159,9 @@ def test_the_adapter_has_moved_along_every_direction_as_far_as_was_gone() -> Non
     assert np.array_equal(moved[first], part.astype(np.float32))
 
 
-def test_the_range_of_a_step_length_follows_the_rate_and_how_often_a_direction_may_come() -> None:
-    training = {"local_steps": 50, "learning_rate": 0.01, "max_grad_norm": 3.0}
+@pytest.mark.parametrize("steps", [{"local_steps": 50}, {"local_steps": 0, "max_steps": 50}], ids=["steps", "epochs"])
+def test_the_range_of_a_step_length_follows_the_rate_and_how_often_a_direction_may_come(steps: dict[str, int]) -> None:
+    training = {**steps, "learning_rate": 0.01, "max_grad_norm": 3.0}
     task = document("fedkseed", method={"seeds": 20}, training=training).task
     assert task.value_range == pytest.approx(0.01 * 3.0 * 3)
 

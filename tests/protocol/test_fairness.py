@@ -198,7 +198,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a floor beyond the cohort": (
         {"fairness": {"domains": ["a"], "hidden_among": 9}, "round": {"cohort_size": 8}},
-        "no loss would ever be known",
+        "no loss would ever be known: set round.cohort_size = 10 or more",
+    ),
+    "a floor that only those who may collude would reach": (
+        {"fairness": {"domains": ["a"], "hidden_among": 8}, "round": {"cohort_size": 8}},
+        "a cohort of 8 has if 1 of them collude, .* set round.cohort_size = 9 or more",
+    ),
+    "a floor beyond every cohort": (
+        {"fairness": {"domains": ["a"], "hidden_among": 128}, "round": {"cohort_size": 100}},
+        "set fairness.hidden_among = 90 or less",
     ),
     "a domain twice": ({"fairness": {"domains": ["a", "a"]}}, "stands there twice"),
 }
@@ -208,3 +216,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_task_that_cannot_be_fair_is_refused_with_the_nearest_that_can(tables: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         Task.model_validate({"id": "t", "title": "T", "base": {"model": "m"}, **tables})
+
+
+@pytest.mark.parametrize(("policy", "hidden"), [
+    ({"cohort_size": 3}, 3), ({"cohort_size": 9}, 8), ({"cohort_size": 20, "corrupt_fraction": 0.3}, 14),
+    ({"cohort_size": 8, "selection": "resource_aware"}, 9),
+])  # fmt: skip
+def test_a_floor_that_a_full_cohort_just_reaches_is_taken(policy: dict[str, Any], hidden: int) -> None:
+    fairness = {"domains": ["a"], "hidden_among": hidden}
+    table = {"id": "t", "title": "T", "base": {"model": "m"}, "fairness": fairness, "round": policy}
+    assert Task.model_validate(table)
+    with pytest.raises(ValidationError, match="no loss would ever be known"):
+        Task.model_validate({**table, "fairness": {**fairness, "hidden_among": hidden + 1}})

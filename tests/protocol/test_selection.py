@@ -23,7 +23,6 @@ from fedit_protocol.selection import (
     power_of_choice,
     resource_aware,
     round_seed,
-    share_of,
     stratified,
     uniform,
 )
@@ -107,7 +106,6 @@ def test_the_same_seed_draws_the_same_and_another_round_others() -> None:
     assert uniform(CLIENTS, 4, seed(1)) == uniform(list(reversed(CLIENTS)), 4, seed(1))
     assert uniform(CLIENTS, 4, seed(1)) != uniform(CLIENTS, 4, seed(2))
     assert round_seed(b"one run", 1) != round_seed(b"another", 1)
-    assert (share_of(0.1, 10), share_of(0.1, 5), share_of(0.25, 11)) == (1, 1, 2)
 
 
 def test_each_of_ten_is_drawn_equally_often() -> None:

@@ -12,7 +12,6 @@ ROOT: Final = Path(__file__).parents[2]
 
 SHARED: Final = {
     "C002": "a settings file cannot be read",
-    "C020": "the task's cohort rules contradict each other",
     "M002": "the base model's files are not those that the task pins",
     "M003": "the folder holds no base model",
     "T004": "the invite has expired",

@@ -18,6 +18,7 @@ from fedit_protocol.methods.contract import RoundStart, Step
 from fedit_protocol.methods.fedavg import FedAvg
 from fedit_protocol.methods.lora_pairs import Matrix, lora_pairs
 from fedit_protocol.methods.side_delta import Factors, compressed
+from fedit_protocol.metrics import NO_REPORT, CohortReport
 from fedit_protocol.secagg.quantize import Aggregate
 
 
@@ -99,10 +100,12 @@ class TrustedMethod(FedAvg):
         ...
 
 
-def single_updates(start: RoundStart, updates: Sequence[Vector], weights: Sequence[int]) -> SingleUpdates:
+def single_updates(
+    start: RoundStart, updates: Sequence[Vector], weights: Sequence[int], report: CohortReport = NO_REPORT
+) -> SingleUpdates:
     """Return what a trusted round would make of these updates, float32 (d,) each; for simulations."""
     products, total = Products(start.document.layout), np.zeros(start.document.layout.size)
     for update, weight in zip(updates, weights, strict=True):
         products.add(update, weight)
         total += weight * update.astype(np.float64)
-    return SingleUpdates(total, sum(weights), products=products)
+    return SingleUpdates(total, sum(weights), report, products=products)

@@ -11,7 +11,7 @@ from fedit_protocol.errors import ProtocolError
 from fedit_protocol.ids import IdentityKey
 from fedit_protocol.messages import SealedSpec
 from fedit_protocol.methods.trusted import Products
-from fedit_protocol.metrics import LOSS_UNIT, NO_REPORT, CohortReport, decode_report
+from fedit_protocol.metrics import LOSS_UNIT, CohortReport, summed_report
 from fedit_protocol.sealed.updates import open_update
 
 Reader = Callable[[IdentityKey], bytes]
@@ -50,7 +50,7 @@ class OpeningJob:
         the same uploads give the same bits after a restart.
         """
         total = np.zeros(self.spec.size, dtype=np.float64)
-        sums = {metric.name: 0 for metric in self.spec.metrics}
+        told = list[Mapping[str, int]]()
         weight, refused, seen = 0, dict[IdentityKey, str](), dict[IdentityKey, tuple[int, float]]()
         for device in sorted(self.devices):
             try:
@@ -63,7 +63,6 @@ class OpeningJob:
             seen[device] = opened.figures["examples"], opened.figures["train_loss"] / (LOSS_UNIT * opened.weight)
             if products is not None:
                 products.add(opened.update, opened.weight)
-            for name, value in opened.figures.items():
-                sums[name] += value
-        report = decode_report(sums, weight) if weight else NO_REPORT
+            told.append(opened.figures)
+        report = summed_report(told, self.spec.metrics, weight)
         return OpenedSum(total, weight, len(self.devices) - len(refused), report, refused, products, seen)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Final, Self
 
+from fedit_protocol.collusion import corrupt_of, exactly
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.messages import CohortRules, SecondRule
 
@@ -73,7 +74,7 @@ class Thresholds:
 
 def expected_survivors(n: int, dropout_fraction: float) -> int:
     """Return how many of n devices are there to the end if no more drop out than the task reckons with."""
-    return ceil(_exactly((1 - dropout_fraction) * n))
+    return ceil(exactly((1 - dropout_fraction) * n))
 
 
 def confirmation_quorum(n: int, corrupt: int) -> int:
@@ -84,13 +85,3 @@ def confirmation_quorum(n: int, corrupt: int) -> int:
 def least_second_survivors(rule: SecondRule, first: int, min_survivors: int) -> int:
     """Return how many of the `first` survivors of the first sum must stand behind a second one (C18)."""
     return first if rule is SecondRule.ALL else max(min_survivors, ceil(SECOND_SHARE * first))
-
-
-def corrupt_of(n: int, corrupt_fraction: float) -> int:
-    """Return c for n members: none of three, else the stated share, and at least one."""
-    return 0 if n == 3 else max(1, floor(_exactly(corrupt_fraction * n)))
-
-
-def _exactly(product: float) -> float:
-    """Drop the last binary digits: 0.29 * 100 must not be floored to 28, nor (1 - 0.3) * 10 be raised to 8."""
-    return round(product, 9)
