@@ -53,7 +53,7 @@ def _main(results: Results) -> Iterator[str]:
 
 def _way(results: Results) -> Iterator[str]:
     """How far each model is from the first adapter, where its run has told."""
-    found = {}
+    found: dict[str, str] = {}
     for row in ("alone", "fedit", "central_depth", "central_small"):
         if norms := [model.told["change_norm"] for model in results.models(row) if "change_norm" in model.told]:
             found[row] = f"{min(norms):.2f}" if len(norms) == 1 else f"{min(norms):.2f} to {max(norms):.2f}"
