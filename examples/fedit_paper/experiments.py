@@ -282,7 +282,7 @@ EXPERIMENTS: Final = (
     Experiment(
         "rare_language",
         "A rare language",
-        "Three small clients alone have a language: do fair weights help it?",
+        "Four small clients alone have a language: do fair weights help it?",
         evenness.RARE_LANGUAGE.rows,
         findings=evenness.RARE_LANGUAGE.findings,
         table=evenness.RARE_LANGUAGE.table,
