@@ -182,6 +182,8 @@ class Bench:
 
     def _told(self, run: Run, document: TaskDocument, progress: Progress) -> Result:
         row, rounds = run.row, progress.version
+        known = first_adapter(document.layout, document.task.adapter.seed)
+        first = known if progress.adapter.size else progress.adapter  # a check has no model
         sent = row.kind == "federated"
         return {
             "row": row.name,
@@ -198,9 +200,7 @@ class Bench:
             "bytes_up": sum(bytes_up(document, version) for version in range(rounds)) if sent else 0,
             "bytes_down": sum(int(note["bytes_down"]) for note in progress.notes) if sent else 0,
             "adapter_norm": float(np.linalg.norm(progress.adapter)),
-            "change_norm": float(
-                np.linalg.norm(progress.adapter - first_adapter(document.layout, document.task.adapter.seed))
-            ),
+            "change_norm": float(np.linalg.norm(progress.adapter - first)),
         }
 
     @cached_property
