@@ -1,4 +1,4 @@
-"""The paper from one command: `python -m examples.fedit_paper --profile smoke|cpu|full [ROW or EXPERIMENT …]`."""
+"""The paper from one command: `python -m examples.fedit_paper --profile smoke|cpu|full [ROW, EXPERIMENT, RUN …]`."""
 
 import argparse
 import sys
@@ -120,7 +120,7 @@ def plan_of(profile: Profile, device: str, threads: int) -> DevicePlan:
 def parser() -> argparse.ArgumentParser:
     """Return the arguments of this program."""
     found = argparse.ArgumentParser(prog="python -m examples.fedit_paper", description=__doc__)
-    found.add_argument("rows", nargs="*", help="rows or experiments; all without any")
+    found.add_argument("rows", nargs="*", help="rows, experiments or runs; all without any")
     found.add_argument("--profile", default="cpu", help="smoke, cpu or full: how large everything is")
     found.add_argument("--seeds", type=int, default=0, help="seeds of every run; 0 means what row and profile say")
     found.add_argument("--out", type=Path, help="folder of the results; build/fedit_paper_PROFILE without one")

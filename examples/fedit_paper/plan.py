@@ -1,6 +1,7 @@
 """What is run: a profile says at which scale, a row's task file says what differs; both give a list of runs."""
 
 import copy
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -152,6 +153,9 @@ def _row(path: Path) -> Row:
 NO_DIGEST: Final = "sha256:" + "0" * 64
 """Stands for the base's digest where a task is only looked at."""
 
+_SEED_OF: Final = re.compile(r"-seed([0-9]{1,2})$")
+"""The seed in the name of a run."""
+
 _LATER_SEEDS: Final = 15
 """By how much a further seed of a row comes later than its first: the main rows' before the first of the last ones."""
 
@@ -175,18 +179,21 @@ _DEFAULTS: Values = {
 
 
 def runs_of(rows: Sequence[Row], profile: Profile, chosen: Sequence[str], seeds: int) -> list[Run]:
-    """Return all runs, the most valuable first; `chosen` are names of rows or experiments, all without any; F023."""
-    known = {row.name for row in rows} | {row.experiment for row in rows}
+    """Return all runs, the most valuable first; `chosen` are names of rows, experiments or runs, all without any.
+
+    A run may be named with a later seed than its row has. Raises ConfigError F023 for a name that is none of these.
+    """
+    later = max((int(match[1]) for name in chosen if (match := _SEED_OF.search(name))), default=0)
+    every = [run for row in rows for seed in range(1, 1 + later) for run in _runs(row, profile, seed)]
+    known = {row.name for row in rows} | {row.experiment for row in rows} | {run.name for run in every}
     if unknown := sorted(set(chosen) - known):
-        raise ConfigError(f"there is no row or experiment {unknown[0]}", code="F023", fix="--list shows them")
-    wanted = [row for row in rows if not chosen or {row.name, row.experiment} & set(chosen)]
-    found = [
-        run
-        for row in wanted
-        for seed in range(1, 1 + (seeds or profile.seeds or row.seeds))
-        for run in _runs(row, profile, seed)
-    ]
-    return sorted(found, key=lambda run: run.row.order + _LATER_SEEDS * (run.seed - 1))
+        raise ConfigError(f"there is no row, experiment or run {unknown[0]}", code="F023", fix="--list shows them")
+    found = {run.name: run for run in every if run.name in chosen}
+    for row in rows:
+        if not chosen or {row.name, row.experiment} & set(chosen):
+            for seed in range(1, 1 + (seeds or profile.seeds or row.seeds)):
+                found |= {run.name: run for run in _runs(row, profile, seed)}
+    return sorted(found.values(), key=lambda run: run.row.order + _LATER_SEEDS * (run.seed - 1))
 
 
 def _runs(row: Row, profile: Profile, seed: int) -> Iterator[Run]:

@@ -46,8 +46,14 @@ def test_every_row_is_a_task_in_every_profile(profile: str) -> None:
     assert all(any(name.startswith(row) for name in names) for row in rows)
 
 
+def test_a_single_run_is_named_as_it_is_listed() -> None:
+    listed = paper("--profile", "cpu", "--list", "server_step-3-seed2", "two", "two-seed1").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["two-seed1", "server_step-3-seed2"]
+    assert "FEDIT-F023" in paper("--profile", "cpu", "--list", "server_step-5-seed2").stderr
+
+
 def test_an_unknown_row_and_an_unknown_profile_are_refused() -> None:
-    assert "FEDIT-F023 there is no row or experiment fedti" in paper("fedti", "--list").stderr
+    assert "FEDIT-F023 there is no row, experiment or run fedti" in paper("fedti", "--list").stderr
     assert "FEDIT-F022 there is no profile tiny: there are cpu, full, smoke" in paper("--profile", "tiny").stderr
 
 
