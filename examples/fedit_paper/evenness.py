@@ -105,6 +105,7 @@ class Languages:
 
 LANGUAGES = Languages("languages", ("languages_afl", "languages_afl_fast", "languages_term"), "languages_alone")
 RARE_LANGUAGE = Languages("rare", ("rare_afl", "rare_afl_fast"))
+RARE_STEP = Languages("rare_step", ("rare_step_afl",))
 
 
 def personal_findings(results: Results) -> Iterator[str]:

@@ -273,7 +273,7 @@ EXPERIMENTS: Final = (
     Experiment(
         "languages",
         "Twelve languages",
-        "Each client has three languages: how evenly are all served, and do fair weights help the worst?",
+        "Each client has four languages: how evenly are all served, and do fair weights help the worst?",
         evenness.LANGUAGES.rows,
         findings=evenness.LANGUAGES.findings,
         table=evenness.LANGUAGES.table,
@@ -287,6 +287,15 @@ EXPERIMENTS: Final = (
         findings=evenness.RARE_LANGUAGE.findings,
         table=evenness.RARE_LANGUAGE.table,
         draw=evenness.RARE_LANGUAGE.draw,
+    ),
+    Experiment(
+        "rare_step",
+        "A rare language and a longer way",
+        "Do fair weights help it more where the server takes the step that suits so few rounds?",
+        evenness.RARE_STEP.rows,
+        findings=evenness.RARE_STEP.findings,
+        table=evenness.RARE_STEP.table,
+        draw=evenness.RARE_STEP.draw,
     ),
     Experiment(
         "compression",
