@@ -15,9 +15,9 @@ from fedit_client.base.model import PACKAGED_MODEL
 from fedit_client.demo.processes import Child, started
 from fedit_client.fleet.settings import FleetSettings
 from fedit_client.home.durable import translating
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.errors import ConfigError, FleetError
 from fedit_protocol.feasible import check_feasible, says_much
-from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.task import Mode, Task
 from fedit_protocol.task_selection import least_free
 from fedit_protocol.task_tables import MethodSpec

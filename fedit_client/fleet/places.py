@@ -15,8 +15,8 @@ from fedit_client.membership.offers import TaskOffer
 from fedit_client.rounds.preparation import Preparation, check_training_stack, cpu_needs_a_yes
 from fedit_client.training import Trainer
 from fedit_client.training.shared import SharedTrainer
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.errors import FleetError
-from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.task import TaskDocument
 
 _CLIENT_BYTES: Final = 1_500_000

@@ -6,10 +6,10 @@ from typing import Final
 
 from aiohttp import web
 
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.encoding import decode
 from fedit_protocol.errors import ProblemType, ProtocolError
 from fedit_protocol.ids import IdentityKey, RoundId, client_id
-from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.sealed.collector import Collector
 from fedit_protocol.secagg.aggregator import Aggregator
 from fedit_protocol.secagg.effects import Effects

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fedit_protocol.task import RoundSpec
 
-_MOST: Final = 128
-"""The largest cohort."""
+MAX_COHORT: Final = 128
+"""Devices in the largest cohort."""
 
 
 def corrupt_of(n: int, corrupt_fraction: float) -> int:
@@ -25,18 +25,20 @@ def check_hiding(policy: "RoundSpec", hidden_among: int, setting: str) -> None:
 
     A loss that lies under pads shows only where `hidden_among` and c devices are behind it.
     """
-    size = policy.ring_size
-    corrupt = corrupt_of(size, policy.corrupt_fraction)
-    if size - corrupt >= hidden_among:
+    size, honest = policy.ring_size, _honest(policy)
+    if honest >= hidden_among:
         return
-    larger = (policy.model_copy(update={"cohort_size": more}) for more in range(policy.cohort_size, _MOST + 1))
+    larger = (policy.model_copy(update={"cohort_size": more}) for more in range(policy.cohort_size, MAX_COHORT + 1))
     enough = next(
-        (one.cohort_size for one in larger
-         if one.ring_size <= _MOST and one.ring_size - corrupt_of(one.ring_size, one.corrupt_fraction) >= hidden_among),
-        None,
-    )  # fmt: skip
-    near = f"{setting} = {size - corrupt} or less" if enough is None else f"round.cohort_size = {enough} or more"
-    raise ValueError(
-        f"{setting} = {hidden_among} honest devices exceed what a cohort of {size} has if {corrupt} of them collude, so"
-        f" that no loss would ever be known: set {near}"
+        (one.cohort_size for one in larger if one.ring_size <= MAX_COHORT and _honest(one) >= hidden_among), None
     )
+    near = f"{setting} = {honest} or less" if enough is None else f"round.cohort_size = {enough} or more"
+    raise ValueError(
+        f"{setting} = {hidden_among} honest devices exceed what a cohort of {size} has if {size - honest} of them"
+        f" collude, so that no loss would ever be known: set {near}"
+    )
+
+
+def _honest(policy: "RoundSpec") -> int:
+    """The least honest devices of a full cohort."""
+    return policy.ring_size - corrupt_of(policy.ring_size, policy.corrupt_fraction)

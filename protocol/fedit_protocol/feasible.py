@@ -1,8 +1,8 @@
 """Whether the rounds of a task can take place at all: thresholds, ring and method, for every cohort that it allows."""
 
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.errors import ConfigError
 from fedit_protocol.limits import LEAST_SURVIVORS_OF_TWO_SUMS
-from fedit_protocol.messages import MAX_COHORT
 from fedit_protocol.methods import METHODS, SketchingMethod, TwoSumMethod
 from fedit_protocol.secagg.blocks import check_opening
 from fedit_protocol.secagg.ring import cohort_rules, ring_spec

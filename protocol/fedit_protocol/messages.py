@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.declaration import Declaration
 from fedit_protocol.encoding import AsTuple, Bytes32, DigestText, Message
 from fedit_protocol.ids import FederationId, RoundId, TaskId
@@ -17,8 +18,6 @@ from fedit_protocol.rank_blocks import RankBlocks
 from fedit_protocol.task import MAX_COHORTS, CombineRule, Mode, Quantization
 from fedit_protocol.task_fairness import MAX_DOMAINS, DomainName
 from fedit_protocol.task_tables import absent_at
-
-MAX_COHORT = 128
 
 Index = Annotated[int, Field(ge=0, lt=MAX_COHORT)]
 SumIndex = Annotated[int, Field(ge=1, le=2)]

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from fedit_protocol.adapter import AdapterLayout
 from fedit_protocol.base_shapes import BaseShapes
-from fedit_protocol.collusion import check_hiding
+from fedit_protocol.collusion import MAX_COHORT, check_hiding
 from fedit_protocol.encoding import digest_of, encode
 from fedit_protocol.ids import Digest, TaskId
 from fedit_protocol.layer_rules import check_layers
@@ -100,10 +100,10 @@ class RoundSpec(Section):
         " allow it; [encoding] keeps clip_norm and the weights, nothing is rounded)",
     )
     cohort_min: int = Field(
-        3, ge=1, le=128, description="fewest devices in a round; at least 3 where updates are masked"
+        3, ge=1, le=MAX_COHORT, description="fewest devices in a round; at least 3 where updates are masked"
     )
     cohort_size: int = Field(
-        3, ge=1, le=128, description="devices invited to one cohort; also the size the ring is made for"
+        3, ge=1, le=MAX_COHORT, description="devices invited to one cohort; also the size the ring is made for"
     )
     cohorts: int = Field(
         1, ge=1, le=MAX_COHORTS, description="cohorts of a round at most, each a secure sum of its own"
@@ -123,8 +123,8 @@ class RoundSpec(Section):
     )
     corrupt_fraction: float = Field(0.1, ge=0, lt=0.34, description="gamma: share of a cohort assumed to collude")
     dropout_fraction: float = Field(0.3, ge=0, lt=0.7, description="delta: share that may drop out before upload ends")
-    min_survivors: int = Field(0, ge=0, le=128, description="s_min; 0 means the default rule of SPEC, section 5")
-    threshold: int = Field(0, ge=0, le=128, description="t, the Shamir threshold; 0 means the default rule")
+    min_survivors: int = Field(0, ge=0, le=MAX_COHORT, description="s_min; 0 means the default rule of SPEC, section 5")
+    threshold: int = Field(0, ge=0, le=MAX_COHORT, description="t, the Shamir threshold; 0 means the default rule")
     min_cert_age_h: float = Field(
         0.0, ge=0, le=8760, description="hours since enrolment before a device may take part; 24 in open federations"
     )
@@ -162,7 +162,7 @@ class RoundSpec(Section):
 
     @model_validator(mode="after")
     def _ring_is_not_too_large(self) -> Self:
-        if self.ring_size > 128:
+        if self.ring_size > MAX_COHORT:
             raise ValueError(
                 "with selection = resource_aware cohort_size is at most 102: 1.25 times as many are invited"
             )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from fedit_protocol.collusion import check_hiding
+from fedit_protocol.collusion import MAX_COHORT, check_hiding
 from fedit_protocol.task_tables import Section, distinct
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class FairnessSpec(Section):
         " it; each device says which of them it has",
     )
     hidden_among: int = Field(
-        3, ge=3, le=128, description="fewest honest devices behind the loss of a domain; with fewer it is not sent"
+        3,
+        ge=3,
+        le=MAX_COHORT,
+        description="fewest honest devices behind the loss of a domain; with fewer it is not sent",
     )
     rule: FairRule = Field(
         FairRule.ROWS,

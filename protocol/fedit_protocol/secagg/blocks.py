@@ -7,9 +7,10 @@ everybody with the same context counts the same holders (C21).
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from fedit_protocol.collusion import MAX_COHORT
 from fedit_protocol.errors import ConfigError, ProblemType, SecurityError
 from fedit_protocol.limits import Limits
-from fedit_protocol.messages import MAX_COHORT, CohortRules, Offer, RingSpec
+from fedit_protocol.messages import CohortRules, Offer, RingSpec
 from fedit_protocol.rank_blocks import RankBlocks
 from fedit_protocol.secagg.ring import cohort_rules
 from fedit_protocol.secagg.roster import VerifiedRoster
