@@ -42,17 +42,18 @@ def personal_table(results: Results) -> Table | None:
 
 @dataclass(frozen=True)
 class Languages:
-    """An experiment on how evenly languages are served: its row of weights by rows, and those of fair weights."""
+    """An experiment on how evenly languages are served: its row of weights by rows, and those held against it."""
 
     plain: str
-    fair: tuple[str, ...]
+    others: tuple[str, ...]
+    """Rows of fair weights, or of another step."""
     alone: str = ""
     """Its row of clients alone, if it has one."""
 
     @property
     def rows(self) -> tuple[str, ...]:
         """All of its rows, in the order of its table."""
-        return (_BASE, *filter(None, [self.alone]), self.plain, *self.fair)
+        return (_BASE, *filter(None, [self.alone]), self.plain, *self.others)
 
     def table(self, results: Results) -> Table | None:
         """Return head and lines: the loss over languages, where the base has lost least, and every language's own."""
@@ -68,7 +69,7 @@ class Languages:
                         _said(models[0]).partition(", client")[0],
                         *_spread(losses),
                         _least_gain(base, losses) if base and row != _BASE else "",
-                        _against(models, self._plain(results)) if row in (_BASE, *self.fair) else "",
+                        _against(models, self._plain(results)) if row in (_BASE, *self.others) else "",
                         str(len({model.seed for model in models})),
                         *(f"{losses[name]:.2f}" for name in names),
                     ]
@@ -77,11 +78,11 @@ class Languages:
         return (head, lines) if lines else None
 
     def findings(self, results: Results) -> Iterator[str]:
-        """Yield how many clients alone fare worse, and what fair weights change for the worst and for the mean."""
+        """Yield how many clients alone fare worse, and what each other row changes for the worst and for the mean."""
         for seed, (beaten, of) in results.beaten(self.plain, self.alone, on="languages").items():
             yield f"FedIT, seed {seed}: a lower loss on all languages together than {beaten} of {of} clients alone"
         plain = {model.seed: model for model in self._plain(results)}
-        for model in self._fair(results):
+        for model in self._others(results):
             if other := plain.get(model.seed):
                 name, worst = model.worst
                 apart = pstdev(model.by_category.values()) / pstdev(other.by_category.values())
@@ -93,19 +94,18 @@ class Languages:
                 )
 
     def draw(self, results: Results, figure: Any) -> bool:
-        """Draw what fair weights change for each language."""
-        return draw_categories(figure, self._fair(results), self._plain(results))
+        """Draw what the other rows change for each language."""
+        return draw_categories(figure, self._others(results), self._plain(results))
 
     def _plain(self, results: Results) -> list[Model]:
         return results.models(self.plain, "", "languages")
 
-    def _fair(self, results: Results) -> list[Model]:
-        return [model for row in self.fair for model in results.models(row, "", "languages")]
+    def _others(self, results: Results) -> list[Model]:
+        return [model for row in self.others for model in results.models(row, "", "languages")]
 
 
 LANGUAGES = Languages("languages", ("languages_afl", "languages_afl_fast", "languages_term"), "languages_alone")
-RARE_LANGUAGE = Languages("rare", ("rare_afl", "rare_afl_fast"))
-RARE_STEP = Languages("rare_step", ("rare_step_afl",))
+RARE_LANGUAGE = Languages("rare", ("rare_afl", "rare_afl_fast", "rare_step"))
 
 
 def personal_findings(results: Results) -> Iterator[str]:

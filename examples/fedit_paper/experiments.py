@@ -282,20 +282,11 @@ EXPERIMENTS: Final = (
     Experiment(
         "rare_language",
         "A rare language",
-        "Four small clients alone have a language: do fair weights help it?",
+        "Four small clients alone have a language: do fair weights help it, or a longer way?",
         evenness.RARE_LANGUAGE.rows,
         findings=evenness.RARE_LANGUAGE.findings,
         table=evenness.RARE_LANGUAGE.table,
         draw=evenness.RARE_LANGUAGE.draw,
-    ),
-    Experiment(
-        "rare_step",
-        "A rare language and a longer way",
-        "Do fair weights help it more where the server takes the step that suits so few rounds?",
-        evenness.RARE_STEP.rows,
-        findings=evenness.RARE_STEP.findings,
-        table=evenness.RARE_STEP.table,
-        draw=evenness.RARE_STEP.draw,
     ),
     Experiment(
         "compression",
