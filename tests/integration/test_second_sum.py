@@ -94,7 +94,7 @@ async def test_a_second_sum_that_too_few_join_leaves_the_first(tmp_path: Path) -
 async def test_a_strict_round_opens_the_sum_after_a_quorum_has_confirmed(verb: str, tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", layers=12)
     trainers = [StepTrainer(examples=10, place=number, steps=3 + number) for number in range(5)]
-    async with federation(tmp_path, exact_task(base, 5, strict=True)) as fed:
+    async with federation(tmp_path, exact_task(base, 5, strict=True, cohort_min=5)) as fed:
         clients = [
             fed.client(f"device-{number}", trainer, Wire(verb if number == 2 else ""))
             for number, trainer in enumerate(trainers)
