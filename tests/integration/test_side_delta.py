@@ -32,16 +32,17 @@ RANGE = 0.01
 class TurningTrainer(FakeTrainer):
     """Every coordinate moves by the whole range; which way is the device's and the round's own."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, by: float = RANGE) -> None:
         super().__init__(examples=10)
         self.number = number
+        self.by = by
         self.updates: list[Vector] = []
         self.started: list[tuple[Path, Path | None]] = []
 
     async def train(self, request: TrainingRequest, on_progress: OnProgress) -> LocalResult:
         result = await super().train(request, on_progress)
         draw = np.random.default_rng([self.number, len(self.updates)])
-        result.update[:] = RANGE * draw.choice([-1.0, 1.0], len(result.update))
+        result.update[:] = self.by * draw.choice([-1.0, 1.0], len(result.update))
         self.updates.append(result.update.copy())
         self.started.append((request.global_adapter, request.public))
         return result
